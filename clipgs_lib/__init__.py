@@ -1,0 +1,44 @@
+"""CLIP-GS workbench: 3D Gaussian splats aligned with CLIP's image-text space.
+
+``import clipgs_lib as cg`` gives the public names below; each is imported on first use, so that
+``clipgs --help`` and light scripts start fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Splats": "splats",
+    "FormatError": "formats",
+    "SplatWarning": "formats",
+    "read_splats": "formats",
+    "write_splats": "formats",
+    "read_points": "formats",
+    "diagnose": "formats",
+    "render": "rendering",
+    "RenderOutput": "rendering",
+    "orbit_cameras": "rendering",
+    "turntable_cameras": "rendering",
+    "SplatView": "widgets",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from .formats import FormatError, SplatWarning, diagnose, read_points, read_splats, write_splats
+    from .rendering import RenderOutput, orbit_cameras, render, turntable_cameras
+    from .splats import Splats
+    from .widgets import SplatView
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'clipgs_lib' has no attribute {name!r}")
+    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,212 @@
+"""What every format module shares: the error, the raw record, bounded reading, atomic writing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from ..splats import Splats
+
+MAX_GAUSSIANS = 200_000_000
+
+
+class FormatError(ValueError):
+    """A file that cannot be read or written as asked.
+
+    The message names the file, what must hold, what came, and what to do about it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], must: str, got: str, todo: str = "") -> None:
+        self.path, self.must, self.got, self.todo = str(path), must, got, todo
+        super().__init__(f"{self.path}: {must}, got {got}" + (f"; {todo}" if todo else ""))
+
+
+class SplatWarning(UserWarning):
+    """Something in a file was unusual and was handled; the message counts it."""
+
+
+@dataclass
+class RawSplats:
+    """Gaussians as a decoder found them: numpy, float32, contiguous, **linear** scales and opacities.
+
+    Attributes:
+        means: ``[N, 3]``.
+        quats: ``[N, 4]`` wxyz, as stored (not normalised).
+        scales: ``[N, 3]`` linear.
+        opacities: ``[N]`` in ``[0, 1]``.
+        sh0: ``[N, 1, 3]``.
+        shN: ``[N, K-1, 3]``.
+        up_axis: what the format's own specification says, else ``"unknown"``.
+        notes: remarks for `diagnose`, one sentence each.
+    """
+
+    means: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+    opacities: np.ndarray
+    sh0: np.ndarray
+    shN: np.ndarray
+    up_axis: str = "unknown"
+    notes: list[str] = field(default_factory=list)
+
+
+def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
+    """Turn a decoded record into `Splats`, with unit quaternions.
+
+    Args:
+        raw: the decoded record; its arrays are not copied.
+        path: for messages and ``Splats.source``.
+        on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion:
+            ``"drop"`` them with a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them as they are.
+
+    Raises:
+        FormatError: with ``"raise"`` when there is one; with ``"drop"`` when no gaussian is left.
+        ValueError: when ``on_invalid`` is another word.
+    """
+    if on_invalid not in ("drop", "raise", "keep"):
+        raise ValueError(f'on_invalid must be "drop", "raise" or "keep", got {on_invalid!r}')
+    columns = [raw.means, raw.quats, raw.scales, raw.opacities, raw.sh0, raw.shN]
+    means, quats, scales, opacities, sh0, shN = (torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
+    lengths = quats.norm(dim=1, keepdim=True)
+    splats = Splats(
+        means=means,
+        quats=quats / lengths.clamp_min(1e-30),
+        scales=scales,
+        opacities=opacities,
+        sh0=sh0,
+        shN=shN,
+        up_axis=raw.up_axis,
+        source=Path(path).name,
+    )
+    if on_invalid == "keep" or len(splats) == 0:
+        return splats
+    # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the
+    # slower per-gaussian mask below then clears), and nearly every file is clean.
+    clean = all(bool(torch.isfinite(c.sum())) for c in (means, quats, scales, opacities, sh0, shN))
+    if clean and bool((lengths > 1e-12).all()):
+        return splats
+    finite = splats.finite_mask() & lengths[:, 0].isfinite()
+    turned = lengths[:, 0] > 1e-12
+    bad = len(splats) - int((finite & turned).sum())
+    if bad == 0:
+        return splats
+    what = f"{int((~finite).sum()):,} non-finite and {int((finite & ~turned).sum()):,} zero-quaternion"
+    if on_invalid == "raise" or bad == len(splats):
+        raise FormatError(
+            path,
+            "every gaussian must be finite with a non-zero quaternion"
+            if on_invalid == "raise"
+            else "at least one gaussian must be finite with a non-zero quaternion",
+            f"{what} of {len(splats):,}",
+            'pass on_invalid="keep" to look at them, or run `clipgs diagnose` on the file',
+        )
+    warnings.warn(f"{path}: dropped {what} gaussians of {len(splats):,}", SplatWarning, stacklevel=3)
+    return splats[finite & turned]
+
+
+def check_regular_file(path: str | os.PathLike[str]) -> Path:
+    """The path, if it is a readable regular file.
+
+    Raises:
+        FormatError: for a missing path, a directory, a FIFO, a device or a file that may not be read.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise FormatError(path, "the path must name an existing file", str(error), "check the spelling") from None
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
+        got = kinds.get(stat.S_IFMT(mode), "something else")
+        raise FormatError(path, "the path must name a regular file", got, "pass the file itself")
+    if not os.access(path, os.R_OK):
+        raise FormatError(path, "the file must be readable", "no read permission", "mend its permissions")
+    return path
+
+
+def check_count(path: str | os.PathLike[str], count: int, available: int, bytes_each: int) -> None:
+    """Refuse a claimed gaussian count that the bytes at hand cannot hold, before anything is allocated.
+
+    Args:
+        count: what the header claims.
+        available: bytes there are for the gaussians.
+        bytes_each: the fewest bytes one gaussian takes.
+
+    Raises:
+        FormatError: when the count is negative, absurd, or more than fit.
+    """
+    if not 0 <= count <= MAX_GAUSSIANS:
+        raise FormatError(
+            path, f"the gaussian count must lie in 0..{MAX_GAUSSIANS:,}", f"{count:,}", "the header is broken"
+        )
+    if count * bytes_each > available:
+        raise FormatError(
+            path,
+            f"{count:,} gaussians need at least {count * bytes_each:,} bytes",
+            f"{available:,}",
+            "the file is truncated; fetch it again",
+        )
+
+
+def inflate(path: str | os.PathLike[str], data: bytes, limit: int, *, wbits: int = 31) -> bytes:
+    """Decompress zlib or gzip data, never holding more than ``limit`` bytes of output.
+
+    Args:
+        data: the compressed bytes.
+        limit: the most output bytes the caller's header justifies.
+        wbits: as in `zlib.decompressobj`; 31 gzip, 15 zlib, -15 raw deflate.
+
+    Raises:
+        FormatError: when the stream is broken, ends early, or would exceed ``limit``.
+    """
+    engine = zlib.decompressobj(wbits)
+    try:
+        out = engine.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise FormatError(path, "the compressed stream must be intact", str(error), "fetch the file again") from None
+    if len(out) > limit:
+        raise FormatError(path, f"the decompressed data must not exceed {limit:,} bytes", "more", "refused as a bomb")
+    if not engine.eof:
+        raise FormatError(path, "the compressed stream must be complete", "an early end", "fetch the file again")
+    return out
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path``; rename it over ``path`` on success, delete it on any failure.
+
+    Raises:
+        FormatError: when the folder does not exist, is not writable, or ``path`` is a directory.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FormatError(path, "the output path must name a file", "a directory", "add a file name")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".partial")
+    except OSError as error:
+        raise FormatError(
+            path, "the output folder must exist and be writable", str(error), "create it or choose another"
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
