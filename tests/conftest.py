@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipgs_lib.splats import Splats
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real meshes and splats: ``CLIPGS_REAL_DATA``, or ``../shared/data`` beside the project."""
+    folder = Path(os.environ.get("CLIPGS_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "splats").is_dir():
+        pytest.skip(f"real data not found at {folder}; set CLIPGS_REAL_DATA")
+    return folder.resolve()
+
+
+def make_splats(n: int = 100, degree: int = 0, seed: int = 0) -> Splats:
+    """A random cloud of ``n`` gaussians about the unit ball, for tests."""
+    g = torch.Generator().manual_seed(seed)
+    quats = torch.nn.functional.normalize(torch.randn(n, 4, generator=g), dim=-1)
+    return Splats(
+        means=0.5 * torch.randn(n, 3, generator=g),
+        quats=quats,
+        scales=0.02 + 0.08 * torch.rand(n, 3, generator=g),
+        opacities=0.05 + 0.9 * torch.rand(n, generator=g),
+        sh0=0.8 * torch.randn(n, 1, 3, generator=g),
+        shN=0.2 * torch.randn(n, (degree + 1) ** 2 - 1, 3, generator=g),
+    )
+
+
+@pytest.fixture
+def splats_factory():
+    """`make_splats`, as a fixture."""
+    return make_splats
