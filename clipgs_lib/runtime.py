@@ -1,0 +1,252 @@
+"""What every notebook begins and ends with: `start` (seeds, device, folders) and `record` (its ``metrics.json``)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS_FILE = "metrics.json"
+_PROJECT = Path(__file__).resolve().parent.parent
+_latest: Run | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one notebook, as `start` set it up."""
+
+    notebook: str  # the notebook's file name without ".ipynb"
+    seed: int  # given to random, numpy and torch
+    device: torch.device  # where tensors go
+    data_dir: Path  # existing folder, absolute
+    out_dir: Path  # existing folder, absolute; the notebook writes here and nowhere else
+    teacher: str | None  # name of the CLIP teacher, None where a notebook uses none
+    parameters: dict[str, Any]  # the notebook's parameters as written into metrics.json
+    versions: dict[str, str]  # of clipgs_lib, python, torch, numpy
+    began: float  # unix time, seconds
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where `record` writes."""
+        return self.out_dir / METRICS_FILE
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since `start`."""
+        return max(0.0, time.time() - self.began)
+
+
+def start(
+    notebook: str,
+    *,
+    seed: int,
+    device: str,
+    data_dir: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    teacher: str | None = None,
+    **parameters: Any,
+) -> Run:
+    """Begin a notebook: seed everything, choose the device, make the output folder, print one environment line.
+
+    Args:
+        notebook: the notebook's own file name without ``.ipynb``; the runner checks that it matches.
+        seed: in ``0 .. 2**32 - 1``; given to `random`, numpy's legacy generator and torch (all devices).
+        device: ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        data_dir: existing folder; a relative path counts from the working folder (the notebook's folder).
+        out_dir: made when missing.
+        teacher: name of the CLIP teacher, for the record.
+        **parameters: the notebook's other parameters, for the record; anything JSON can hold.
+
+    Returns:
+        The `Run`; `record` finds the latest by itself.
+
+    Raises:
+        ValueError: for a seed or device that cannot be used; the message says what to pass.
+        FileNotFoundError: when ``data_dir`` does not exist.
+        NotADirectoryError: when ``out_dir`` is a file.
+    """
+    import numpy as np
+    import torch
+
+    global _latest
+    if not notebook or "/" in notebook or notebook.endswith(".ipynb"):
+        raise ValueError(f'notebook must be a file name without folder and ".ipynb", got {notebook!r}')
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer in 0 .. 2**32 - 1, got {seed!r}")
+    chosen = resolve_device(device)
+    data, out = Path(data_dir).expanduser().resolve(), Path(out_dir).expanduser().resolve()
+    if not data.is_dir():
+        raise FileNotFoundError(f"data_dir must be an existing folder, got {str(data_dir)!r} (looked at {data})")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"out_dir must be a folder, got the file {out}; remove it or choose another")
+    out.mkdir(parents=True, exist_ok=True)
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the legacy generator must repeat too
+    torch.manual_seed(seed)
+    given = {"SEED": seed, "DEVICE": device, "DATA_DIR": os.fspath(data_dir), "OUT_DIR": os.fspath(out_dir)}
+    given |= {"TEACHER": teacher} | {name.upper(): value for name, value in parameters.items()}
+    versions = {
+        "clipgs_lib": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+    _latest = Run(
+        notebook=notebook,
+        seed=seed,
+        device=chosen,
+        data_dir=data,
+        out_dir=out,
+        teacher=teacher,
+        parameters=_jsonable(given, "parameters"),
+        versions=versions,
+        began=time.time(),
+    )
+    print(environment_line(chosen, seed))
+    return _latest
+
+
+def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), run: Run | None = None) -> None:
+    """End a notebook: write ``metrics.json`` into its output folder, atomically.
+
+    The runner counts a notebook as passed only when this file is there, names the notebook and is newer than the start.
+
+    Args:
+        metrics: name -> finite number, text, bool, None, or nested lists and dicts of these; torch and numpy
+            scalars are converted.
+        findings: what was found, one plain sentence each; shown on the index page.
+        run: from `start`; the latest one when None.
+
+    Raises:
+        RuntimeError: when `start` was not called before.
+        ValueError: when there is no metric, or a number is NaN or infinite; the message names its key.
+        TypeError: for a value that JSON cannot hold; the message names its key.
+    """
+    run = run or _latest
+    if run is None:
+        raise RuntimeError("record() needs a run: call clipgs_lib.runtime.start(...) at the top of the notebook first")
+    if not metrics:
+        raise ValueError("metrics must name at least one number, got none; record what the notebook measured")
+    sentences = [findings] if isinstance(findings, str) else list(findings)
+    document = {
+        "notebook": run.notebook,
+        "began": run.began,
+        "recorded": time.time(),
+        "seconds": round(run.seconds, 3),
+        "seed": run.seed,
+        "device": str(run.device),
+        "versions": run.versions,
+        "parameters": run.parameters,
+        "metrics": _jsonable(metrics, "metrics"),
+        "findings": _jsonable(sentences, "findings"),
+    }
+    write_text_atomically(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    plural = "s" if len(metrics) != 1 else ""
+    print(f"recorded {len(metrics)} metric{plural} in {METRICS_FILE} after {run.seconds:.1f} s")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` into a device that is really there.
+
+    Raises:
+        ValueError: for another word, or for CUDA that this machine or this torch build does not have.
+    """
+    import torch
+
+    kind, _, index = str(name).partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdecimal())):
+        raise ValueError(f'device must be "auto", "cpu", "cuda" or "cuda:N", got {name!r}')
+    if kind == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            reason = "no GPU is visible" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+            raise ValueError(f'device {name!r} needs CUDA, but {reason}; pass "auto" or "cpu"')
+        if index and int(index) >= torch.cuda.device_count():
+            raise ValueError(f"device {name!r} does not exist, this machine has {torch.cuda.device_count()} GPU(s)")
+    return torch.device(name)
+
+
+def environment_line(device: torch.device, seed: int) -> str:
+    """One line that says what ran: package and torch versions, device, CPU threads, seed."""
+    import torch
+
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    threads = torch.get_num_threads()
+    return f"clipgs_lib {__version__} · torch {torch.__version__} · {where} · {threads} threads · seed {seed}"
+
+
+def real_data_dir() -> Path | None:
+    """Folder of real meshes and splats, or None when there is none here.
+
+    It is ``CLIPGS_REAL_DATA`` (the empty string means none), else ``../shared/data`` beside the project, if there.
+
+    Raises:
+        FileNotFoundError: when ``CLIPGS_REAL_DATA`` names no folder.
+    """
+    named = os.environ.get("CLIPGS_REAL_DATA")
+    if named is None:
+        folder = _PROJECT.parent / "shared" / "data"
+        return folder if folder.is_dir() else None
+    if not named:
+        return None
+    folder = Path(named).expanduser().resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f'CLIPGS_REAL_DATA must name a folder, got {named!r}; set it to "" to go without')
+    return folder
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text to a temporary file beside ``path``, then rename it over ``path``; on failure leave nothing."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _jsonable(value: Any, key: str) -> Any:
+    """``value`` in plain JSON types, or an error that names ``key``."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {_text_key(name, key): _jsonable(entry, f"{key}.{name}") for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(entry, f"{key}[{i}]") for i, entry in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if not isinstance(value, int | float) and callable(getattr(value, "item", None)):
+        if math.prod(getattr(value, "shape", ())) != 1:
+            raise TypeError(f"{key} must be a scalar, got an array or tensor; pass .tolist() or a summary")
+        return _jsonable(value.item(), key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value}; mend what computes it, or leave it out")
+    if isinstance(value, int | float):
+        return value
+    raise TypeError(f"{key} must be a number, text, bool, None, list or dict, got {type(value).__name__}")
+
+
+def _text_key(name: Any, key: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{key} must have text as keys, got {name!r} ({type(name).__name__})")
+    return name

@@ -1,0 +1,168 @@
+"""`runtime`: seeds, device, folders, and the metrics file that the runner demands."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from clipgs_lib import runtime
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """`runtime.start` with folders under tmp_path; a test overrides what it is about."""
+    monkeypatch.setattr(runtime, "_latest", None)
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def start(**changes):
+        given = {"notebook": "07_x", "seed": 3, "device": "cpu", "data_dir": data, "out_dir": tmp_path / "o" / "p"}
+        given |= changes
+        return runtime.start(given.pop("notebook"), **given)
+
+    return start
+
+
+def test_start_seeds_all_three_generators(begin):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    begin(seed=11)
+    first = draw()
+    begin(seed=11)
+    assert draw() == first
+    begin(seed=12)
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+def test_start_makes_the_folder_and_prints_one_line(begin, capsys):
+    run = begin(seed=5)
+    assert run.out_dir.is_dir() and run.out_dir.is_absolute()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert torch.__version__ in lines[0] and "cpu" in lines[0] and "seed 5" in lines[0]
+    assert f"{torch.get_num_threads()} threads" in lines[0]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "7"])
+def test_bad_seeds_are_refused(begin, seed):
+    with pytest.raises(ValueError, match="seed must be an integer in 0"):
+        begin(seed=seed)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:0", "cuda:x", "", "mps"])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(ValueError, match='device must be "auto"'):
+        runtime.resolve_device(name)
+
+
+def test_cuda_without_a_gpu_says_what_to_pass(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r'needs CUDA, but .*; pass "auto" or "cpu"'):
+        runtime.resolve_device("cuda")
+
+
+def test_cuda_index_must_exist(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runtime.resolve_device("auto") == torch.device("cuda")
+    assert runtime.resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:2' does not exist, this machine has 2 GPU"):
+        runtime.resolve_device("cuda:2")
+
+
+def test_bad_folders_are_refused(begin, tmp_path):
+    with pytest.raises(FileNotFoundError, match="data_dir must be an existing folder"):
+        begin(data_dir=tmp_path / "nowhere")
+    taken = tmp_path / "taken"
+    taken.write_text("x")
+    with pytest.raises(NotADirectoryError, match="out_dir must be a folder"):
+        begin(out_dir=taken)
+    with pytest.raises(ValueError, match="without folder"):
+        begin(notebook="a/01.ipynb")
+
+
+def test_record_writes_everything_the_runner_needs(begin, tmp_path):
+    before = time.time()
+    run = begin(teacher="mini", views=8, labels=["a", "b"])
+    runtime.record(
+        {"psnr": torch.tensor(31.5), "n": np.int64(4), "ok": np.bool_(True), "by": {"ply": [1, 2.5]}},
+        findings="SOG is smallest.",
+    )
+    document = json.loads((tmp_path / "o" / "p" / "metrics.json").read_text())
+    assert document["metrics"] == {"psnr": 31.5, "n": 4, "ok": True, "by": {"ply": [1, 2.5]}}
+    assert document["findings"] == ["SOG is smallest."]
+    assert document["notebook"] == "07_x" and document["seed"] == 3 and document["device"] == "cpu"
+    assert document["parameters"]["VIEWS"] == 8 and document["parameters"]["LABELS"] == ["a", "b"]
+    assert document["parameters"]["TEACHER"] == "mini" and document["parameters"]["SEED"] == 3
+    assert document["versions"]["torch"] == torch.__version__
+    assert before <= document["began"] <= document["recorded"] <= time.time()
+    assert 0 <= document["seconds"] <= time.time() - before
+    assert [p.name for p in run.out_dir.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "words"),
+    [
+        ({"a": {"b": [1, float("nan")]}}, ValueError, r"metrics\.a\.b\[1\] must be a finite number, got nan"),
+        ({"loss": torch.tensor(float("inf"))}, ValueError, r"metrics\.loss must be a finite number, got inf"),
+        ({"x": np.float32("-inf")}, ValueError, r"metrics\.x must be a finite number, got -inf"),
+        ({"x": torch.zeros(3)}, TypeError, r"metrics\.x must be a scalar"),
+        ({"x": np.zeros((2, 2))}, TypeError, r"metrics\.x must be a scalar"),
+        ({"x": object()}, TypeError, r"metrics\.x must be a number, text"),
+        ({3: 1}, TypeError, "must have text as keys, got 3"),
+        ({}, ValueError, "metrics must name at least one number"),
+    ],
+)
+def test_record_refuses_what_json_cannot_hold_and_writes_nothing(begin, metrics, error, words):
+    run = begin()
+    runtime.record({"good": 1})
+    good = run.metrics_path.read_bytes()
+    with pytest.raises(error, match=words):
+        runtime.record(metrics)
+    assert run.metrics_path.read_bytes() == good
+    assert [p.name for p in run.out_dir.iterdir()] == ["metrics.json"]
+
+
+def test_record_before_start_says_so(monkeypatch):
+    monkeypatch.setattr(runtime, "_latest", None)
+    with pytest.raises(RuntimeError, match=r"call clipgs_lib\.runtime\.start"):
+        runtime.record({"a": 1})
+
+
+def test_record_takes_an_explicit_run(begin, tmp_path):
+    first = begin(notebook="01_a", out_dir=tmp_path / "a")
+    begin(notebook="02_b", out_dir=tmp_path / "b")
+    runtime.record({"x": 1}, run=first)
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["notebook"] == "01_a"
+    assert not (tmp_path / "b" / "metrics.json").exists()
+
+
+def test_failed_write_leaves_the_old_file_and_no_partial(tmp_path):
+    target = tmp_path / "f.txt"
+    runtime.write_text_atomically(target, "old")
+    with pytest.raises(UnicodeEncodeError):
+        runtime.write_text_atomically(target, "new \ud800")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_real_data_dir(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLIPGS_REAL_DATA", "")
+    assert runtime.real_data_dir() is None
+    monkeypatch.setenv("CLIPGS_REAL_DATA", str(tmp_path))
+    assert runtime.real_data_dir() == tmp_path
+    monkeypatch.setenv("CLIPGS_REAL_DATA", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="CLIPGS_REAL_DATA must name a folder"):
+        runtime.real_data_dir()
+    monkeypatch.delenv("CLIPGS_REAL_DATA")
+    monkeypatch.setattr(runtime, "_PROJECT", tmp_path / "project")
+    assert runtime.real_data_dir() is None
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    assert runtime.real_data_dir() == tmp_path / "shared" / "data"
