@@ -25,7 +25,21 @@ _PUBLIC = {
     "turntable_cameras": "rendering",
     "SplatView": "widgets",
 }
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+    "FormatError",
+    "RenderOutput",
+    "SplatView",
+    "SplatWarning",
+    "Splats",
+    "__version__",
+    "diagnose",
+    "orbit_cameras",
+    "read_points",
+    "read_splats",
+    "render",
+    "turntable_cameras",
+    "write_splats",
+]
 
 if TYPE_CHECKING:
     from .formats import FormatError, SplatWarning, diagnose, read_points, read_splats, write_splats

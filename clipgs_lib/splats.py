@@ -251,7 +251,10 @@ class Splats:
         visible = (self.opacities.detach() >= min_opacity) & (self.area().detach() > 0)
         keep = finite & turned & visible
         report = PruneReport(
-            int((~finite).sum()), int((finite & ~turned).sum()), int((finite & turned & ~visible).sum()), int(keep.sum())
+            int((~finite).sum()),
+            int((finite & ~turned).sum()),
+            int((finite & turned & ~visible).sum()),
+            int(keep.sum()),
         )
         return (self if report.removed == 0 else self[keep]), report
 
@@ -369,4 +372,3 @@ def _quantiles(values: Tensor) -> str:
     ordered = values.sort().values
     picks = [ordered[int(q * (len(ordered) - 1))] for q in (0.05, 0.5, 0.95)]
     return " / ".join(f"{float(v):.3g}" for v in picks)
-
