@@ -1,0 +1,152 @@
+"""Pieces that several packed formats share: quaternion packing, axis flips, checked scales, bounded JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .. import geometry
+from ..splats import Splats
+from .base import FormatError, RawSplats, SplatWarning
+
+SH_COEFFICIENTS = (0, 3, 8, 15)
+"""Higher SH coefficients per colour channel (K-1), by degree."""
+
+_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+"""The three places left beside the largest component, by its place."""
+_SPREAD = np.array([[3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 3, 2], [0, 1, 2, 3]])
+"""Inverse of `_OTHERS` for rows (a, b, c, largest)."""
+
+
+class Columns(NamedTuple):
+    """Splats as checked numpy columns, ready to be packed."""
+
+    means: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+    opacities: np.ndarray
+    sh0: np.ndarray
+    shN: np.ndarray
+
+
+def restore_largest(smallest: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Unit quaternions from their three smallest components ("smallest three" packing).
+
+    Args:
+        smallest: ``[N, 3]`` float32, in the order of the components they are.
+        largest: ``[N]`` int, 0 to 3: the place of the component that was left out, taken as >= 0.
+
+    Returns:
+        ``[N, 4]`` float32 in the component order of the format.
+    """
+    rows = np.empty((len(smallest), 4), np.float32)
+    rows[:, :3] = smallest
+    squares = np.einsum("ij,ij->i", smallest, smallest)
+    rows[:, 3] = np.sqrt(np.maximum(1.0 - squares, 0.0))
+    return np.take_along_axis(rows, _SPREAD[largest], axis=1)  # [N, 4]
+
+
+def drop_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split unit quaternions into their three smallest components and the place of the largest.
+
+    The sign is chosen so that the largest component is positive; ``-q`` is the same rotation.
+
+    Args:
+        quats: ``[N, 4]`` unit quaternions, any component order.
+
+    Returns:
+        ``(smallest [N, 3], each in [-1/sqrt 2, 1/sqrt 2], largest [N] int)``.
+    """
+    largest = np.abs(quats).argmax(axis=1)  # [N]
+    sign = np.where(np.take_along_axis(quats, largest[:, None], axis=1) < 0, -1.0, 1.0)
+    smallest = np.take_along_axis(quats * sign, _OTHERS[largest], axis=1)  # [N, 3]
+    return smallest, largest
+
+
+def flip_axes(raw: RawSplats, signs: tuple[int, int, int]) -> None:
+    """Change the frame in place by flipping coordinate axes, SH included.
+
+    Each rotation becomes ``F R F`` with ``F = diag(signs)``: the covariance turns as it must, an even or odd number
+    of flips alike, and an identity rotation stays one.
+
+    Args:
+        raw: changed in place.
+        signs: +1 or -1 for x, y, z.
+    """
+    x, y, z = signs
+    raw.means *= np.array([x, y, z], np.float32)
+    raw.quats *= np.array([1, y * z, x * z, x * y], np.float32)
+    if raw.shN.shape[1]:
+        raw.shN *= sh_flips(signs, raw.shN.shape[1])[:, None]
+
+
+def sh_flips(signs: tuple[int, int, int], coefficients: int) -> np.ndarray:
+    """The sign that each higher SH coefficient takes when axes are flipped, ``[coefficients]`` float32."""
+    bands = geometry.sh_rotation(torch.diag(torch.tensor(signs, dtype=torch.float64)))
+    return torch.cat([band.diagonal() for band in bands]).round().float().numpy()[:coefficients]
+
+
+def positive_scales(path: str | os.PathLike[str], scales: np.ndarray) -> np.ndarray:
+    """The linear scales without their signs, which a gaussian does not see; warns when there were any."""
+    negative = int((scales < 0).sum())
+    if negative:
+        warnings.warn(f"{path}: {negative:,} scales are negative; their sign is ignored", SplatWarning, stacklevel=4)
+        return np.abs(scales)
+    return scales
+
+
+def no_sh(count: int) -> np.ndarray:
+    """An empty ``shN`` column ``[count, 0, 3]``."""
+    return np.zeros((count, 0, 3), np.float32)
+
+
+def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> Columns:
+    """Numpy columns of ``splats`` with unit quaternions, refused when they hold what no format can store.
+
+    Raises:
+        FormatError: when a value is not finite or a quaternion is zero.
+    """
+    values = [getattr(splats, name).detach().cpu().numpy() for name in Columns._fields]
+    columns = Columns(*values)
+    lengths = np.linalg.norm(columns.quats, axis=1, keepdims=True)
+    bad = ~splats.detach().finite_mask().cpu().numpy() | ~(lengths[:, 0] > 1e-12)
+    if bad.any():
+        raise FormatError(
+            path,
+            "every gaussian to write must be finite with a non-zero quaternion",
+            f"{int(bad.sum()):,} of {len(splats):,} that are not",
+            "call splats.prune() first",
+        )
+    return columns._replace(quats=columns.quats / lengths)
+
+
+def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: int) -> None:
+    """Say how many values lay outside what the format can hold; nothing when none did."""
+    if clipped:
+        warnings.warn(f"{path}: {clipped:,} of {total:,} {what} were clipped", SplatWarning, stacklevel=4)
+
+
+def json_object(path: str | os.PathLike[str], data: bytes, what: str) -> dict[str, Any]:
+    """Parse bytes as one JSON object.
+
+    Args:
+        data: the bytes; the caller has bounded their length.
+        what: their name, for the message.
+
+    Raises:
+        FormatError: when they are no UTF-8, no JSON, nested absurdly deep, or another JSON value.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            path, f"{what} must be valid JSON", f"{type(error).__name__}: {error}"[:200], "fetch the file again"
+        ) from None
+    if not isinstance(value, dict):
+        raise FormatError(path, f"{what} must be a JSON object", f"a JSON {type(value).__name__}")
+    return value
