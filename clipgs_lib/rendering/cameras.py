@@ -1,0 +1,232 @@
+"""Pinhole cameras: world-to-camera matrices with OpenCV axes (x right, y down, z forward)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..splats import UP_AXES, Splats
+
+# Seen from azimuth 0 an object shows its front: the side that files with this up-axis usually call so.
+_FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
+
+
+class Cameras(NamedTuple):
+    """C cameras of one picture size; ``render(splats, *cameras)`` takes them as they are.
+
+    Args:
+        viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes.
+        Ks: ``[C, 3, 3]`` intrinsics in pixels; the centre of the top left pixel is (0.5, 0.5).
+        width: pixels.
+        height: pixels.
+    """
+
+    viewmats: Tensor
+    Ks: Tensor
+    width: int
+    height: int
+
+    @property
+    def centers(self) -> Tensor:
+        """Positions of the cameras in the world ``[C, 3]``."""
+        rotation, shift = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
+        return -(rotation.transpose(1, 2) @ shift[:, :, None])[:, :, 0]
+
+
+def pinhole(width: int, height: int, fov: float) -> Tensor:
+    """Intrinsics ``[3, 3]`` of a camera that looks through the middle of the picture.
+
+    Args:
+        width: pixels, ``>= 1``.
+        height: pixels, ``>= 1``.
+        fov: field of view across the **shorter** side, degrees in (0, 180).
+
+    Raises:
+        ValueError: when a number is out of range.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"width and height must be at least 1 pixel, got {width} x {height}")
+    if not 0 < fov < 180:
+        raise ValueError(f"fov must lie between 0 and 180 degrees, got {fov}")
+    focal = 0.5 * min(width, height) / math.tan(math.radians(fov) / 2)
+    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float32)
+
+
+def look_at(
+    eye: Tensor | Sequence[float], target: Tensor | Sequence[float], up: Tensor | Sequence[float] | str = "+y"
+) -> Tensor:
+    """World-to-camera matrices of cameras at ``eye`` that look at ``target``.
+
+    Args:
+        eye: ``[..., 3]``.
+        target: ``[..., 3]``.
+        up: which way is up in the picture: ``[..., 3]``, or one of ``UP_AXES`` but "unknown".
+
+    Returns:
+        ``[..., 4, 4]`` float32, OpenCV axes.
+
+    Raises:
+        ValueError: when ``eye`` and ``target`` coincide, or ``up`` is parallel to the line of sight.
+    """
+    eye = torch.as_tensor(eye, dtype=torch.float64)
+    forward = torch.as_tensor(target, dtype=torch.float64).to(eye.device) - eye
+    up_vector = axis_vector(up) if isinstance(up, str) else torch.as_tensor(up, dtype=torch.float64)
+    eye, forward, up_vector = torch.broadcast_tensors(eye, forward, up_vector.to(eye.device))
+    length = forward.norm(dim=-1, keepdim=True)
+    if not bool((length > 0).all() & length.isfinite().all()):
+        raise ValueError("look_at needs an eye away from the target, got both in one place or a non-finite one")
+    forward = forward / length
+    right = torch.linalg.cross(forward, up_vector / up_vector.norm(dim=-1, keepdim=True))
+    length = right.norm(dim=-1, keepdim=True)
+    if not bool((length > 1e-6).all()):
+        raise ValueError("up must not be parallel to the line of sight, got such an up; choose another up vector")
+    right = right / length
+    rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)  # [..., 3, 3]
+    viewmats = torch.eye(4, dtype=torch.float64, device=eye.device).repeat(*eye.shape[:-1], 1, 1)
+    viewmats[..., :3, :3] = rotation
+    viewmats[..., :3, 3] = -(rotation @ eye[..., None])[..., 0]
+    return viewmats.float()
+
+
+def orbit_cameras(
+    n: int,
+    *,
+    center: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
+    distance: float = 3.0,
+    elevation: float = 15.0,
+    up: str = "+y",
+    width: int = 256,
+    height: int = 256,
+    fov: float = 40.0,
+    azimuth: float = 0.0,
+) -> Cameras:
+    """``n`` cameras evenly spaced on a circle about ``center``, counter-clockwise seen from above.
+
+    Args:
+        n: how many, ``>= 1``.
+        center: ``[3]`` point that all of them look at.
+        distance: from the centre, scene units, ``> 0``.
+        elevation: degrees above the horizon, between -90 and 90 (excluded).
+        up: one of ``UP_AXES`` but "unknown".
+        width: pixels.
+        height: pixels.
+        fov: across the shorter side of the picture, degrees.
+        azimuth: where the circle starts, degrees; 0 faces the front (+z for up +y, -z for -y, -y for +z).
+
+    Raises:
+        ValueError: when a number is out of range.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1 camera, got {n}")
+    if not (distance > 0 and math.isfinite(distance)):
+        raise ValueError(f"distance must be positive and finite, got {distance}")
+    if not -90 < elevation < 90:
+        raise ValueError(f"elevation must lie between -90 and 90 degrees, got {elevation}; the poles have no up")
+    up_vector = axis_vector(up)
+    front = axis_vector(_FRONT[up])
+    side = torch.linalg.cross(up_vector, front)
+    angles = torch.deg2rad(azimuth + 360.0 / n * torch.arange(n, dtype=torch.float64))[:, None]
+    level = math.radians(elevation)
+    away = math.cos(level) * (angles.cos() * front + angles.sin() * side) + math.sin(level) * up_vector  # [n, 3]
+    target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()
+    viewmats = look_at(target + distance * away, target, up)
+    return Cameras(viewmats, pinhole(width, height, fov).repeat(n, 1, 1), width, height)
+
+
+def turntable_cameras(
+    splats: Splats,
+    n: int,
+    *,
+    width: int = 256,
+    height: int = 256,
+    fov: float = 40.0,
+    elevation: float = 15.0,
+    up: str | None = None,
+    azimuth: float = 0.0,
+    margin: float = 1.05,
+) -> Cameras:
+    """`orbit_cameras` that frame the splats, whatever their size and place.
+
+    The middle and the size are taken where the visible substance lies (opacity times area), so a
+    few floaters far off, or a haze of transparent gaussians, do not shrink the object.
+
+    Args:
+        splats: what to frame; at least one gaussian with finite centre.
+        n: how many cameras, ``>= 1``.
+        width: pixels.
+        height: pixels.
+        fov: across the shorter side of the picture, degrees.
+        elevation: degrees above the horizon.
+        up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
+        azimuth: where the circle starts, degrees.
+        margin: empty space about the object, as a factor on its radius.
+
+    Raises:
+        ValueError: when there is nothing to frame or a number is out of range.
+    """
+    up = up or splats.up_axis
+    center, radius = frame(splats)
+    distance = margin * radius / math.sin(math.radians(fov) / 2)
+    return orbit_cameras(
+        n,
+        center=center,
+        distance=distance,
+        elevation=elevation,
+        up="+y" if up == "unknown" else up,
+        width=width,
+        height=height,
+        fov=fov,
+        azimuth=azimuth,
+    )
+
+
+def frame(splats: Splats, quantile: float = 0.005) -> tuple[Tensor, float]:
+    """Centre ``[3]`` and radius of the sphere that holds the visible substance.
+
+    Args:
+        splats: at least one gaussian with finite centre.
+        quantile: share of the substance (opacity times area) left out at either end of each axis.
+
+    Raises:
+        ValueError: when no gaussian has a finite centre.
+    """
+    splats = splats.detach().to("cpu")
+    splats.bounds()  # says what is wrong when there is nothing to frame
+    keep = splats.means.isfinite().all(dim=1)
+    means = splats.means[keep].double()
+    sizes = splats.scales[keep].amax(dim=1).double()
+    weights = (splats.opacities * splats.area())[keep].double()
+    weights = torch.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0)
+    if float(weights.sum()) <= 0:
+        weights = torch.ones_like(weights)
+    corners = [weighted_quantiles(means[:, axis], weights, (quantile, 1 - quantile)) for axis in range(3)]
+    box = torch.tensor(corners, dtype=torch.float64)  # [3, 2]
+    center = box.mean(dim=1)
+    radii = (means - center).norm(dim=1) + torch.nan_to_num(sizes, nan=0.0, posinf=0.0)
+    radius = weighted_quantiles(radii, weights, (1 - quantile,))[0]
+    return center, radius if radius > 1e-9 else 1.0
+
+
+def weighted_quantiles(values: Tensor, weights: Tensor, quantiles: Sequence[float]) -> list[float]:
+    """The values ``[N]`` below which the given shares of the weight ``[N]`` lie."""
+    order = values.argsort()
+    cumulative = weights[order].cumsum(0)
+    positions = torch.searchsorted(cumulative, torch.tensor(quantiles, dtype=cumulative.dtype) * cumulative[-1])
+    return [float(values[order[i]]) for i in positions.clamp_max(len(values) - 1)]
+
+
+def axis_vector(axis: str) -> Tensor:
+    """Unit vector ``[3]`` (float64) of one of ``UP_AXES``.
+
+    Raises:
+        ValueError: for "unknown" or another word.
+    """
+    if axis not in UP_AXES or axis == "unknown":
+        raise ValueError(f"up must be one of {', '.join(UP_AXES[:-1])}, got {axis!r}")
+    vector = torch.zeros(3, dtype=torch.float64)
+    vector["xyz".index(axis[1])] = 1.0 if axis[0] == "+" else -1.0
+    return vector

@@ -1,0 +1,128 @@
+"""The CPU back end: threads over numba kernels that release the GIL, behind one autograd function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cpu_projection import COLUMNS, project
+from .cpu_tiles import TILE, composite, gather, order_by_depth, share_out
+
+
+@dataclass(frozen=True)
+class _View:
+    """One projected view: V visible gaussians in depth order, and their tiles."""
+
+    camera: np.ndarray  # [16] float64: rows of the viewmat, fx, fy, cx, cy
+    position: np.ndarray  # [3] float64, the camera in the world
+    order: np.ndarray  # [V] int32, index of the gaussian
+    centers: np.ndarray  # [V, 2] float64, pixels
+    records: np.ndarray  # [V, COLUMNS] float32
+    rects: np.ndarray  # [V, 4] int32
+    tile_starts: np.ndarray  # [T + 1] int64
+    items: np.ndarray  # [I] int32, position in depth order
+    slots: np.ndarray  # [V + 1] int64, first gradient row of each gaussian
+    tiles_x: int
+
+
+def rasterize_cpu(
+    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    degree: int,
+    background: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`."""
+    arrays = [t.detach().contiguous().numpy() for t in gaussians]
+    colors, alphas, depths = _allocate(len(viewmats), width, height)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for c, (camera, position) in enumerate(_cameras(viewmats, Ks)):
+            view = _project(pool, arrays, camera, position, degree, width, height)
+            none = np.empty((0, 0), np.float32), np.empty((0, 0), np.int32)
+            _composite(pool, view, background[c].numpy(), width, height, colors[c], alphas[c], depths[c], *none)
+    return torch.from_numpy(colors), torch.from_numpy(alphas), torch.from_numpy(depths)
+
+
+def _allocate(count: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.empty((count, height, width, 3), np.float32),
+        np.empty((count, height, width, 1), np.float32),
+        np.empty((count, height, width, 1), np.float32),
+    )
+
+
+def _cameras(viewmats: Tensor, Ks: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per camera, ``[16]`` numbers for the kernels and the position ``[3]`` in the world, float64."""
+    out = []
+    for viewmat, K in zip(viewmats.double().numpy(), Ks.double().numpy(), strict=True):
+        camera = np.concatenate([viewmat[:3].reshape(-1), [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]])
+        out.append((camera, np.ascontiguousarray(np.linalg.inv(viewmat)[:3, 3])))
+    return out
+
+
+def _share(pool: ThreadPoolExecutor, kernel: Callable[..., None], bounds: list[int], *arguments: object) -> None:
+    """Call ``kernel(start, stop, *arguments)`` for each span between ``bounds``, on as many threads as torch has."""
+    spans = [(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if a < b]
+    if len(spans) < 2:
+        for start, stop in spans:
+            kernel(start, stop, *arguments)
+        return
+    for done in [pool.submit(kernel, start, stop, *arguments) for start, stop in spans]:
+        done.result()
+
+
+def _even(count: int, least: int) -> list[int]:
+    """Bounds of about equal spans of ``count`` rows, none shorter than ``least`` unless it is the only one."""
+    parts = max(1, min(torch.get_num_threads(), count // least))
+    return [count * i // parts for i in range(parts + 1)]
+
+
+def _project(
+    pool: ThreadPoolExecutor,
+    arrays: list[np.ndarray],
+    camera: np.ndarray,
+    position: np.ndarray,
+    degree: int,
+    width: int,
+    height: int,
+) -> _View:
+    n = len(arrays[0])
+    keys = np.empty(n, np.uint32)
+    centers, records = np.empty((n, 2)), np.empty((n, COLUMNS), np.float32)
+    rects = np.empty((n, 4), np.int32)
+    bounds = _even(n, 2000)
+    _share(pool, project, bounds, *arrays, camera, position, degree, width, height, keys, centers, records, rects)
+    order = order_by_depth(keys)
+    sorted_centers, sorted_records = np.empty((len(order), 2)), np.empty((len(order), COLUMNS), np.float32)
+    sorted_rects = np.empty((len(order), 4), np.int32)
+    targets = sorted_centers, sorted_records, sorted_rects
+    _share(pool, gather, _even(len(order), 10000), order, centers, records, rects, *targets)
+    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+    tile_starts, items, slots = share_out(sorted_rects, tiles_x, tiles_y)
+    return _View(camera, position, order, *targets, tile_starts, items, slots, tiles_x)
+
+
+def _composite(
+    pool: ThreadPoolExecutor, view: _View, background: np.ndarray, width: int, height: int, *out: np.ndarray
+) -> None:
+    _share(
+        pool, composite, _by_load(view), view.tile_starts, view.items, view.centers, view.records, view.rects,
+        np.ascontiguousarray(background), view.tiles_x, width, height, *out,
+    )  # fmt: skip
+
+
+def _by_load(view: _View) -> list[int]:
+    """Bounds of spans of tiles that hold about equal numbers of gaussians: four spans per thread."""
+    threads, tiles = torch.get_num_threads(), len(view.tile_starts) - 1
+    if threads == 1:
+        return [0, tiles]
+    load = view.tile_starts + 4 * np.arange(tiles + 1)  # an empty tile takes time too
+    cuts = np.searchsorted(load, load[-1] * np.arange(1, 4 * threads) / (4 * threads))
+    return [0, *(int(c) for c in np.minimum(cuts, tiles)), tiles]

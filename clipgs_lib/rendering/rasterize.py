@@ -1,0 +1,212 @@
+"""One differentiable rasteriser for both back ends: `render` for `Splats`, `rasterize` for plain tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..splats import Splats
+
+MAX_SIDE = 16384
+MAX_PIXELS = 2**28
+
+
+class RenderOutput(NamedTuple):
+    """Pictures of C cameras.
+
+    Args:
+        colors: ``[C, H, W, 3]`` linear combination of the gaussians' colours and the background; ``>= 0``
+            with a background ``>= 0``, may exceed 1.
+        alphas: ``[C, H, W, 1]`` in ``[0, 1)``, how much of the background is covered.
+        depths: ``[C, H, W, 1]`` expected z depth in scene units, ``sum(w z) / sum(w)``; 0 where alpha is 0.
+    """
+
+    colors: Tensor
+    alphas: Tensor
+    depths: Tensor
+
+
+def render(
+    splats: Splats,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    sh_degree: int | None = None,
+    background: Tensor | tuple[float, float, float] | None = None,
+) -> RenderOutput:
+    """Draw splats through pinhole cameras; differentiable with respect to all six attributes and the background.
+
+    On CUDA this is gsplat 1.5.3's ``rasterization`` (classic mode); on the CPU a numba tile rasteriser with the
+    same rules: see `rasterize`.
+
+    Args:
+        splats: N gaussians, 0 included.
+        viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes, rigid.
+        Ks: ``[C, 3, 3]`` intrinsics in pixels, without skew.
+        width: pixels.
+        height: pixels.
+        sh_degree: highest degree of spherical harmonics to use, 0 to 3; None uses all there are.
+        background: ``[3]`` or ``[C, 3]`` colour behind everything; None is black.
+
+    Raises:
+        ValueError: when shapes, ranges or cameras are wrong; the message says which.
+    """
+    return rasterize(
+        splats.means,
+        splats.quats,
+        splats.scales,
+        splats.opacities,
+        splats.sh0,
+        splats.shN,
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree=sh_degree,
+        background=background,
+    )
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh0: Tensor,
+    shN: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    sh_degree: int | None = None,
+    background: Tensor | tuple[float, float, float] | None = None,
+) -> RenderOutput:
+    """Draw gaussians given as plain tensors (for fitting, where a new `Splats` each step would be in the way).
+
+    The rules are those of gsplat 1.5.3 in classic mode. EWA projection with a low-pass of 0.3 px^2; centres
+    nearer than z = 0.01 or farther than 1e10 are not drawn; the Jacobian is taken at x/z and y/z clamped to the
+    picture and 30 % of its half width beyond; gaussians are sorted by float32 z depth, ties by index;
+    ``alpha = min(0.999, opacity * exp(-sigma))`` at pixel centres (+0.5), contributions below 1/255 are skipped;
+    a pixel stops before the gaussian that would leave a transmittance of 1e-4 or less; colours are
+    ``max(0, 0.5 + SH)``. gsplat bounds a gaussian by min(3.33, sqrt(2 ln(255 opacity))) standard deviations,
+    outside of which alpha is below 1/255 anyway: bounds and tiles never change a pixel, here or there.
+
+    A gaussian with a non-finite attribute (among those in use at this SH degree) or a zero quaternion is left
+    out and gets zero gradient. Gradients flow to the six attributes and the background, not to the cameras.
+    On the CPU, pictures and gradients are bit-identical from run to run and for any number of threads
+    (``torch.get_num_threads()``); on CUDA gradients are summed in no fixed order.
+
+    Args:
+        means: ``[N, 3]`` float32.
+        quats: ``[N, 4]`` wxyz, any non-zero length.
+        scales: ``[N, 3]`` linear, ``>= 0``.
+        opacities: ``[N]`` in ``[0, 1]``.
+        sh0: ``[N, 1, 3]``.
+        shN: ``[N, K-1, 3]``, K-1 in 0, 3, 8, 15.
+        viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes, rigid. Moved to the gaussians' device.
+        Ks: ``[C, 3, 3]`` intrinsics in pixels, without skew. Moved to the gaussians' device.
+        width: pixels, 1 to 16384.
+        height: pixels, 1 to 16384.
+        sh_degree: highest degree to use, 0 to 3; None uses all there are.
+        background: ``[3]`` or ``[C, 3]``; None is black.
+
+    Raises:
+        TypeError: when an attribute is not a float32 tensor.
+        ValueError: when shapes, devices, ranges or cameras are wrong; the message says which.
+    """
+    gaussians = (means, quats, scales, opacities, sh0, shN)
+    _check_gaussians(*gaussians)
+    _check_size(width, height, len(viewmats))
+    viewmats, Ks = _check_cameras(viewmats, Ks, means.device)
+    if sh_degree is not None and sh_degree not in (0, 1, 2, 3):
+        raise ValueError(f"sh_degree must be 0, 1, 2, 3 or None, got {sh_degree!r}")
+    degree = {0: 0, 3: 1, 8: 2, 15: 3}[shN.shape[1]]
+    degree = degree if sh_degree is None else min(degree, sh_degree)
+    colors = _check_background(background, len(viewmats), means.device)
+    if means.device.type == "cuda":
+        from .cuda import rasterize_cuda as back_end
+    elif means.device.type == "cpu":
+        from .cpu import rasterize_cpu as back_end
+    else:
+        raise ValueError(f"gaussians must be on the CPU or a CUDA device, got {means.device}; move them with .to()")
+    return RenderOutput(*back_end(gaussians, viewmats, Ks, width, height, degree, colors))
+
+
+def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor, shN: Tensor) -> None:
+    n = means.shape[0] if isinstance(means, Tensor) and means.ndim else -1
+    wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "means": (means, (n, 3)),
+        "quats": (quats, (n, 4)),
+        "scales": (scales, (n, 3)),
+        "opacities": (opacities, (n,)),
+        "sh0": (sh0, (n, 1, 3)),
+    }
+    for name, (value, shape) in wanted.items():
+        _check_tensor(name, value, means)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name} must have shape {list(shape)} for N = {n} gaussians, got {list(value.shape)}")
+    _check_tensor("shN", shN, means)
+    if shN.ndim != 3 or shN.shape[0] != n or shN.shape[1] not in (0, 3, 8, 15) or shN.shape[2] != 3:
+        raise ValueError(f"shN must have shape [{n}, K-1, 3] with K-1 in 0, 3, 8, 15, got {list(shN.shape)}")
+
+
+def _check_tensor(name: str, value: object, means: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a float32 torch tensor, got {got}")
+    if value.device != means.device:
+        raise ValueError(f"{name} must be on the device of means ({means.device}), got {value.device}")
+
+
+def _check_size(width: int, height: int, cameras: int) -> None:
+    for name, value in (("width", width), ("height", height)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
+            raise ValueError(f"{name} must be a whole number of pixels in 1..{MAX_SIDE}, got {value!r}")
+    if cameras * width * height > MAX_PIXELS:
+        raise ValueError(
+            f"a call may draw at most {MAX_PIXELS:,} pixels, got {cameras} x {width} x {height}; "
+            "draw fewer cameras at a time"
+        )
+
+
+def _check_cameras(viewmats: Tensor, Ks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    count = len(viewmats)
+    if tuple(viewmats.shape) != (count, 4, 4):
+        raise ValueError(f"viewmats must have shape [C, 4, 4], got {list(viewmats.shape)}; add a camera dimension?")
+    if tuple(Ks.shape) != (count, 3, 3):
+        raise ValueError(f"Ks must have shape [C, 3, 3] with C = {count} as in viewmats, got {list(Ks.shape)}")
+    if viewmats.requires_grad or Ks.requires_grad:
+        raise ValueError("cameras get no gradient here, got viewmats or Ks that require one; detach them")
+    host, intrinsics = viewmats.double().cpu(), Ks.double().cpu()
+    if not bool(host.isfinite().all() & intrinsics.isfinite().all()):
+        raise ValueError("viewmats and Ks must be finite, got NaN or infinity")
+    rotation = host[:, :3, :3]
+    error = float((rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().max()) if count else 0
+    last = host[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    if error > 1e-3 or bool((torch.linalg.det(rotation) < 0).any()) or bool((last != 0).any()):
+        raise ValueError(
+            "viewmats must be rigid world-to-camera matrices (rotation, translation, last row 0 0 0 1), got one whose "
+            f"3x3 part departs from a rotation by {error:.2g}; scale or mirror the splats, not the camera"
+        )
+    focal, rest = intrinsics[:, (0, 1), (0, 1)], intrinsics[:, (0, 1, 2, 2), (1, 0, 0, 1)]
+    if bool((focal <= 0).any()) or bool((rest != 0).any()) or bool((intrinsics[:, 2, 2] != 1).any()):
+        raise ValueError("Ks must read [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 in pixels, got another")
+    return viewmats.to(device, torch.float32), Ks.to(device, torch.float32)
+
+
+def _check_background(
+    background: Tensor | tuple[float, float, float] | None, count: int, device: torch.device
+) -> Tensor:
+    """``[C, 3]`` float32."""
+    if background is None:
+        return torch.zeros(count, 3, device=device)
+    colors = torch.as_tensor(background).to(device, torch.float32)
+    if tuple(colors.shape) not in ((3,), (count, 3)):
+        raise ValueError(f"background must have shape [3] or [C, 3] with C = {count}, got {list(colors.shape)}")
+    if not bool(colors.detach().isfinite().all()):
+        raise ValueError("background must be finite, got NaN or infinity")
+    return colors.expand(count, 3)
