@@ -105,6 +105,18 @@ def no_sh(count: int) -> np.ndarray:
     return np.zeros((count, 0, 3), np.float32)
 
 
+def concatenate(parts: list[RawSplats]) -> RawSplats:
+    """All parts as one record, an empty one for none; lower SH degrees are padded with zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    shapes = {"means": (0, 3), "quats": (0, 4), "scales": (0, 3), "opacities": (0,), "sh0": (0, 1, 3)}
+    columns = {n: np.concatenate([np.zeros(s, np.float32), *(getattr(p, n) for p in parts)]) for n, s in shapes.items()}
+    width = max((part.shN.shape[1] for part in parts), default=0)
+    padded = [np.pad(part.shN, ((0, 0), (0, width - part.shN.shape[1]), (0, 0))) for part in parts]
+    notes = [note for part in parts for note in part.notes]
+    return RawSplats(**columns, shN=np.concatenate([np.zeros((0, width, 3), np.float32), *padded]), notes=notes)
+
+
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> Columns:
     """Numpy columns of ``splats`` with unit quaternions, refused when they hold what no format can store.
 
