@@ -12,8 +12,8 @@ the PLY.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,8 @@ _SCALE_RANGE = (1, 32767, 32767)
 _DEFAULT_SH_RANGE = (-1.5, 1.5)
 
 
-class _Header(NamedTuple):
+@dataclass(frozen=True)
+class _Header:
     major: int
     minor: int
     section_slots: int
@@ -43,7 +44,8 @@ class _Header(NamedTuple):
     sh_range: tuple[float, float]
 
 
-class _Section(NamedTuple):
+@dataclass(frozen=True)
+class _Section:
     count: int
     slots: int
     bucket_size: int
@@ -102,7 +104,7 @@ def read(path: Path) -> RawSplats:
 
 def _unpack_header(data: bytes) -> _Header:
     values = _HEADER.unpack_from(data)
-    return _Header(*values[:7], center=values[7:10], sh_range=(values[10], values[11]))
+    return _Header(*values[:7], values[7:10], values[10:12])
 
 
 def _checked_header(path: Path, data: np.ndarray) -> _Header:
@@ -130,7 +132,7 @@ def _checked_header(path: Path, data: np.ndarray) -> _Header:
     low, high = low or _DEFAULT_SH_RANGE[0], high or _DEFAULT_SH_RANGE[1]
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise FormatError(path, "the SH range of the header must be finite and increasing", f"{low:g} to {high:g}")
-    return header._replace(sh_range=(low, high))
+    return replace(header, sh_range=(low, high))
 
 
 def _record_bytes(level: int, degree: int) -> int:

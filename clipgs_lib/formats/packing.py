@@ -110,7 +110,9 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
     if len(parts) == 1:
         return parts[0]
     shapes = {"means": (0, 3), "quats": (0, 4), "scales": (0, 3), "opacities": (0,), "sh0": (0, 1, 3)}
-    columns = {n: np.concatenate([np.zeros(s, np.float32), *(getattr(p, n) for p in parts)]) for n, s in shapes.items()}
+    columns: dict[str, Any] = {
+        n: np.concatenate([np.zeros(s, np.float32), *(getattr(p, n) for p in parts)]) for n, s in shapes.items()
+    }
     width = max((part.shN.shape[1] for part in parts), default=0)
     padded = [np.pad(part.shN, ((0, 0), (0, width - part.shN.shape[1]), (0, 0))) for part in parts]
     notes = [note for part in parts for note in part.notes]
