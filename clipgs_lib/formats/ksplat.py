@@ -104,7 +104,7 @@ def read(path: Path) -> RawSplats:
 
 def _unpack_header(data: bytes) -> _Header:
     values = _HEADER.unpack_from(data)
-    return _Header(*values[:7], values[7:10], values[10:12])
+    return _Header(*(*values[:7], values[7:10], values[10:12]))
 
 
 def _checked_header(path: Path, data: np.ndarray) -> _Header:

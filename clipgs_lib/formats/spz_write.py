@@ -136,9 +136,7 @@ def _pack_sh(path: Path, shN: np.ndarray, bits: tuple[int, int]) -> np.ndarray:
     if shN.shape[1] == 0:
         return np.zeros(0, "u1")
     values = shN * sh_flips(RUB, shN.shape[1])[:, None] * 128 + 128  # [N, K-1, 3]
-    warn_clipped(
-        path, "SH coefficients", int(((values < -_HALF_STEP) | (values > 255 + _HALF_STEP)).sum()), values.size
-    )
+    warn_clipped(path, "SH coefficients", _outside(values), values.size)
     steps = np.full((shN.shape[1], 1), 1 << (8 - bits[1]), np.float32)
     steps[:3] = 1 << (8 - bits[0])
     return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
