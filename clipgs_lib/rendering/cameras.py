@@ -72,10 +72,10 @@ def look_at(
     Raises:
         ValueError: when ``eye`` and ``target`` coincide, or ``up`` is parallel to the line of sight.
     """
-    eye = torch.as_tensor(eye, dtype=torch.float64)
-    forward = torch.as_tensor(target, dtype=torch.float64).to(eye.device) - eye
+    position = torch.as_tensor(eye, dtype=torch.float64)
+    forward = torch.as_tensor(target, dtype=torch.float64).to(position.device) - position
     up_vector = axis_vector(up) if isinstance(up, str) else torch.as_tensor(up, dtype=torch.float64)
-    eye, forward, up_vector = torch.broadcast_tensors(eye, forward, up_vector.to(eye.device))
+    position, forward, up_vector = torch.broadcast_tensors(position, forward, up_vector.to(position.device))
     length = forward.norm(dim=-1, keepdim=True)
     if not bool((length > 0).all() & length.isfinite().all()):
         raise ValueError("look_at needs an eye away from the target, got both in one place or a non-finite one")
@@ -86,9 +86,9 @@ def look_at(
         raise ValueError("up must not be parallel to the line of sight, got such an up; choose another up vector")
     right = right / length
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-2)  # [..., 3, 3]
-    viewmats = torch.eye(4, dtype=torch.float64, device=eye.device).repeat(*eye.shape[:-1], 1, 1)
+    viewmats = torch.eye(4, dtype=torch.float64, device=position.device).repeat(*position.shape[:-1], 1, 1)
     viewmats[..., :3, :3] = rotation
-    viewmats[..., :3, 3] = -(rotation @ eye[..., None])[..., 0]
+    viewmats[..., :3, 3] = -(rotation @ position[..., None])[..., 0]
     return viewmats.float()
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .cpu_projection import COLUMNS, project
-from .cpu_tiles import TILE, composite, gather, order_by_depth, share_out
+from .cpu_projection_grad import project_backward
+from .cpu_tiles import MOMENTS, TILE, composite, composite_backward, gather, order_by_depth, share_out
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,15 @@ class _View:
     tiles_x: int
 
 
+@dataclass(frozen=True)
+class _Trace:
+    """What the backward pass needs of one view, beside the gaussians and the pictures."""
+
+    view: _View
+    transmittances: np.ndarray  # [H, W] float32
+    lasts: np.ndarray  # [H, W] int32, position in depth order
+
+
 def rasterize_cpu(
     gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
     viewmats: Tensor,
@@ -39,15 +52,105 @@ def rasterize_cpu(
     degree: int,
     background: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`."""
+    """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`.
+
+    Without gradients nothing is kept; with them, per view, the projected gaussians and two numbers a pixel.
+    """
+    cameras = _cameras(viewmats, Ks)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*gaussians, background)):
+        return _Rasterize.apply(cameras, width, height, degree, background, *gaussians)
+    return _forward(cameras, width, height, degree, background, gaussians, None)
+
+
+def _forward(
+    cameras: list[tuple[np.ndarray, np.ndarray]],
+    width: int,
+    height: int,
+    degree: int,
+    background: Tensor,
+    gaussians: tuple[Tensor, ...],
+    traces: list[_Trace] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw all views; append to ``traces`` what the backward pass needs, unless it is None."""
     arrays = [t.detach().contiguous().numpy() for t in gaussians]
-    colors, alphas, depths = _allocate(len(viewmats), width, height)
+    colors, alphas, depths = _allocate(len(cameras), width, height)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for c, (camera, position) in enumerate(_cameras(viewmats, Ks)):
+        for c, (camera, position) in enumerate(cameras):
             view = _project(pool, arrays, camera, position, degree, width, height)
-            none = np.empty((0, 0), np.float32), np.empty((0, 0), np.int32)
-            _composite(pool, view, background[c].numpy(), width, height, colors[c], alphas[c], depths[c], *none)
+            size = (height, width) if traces is not None else (0, 0)
+            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.int32))
+            _share(
+                pool, composite, _by_load(view), view.tile_starts, view.items, view.centers, view.records, view.rects,
+                background[c].detach().contiguous().numpy(), view.tiles_x, width, height,
+                colors[c], alphas[c], depths[c], trace.transmittances, trace.lasts,
+            )  # fmt: skip
+            if traces is not None:
+                traces.append(trace)
     return torch.from_numpy(colors), torch.from_numpy(alphas), torch.from_numpy(depths)
+
+
+class _Rasterize(torch.autograd.Function):
+    """Forward and analytic backward over all views."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cameras: list[tuple[np.ndarray, np.ndarray]],
+        width: int,
+        height: int,
+        degree: int,
+        background: Tensor,
+        *gaussians: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.traces, ctx.size, ctx.degree = [], (width, height), degree
+        colors, alphas, depths = _forward(cameras, width, height, degree, background, gaussians, ctx.traces)
+        ctx.save_for_backward(background, alphas, depths, *gaussians)
+        return colors, alphas, depths
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_colors: Tensor, v_alphas: Tensor, v_depths: Tensor) -> tuple[Tensor | None, ...]:
+        background, alphas, depths, *gaussians = ctx.saved_tensors
+        arrays = [t.detach().contiguous().numpy() for t in gaussians]
+        gradients = [np.zeros_like(array) for array in arrays]
+        v_background = np.empty((len(ctx.traces), 3), np.float32)
+        pictures = [t.detach().contiguous().numpy() for t in (alphas, depths, v_colors, v_alphas, v_depths)]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for c, trace in enumerate(ctx.traces):
+                behind = background[c].detach().contiguous().numpy()
+                images = [picture[c] for picture in pictures]
+                v_background[c] = _backward(pool, trace, behind, images, arrays, gradients, ctx.degree, *ctx.size)
+        results = [torch.from_numpy(array) for array in (v_background, *gradients)]
+        wanted = ctx.needs_input_grad[4:]
+        return (None, None, None, None, *(r if want else None for r, want in zip(results, wanted, strict=True)))
+
+
+def _backward(
+    pool: ThreadPoolExecutor,
+    trace: _Trace,
+    background: np.ndarray,
+    images: list[np.ndarray],
+    arrays: list[np.ndarray],
+    gradients: list[np.ndarray],
+    degree: int,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """Add one view's share to ``gradients``; return the gradient by its background ``[3]``."""
+    view = trace.view
+    moments = np.zeros((int(view.slots[-1]), MOMENTS), np.float32)
+    v_backgrounds = np.zeros((len(view.tile_starts) - 1, 3), np.float32)
+    alphas, depths, *v_images = images
+    _share(
+        pool, composite_backward, _by_load(view), view.tile_starts, view.items, view.slots, view.centers,
+        view.records, view.rects, background, view.tiles_x, width, height,
+        alphas, depths, trace.transmittances, trace.lasts, *v_images, moments, v_backgrounds,
+    )  # fmt: skip
+    _share(
+        pool, project_backward, _even(len(view.order), 2000), view.order, view.slots, moments,
+        *arrays, view.camera, view.position, degree, width, height, *gradients,
+    )  # fmt: skip
+    return v_backgrounds.sum(axis=0, dtype=np.float64)
 
 
 def _allocate(count: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,7 +172,7 @@ def _cameras(viewmats: Tensor, Ks: Tensor) -> list[tuple[np.ndarray, np.ndarray]
 
 def _share(pool: ThreadPoolExecutor, kernel: Callable[..., None], bounds: list[int], *arguments: object) -> None:
     """Call ``kernel(start, stop, *arguments)`` for each span between ``bounds``, on as many threads as torch has."""
-    spans = [(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if a < b]
+    spans = [(a, b) for a, b in itertools.pairwise(bounds) if a < b]
     if len(spans) < 2:
         for start, stop in spans:
             kernel(start, stop, *arguments)
@@ -107,15 +210,6 @@ def _project(
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     tile_starts, items, slots = share_out(sorted_rects, tiles_x, tiles_y)
     return _View(camera, position, order, *targets, tile_starts, items, slots, tiles_x)
-
-
-def _composite(
-    pool: ThreadPoolExecutor, view: _View, background: np.ndarray, width: int, height: int, *out: np.ndarray
-) -> None:
-    _share(
-        pool, composite, _by_load(view), view.tile_starts, view.items, view.centers, view.records, view.rects,
-        np.ascontiguousarray(background), view.tiles_x, width, height, *out,
-    )  # fmt: skip
 
 
 def _by_load(view: _View) -> list[int]:

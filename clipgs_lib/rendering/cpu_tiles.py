@@ -15,6 +15,7 @@ from .cpu_projection import INVISIBLE
 
 TILE = 16
 PIXELS = TILE * TILE
+MOMENTS = 10  # columns of a gradient row, see `composite_backward`
 _f4 = np.float32
 _ALPHA_MIN, _ALPHA_MAX, _T_MIN = _f4(1 / 255), _f4(0.999), _f4(1e-4)
 _MAGIC = _f4(12582912.0)  # 1.5 * 2^23: adding and subtracting it rounds to an integer
@@ -118,7 +119,7 @@ def share_out(rects, tiles_x, tiles_y):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _add_gaussian(planes, last, item, first, final, dx0, dy0, record, background_row):
+def _add_gaussian(planes, last, item, first, final, dx0, dy0, record):
     """Composite one gaussian over rows ``first..final`` of a tile.
 
     ``planes``: transmittance (negative once the pixel is full), red, green, blue, depth, weight.
@@ -175,7 +176,7 @@ def composite(
             dx0 = _f4(left + 0.5 - centers[item, 0])
             dy0 = _f4(top + 0.5 - centers[item, 1])
             first, final = max(rects[item, 1] - top, 0), min(rects[item, 3] - top, rows)
-            _add_gaussian(planes, last, item, first, final, dx0, dy0, records[item], background)
+            _add_gaussian(planes, last, item, first, final, dx0, dy0, records[item])
             if (e - tile_starts[tile]) % 16 == 15:
                 most = _f4(-1.0)
                 for i in range(PIXELS):
@@ -194,3 +195,125 @@ def composite(
                 if keep:
                     transmittances[y, x] = through
                     lasts[y, x] = last[i]
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _gather_moments(planes, last, sums, item, first, final, dx0, dy0, record):
+    """Walk back over one gaussian of a tile: per column, sum what its gradient is made of into ``sums [7 * TILE]``.
+
+    ``planes``: transmittance behind the gaussian (in front of it afterwards), gradient-weighted light from
+    behind, gradients by red, green, blue and depth.
+    """
+    a, b, c, opacity = record[0], record[1], record[2], record[3]
+    red, green, blue, depth = record[4], record[5], record[6], record[7]
+    for row in range(first, final):
+        dy = _f4(row) + dy0
+        along, across = b * dy, (c * dy) * (c * dy)
+        base = row * TILE
+        for lane in range(TILE):
+            i = base + lane
+            u = a * (_f4(lane) + dx0) + along
+            full = opacity * _exp2_minus(u * u + across)
+            alpha = min(_ALPHA_MAX, full)
+            alpha = alpha if alpha >= _ALPHA_MIN else _f4(0.0)
+            alpha = alpha if last[i] >= item else _f4(0.0)
+            inverse = _f4(1.0) / (_f4(1.0) - alpha)
+            transmittance = planes[i] * inverse
+            weight = alpha * transmittance
+            v_red, v_green, v_blue = planes[2 * PIXELS + i], planes[3 * PIXELS + i], planes[4 * PIXELS + i]
+            v_depth = planes[5 * PIXELS + i]
+            light = red * v_red + green * v_green + blue * v_blue + depth * v_depth
+            v_alpha = transmittance * light - planes[PIXELS + i] * inverse
+            slope = alpha if full <= _ALPHA_MAX else _f4(0.0)  # d alpha / d sigma = -alpha, but 0 where capped
+            v_sigma = -slope * v_alpha
+            planes[i] = transmittance
+            planes[PIXELS + i] += weight * light
+            sums[lane] += v_sigma
+            sums[TILE + lane] += v_sigma * dy
+            sums[2 * TILE + lane] += v_sigma * dy * dy
+            sums[3 * TILE + lane] += weight * v_red
+            sums[4 * TILE + lane] += weight * v_green
+            sums[5 * TILE + lane] += weight * v_blue
+            sums[6 * TILE + lane] += weight * v_depth
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _store_moments(sums, dx0, moments, slot):
+    """Sum the columns and write one gradient row."""
+    s, sx, sxx, sy, sxy = _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0)
+    syy, red, green, blue, depth = _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0)
+    for lane in range(TILE):
+        dx = _f4(lane) + dx0
+        s += sums[lane]
+        sx += sums[lane] * dx
+        sxx += sums[lane] * dx * dx
+        sy += sums[TILE + lane]
+        sxy += sums[TILE + lane] * dx
+        syy += sums[2 * TILE + lane]
+        red += sums[3 * TILE + lane]
+        green += sums[4 * TILE + lane]
+        blue += sums[5 * TILE + lane]
+        depth += sums[6 * TILE + lane]
+    moments[slot, 0], moments[slot, 1], moments[slot, 2], moments[slot, 3], moments[slot, 4] = sx, sy, sxx, sxy, syy
+    moments[slot, 5], moments[slot, 6], moments[slot, 7], moments[slot, 8], moments[slot, 9] = (
+        s,
+        red,
+        green,
+        blue,
+        depth,
+    )
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def composite_backward(
+    start, stop, tile_starts, items, slots, centers, records, rects, background, tiles_x, width, height,
+    alphas, depths, transmittances, lasts, v_colors, v_alphas, v_depths, moments, v_backgrounds,
+):  # fmt: skip
+    """Carry gradients of the pixels of tiles ``start..stop`` back to the gaussians, back to front.
+
+    Args:
+        alphas, depths, transmittances, lasts: what `composite` wrote.
+        v_colors, v_alphas, v_depths: gradients by the pictures, shaped as they are.
+        moments: out ``[I, MOMENTS]`` float32, one row per gaussian and tile, zero where not reached: with
+            dx, dy the pixel minus the centre and v the gradient by sigma, the sums of v dx, v dy, v dx^2, v dx dy,
+            v dy^2, v, then the gradients by red, green, blue and depth.
+        v_backgrounds: out ``[T, 3]`` float32, per tile.
+    """
+    planes, last = np.empty(6 * PIXELS, np.float32), np.empty(PIXELS, np.int32)
+    sums = np.empty(7 * TILE, np.float32)
+    for tile in range(start, stop):
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        columns, rows = min(TILE, width - left), min(TILE, height - top)
+        planes[:] = _f4(0.0)
+        last[:] = -1
+        farthest = -1
+        v_red, v_green, v_blue = _f4(0.0), _f4(0.0), _f4(0.0)
+        for row in range(rows):
+            for column in range(columns):
+                i, y, x = row * TILE + column, top + row, left + column
+                through, weight = transmittances[y, x], alphas[y, x, 0]
+                red, green, blue = v_colors[y, x, 0], v_colors[y, x, 1], v_colors[y, x, 2]
+                v_alpha, v_depth = v_alphas[y, x, 0], _f4(0.0)
+                if weight > _f4(1e-10):
+                    v_depth = v_depths[y, x, 0] / weight
+                    v_alpha -= v_depth * depths[y, x, 0]
+                v_red, v_green, v_blue = v_red + through * red, v_green + through * green, v_blue + through * blue
+                behind = background[0] * red + background[1] * green + background[2] * blue - v_alpha
+                planes[i], planes[PIXELS + i] = through, through * behind
+                planes[2 * PIXELS + i], planes[3 * PIXELS + i], planes[4 * PIXELS + i] = red, green, blue
+                planes[5 * PIXELS + i] = v_depth
+                last[i] = lasts[y, x]
+                farthest = max(farthest, lasts[y, x])
+        v_backgrounds[tile, 0], v_backgrounds[tile, 1], v_backgrounds[tile, 2] = v_red, v_green, v_blue
+        for e in range(tile_starts[tile + 1] - 1, tile_starts[tile] - 1, -1):
+            item = items[e]
+            if item > farthest:
+                continue
+            dx0 = _f4(left + 0.5 - centers[item, 0])
+            dy0 = _f4(top + 0.5 - centers[item, 1])
+            first, final = max(rects[item, 1] - top, 0), min(rects[item, 3] - top, rows)
+            sums[:] = _f4(0.0)
+            _gather_moments(planes, last, sums, item, first, final, dx0, dy0, records[item])
+            x0, x1, y0 = rects[item, 0] // TILE, (rects[item, 2] - 1) // TILE + 1, rects[item, 1] // TILE
+            slot = slots[item] + (top // TILE - y0) * (x1 - x0) + left // TILE - x0
+            _store_moments(sums, dx0, moments, slot)
