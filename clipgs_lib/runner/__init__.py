@@ -1,0 +1,31 @@
+"""The notebook runner behind ``clipgs notebooks``: papermill with its gaps closed.
+
+Names and types of parameters are checked before anything starts; each notebook runs in a process of its own and must
+leave a ``metrics.json``; a failed one does not stop the others; an unchanged one is skipped; and every result becomes a
+page that works without a network, listed on one index page.
+"""
+
+from .catalogue import Notebook, NotebookError, find_notebooks, read_notebook
+from .console import Console
+from .index import write_index
+from .parameters import Parameter, ParameterError, read_parameters_file, resolve_parameters
+from .schedule import Options, Report, run_notebooks
+from .state import Outcome, load_outcome
+
+__all__ = [
+    "Console",
+    "Notebook",
+    "NotebookError",
+    "Options",
+    "Outcome",
+    "Parameter",
+    "ParameterError",
+    "Report",
+    "find_notebooks",
+    "load_outcome",
+    "read_notebook",
+    "read_parameters_file",
+    "resolve_parameters",
+    "run_notebooks",
+    "write_index",
+]

@@ -1,0 +1,203 @@
+"""One notebook in a process of its own: execute with papermill, check its metrics, make its page.
+
+The parent starts ``python -m clipgs_lib.runner.worker JOB.json`` and talks over two pipes. On the worker's standard
+output come JSON lines: ``{"kernel": pid}``, ``{"cell": i}`` and at last ``{"done": {...}}``. The worker's standard
+input stays open as long as the parent lives; when it closes, the worker kills its kernel and leaves. Everything that
+the worker or the kernel prints goes to the notebook's log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import nbformat
+import papermill
+import psutil
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+
+from .. import runtime
+from .page import freeze_widgets, notebook_page
+from .processes import family, kill_family
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class RunFailure(Exception):
+    """A run that failed, with what the final table shows."""
+
+    def __init__(self, error: str, place: str = "") -> None:
+        super().__init__(error)
+        self.error, self.place = error, place
+
+
+class _Reporter:
+    """Writes the JSON lines, and remembers the cell that runs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.cell = stream, 0
+
+    def tell(self, **message: Any) -> None:
+        """Send one line; a parent that is gone is the watcher's business."""
+        try:
+            self.stream.write(json.dumps(message) + "\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            os._exit(1)
+
+
+class _Engine(Engine):
+    """A papermill engine that reports its kernel and each cell as it starts."""
+
+    reporter: _Reporter
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
+        """Run the cells; named and called by papermill."""
+        client = PapermillNotebookClient(
+            nb_man,
+            kernel_name=kernel_name,
+            timeout=kwargs["execution_timeout"],
+            startup_timeout=kwargs["start_timeout"],
+            store_widget_state=False,
+            log=logging.getLogger("papermill"),
+            log_output=True,
+        )
+
+        def starting(cell: Any, cell_index: int) -> None:
+            if cls.reporter.cell == 0 and client.km is not None:
+                cls.reporter.tell(kernel=getattr(client.km.provisioner, "pid", None))
+            cls.reporter.cell = cell_index + 1
+            cls.reporter.tell(cell=cls.reporter.cell)
+
+        client.on_cell_start = starting
+        return client.execute()
+
+
+def main(job_file: str) -> None:
+    """Run the job that the parent wrote down."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    reporter = _Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    with Path(job["log"]).open("w", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    papermill_engines.register("clipgs", _Engine)
+    _Engine.reporter = reporter
+    try:
+        done = _run(job, reporter)
+    except RunFailure as failure:
+        done = {"status": "failed", "error": failure.error, "place": failure.place}
+    except Exception as error:  # the boundary of the process: whatever it was goes to the log and to the parent
+        traceback.print_exc()
+        done = {"status": "failed", "error": f"{type(error).__name__}: {error}", "place": "outside the notebook"}
+    reporter.tell(done=done)
+
+
+def _run(job: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
+    """Execute, check, publish; returns what the parent records."""
+    source = nbformat.read(job["notebook"], as_version=4)
+    partial = Path(job["partial"])
+    began = time.time()
+    try:
+        papermill.execute_notebook(
+            source,
+            str(partial),
+            parameters=job["parameters"],
+            engine_name="clipgs",
+            progress_bar=False,
+            log_output=True,
+            start_timeout=120,
+            execution_timeout=job["timeout"],
+            cwd=str(Path(job["notebook"]).parent),
+        )
+    except PapermillExecutionError as error:
+        print("\n".join(_ANSI.sub("", line) for line in error.traceback), flush=True)
+        raise RunFailure(_one_line(f"{error.ename}: {error.evalue}"), _place(error, source)) from None
+    except CellTimeoutError:
+        what = f"cell took longer than {job['timeout']:g} s; raise --timeout or make it smaller"
+        raise RunFailure(what, _cell(source, reporter.cell)) from None
+    except DeadKernelError:
+        what = "the kernel died (out of memory, a crash in native code, or os._exit)"
+        raise RunFailure(what, _cell(source, reporter.cell)) from None
+    recorded = _read_metrics(Path(job["metrics"]), job["name"], began)
+    reporter.tell(stage="page")
+    executed = freeze_widgets(nbformat.read(partial, as_version=4))
+    page = notebook_page(executed, job["title"])
+    runtime.write_text_atomically(Path(job["page"]), page)
+    runtime.write_text_atomically(Path(job["executed"]), nbformat.writes(executed) + "\n")
+    partial.unlink()
+    return {"status": "passed", "metrics": recorded["metrics"], "findings": recorded["findings"]}
+
+
+def _read_metrics(path: Path, name: str, began: float) -> dict[str, Any]:
+    """The metrics file, when this very run of this very notebook wrote it."""
+    todo = "the last cell must call clipgs_lib.runtime.record(...); did the notebook stop before it (sys.exit)?"
+    if not path.is_file():
+        raise RunFailure(f"no {path.name} in OUT_DIR; {todo}", "after the last cell")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        found, recorded, metrics = document["notebook"], float(document["recorded"]), dict(document["metrics"])
+        findings = [str(sentence) for sentence in document["findings"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFailure(
+            f"{path.name} must be written by runtime.record, got {error!r}", "after the last cell"
+        ) from None
+    if found != name:
+        what = f"{path.name} must name the notebook {name!r}, got {found!r}; mend runtime.start(...)"
+        raise RunFailure(what, "after the last cell")
+    if recorded < began:
+        raise RunFailure(f"{path.name} in OUT_DIR is from an earlier run; {todo}", "after the last cell")
+    return {"metrics": metrics, "findings": findings}
+
+
+def _place(error: PapermillExecutionError, source: Any) -> str:
+    """The failing cell, counted in the source notebook, with the line that failed."""
+    parameters = next(i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", []))
+    number = error.cell_index + (0 if error.cell_index > parameters else 1)
+    text = _ANSI.sub("", "\n".join(error.traceback))
+    lines = error.source.splitlines()
+    found = re.search(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", text)
+    line = int(found.group(1)) if found else 0
+    if 1 <= line <= len(lines):
+        return f"cell {number}, line {line}: {lines[line - 1].strip()}"
+    return f"cell {number}"
+
+
+def _cell(source: Any, running: int) -> str:
+    """The cell that was running, counted in the source notebook (papermill injects one after the parameters)."""
+    parameters = next(i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", []))
+    number = running if running <= parameters + 1 else running - 1
+    if not 1 <= number <= len(source.cells):
+        return "before the first cell"
+    first = source.cells[number - 1].source.strip().splitlines()
+    return f"cell {number}: {first[0].strip() if first else ''}"
+
+
+def _one_line(text: str, width: int = 300) -> str:
+    text = " ".join(_ANSI.sub("", text).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _leave_with_the_parent() -> None:
+    """Wait until standard input closes, which is when the parent is gone; then take the kernel along."""
+    sys.stdin.buffer.read()
+    me = psutil.Process()
+    kill_family(*[member for member in family(me) if member != me])
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
