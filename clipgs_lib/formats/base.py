@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +49,8 @@ class RawSplats:
         shN: ``[N, K-1, 3]``.
         up_axis: what the format's own specification says, else ``"unknown"``.
         notes: remarks for `diagnose`, one sentence each.
+        clean: the decoder has seen that every value is finite, and has normalised every quaternion; `to_splats` then
+            spares its own passes over the data. False promises nothing.
     """
 
     means: np.ndarray
@@ -59,6 +61,7 @@ class RawSplats:
     shN: np.ndarray
     up_axis: str = "unknown"
     notes: list[str] = field(default_factory=list)
+    clean: bool = False
 
 
 def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
@@ -78,10 +81,10 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
         raise ValueError(f'on_invalid must be "drop", "raise" or "keep", got {on_invalid!r}')
     columns = [raw.means, raw.quats, raw.scales, raw.opacities, raw.sh0, raw.shN]
     means, quats, scales, opacities, sh0, shN = (torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
-    lengths = quats.norm(dim=1, keepdim=True)
+    lengths = torch.ones(len(quats), 1) if raw.clean else quats.norm(dim=1, keepdim=True)
     splats = Splats(
         means=means,
-        quats=quats / lengths.clamp_min(1e-30),
+        quats=quats if raw.clean else quats / lengths.clamp_min(1e-30),
         scales=scales,
         opacities=opacities,
         sh0=sh0,
@@ -89,7 +92,7 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
         up_axis=raw.up_axis,
         source=Path(path).name,
     )
-    if on_invalid == "keep" or len(splats) == 0:
+    if raw.clean or on_invalid == "keep" or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the
     # slower per-gaussian mask below then clears), and nearly every file is clean.
@@ -127,8 +130,8 @@ def check_regular_file(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise FormatError(path, "the path must name an existing file", str(error), "check the spelling") from None
     if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFSOCK: "a socket"}
-        got = kinds.get(stat.S_IFMT(mode), "something else")
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        got = kinds.get(stat.S_IFMT(mode), "a device")
         raise FormatError(path, "the path must name a regular file", got, "pass the file itself")
     if not os.access(path, os.R_OK):
         raise FormatError(path, "the file must be readable", "no read permission", "mend its permissions")
@@ -190,23 +193,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         FormatError: when the folder does not exist, is not writable, or ``path`` is a directory.
     """
     path = Path(path)
-    if path.is_dir():
-        raise FormatError(path, "the output path must name a file", "a directory", "add a file name")
+    if path.exists() and not path.is_file():
+        got = "a directory" if path.is_dir() else "a FIFO or device"
+        raise FormatError(path, "the output path must name a file", got, "add a file name")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".partial")
-    except OSError as error:
-        raise FormatError(
-            path, "the output folder must exist and be writable", str(error), "create it or choose another"
-        ) from None
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    except OSError as error:
+        must = "the output folder must exist, be writable and have room"
+        raise FormatError(path, must, str(error), "create it, or choose another") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,271 @@
+"""INRIA PLY: the format of the original 3D Gaussian Splatting code, and of most splats in the wild.
+
+Page: https://github.com/graphdeco-inria/gaussian-splatting (``GaussianModel.save_ply``). One element ``vertex`` with
+float properties ``x y z``, optional ``nx ny nz``, ``f_dc_0..2``, ``f_rest_*`` (0, 9, 24 or 45; all red coefficients,
+then green, then blue), ``opacity`` (logit), ``scale_0..2`` (log), ``rot_0..3`` (wxyz, any length).
+
+Frame: whatever the training had, usually COLMAP's; the file does not say, so ``up_axis`` stays "unknown".
+
+Round trip: means, quaternion directions and SH come back exactly, scales and opacities to float32 precision of
+exp/log and of the sigmoid. An opacity of 1 comes back as 1, one of 0 as 2e-9 (logits are kept within +-20, so that
+every value in the file is finite); a scale of 0 comes back as 1.2e-38.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from ..splats import Splats
+from .base import FormatError, RawSplats, atomic_write, check_regular_file
+from .ply_header import Element, Header, classify, locate, read_header
+from .ply_rows import columns, in_threads, open_rows, trailing_bytes
+
+NAME = "ply"
+SUFFIXES = (".ply",)
+
+_CHUNK_BYTES = 1 << 20  # stays in the second-level cache
+_MAX_LOGIT = 20.0
+Starts = tuple[int, int, int, int, int, int]
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_MEANS = ["x", "y", "z"]
+_SH0 = ["f_dc_0", "f_dc_1", "f_dc_2"]
+_SCALES = ["scale_0", "scale_1", "scale_2"]
+_QUATS = ["rot_0", "rot_1", "rot_2", "rot_3"]
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether this is a PLY of gaussians that is not PlayCanvas-compressed."""
+    return classify(path, head) == NAME
+
+
+def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
+    """Decode an INRIA PLY: any property order and scalar type, extra properties and elements, ASCII or binary.
+
+    Args:
+        path: the file.
+        thin_axis: of a 2DGS file (two scales), the third scale as a share of the smaller of the two, as 0.01; None
+            refuses such a file.
+
+    Raises:
+        FormatError: when the file is broken, or holds something else.
+    """
+    path = check_regular_file(path)
+    header = read_header(path)
+    vertex = header.require("vertex")
+    groups = _column_groups(header, vertex, thin_axis)
+    rows = open_rows(header, vertex)
+    out = _allocate(len(rows), len(groups[2]) // 3)
+    starts = _starts(groups, vertex.names) if _is_plain(header, vertex) else None
+    clean = _decode_gathered(rows, groups, out) if starts is None else _decode_direct(header, vertex, starts, out)
+    means, quats, scales, opacities, sh0, shN = out
+    if groups[4][2] != _SCALES[2]:
+        scales[:, 2] *= np.float32(thin_axis)
+    notes = _notes(header, vertex, groups)
+    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, clean=clean)
+
+
+def write(splats: Splats, path: Path) -> None:
+    """Encode as little-endian float32 PLY with the properties, and their order, of the INRIA code; normals are zero.
+
+    Raises:
+        FormatError: when the file cannot be written.
+    """
+    higher = splats.shN.shape[1]
+    rest = [f"f_rest_{i}" for i in range(3 * higher)]
+    names = [*_MEANS, "nx", "ny", "nz", *_SH0, *rest, "opacity", *_SCALES, *_QUATS]
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(splats)}"]
+    lines += [*(f"property float {name}" for name in names), "end_header", ""]
+    step = max(1, _CHUNK_BYTES // (4 * len(names)))
+    with atomic_write(path) as stream:
+        stream.write("\n".join(lines).encode())
+        for start in range(0, len(splats), step):
+            stream.write(_encode(splats[start : start + step]).tobytes())
+
+
+def to_logits(opacities: np.ndarray) -> np.ndarray:
+    """Logits of opacities in [0, 1], float32, kept within +-20 so that they are finite."""
+    exact = opacities.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return (np.log(exact) - np.log1p(-exact)).clip(-_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
+
+
+def to_logs(scales: np.ndarray) -> np.ndarray:
+    """Logarithms of linear scales, float32, finite where the scale is 0."""
+    return np.log(np.maximum(scales, np.finfo(np.float32).tiny))
+
+
+def _encode(part: Splats) -> np.ndarray:
+    """Rows ``[n, C]`` in the order of the INRIA code."""
+    n = len(part)
+    columns = [
+        part.means.numpy(),
+        np.zeros((n, 3), np.float32),
+        part.sh0.reshape(n, 3).numpy(),
+        part.shN.transpose(1, 2).reshape(n, -1).numpy(),  # [n, 3 * (K-1)] channel-major
+        to_logits(part.opacities.numpy())[:, None],
+        to_logs(part.scales.numpy()),
+        part.quats.numpy(),
+    ]
+    return np.concatenate(columns, axis=1, dtype="<f4")
+
+
+# ---- which columns ---------------------------------------------------------------------------------------------
+
+
+def _column_groups(header: Header, vertex: Element, thin_axis: float | None) -> list[list[str]]:
+    """Names of the properties to read: means, sh0, shN, opacity, scales, quats.
+
+    Raises:
+        FormatError: when some are missing; the message says what the file is instead.
+    """
+    names = set(vertex.names)
+    scales = _SCALES
+    flat = {"scale_0", "scale_1"} <= names and "scale_2" not in names
+    if flat and thin_axis is not None:
+        scales = ["scale_0", "scale_1", "scale_1"]
+    missing = [n for n in (*_MEANS, *_SH0, "opacity", *scales, *_QUATS) if n not in names]
+    if missing:
+        raise _missing(header, names, missing)
+    count = sum(re.fullmatch(r"f_rest_[0-9]+", n) is not None for n in names)
+    rest = [f"f_rest_{i}" for i in range(count)]
+    if count not in (0, 9, 24, 45) or not names.issuperset(rest):
+        must = "f_rest must have 0, 9, 24 or 45 properties (SH degree 0 to 3), numbered from 0"
+        got = f"{count}" if names.issuperset(rest) else f"{count} with {sorted(set(rest) - names)[0]} missing"
+        raise FormatError(header.path, must, got, "export it again with an SH degree of 0 to 3")
+    return [_MEANS, _SH0, rest, ["opacity"], scales, _QUATS]
+
+
+def _missing(header: Header, names: set[str], missing: list[str]) -> FormatError:
+    path = header.path
+    if "packed_position" in names:
+        return FormatError(path, "an INRIA PLY must be uncompressed", "a PlayCanvas compressed PLY", "drop format=")
+    if missing == ["scale_2"]:
+        got = "two scales: this is a 2DGS file of flat surfels"
+        todo = "pass thin_axis=0.01 to read it with a thin third axis, or export 3D gaussians"
+        return FormatError(path, "gaussians must have three scales", got, todo)
+    if not names & {"scale_0", "rot_0", "f_dc_0"}:
+        got = "a PLY without scales, rotations and SH: a point cloud or mesh"
+        return FormatError(path, "the file must hold gaussians", got, "read it with read_points")
+    must = "element 'vertex' must have the properties of a gaussian"
+    return FormatError(path, must, f"none called {', '.join(missing)}", "export it again from the tool that made it")
+
+
+def _notes(header: Header, vertex: Element, groups: list[list[str]]) -> list[str]:
+    notes = []
+    known = {"nx", "ny", "nz", *itertools.chain(*groups)}
+    extra = [n for n in vertex.names if n not in known]
+    if extra:
+        more = ", ..." if len(extra) > 8 else ""
+        notes.append(f"{len(extra)} unknown properties were ignored: {', '.join(extra[:8])}{more}")
+    if trailing := trailing_bytes(header):
+        notes.append(f"{trailing:,} bytes after the last row were ignored")
+    if groups[4][2] != _SCALES[2]:
+        notes.append("a 2DGS file; the third axis was made up")
+    return notes
+
+
+def _is_plain(header: Header, vertex: Element) -> bool:
+    """Whether a row is a run of float32 in this machine's byte order."""
+    native = "<" if sys.byteorder == "little" else ">"
+    return header.byte_order == native and all(p.code == "f4" for p in vertex.properties)
+
+
+def _starts(groups: list[list[str]], names: list[str]) -> Starts | None:
+    """Index in ``names`` of the first column of each group; None unless each group is a run in order."""
+    starts = [names.index(group[0]) if group else 0 for group in groups]
+    runs = all(names[s : s + len(g)] == g for s, g in zip(starts, groups, strict=True))
+    return (starts[0], starts[1], starts[2], starts[3], starts[4], starts[5]) if runs else None
+
+
+# ---- decoding --------------------------------------------------------------------------------------------------
+
+
+def _allocate(count: int, higher: int) -> Columns:
+    shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, 1, 3), (count, higher, 3))
+    means, quats, scales, opacities, sh0, shN = (np.empty(shape, np.float32) for shape in shapes)
+    return means, quats, scales, opacities, sh0, shN
+
+
+def _decode_direct(header: Header, vertex: Element, starts: Starts, out: Columns) -> bool:
+    """Read float32 rows in cache-sized pieces, each decoded while it is still in the cache."""
+    width = len(vertex.properties)
+    step = max(1, _CHUNK_BYTES // (4 * width))
+    offset = locate(header, vertex)
+
+    def job(start: int, stop: int) -> bool:
+        rows = np.empty((min(step, stop - start), width), np.float32)
+        view, clean = rows.reshape(-1).view(np.uint8).data, True
+        with header.path.open("rb", buffering=0) as stream:
+            stream.seek(offset + 4 * width * start)
+            for at in range(start, stop, step):
+                count = min(step, stop - at)
+                _fill(header.path, stream, view[: 4 * width * count])
+                clean &= bool(_decode(rows[:count], at, starts, *out))
+        return clean
+
+    return all(in_threads(vertex.count, job))
+
+
+def _fill(path: Path, stream: io.FileIO, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        got = stream.readinto(view[done:])
+        if not got:
+            raise FormatError(path, "the file must keep its size", "an early end", "another program changed it; retry")
+        done += got
+
+
+def _decode_gathered(rows: np.ndarray, groups: list[list[str]], out: Columns) -> bool:
+    """Rows of any types and order, converted piece by piece."""
+    names = list(itertools.chain(*groups))
+    ends = list(itertools.accumulate(len(group) for group in groups))
+    starts = (0, ends[0], ends[1], ends[2], ends[3], ends[4])
+    step = max(1, _CHUNK_BYTES // (4 * len(names)))
+    clean = True
+    for at in range(0, len(rows), step):
+        clean &= bool(_decode(columns(rows[at : at + step], names), at, starts, *out))
+    return clean
+
+
+@numba.njit(nogil=True, cache=True)
+def _decode(rows, first, starts, means, quats, scales, opacities, sh0, shN):
+    """Spread rows ``[n, C]`` over the columns from row ``first`` on; activate scales and opacities, normalise quats.
+
+    Returns whether all is finite and no quaternion is zero. A quaternion too short to normalise is left as it is.
+    """
+    at_means, at_sh0, at_shN, at_opacity, at_scales, at_quats = starts
+    bits = rows.view(np.int32).reshape(-1)
+    largest = np.int32(0)
+    for i in range(bits.size):  # exponent all ones: infinite or NaN
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    clean = largest < 0x7F800000
+    for i in range(rows.shape[0]):
+        for c in range(3):
+            means[first + i, c] = rows[i, at_means + c]
+            sh0[first + i, 0, c] = rows[i, at_sh0 + c]
+        for k in range(shN.shape[1]):
+            for c in range(3):
+                shN[first + i, k, c] = rows[i, at_shN + c * shN.shape[1] + k]
+    for i in range(rows.shape[0]):
+        for c in range(3):
+            scale = math.exp(rows[i, at_scales + c])
+            scales[first + i, c] = scale
+            clean &= scale < np.float32(np.inf)
+        opacities[first + i] = np.float32(1) / (np.float32(1) + math.exp(-rows[i, at_opacity]))
+        length = 0.0
+        for c in range(4):
+            length += np.float64(rows[i, at_quats + c]) ** 2
+        length = math.sqrt(length)
+        clean &= length > 1e-12
+        scaling = 1.0 / length if length > 1e-12 else 1.0
+        for c in range(4):
+            quats[first + i, c] = rows[i, at_quats + c] * scaling
+    return clean

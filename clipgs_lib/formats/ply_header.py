@@ -1,0 +1,237 @@
+"""PLY headers: a tolerant, bounded parser, and where each element's rows lie.
+
+Layout: Greg Turk, "The PLY Polygon File Format" (1994). Comments may hold any bytes; lines may end in LF, CRLF or CR.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .base import FormatError, check_count
+
+MAX_HEADER_BYTES = 1 << 18
+MAX_LIST_ROWS = 1_000_000
+
+_SCALARS = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
+    "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
+    "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
+    "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+}  # fmt: skip
+_BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
+_END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(\r\n|\n|\r)")
+
+
+@dataclass(frozen=True)
+class Property:
+    """One column of an element."""
+
+    name: str
+    code: str  # numpy scalar code without byte order, as "f4"
+    length_code: str = ""  # of a list property: the code of its length; empty for a scalar
+
+
+@dataclass(frozen=True)
+class Element:
+    """One table of a PLY file."""
+
+    name: str
+    count: int
+    properties: list[Property] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [p.name for p in self.properties]
+
+    @property
+    def has_lists(self) -> bool:
+        return any(p.length_code for p in self.properties)
+
+    @property
+    def least_row_bytes(self) -> int:
+        """Bytes of one binary row; with list properties, the fewest there can be."""
+        return sum(np.dtype(p.length_code or p.code).itemsize for p in self.properties)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header."""
+
+    path: Path
+    byte_order: str  # "<", ">" or "" for ASCII
+    elements: list[Element]
+    comments: list[str]
+    size: int  # bytes up to and including the line end after end_header
+
+    def element(self, name: str) -> Element | None:
+        """The element of that name, or None."""
+        return next((e for e in self.elements if e.name == name), None)
+
+    def require(self, name: str) -> Element:
+        """The element of that name, without list properties and with a sane count.
+
+        Raises:
+            FormatError: when it is absent, or holds a list.
+        """
+        element = self.element(name)
+        if element is None:
+            found = ", ".join(e.name for e in self.elements) or "none"
+            raise FormatError(
+                self.path, f"the PLY must have an element {name!r}", f"elements {found}", "export it again"
+            )
+        lists = [p.name for p in element.properties if p.length_code]
+        if lists:
+            must = f"every property of element {name!r} must be a scalar"
+            raise FormatError(self.path, must, f"list property {lists[0]!r}", "export it without lists")
+        check_count(self.path, element.count, 1, 0)
+        return element
+
+
+def read_header(path: Path) -> Header:
+    """Parse the header of a PLY file, reading no more than `MAX_HEADER_BYTES`.
+
+    Raises:
+        FormatError: when it is not a PLY header, does not end, is too long, or contradicts itself.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(MAX_HEADER_BYTES)
+    if re.match(rb"ply[ \t]*[\r\n]", head) is None:
+        must = "a PLY file must start with a line `ply`"
+        raise FormatError(path, must, repr(head[:16]), "check that it is a PLY file at all")
+    end = _END.search(head)
+    if end is None:
+        whole = len(head) < MAX_HEADER_BYTES
+        got = "a file without it" if whole else "none up to there"
+        todo = "the file is truncated; fetch it again" if whole else "shorten or remove the comments"
+        raise FormatError(path, f"a line `end_header` must come within {MAX_HEADER_BYTES:,} bytes", got, todo)
+    lines = re.split(r"\r\n|\n|\r", head[: end.start()].decode("utf-8", errors="replace"))
+    return _parse_lines(path, lines[1:], _end_of_header(head, end))
+
+
+def classify(path: Path, head: bytes) -> str:
+    """Tell the three kinds of PLY apart by their properties.
+
+    Args:
+        head: the first bytes of the file; anything that does not start ``ply`` costs no further look.
+
+    Returns:
+        ``"compressed_ply"``, ``"ply"`` (gaussians, or a header so broken that reading it will say why), ``"points"``,
+        or ``""`` when it is no PLY.
+    """
+    if re.match(rb"ply[ \t]*[\r\n]", head) is None:
+        return ""
+    try:
+        vertex = read_header(path).element("vertex")
+    except FormatError:
+        return "ply"
+    names = set(vertex.names) if vertex else set()
+    if "packed_position" in names:
+        return "compressed_ply"
+    is_cloud = {"x", "y", "z"} <= names and not names & {"scale_0", "rot_0", "f_dc_0"}
+    return "points" if is_cloud else "ply"
+
+
+def _end_of_header(head: bytes, end: re.Match[bytes]) -> int:
+    """The first byte of data. In a CR-only file a data byte may happen to be LF: it is not part of the line end."""
+    first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", head)
+    cr_only = first is not None and first[1] == b"\r"
+    return end.start(1) + 1 if cr_only else end.end()
+
+
+def _parse_lines(path: Path, lines: list[str], size: int) -> Header:
+    byte_order: str | None = None
+    elements: list[Element] = []
+    comments: list[str] = []
+    for line in lines:
+        words = line.split()
+        keyword = words[0] if words else ""
+        if keyword in ("comment", "obj_info"):
+            comments.append(line.strip()[len(keyword) :].strip())
+        elif keyword == "format" and byte_order is None and len(words) == 3 and words[1] in _BYTE_ORDERS:
+            if words[2] != "1.0":
+                raise FormatError(path, "the PLY version must be 1.0", words[2][:40], "convert it to version 1.0")
+            byte_order = _BYTE_ORDERS[words[1]]
+        elif keyword == "element" and len(words) == 3 and re.fullmatch(r"-?[0-9]{1,20}", words[2]):
+            elements.append(Element(words[1], int(words[2])))
+        elif keyword == "property" and elements:
+            elements[-1].properties.append(_parse_property(path, words))
+        elif keyword:
+            must = "a header line must be a format, element, property or comment in its proper form and place"
+            raise FormatError(path, must, repr(line[:80]), "the header is broken; export the file again")
+    if byte_order is None:
+        raise FormatError(path, "the header must have a `format` line", "none", "export the file again")
+    _refuse_duplicates(path, "elements", [e.name for e in elements])
+    for element in elements:
+        _refuse_duplicates(path, f"properties of element {element.name!r}", element.names)
+        if element.count < 0:
+            must = f"the count of element {element.name!r} must be >= 0"
+            raise FormatError(path, must, str(element.count), "the header is broken; export the file again")
+    return Header(path, byte_order, elements, comments, size)
+
+
+def _parse_property(path: Path, words: list[str]) -> Property:
+    if len(words) == 3 and words[1] in _SCALARS:
+        return Property(words[2], _SCALARS[words[1]])
+    if len(words) == 5 and words[1] == "list" and words[3] in _SCALARS:
+        length = _SCALARS.get(words[2], "")
+        if length[:1] in ("i", "u"):
+            return Property(words[4], _SCALARS[words[3]], length)
+    must = "a property must be `property TYPE NAME` or `property list INTEGER_TYPE TYPE NAME`"
+    raise FormatError(path, must, repr(" ".join(words)[:80]), f"known types: {', '.join(_SCALARS)}")
+
+
+def _refuse_duplicates(path: Path, what: str, names: list[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FormatError(path, f"the {what} must have different names", f"{name!r} twice", "remove one of them")
+        seen.add(name)
+
+
+def locate(header: Header, element: Element) -> int:
+    """Byte offset of the first row of an element of a **binary** file.
+
+    Elements before it are skipped; those with list properties row by row.
+
+    Raises:
+        FormatError: when what comes before does not fit in the file, or cannot be skipped in bounded time.
+    """
+    offset, total = header.size, header.path.stat().st_size
+    for before in header.elements:
+        if before is element:
+            break
+        if not before.has_lists:
+            offset += before.count * before.least_row_bytes
+            continue
+        if before.count > MAX_LIST_ROWS:
+            must = f"an element with lists before {element.name!r} must have at most {MAX_LIST_ROWS:,} rows"
+            raise FormatError(header.path, must, f"{before.count:,}", f"write {element.name!r} first")
+        check_count(header.path, before.count, total - offset, before.least_row_bytes)
+        with header.path.open("rb") as stream:
+            offset = _skip_lists(header, before, stream, offset)
+    if offset > total:
+        must = f"the elements before {element.name!r} need {offset - header.size:,} bytes"
+        raise FormatError(header.path, must, f"{total - header.size:,}", "the file is truncated; fetch it again")
+    return offset
+
+
+def _skip_lists(header: Header, element: Element, stream: BinaryIO, offset: int) -> int:
+    stream.seek(offset)
+    for _ in range(element.count):
+        for p in element.properties:
+            size = np.dtype(p.code).itemsize
+            if p.length_code:
+                length_type = np.dtype(header.byte_order + p.length_code)
+                raw = stream.read(length_type.itemsize)
+                length = int(np.frombuffer(raw, length_type)[0]) if len(raw) == length_type.itemsize else -1
+                if length < 0:
+                    must = f"lists of element {element.name!r} must have a length >= 0 inside the file"
+                    raise FormatError(header.path, must, "an end or a negative number", "fetch the file again")
+                size *= length
+            stream.seek(size, 1)
+    return stream.tell()
