@@ -128,7 +128,7 @@ class Splats:
 
     def finite_mask(self) -> Tensor:
         """``[N]`` bool: every attribute of the gaussian is finite."""
-        rows = [getattr(self, name).reshape(len(self), -1) for name in COLUMNS]
+        rows = [getattr(self, name)[..., None].flatten(1) for name in COLUMNS]
         return torch.stack([row.isfinite().all(dim=1) for row in rows]).all(dim=0)
 
     def bounds(self, quantile: float = 0.0) -> tuple[Tensor, Tensor]:
