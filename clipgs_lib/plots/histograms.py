@@ -1,0 +1,175 @@
+"""Histograms of what a splat's columns hold, as small multiples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..splats import Splats
+from .style import BLUE, CATEGORIES, GREEN, INK, RED, TEMPLATE, plural
+
+BINS = 60
+COLUMNS = 3
+PANEL_HEIGHT = 225
+
+
+class Curve(NamedTuple):
+    """One quantity of a panel."""
+
+    name: str
+    values: np.ndarray
+    """``[N]``, may hold infinities (a logarithm of 0), which are left out."""
+    color: str
+
+
+class Panel(NamedTuple):
+    """One small plot of one or several quantities on a common axis."""
+
+    title: str
+    axis: str
+    """Name of the horizontal axis, with its unit."""
+    curves: tuple[Curve, ...]
+    span: tuple[float, float] | None
+    """Fixed horizontal range, or None for the middle 99.8 % of the values."""
+
+
+def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figure:
+    """Draw how opacity, size, shape, colour, turn and place are distributed over the gaussians.
+
+    Bins are counted here, so the figure stays a few kilobytes whatever the number of gaussians.
+
+    Args:
+        splats: may be empty or hold non-finite rows, which are left out and counted in the subtitle.
+        title: defaults to ``splats.source``.
+
+    Returns:
+        A `plotly.graph_objects.Figure` with six panels, and a seventh for the energy of the SH bands when
+        ``splats.sh_degree > 0``.
+    """
+    splats = splats.detach().to("cpu")
+    good = splats[splats.finite_mask()]
+    panels = _panels(good) if len(good) else []
+    names = [panel.title for panel in panels]
+    if len(good) and splats.sh_degree > 0:
+        names.append("SH energy by band")
+    rows = max(1, -(-len(names) // COLUMNS))
+    figure = make_subplots(
+        rows, COLUMNS, subplot_titles=names, horizontal_spacing=0.07, vertical_spacing=0.34 / (rows + 0.2)
+    )
+    figure.update_annotations(font={"size": 13, "color": INK})
+    for place, panel in enumerate(panels):
+        _draw(figure, place, panel)
+    if len(names) > len(panels):
+        _draw_bands(figure, len(panels), good)
+    for place in range(len(names), rows * COLUMNS):
+        hidden = {"visible": False, "row": place // COLUMNS + 1, "col": place % COLUMNS + 1}
+        figure.update_xaxes(**hidden)
+        figure.update_yaxes(**hidden)
+    note = plural(len(splats), "gaussian")
+    if len(good) < len(splats):
+        note += f", {len(splats) - len(good):,} not finite left out"
+    if len(good) == 0:
+        figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
+    figure.update_layout(
+        template=TEMPLATE,
+        height=110 + rows * PANEL_HEIGHT,
+        margin={"l": 48, "r": 16, "t": 100, "b": 48},
+        bargap=0,
+        title={"text": escape(title or splats.source or "Splats", quote=False), "subtitle": {"text": note}},
+    )
+    return figure
+
+
+def _panels(splats: Splats) -> list[Panel]:
+    scales = splats.scales.sort(dim=1, descending=True).values.numpy()  # [N, 3]
+    colors = splats.colors.numpy()
+    quats = splats.quats.numpy().astype(np.float64)
+    lengths = np.linalg.norm(quats, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log10(scales)
+        ratio = logs[:, 0] - logs[:, 2]
+        angles = np.degrees(2 * np.arccos(np.clip(np.abs(quats[:, 0]) / lengths, 0, 1)))
+    means = splats.means.numpy().astype(np.float64)
+    radii = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    first, second, third = CATEGORIES[:3]
+    return [
+        Panel("Opacity", "opacity", (Curve("opacity", splats.opacities.numpy(), first),), (0, 1)),
+        Panel(
+            "Scales, sorted",
+            "log10 scale, scene units",
+            tuple(Curve(name, logs[:, k], color) for k, (name, color) in enumerate(
+                [("largest", first), ("middle", second), ("smallest", third)]
+            )),
+            None,
+        ),
+        Panel("Anisotropy", "log10 (largest / smallest scale)", (Curve("anisotropy", ratio, first),), None),
+        Panel(
+            "Base colour",
+            "0.5 + 0.282 · sh0  (shown when 0 to 1)",
+            tuple(Curve(name, colors[:, k], color) for k, (name, color) in enumerate(
+                [("red", RED), ("green", GREEN), ("blue", BLUE)]
+            )),
+            None,
+        ),
+        Panel("Turn of the quaternion", "angle, degrees", (Curve("angle", angles, first),), (0, 180)),
+        Panel("Distance from the median centre", "radius, scene units", (Curve("radius", radii, first),), None),
+    ]  # fmt: skip
+
+
+def _draw(figure: go.Figure, place: int, panel: Panel) -> None:
+    """Draw one panel: bars for one quantity, outlines with direct labels for several."""
+    row, col = place // COLUMNS + 1, place % COLUMNS + 1
+    finite = [curve.values[np.isfinite(curve.values)] for curve in panel.curves]
+    edges = _edges(finite, panel.span)
+    for number, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
+        counts, _ = np.histogram(values, edges)
+        share = (100 * counts / max(len(curve.values), 1)).astype(np.float32)
+        hover = f"{curve.name} %{{x:.3~g}}: %{{y:.2f}} %<extra></extra>"
+        middles = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
+        if len(panel.curves) == 1:
+            bar = {"color": curve.color, "line": {"width": 0}}
+            figure.add_trace(go.Bar(x=middles, y=share, width=float(edges[1] - edges[0]), marker=bar, name=curve.name,
+                                    hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
+            continue
+        line = {"color": curve.color, "width": 1.8, "shape": "hvh"}
+        figure.add_trace(go.Scatter(x=middles, y=share, mode="lines", line=line, name=curve.name,
+                                    hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
+        figure.add_annotation(
+            text=curve.name, font={"color": curve.color, "size": 11}, x=1, y=1 - 0.11 * number, xanchor="right",
+            yanchor="top", xref="x domain", yref="y domain", row=row, col=col,
+        )  # fmt: skip
+    figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], row=row, col=col)
+    figure.update_yaxes(title_text="% of gaussians" if col == 1 else None, rangemode="tozero", row=row, col=col)
+
+
+def _draw_bands(figure: go.Figure, place: int, splats: Splats) -> None:
+    row, col = place // COLUMNS + 1, place % COLUMNS + 1
+    bands = np.arange(splats.sh_degree + 1)
+    sh = splats.sh.numpy().astype(np.float64)
+    energy = [float((sh[:, band**2 : (band + 1) ** 2] ** 2).sum(axis=(1, 2)).mean()) for band in bands]
+    figure.add_trace(
+        go.Bar(x=[str(band) for band in bands], y=energy, marker={"color": CATEGORIES[0]}, width=0.6, showlegend=False,
+               text=[f"{value:.3g}" for value in energy], textposition="outside", cliponaxis=False,
+               hovertemplate="band %{x}: %{y:.3~g}<extra></extra>"), row, col,
+    )  # fmt: skip
+    figure.update_xaxes(title_text="SH band", type="category", row=row, col=col)
+    figure.update_yaxes(
+        title_text="mean sum of squares", range=[0, 1.15 * max(energy) or 1], showticklabels=False, ticks="", row=row,
+        col=col,
+    )  # fmt: skip
+
+
+def _edges(groups: Sequence[np.ndarray], span: tuple[float, float] | None) -> np.ndarray:
+    """``[BINS + 1]`` equal bins over ``span``, or over the middle 99.8 % of all values."""
+    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
+    if span is None:
+        low, high = np.quantile(values, [0.001, 0.999]) if len(values) else (0.0, 1.0)
+        if high - low < 1e-6 * max(abs(low), abs(high), 1.0):
+            low, high = low - 0.5, high + 0.5
+        span = (float(low), float(high))
+    return np.linspace(*span, BINS + 1)
