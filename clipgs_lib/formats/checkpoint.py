@@ -1,0 +1,159 @@
+"""gsplat training checkpoints: a ``torch.save``d dict of parameters.
+
+Page: https://docs.gsplat.studio (``examples/simple_trainer.py`` saves ``{"step": ..., "splats": state_dict}``). Keys
+``means [N, 3]``, ``quats [N, 4]`` wxyz, ``scales [N, 3]`` **log**, ``opacities [N]`` **logit**, ``sh0 [N, 1, 3]``,
+``shN [N, K-1, 3]``. Frame: that of the training cameras, so ``up_axis`` stays "unknown".
+
+Loaded with ``weights_only=True``: nothing is unpickled but tensors and plain containers. Only the zip form that torch
+has written since 1.6 is taken, only uncompressed (as torch writes it), and storages are mapped, not read.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import FormatError, RawSplats, check_count, check_regular_file
+
+NAME = "checkpoint"
+SUFFIXES = (".pt", ".pth", ".ckpt")
+
+MAX_DIRECTORY_BYTES = 1 << 20
+MAX_PICKLE_BYTES = 1 << 22
+_REQUIRED = ("means", "quats", "scales", "opacities", "sh0")
+_SHAPES = {
+    "means": ("[N, 3]", (3,)),
+    "quats": ("[N, 4]", (4,)),
+    "scales": ("[N, 3]", (3,)),
+    "opacities": ("[N]", ()),
+    "sh0": ("[N, 1, 3]", (1, 3)),
+    "shN": ("[N, K-1, 3] with K-1 in 0, 3, 8, 15", (-1, 3)),
+}
+_TODO_SAVE = 'save it as torch.save({"splats": splats.state_dict()}, path)'
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether this is a zip whose first member is the ``data.pkl`` of ``torch.save``."""
+    if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
+        return False
+    length = int.from_bytes(head[26:28], "little")
+    return head[30 : 30 + length].endswith(b"/data.pkl")
+
+
+def read(path: Path) -> RawSplats:
+    """Decode a gsplat checkpoint, or a bare dict of its parameters.
+
+    Raises:
+        FormatError: when the archive is broken or compressed, needs more than tensors, or lacks a parameter.
+    """
+    path = check_regular_file(path)
+    _check_archive(path)
+    content = _load(path)
+    splats = content.get("splats", content) if isinstance(content, Mapping) else content
+    if not isinstance(splats, Mapping):
+        got = f"a {type(splats).__name__}"
+        raise FormatError(path, 'the checkpoint must be a dict of tensors, or hold one as "splats"', got, _TODO_SAVE)
+    missing = [name for name in _REQUIRED if name not in splats]
+    if missing:
+        must = f"the checkpoint must hold {', '.join(_REQUIRED)}"
+        got = f"the keys {', '.join(str(key)[:40] for key in list(splats)[:12]) or 'of an empty dict'}"
+        raise FormatError(path, must, got, f"add {', '.join(missing)}; appearance models without SH cannot be read")
+    count = len(splats["means"]) if isinstance(splats["means"], Tensor) and splats["means"].dim() else 0
+    columns = {name: _column(path, name, splats[name], count) for name in _SHAPES if name in splats}
+    with np.errstate(over="ignore"):
+        scales = np.exp(columns["scales"])
+        opacities = np.float32(1) / (1 + np.exp(-columns["opacities"]))
+    shN = columns.get("shN", np.empty((count, 0, 3), np.float32))
+    return RawSplats(
+        columns["means"], columns["quats"], scales, opacities, columns["sh0"], shN, notes=_notes(path, content)
+    )
+
+
+def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
+    """One parameter as an array of its own, checked before it is copied."""
+    text, tail = _SHAPES[name]
+    must = f"{name} must be a dense floating tensor of shape {text} with N = {count:,}"
+    if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
+        got = f"a {value.dtype} {value.layout} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise FormatError(path, must, got, _TODO_SAVE)
+    shape = tuple(value.shape)
+    if name == "opacities" and shape == (count, 1):
+        value, shape = value[:, 0], (count,)
+    fits = len(shape) == 1 + len(tail) and shape[0] == count
+    fits = fits and all(t in (-1, s) for t, s in zip(tail, shape[1:], strict=True))
+    if not fits or (name == "shN" and shape[1] not in (0, 3, 8, 15)):
+        raise FormatError(path, must, f"shape {list(shape)}", _TODO_SAVE)
+    check_count(path, value.numel(), path.stat().st_size, value.element_size())  # strides may repeat a small storage
+    return value.detach().to(torch.float32, copy=True).contiguous().numpy()
+
+
+def _notes(path: Path, content: Any) -> list[str]:
+    notes = []
+    if isinstance(content, Mapping) and isinstance(content.get("step"), int):
+        notes.append(f"saved at training step {content['step']:,}")
+    if re.search(r"_rank[0-9]+\.", path.name):
+        notes.append("one rank of a distributed run; the other ranks hold the rest of the gaussians (Splats.cat)")
+    return notes
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            must, got = "the checkpoint must hold only tensors and plain containers", f"a {foreign[1][:100]}"
+            todo = f"objects are never unpickled, as that can run code; {_TODO_SAVE}"
+            raise FormatError(path, must, got, todo) from None
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise FormatError(path, "torch must be able to load the checkpoint", got, "fetch or save it again") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that could grow while it is loaded."""
+    directory = _directory_bytes(path)
+    if directory > MAX_DIRECTORY_BYTES:
+        must, got = f"the zip directory must have at most {MAX_DIRECTORY_BYTES:,} bytes", f"{directory:,}"
+        raise FormatError(path, must, got, "this is no gsplat checkpoint")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
+        raise FormatError(path, "the zip archive must be intact", str(error), "fetch the file again") from None
+    size = path.stat().st_size
+    if any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members):
+        must = "members of a checkpoint must be stored uncompressed, as torch.save does"
+        raise FormatError(path, must, "a compressed one", "load and save it again with torch.save")
+    if sum(m.file_size for m in members) > size or len({m.filename for m in members}) < len(members):
+        must = f"members of the archive must be different and fit in its {size:,} bytes"
+        raise FormatError(path, must, "members that overlap or repeat", "save it again with torch.save")
+    pickles = [m.file_size for m in members if m.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or pickles[0] > MAX_PICKLE_BYTES:
+        must = f"the archive must hold one data.pkl of at most {MAX_PICKLE_BYTES:,} bytes"
+        got = f"{len(pickles)} of {max(pickles, default=0):,} bytes"
+        raise FormatError(path, must, got, _TODO_SAVE)
+
+
+def _directory_bytes(path: Path) -> int:
+    """Size of the zip directory as the end record claims, so that it is known before anything parses it."""
+    with path.open("rb") as stream:
+        start = max(0, path.stat().st_size - 65_535 - 22 - 20 - 56)
+        stream.seek(start)
+        tail = stream.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or end + 22 > len(tail):
+        must = "the zip archive must have its end record"
+        raise FormatError(path, must, "none", "the file is truncated; fetch it again")
+    size = int.from_bytes(tail[end + 12 : end + 16], "little")
+    wide = tail.rfind(b"PK\x06\x06", 0, end)
+    if wide >= 0 and wide + 48 <= len(tail):
+        size = max(size if size != 0xFFFFFFFF else 0, int.from_bytes(tail[wide + 40 : wide + 48], "little"))
+    return size
