@@ -1,7 +1,7 @@
 """Three small splats made by formula, so that everything runs without any download.
 
-Each is a set of parametric surfaces covered with flat gaussians: one per area-weighted random point,
-two axes in the surface at the sample spacing, one thin axis along the normal. ``python -m
+Each is a set of parametric surfaces covered with flat gaussians: one per evenly spread point, two axes
+in the surface at the sample spacing, one thin axis along the normal. ``python -m
 clipgs_lib.samples FOLDER`` writes them; ``data/samples`` holds the result.
 """
 
@@ -24,8 +24,8 @@ Surface = Callable[[Tensor, Tensor], Tensor]
 THICKNESS = 0.15
 """Thin axis over surface axis of every gaussian."""
 
-OVERLAP = 0.75
-"""Surface axis over the mean distance between samples; below about 0.6 holes show."""
+OVERLAP = 0.5
+"""Surface axis over the square root of the area per sample; below about 0.45 holes show."""
 
 
 def make_sample(name: str, n: int = 4000, seed: int = 0) -> Splats:
@@ -52,7 +52,7 @@ def make_sample(name: str, n: int = 4000, seed: int = 0) -> Splats:
 
 
 def _cover(surface: Surface, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``n`` area-weighted points: means ``[n, 3]``, frames ``[n, 3, 3]``, u, v ``[n]``, total area (scalar)."""
+    """``n`` evenly spread points: means ``[n, 3]``, frames ``[n, 3, 3]``, u, v ``[n]``, total area (scalar)."""
 
     def draw(count: int) -> tuple[Tensor, Tensor]:
         uv = torch.rand(2, count, generator=generator, dtype=torch.float64)
@@ -68,15 +68,25 @@ def _cover(surface: Surface, n: int, generator: torch.Generator) -> tuple[Tensor
     u, v = draw(16 * n)
     du, dv = tangents(u, v)
     area = torch.linalg.cross(du, dv).norm(dim=1)  # [16 n] area element
-    pick = (-torch.rand(len(area), generator=generator, dtype=torch.float64).clamp_min(1e-300).log() / area).topk(
-        n, largest=False
-    )
-    u, v, total = u[pick.indices], v[pick.indices], area.mean()
+    race = -torch.rand(len(area), generator=generator, dtype=torch.float64).clamp_min(1e-300).log() / area
+    pick = race.topk(4 * n, largest=False).indices  # area-weighted, then thinned to an even spread
+    pick = pick[_spread(surface(u[pick], v[pick]), n)]
+    u, v, total = u[pick], v[pick], area.mean()
     du, dv = tangents(u, v)
     first = torch.nn.functional.normalize(du, dim=1)
     normal = torch.nn.functional.normalize(torch.linalg.cross(du, dv), dim=1)
     frames = torch.stack([first, torch.linalg.cross(normal, first), normal], dim=-1)  # columns are the axes
     return surface(u, v), frames, u, v, total
+
+
+def _spread(points: Tensor, n: int) -> Tensor:
+    """Indices ``[n]`` of ``points [M, 3]``, each the farthest from those before it."""
+    chosen = torch.zeros(n, dtype=torch.long)
+    nearest = torch.full((len(points),), math.inf, dtype=points.dtype)
+    for i in range(1, n):
+        nearest = torch.minimum(nearest, (points - points[chosen[i - 1]]).square().sum(dim=1))
+        chosen[i] = nearest.argmax()
+    return chosen
 
 
 def _flat_gaussians(
@@ -199,7 +209,7 @@ def _highlight(normals: Tensor, strength: float = 0.9) -> Tensor:
 
 
 SAMPLES: dict[str, Callable[[int, torch.Generator], Splats]] = {"mug": _mug, "ball": _ball, "knot": _knot}
-COUNTS = {"mug": 4000, "ball": 4000, "knot": 3000}
+COUNTS = {"mug": 6000, "ball": 6000, "knot": 4000}
 
 
 def main() -> None:
