@@ -56,7 +56,7 @@ class Console:
 
     def table(self, outcomes: Sequence[Outcome], skipped: Sequence[str]) -> None:
         """All notebooks of this run with status and seconds; for failures the place, the error and the log."""
-        rows = [(o.name, o.status, f"{o.seconds:.1f}", o) for o in outcomes]
+        rows: list[tuple[str, str, str, Outcome | None]] = [(o.name, o.status, f"{o.seconds:.1f}", o) for o in outcomes]
         rows += [(name, "unchanged", "", None) for name in skipped]
         width = max([len(row[0]) for row in rows] + [8])
         self._line(f"\n{'notebook':<{width}}  {'status':<9}  {'seconds':>7}")

@@ -23,25 +23,34 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system, sans-serif; }
 header, main, footer { max-width: 1160px; margin: 0 auto; padding: 0 24px; }
-header { padding-top: 40px; } h1 { font-size: 28px; margin: 0; } header p, footer { color: var(--soft); margin: 6px 0 28px; }
+header { padding-top: 40px; }
+header p, footer { color: var(--soft); margin: 6px 0 28px; }
+h1 { font-size: 28px; margin: 0; }
+h2 { font-size: 18px; line-height: 1.3; margin: 0; }
+h2 a { color: inherit; text-decoration: none; }
+h2 a:hover, h2 a:focus-visible { color: var(--accent); text-decoration: underline; }
 main { display: grid; gap: 20px; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden;
   display: flex; flex-direction: column; }
 .picture { display: block; background: var(--well); height: 190px; border-bottom: 1px solid var(--line);
   color: var(--soft); text-decoration: none; }
 .picture img { width: 100%; height: 100%; object-fit: contain; display: block; }
-.picture span { display: grid; place-items: center; height: 100%; font-size: 40px; letter-spacing: .06em; opacity: .45; }
+.picture span { display: grid; place-items: center; height: 100%; font-size: 40px; opacity: .45; }
 .text { padding: 16px 18px 18px; display: flex; flex-direction: column; gap: 10px; flex: 1; }
-h2 { font-size: 18px; line-height: 1.3; margin: 0; } h2 a { color: inherit; text-decoration: none; }
-h2 a:hover, h2 a:focus-visible { color: var(--accent); text-decoration: underline; }
-.question { margin: 0; color: var(--soft); } .state { font-size: 14px; margin: 0; color: var(--soft); }
-.state b { font-weight: 600; } .passed b { color: var(--good); } .failed b { color: var(--bad); }
-.error { margin: 0; padding: 10px 12px; border-radius: 8px; background: var(--well); font: 13px/1.45 ui-monospace, monospace;
-  overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: 1fr auto; gap: 2px 14px; margin: 0; font-size: 14px; }
-dt { color: var(--soft); overflow-wrap: anywhere; } dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
-.links { margin-top: auto; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 16px; } .links a { color: var(--accent); }
-footer { margin: 28px auto 40px; font-size: 14px; }
+.question, .state { margin: 0; color: var(--soft); }
+.state, dl, ul, .links, footer { font-size: 14px; }
+.state b { font-weight: 600; }
+.passed b { color: var(--good); }
+.failed b { color: var(--bad); }
+.error { margin: 0; padding: 10px 12px; border-radius: 8px; background: var(--well); overflow-wrap: anywhere;
+  font: 13px/1.45 ui-monospace, monospace; }
+dl { display: grid; grid-template-columns: 1fr auto; gap: 2px 14px; margin: 0; }
+dt { color: var(--soft); overflow-wrap: anywhere; }
+dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
+ul { margin: 0; padding-left: 18px; }
+.links { margin-top: auto; display: flex; flex-wrap: wrap; gap: 4px 16px; }
+.links a { color: var(--accent); }
+footer { margin: 28px auto 40px; }
 """
 _METRICS_SHOWN = 8
 
@@ -91,7 +100,7 @@ def _card(notebook: Notebook, outcome: Outcome | None, out: Path) -> str:
         parts.append(f'<p class="question">{html.escape(_plain(notebook.question))}</p>')
     parts.append(_state(outcome))
     if outcome is not None and outcome.status == "passed":
-        parts.append(_metrics(outcome.metrics))
+        parts += [_metrics(outcome.metrics), _findings(outcome.findings)]
     parts.append(_links(name, out))
     return f'<article>{inner}<div class="text">{"".join(parts)}</div></article>'
 
@@ -117,6 +126,11 @@ def _metrics(metrics: dict[str, Any]) -> str:
     return f"<dl>{''.join(rows)}</dl>" if rows else ""
 
 
+def _findings(findings: list[str]) -> str:
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings)
+    return f"<ul>{items}</ul>" if items else ""
+
+
 def _links(name: str, out: Path) -> str:
     """Links to what exists: notebook, its failed run, log."""
     there = [("notebook", f"{name}.ipynb"), ("failed run", f"{name}.failed.ipynb"), ("log", f"logs/{name}.log")]
@@ -139,9 +153,11 @@ def _thumbnail(executed: Path) -> str:
 
 
 def _short(value: float | str) -> str:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)[:60]
-    return f"{value:,.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    if isinstance(value, bool | str):
+        return str(value)[:60]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _plain(markdown: str) -> str:

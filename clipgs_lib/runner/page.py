@@ -39,7 +39,6 @@ _TEMPLATE = """
 <style>
 body.jp-Notebook { max-width: 1080px; margin: 0 auto; padding: 16px 20px 64px; }
 .clipgs-home { font: 14px/1.6 system-ui, sans-serif; }
-.clipgs-figure { min-height: 120px; }
 math[display="block"] { margin: 0.8em 0; overflow-x: auto; }
 </style>
 {%- endblock html_head_css -%}
@@ -132,8 +131,9 @@ def _take_figures(notebook: NotebookNode) -> list[tuple[str, str]]:
         name = f"clipgs-figure-{len(figures)}"
         figures.append((name, json.dumps(figure)))
         height = figure.get("layout", {}).get("height")
-        size = f' style="height:{height:g}px"' if isinstance(height, int | float) else ""
-        output["data"] = NotebookNode({"text/html": f'<div id="{name}" class="clipgs-figure"{size}></div>'})
+        pixels = height if isinstance(height, int | float) else 450  # plotly's own default
+        element = f'<div id="{name}" style="height:{pixels:g}px"></div>'
+        output["data"] = NotebookNode({"text/html": element})
     return figures
 
 

@@ -159,28 +159,27 @@ def read_parameters_file(path: Path) -> dict[str, Any]:
 def _declaration(statement: ast.stmt) -> tuple[str, str, ast.expr]:
     """Name, annotation ("" when absent) and value of one statement of the cell."""
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-        _known_type(statement.annotation, statement.target.id)
-        return statement.target.id, ast.unparse(statement.annotation), statement.value
+        kind = ast.unparse(statement.annotation)
+        if not _is_known_type(statement.annotation):
+            known = "str, int, float, bool, list[...], dict[str, ...] or these | None"
+            raise ParameterError(f"{statement.target.id} must be annotated with {known}, got {kind}")
+        return statement.target.id, kind, statement.value
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
         return statement.targets[0].id, "", statement.value
     raise ParameterError(f"the parameters cell must hold only NAME: type = literal, got {ast.unparse(statement)!r}")
 
 
-def _known_type(node: ast.expr, name: str) -> None:
+def _is_known_type(node: ast.expr) -> bool:
     match node:
         case ast.Name(id="str" | "int" | "float" | "bool" | "list" | "dict") | ast.Constant(value=None):
-            return
+            return True
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            _known_type(left, name)
-            return _known_type(right, name)
+            return _is_known_type(left) and _is_known_type(right)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return _known_type(inner, name)
+            return _is_known_type(inner)
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[ast.Name(id="str"), inner])):
-            return _known_type(inner, name)
-    raise ParameterError(
-        f"{name} must be annotated with str, int, float, bool, list[...], dict[str, ...] or these | None, "
-        f"got {ast.unparse(node)}"
-    )
+            return _is_known_type(inner)
+    return False
 
 
 def _type_of(name: str, default: Any) -> str:

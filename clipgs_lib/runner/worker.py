@@ -193,7 +193,8 @@ def _one_line(text: str, width: int = 300) -> str:
 
 def _leave_with_the_parent() -> None:
     """Wait until standard input closes, which is when the parent is gone; then take the kernel along."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock would be held while the interpreter shuts down
+        pass
     me = psutil.Process()
     kill_family(*[member for member in family(me) if member != me])
     os._exit(1)
