@@ -40,7 +40,7 @@ class _Trace:
 
     view: _View
     transmittances: np.ndarray  # [H, W] float32
-    lasts: np.ndarray  # [H, W] int32, position in depth order
+    lasts: np.ndarray  # [H, W] float32, position in the tile's list
 
 
 def rasterize_cpu(
@@ -78,7 +78,7 @@ def _forward(
         for c, (camera, position) in enumerate(cameras):
             view = _project(pool, arrays, camera, position, degree, width, height)
             size = (height, width) if traces is not None else (0, 0)
-            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.int32))
+            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.float32))
             _share(
                 pool, composite, _by_load(view), view.tile_starts, view.items, view.centers, view.records, view.rects,
                 background[c].detach().contiguous().numpy(), view.tiles_x, width, height,

@@ -14,7 +14,6 @@ from numba import njit
 from .cpu_projection import INVISIBLE
 
 TILE = 16
-PIXELS = TILE * TILE
 MOMENTS = 10  # columns of a gradient row, see `composite_backward`
 _f4 = np.float32
 _ALPHA_MIN, _ALPHA_MAX, _T_MIN = _f4(1 / 255), _f4(0.999), _f4(1e-4)
@@ -119,33 +118,43 @@ def share_out(rects, tiles_x, tiles_y):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _add_gaussian(planes, last, item, first, final, dx0, dy0, record):
+def _add_gaussian(planes, position, first, final, dx0, dy0, record):
     """Composite one gaussian over rows ``first..final`` of a tile.
 
-    ``planes``: transmittance (negative once the pixel is full), red, green, blue, depth, weight.
+    ``planes [TILE, 7, TILE]``, by row: transmittance (negative once the pixel is full), red, green, blue,
+    depth, weight, position of the last gaussian in the tile's list.
     """
     a, b, c, opacity = record[0], record[1], record[2], record[3]
     red, green, blue, depth = record[4], record[5], record[6], record[7]
     for row in range(first, final):
         dy = _f4(row) + dy0
         along, across = b * dy, (c * dy) * (c * dy)
-        base = row * TILE
+        pixels = planes[row]
         for lane in range(TILE):
-            i = base + lane
             u = a * (_f4(lane) + dx0) + along
             alpha = min(_ALPHA_MAX, opacity * _exp2_minus(u * u + across))
             alpha = alpha if alpha >= _ALPHA_MIN else _f4(0.0)
-            transmittance = planes[i]
+            transmittance = pixels[0, lane]
             left = transmittance * (_f4(1.0) - alpha)
             goes_on = left > _T_MIN
             weight = transmittance * alpha if goes_on else _f4(0.0)
-            planes[i] = left if goes_on else -abs(transmittance)
-            planes[PIXELS + i] += weight * red
-            planes[2 * PIXELS + i] += weight * green
-            planes[3 * PIXELS + i] += weight * blue
-            planes[4 * PIXELS + i] += weight * depth
-            planes[5 * PIXELS + i] += weight
-            last[i] = item if weight > _f4(0.0) else last[i]
+            pixels[0, lane] = left if goes_on else -abs(transmittance)
+            pixels[1, lane] += weight * red
+            pixels[2, lane] += weight * green
+            pixels[3, lane] += weight * blue
+            pixels[4, lane] += weight * depth
+            pixels[5, lane] += weight
+            pixels[6, lane] = position if weight > _f4(0.0) else pixels[6, lane]
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _is_full(planes):
+    """Whether no pixel of the tile lets light through any more."""
+    for row in range(TILE):
+        for lane in range(TILE):
+            if planes[row, 0, lane] > _f4(0.0):
+                return False
+    return True
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -159,109 +168,94 @@ def composite(
         background: ``[3]`` float32.
         colors, alphas, depths: out ``[H, W, 3]``, ``[H, W, 1]``, ``[H, W, 1]`` float32.
         transmittances: out ``[H, W]`` float32, what the last gaussian lets through.
-        lasts: out ``[H, W]`` int32, position in depth order of the last gaussian, -1 for none.
-            Both may be ``[0, 0]`` when no gradient is wanted.
+        lasts: out ``[H, W]`` float32, position in the tile's list of the last gaussian, -1 for none; exact
+            up to 2^24 gaussians a tile. Both may be ``[0, 0]`` when no gradient is wanted.
     """
-    planes, last = np.empty(6 * PIXELS, np.float32), np.empty(PIXELS, np.int32)
+    planes = np.empty((TILE, 7, TILE), np.float32)
     keep = lasts.shape[0] > 0
     for tile in range(start, stop):
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         planes[:] = _f4(0.0)
-        last[:] = -1
-        for i in range(PIXELS):  # pixels past the border count as full
-            planes[i] = _f4(1.0) if i // TILE < rows and i % TILE < columns else _f4(-1.0)
-        for e in range(tile_starts[tile], tile_starts[tile + 1]):
+        planes[:, 6] = _f4(-1.0)
+        planes[:, 0] = _f4(-1.0)  # pixels past the border count as full
+        planes[:rows, 0, :columns] = _f4(1.0)
+        begin = tile_starts[tile]
+        for e in range(begin, tile_starts[tile + 1]):
             item = items[e]
             dx0 = _f4(left + 0.5 - centers[item, 0])
             dy0 = _f4(top + 0.5 - centers[item, 1])
             first, final = max(rects[item, 1] - top, 0), min(rects[item, 3] - top, rows)
-            _add_gaussian(planes, last, item, first, final, dx0, dy0, records[item])
-            if (e - tile_starts[tile]) % 16 == 15:
-                most = _f4(-1.0)
-                for i in range(PIXELS):
-                    most = max(most, planes[i])
-                if most < _f4(0.0):
-                    break
+            _add_gaussian(planes, _f4(e - begin), first, final, dx0, dy0, records[item])
+            if (e - begin) % 16 == 15 and _is_full(planes):
+                break
         for row in range(rows):
             for column in range(columns):
-                i, y, x = row * TILE + column, top + row, left + column
-                through, weight = abs(planes[i]), planes[5 * PIXELS + i]
-                colors[y, x, 0] = planes[PIXELS + i] + through * background[0]
-                colors[y, x, 1] = planes[2 * PIXELS + i] + through * background[1]
-                colors[y, x, 2] = planes[3 * PIXELS + i] + through * background[2]
+                y, x = top + row, left + column
+                through, weight = abs(planes[row, 0, column]), planes[row, 5, column]
+                colors[y, x, 0] = planes[row, 1, column] + through * background[0]
+                colors[y, x, 1] = planes[row, 2, column] + through * background[1]
+                colors[y, x, 2] = planes[row, 3, column] + through * background[2]
                 alphas[y, x, 0] = weight
-                depths[y, x, 0] = planes[4 * PIXELS + i] / max(weight, _f4(1e-10))
+                depths[y, x, 0] = planes[row, 4, column] / max(weight, _f4(1e-10))
                 if keep:
                     transmittances[y, x] = through
-                    lasts[y, x] = last[i]
+                    lasts[y, x] = planes[row, 6, column]
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _gather_moments(planes, last, sums, item, first, final, dx0, dy0, record):
-    """Walk back over one gaussian of a tile: per column, sum what its gradient is made of into ``sums [7 * TILE]``.
+def _gather_moments(planes, sums, position, first, final, dx0, dy0, record):
+    """Walk back over one gaussian of a tile: per column, sum what its gradient is made of into ``sums [7, TILE]``.
 
-    ``planes``: transmittance behind the gaussian (in front of it afterwards), gradient-weighted light from
-    behind, gradients by red, green, blue and depth.
+    ``planes [TILE, 7, TILE]``, by row: transmittance behind the gaussian (in front of it afterwards), light from
+    behind weighted by its gradient, gradients by red, green, blue and depth, position of the last gaussian.
     """
     a, b, c, opacity = record[0], record[1], record[2], record[3]
     red, green, blue, depth = record[4], record[5], record[6], record[7]
     for row in range(first, final):
         dy = _f4(row) + dy0
         along, across = b * dy, (c * dy) * (c * dy)
-        base = row * TILE
+        pixels = planes[row]
         for lane in range(TILE):
-            i = base + lane
             u = a * (_f4(lane) + dx0) + along
             full = opacity * _exp2_minus(u * u + across)
             alpha = min(_ALPHA_MAX, full)
             alpha = alpha if alpha >= _ALPHA_MIN else _f4(0.0)
-            alpha = alpha if last[i] >= item else _f4(0.0)
+            alpha = alpha if pixels[6, lane] >= position else _f4(0.0)
             inverse = _f4(1.0) / (_f4(1.0) - alpha)
-            transmittance = planes[i] * inverse
+            transmittance = pixels[0, lane] * inverse
             weight = alpha * transmittance
-            v_red, v_green, v_blue = planes[2 * PIXELS + i], planes[3 * PIXELS + i], planes[4 * PIXELS + i]
-            v_depth = planes[5 * PIXELS + i]
+            v_red, v_green, v_blue, v_depth = pixels[2, lane], pixels[3, lane], pixels[4, lane], pixels[5, lane]
             light = red * v_red + green * v_green + blue * v_blue + depth * v_depth
-            v_alpha = transmittance * light - planes[PIXELS + i] * inverse
+            v_alpha = transmittance * light - pixels[1, lane] * inverse
             slope = alpha if full <= _ALPHA_MAX else _f4(0.0)  # d alpha / d sigma = -alpha, but 0 where capped
             v_sigma = -slope * v_alpha
-            planes[i] = transmittance
-            planes[PIXELS + i] += weight * light
-            sums[lane] += v_sigma
-            sums[TILE + lane] += v_sigma * dy
-            sums[2 * TILE + lane] += v_sigma * dy * dy
-            sums[3 * TILE + lane] += weight * v_red
-            sums[4 * TILE + lane] += weight * v_green
-            sums[5 * TILE + lane] += weight * v_blue
-            sums[6 * TILE + lane] += weight * v_depth
+            pixels[0, lane] = transmittance
+            pixels[1, lane] += weight * light
+            sums[0, lane] += v_sigma
+            sums[1, lane] += v_sigma * dy
+            sums[2, lane] += v_sigma * dy * dy
+            sums[3, lane] += weight * v_red
+            sums[4, lane] += weight * v_green
+            sums[5, lane] += weight * v_blue
+            sums[6, lane] += weight * v_depth
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _store_moments(sums, dx0, moments, slot):
-    """Sum the columns and write one gradient row."""
-    s, sx, sxx, sy, sxy = _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0)
-    syy, red, green, blue, depth = _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0), _f4(0.0)
+def _store_moments(sums, totals, dx0, moments, slot):
+    """Sum the columns, two halves at a time so that the order is fixed, and write one gradient row."""
     for lane in range(TILE):
         dx = _f4(lane) + dx0
-        s += sums[lane]
-        sx += sums[lane] * dx
-        sxx += sums[lane] * dx * dx
-        sy += sums[TILE + lane]
-        sxy += sums[TILE + lane] * dx
-        syy += sums[2 * TILE + lane]
-        red += sums[3 * TILE + lane]
-        green += sums[4 * TILE + lane]
-        blue += sums[5 * TILE + lane]
-        depth += sums[6 * TILE + lane]
-    moments[slot, 0], moments[slot, 1], moments[slot, 2], moments[slot, 3], moments[slot, 4] = sx, sy, sxx, sxy, syy
-    moments[slot, 5], moments[slot, 6], moments[slot, 7], moments[slot, 8], moments[slot, 9] = (
-        s,
-        red,
-        green,
-        blue,
-        depth,
-    )
+        v, v_dy = sums[0, lane], sums[1, lane]
+        totals[0, lane], totals[1, lane], totals[2, lane] = v * dx, v_dy, v * dx * dx
+        totals[3, lane], totals[4, lane], totals[5, lane] = v_dy * dx, sums[2, lane], v
+    totals[6:10] = sums[3:7]
+    for half in (8, 4, 2, 1):
+        for k in range(MOMENTS):
+            for lane in range(half):
+                totals[k, lane] += totals[k, lane + half]
+    for k in range(MOMENTS):
+        moments[slot, k] = totals[k, 0]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -279,41 +273,39 @@ def composite_backward(
             v dy^2, v, then the gradients by red, green, blue and depth.
         v_backgrounds: out ``[T, 3]`` float32, per tile.
     """
-    planes, last = np.empty(6 * PIXELS, np.float32), np.empty(PIXELS, np.int32)
-    sums = np.empty(7 * TILE, np.float32)
+    planes, sums = np.empty((TILE, 7, TILE), np.float32), np.empty((7, TILE), np.float32)
+    totals = np.empty((MOMENTS, TILE), np.float32)
     for tile in range(start, stop):
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         planes[:] = _f4(0.0)
-        last[:] = -1
-        farthest = -1
-        v_red, v_green, v_blue = _f4(0.0), _f4(0.0), _f4(0.0)
+        planes[:, 6] = _f4(-1.0)
+        farthest = _f4(-1.0)
         for row in range(rows):
             for column in range(columns):
-                i, y, x = row * TILE + column, top + row, left + column
+                y, x = top + row, left + column
                 through, weight = transmittances[y, x], alphas[y, x, 0]
                 red, green, blue = v_colors[y, x, 0], v_colors[y, x, 1], v_colors[y, x, 2]
                 v_alpha, v_depth = v_alphas[y, x, 0], _f4(0.0)
                 if weight > _f4(1e-10):
                     v_depth = v_depths[y, x, 0] / weight
                     v_alpha -= v_depth * depths[y, x, 0]
-                v_red, v_green, v_blue = v_red + through * red, v_green + through * green, v_blue + through * blue
+                v_backgrounds[tile, 0] += through * red
+                v_backgrounds[tile, 1] += through * green
+                v_backgrounds[tile, 2] += through * blue
                 behind = background[0] * red + background[1] * green + background[2] * blue - v_alpha
-                planes[i], planes[PIXELS + i] = through, through * behind
-                planes[2 * PIXELS + i], planes[3 * PIXELS + i], planes[4 * PIXELS + i] = red, green, blue
-                planes[5 * PIXELS + i] = v_depth
-                last[i] = lasts[y, x]
+                planes[row, 0, column], planes[row, 1, column] = through, through * behind
+                planes[row, 2, column], planes[row, 3, column], planes[row, 4, column] = red, green, blue
+                planes[row, 5, column], planes[row, 6, column] = v_depth, lasts[y, x]
                 farthest = max(farthest, lasts[y, x])
-        v_backgrounds[tile, 0], v_backgrounds[tile, 1], v_backgrounds[tile, 2] = v_red, v_green, v_blue
-        for e in range(tile_starts[tile + 1] - 1, tile_starts[tile] - 1, -1):
-            item = items[e]
-            if item > farthest:
-                continue
+        begin = tile_starts[tile]
+        for position in range(np.int64(farthest), -1, -1):
+            item = items[begin + position]
             dx0 = _f4(left + 0.5 - centers[item, 0])
             dy0 = _f4(top + 0.5 - centers[item, 1])
             first, final = max(rects[item, 1] - top, 0), min(rects[item, 3] - top, rows)
             sums[:] = _f4(0.0)
-            _gather_moments(planes, last, sums, item, first, final, dx0, dy0, records[item])
+            _gather_moments(planes, sums, _f4(position), first, final, dx0, dy0, records[item])
             x0, x1, y0 = rects[item, 0] // TILE, (rects[item, 2] - 1) // TILE + 1, rects[item, 1] // TILE
             slot = slots[item] + (top // TILE - y0) * (x1 - x0) + left // TILE - x0
-            _store_moments(sums, dx0, moments, slot)
+            _store_moments(sums, totals, dx0, moments, slot)
