@@ -56,7 +56,10 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
 
     Raises:
         FormatError: when the file is broken, or holds something else.
+        ValueError: when ``thin_axis`` is not positive.
     """
+    if thin_axis is not None and not thin_axis > 0:
+        raise ValueError(f"thin_axis must be > 0, got {thin_axis}")
     path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")
@@ -67,7 +70,7 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     clean = _decode_gathered(rows, groups, out) if starts is None else _decode_direct(header, vertex, starts, out)
     means, quats, scales, opacities, sh0, shN = out
     if groups[4][2] != _SCALES[2]:
-        scales[:, 2] *= np.float32(thin_axis)
+        scales[:, 2] = np.float32(thin_axis) * scales[:, :2].min(axis=1)
     notes = _notes(header, vertex, groups)
     return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, clean=clean)
 

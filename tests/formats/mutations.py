@@ -1,6 +1,6 @@
 """Hypothesis helpers shared by the fuzz tests of all formats: damage valid bytes, demand an orderly answer.
 
-Beside the tests, so: ``from mutations import assert_survives, fuzz_settings, mutations``.
+Beside the tests, so: ``from .mutations import assert_survives, fuzz_settings, mutations``.
 """
 
 from __future__ import annotations
