@@ -1,0 +1,307 @@
+"""Reading SOG (PlayCanvas, Spatially Ordered Gaussians), versions 1 and 2, as a zip or an unpacked folder.
+
+A SOG is ``meta.json`` and lossless WebP images with one pixel per gaussian, row by row:
+
+* ``means_l``, ``means_u``: low and high byte of 16-bit centres, linear over ``mins..maxs`` of ``sign(x) ln(|x| + 1)``;
+* ``quats``: smallest three of wxyz as bytes over +-1/sqrt 2, alpha 252 to 255 names the largest;
+* ``scales``, ``sh0``: bytes that index a codebook of log-scales, of SH coefficients; alpha of ``sh0`` is the opacity;
+* ``shN_labels`` (16 bits in R, G) index ``shN_centroids``, 64 palette entries a row, a pixel per coefficient.
+
+Version 1 has no version field; its scales, ``sh0`` and SH are linear over ``mins..maxs``, and its opacities are
+logits. The specification says y up; the real files hold the frame of the PLY, so nothing is turned.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import sog_images
+from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file
+from .packing import SH_COEFFICIENTS, json_object, no_sh, restore_largest
+from .sog_write import write
+
+__all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
+
+NAME = "sog"
+SUFFIXES = (".sog",)
+
+_META = "meta.json"
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
+    OverflowError,
+)  # fmt: skip
+_META_LIMIT = 4 << 20
+_MEMBER_LIMIT = 1000
+_PER_BYTE = 64
+_SLACK = 1 << 16
+_FIRST_TAG = 252
+_PALETTE_ROW = 64
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether this is a folder with ``meta.json``, that file itself, or a zip that holds one."""
+    if not head:
+        return path.is_dir() and (path / _META).is_file()
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _META in archive.namelist()
+        except _ZIP_ERRORS:
+            return b"means_l" in head or path.suffix.lower() in SUFFIXES
+    return head.lstrip().startswith(b"{") and b'"means"' in head and b'"files"' in head
+
+
+def read(path: Path) -> RawSplats:
+    """Read a SOG: a zip, a folder, or the ``meta.json`` of a folder.
+
+    Raises:
+        FormatError: for an unknown version, names that leave the folder or zip, images that do not fit the count,
+            and anything larger than the count justifies.
+    """
+    if path.is_dir():
+        return _read_from(_Folder(path, path))
+    with check_regular_file(path).open("rb") as stream:
+        zipped = stream.read(4) == b"PK\x03\x04"
+    if not zipped:
+        return _read_from(_Folder(path, path.parent, meta=path.name))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_from(_Zip(path, archive))
+    except FormatError:
+        raise
+    except _ZIP_ERRORS as error:
+        raise FormatError(path, "the zip must be intact", str(error) or repr(error), "fetch the file again") from None
+
+
+class _Folder:
+    """Files of an unpacked SOG."""
+
+    def __init__(self, path: Path, folder: Path, meta: str = _META) -> None:
+        self.path, self.folder, self.meta = path, folder, meta
+        self.size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Bytes of a plain file in the folder; no more than ``limit``."""
+        _check_name(self.path, name)
+        file = self.folder / name
+        if not file.is_file():
+            raise FormatError(self.path, f"the folder must hold the file {name!r}", "none", "fetch the folder again")
+        return _bounded(self.path, name, file.stat().st_size, limit, file.read_bytes)
+
+
+class _Zip:
+    """Members of a bundled SOG."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path, self.archive, self.meta = path, archive, _META
+        self.size = path.stat().st_size
+        members = archive.infolist()
+        if len(members) > _MEMBER_LIMIT:
+            raise FormatError(path, f"a SOG zip must hold at most {_MEMBER_LIMIT} members", f"{len(members):,}")
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for member in members:
+            self._check(member)
+            self.members[member.filename] = member
+
+    def _check(self, member: zipfile.ZipInfo) -> None:
+        name = member.filename
+        kind = (member.external_attr >> 16) & 0o170000
+        if name in self.members:
+            raise FormatError(self.path, "zip members must have different names", f"{name!r} twice")
+        if name.startswith("/") or "\\" in name or ".." in name.split("/") or name[1:2] == ":":
+            raise FormatError(self.path, "zip members must stay inside the zip", repr(name), "do not trust this file")
+        if kind == 0o120000:
+            raise FormatError(self.path, "zip members must be plain files", f"a symbolic link {name!r}")
+        if member.flag_bits & 1:
+            raise FormatError(self.path, "zip members must not be encrypted", repr(name), "unpack it first")
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Bytes of a member; no more than ``limit``, whatever the zip claims."""
+        _check_name(self.path, name)
+        if name not in self.members:
+            raise FormatError(self.path, f"the zip must hold {name!r}", ", ".join(self.members) or "nothing")
+        member = self.members[name]
+        with self.archive.open(member) as stream:
+            return _bounded(self.path, name, member.file_size, limit, lambda: stream.read(limit + 1))
+
+
+def _check_name(path: Path, name: str) -> None:
+    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0:"):
+        raise FormatError(path, "meta.json must name plain files beside it", repr(name[:80]), "do not trust this file")
+
+
+def _bounded(path: Path, name: str, size: int, limit: int, load: Any) -> bytes:
+    data = b"" if size > limit else load()
+    if size > limit or len(data) > limit:
+        raise FormatError(path, f"{name} must not exceed {limit:,} bytes", f"{size:,} or more", "refused as a bomb")
+    return data
+
+
+def _read_from(source: _Folder | _Zip) -> RawSplats:
+    path = source.path
+    meta = json_object(path, source.read(source.meta, _META_LIMIT), _META)
+    version = meta.get("version", 1)
+    if version not in (1, 2):
+        raise FormatError(path, "the SOG version must be 1 or 2", repr(version)[:80], "convert it with a newer tool")
+    count = _count(path, meta, version)
+    check_count(path, count, source.size * _PER_BYTE + _SLACK, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        raw = _decode(source, meta, version, count)
+    raw.notes.append(f"SOG version {version}")
+    if meta.get("antialias") is True:
+        raw.notes.append("trained with antialiasing (Mip-Splatting)")
+    return raw
+
+
+def _count(path: Path, meta: dict[str, Any], version: int) -> int:
+    if version == 2:
+        count = meta.get("count")
+    else:
+        shape = _entry(path, meta, "means").get("shape")
+        count = shape[0] if isinstance(shape, list) and shape else None
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_GAUSSIANS:
+        where = "count" if version == 2 else "means.shape[0]"
+        raise FormatError(path, f"meta.json must hold a whole number >= 0 in {where}", repr(count)[:80])
+    return count
+
+
+def _entry(path: Path, meta: dict[str, Any], name: str) -> dict[str, Any]:
+    entry = meta.get(name)
+    if not isinstance(entry, dict):
+        raise FormatError(path, f"meta.json must hold an object {name!r}", repr(entry)[:80], "is this another JSON?")
+    return entry
+
+
+def _files(path: Path, entry: dict[str, Any], name: str, number: int) -> list[str]:
+    files = entry.get("files")
+    if not isinstance(files, list) or len(files) != number or not all(isinstance(file, str) for file in files):
+        raise FormatError(path, f"meta.json must name {number} file(s) in {name}.files", repr(files)[:80])
+    return files
+
+
+def _numbers(path: Path, entry: dict[str, Any], where: str, key: str, number: int) -> np.ndarray:
+    """``[number]`` float64: a list of finite numbers; for ``number`` 1 a bare number will do."""
+    values = entry.get(key)
+    values = [values] if number == 1 and not isinstance(values, list) else values
+    if not isinstance(values, list) or len(values) != number or not all(_is_finite(value) for value in values):
+        raise FormatError(path, f"meta.json must hold {number} finite number(s) in {where}.{key}", repr(values)[:80])
+    return np.array(values, np.float64)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e30 < value < 1e30
+
+
+def _codebook(path: Path, entry: dict[str, Any], where: str) -> np.ndarray:
+    """``[256]`` float64; an early writer left the first value null, which continues the spacing of the others."""
+    values = entry.get("codebook")
+    if isinstance(values, list) and len(values) == 256 and values[0] is None and all(map(_is_finite, values[1:])):
+        warnings.warn(f"{path}: the first value of the codebook {where} is null; guessed", SplatWarning, stacklevel=7)
+        entry = {"codebook": [values[1] + (values[1] - values[255]) / 255, *values[1:]]}
+    return _numbers(path, entry, where, "codebook", 256)
+
+
+def _decode(source: _Folder | _Zip, meta: dict[str, Any], version: int, count: int) -> RawSplats:
+    path = source.path
+    entries = {name: _entry(path, meta, name) for name in ("means", "quats", "scales", "sh0")}
+
+    def pixels(name: str, number: int = 1) -> list[np.ndarray]:
+        files = _files(path, entries[name], name, number)
+        return [sog_images.pixels(path, file, source.read, count) for file in files]
+
+    low, high = pixels("means", 2)
+    ranges = [_numbers(path, entries["means"], "means", key, 3) for key in ("mins", "maxs")]
+    scales, sh0 = pixels("scales")[0], pixels("sh0")[0]
+    raw = RawSplats(
+        means=_means(low, high, ranges[0], ranges[1]),
+        quats=_quats(pixels("quats")[0]),
+        scales=np.exp(_levels(path, entries["scales"], "scales", version, scales, 3)),
+        opacities=np.zeros(count, np.float32),
+        sh0=np.zeros((count, 1, 3), np.float32),
+        shN=no_sh(count),
+    )
+    colors = _levels(path, entries["sh0"], "sh0", version, sh0, 3 if version == 2 else 4)
+    raw.sh0[:, 0] = colors[:, :3]
+    raw.opacities = sh0[:, 3].astype(np.float32) / 255 if version == 2 else 1 / (1 + np.exp(-colors[:, 3]))
+    if meta.get("shN") is not None:
+        raw.shN = _higher_sh(source, _entry(path, meta, "shN"), version, count)
+    return raw
+
+
+def _means(low: np.ndarray, high: np.ndarray, mins: np.ndarray, maxs: np.ndarray) -> np.ndarray:
+    span = np.where(maxs == mins, 1.0, maxs - mins)
+    fixed = low[:, :3].astype(np.float32) + high[:, :3].astype(np.float32) * 256  # [N, 3]
+    logs = fixed * (span / 65535).astype(np.float32) + mins.astype(np.float32)
+    return np.copysign(np.expm1(np.abs(logs)), logs)
+
+
+def _quats(stored: np.ndarray) -> np.ndarray:
+    """``[N, 4]`` wxyz; zero where the tag is broken, so that the reader's ``on_invalid`` rules on it."""
+    smallest = (stored[:, :3].astype(np.float32) * (2 / 255) - 1) * np.float32(0.5**0.5)
+    largest = stored[:, 3].astype(np.intp) - _FIRST_TAG
+    quats = restore_largest(smallest, np.maximum(largest, 0))
+    quats[largest < 0] = 0
+    return quats
+
+
+def _levels(
+    path: Path, entry: dict[str, Any], where: str, version: int, stored: np.ndarray, channels: int
+) -> np.ndarray:
+    """``[N, channels]`` float32: through a codebook (version 2), or linear over a range per channel."""
+    if version == 2:
+        return np.take(_codebook(path, entry, where).astype(np.float32), stored[:, :channels])
+    mins, maxs = (_numbers(path, entry, where, key, channels) for key in ("mins", "maxs"))
+    step = ((maxs - mins) / 255).astype(np.float32)
+    return stored[:, :channels].astype(np.float32) * step + mins.astype(np.float32)
+
+
+def _higher_sh(source: _Folder | _Zip, entry: dict[str, Any], version: int, count: int) -> np.ndarray:
+    """``[N, K-1, 3]``: one palette entry per gaussian."""
+    path = source.path
+    centroids_file, labels_file = _files(path, entry, "shN", 2)
+    image = sog_images.palette(path, centroids_file, source.read)
+    coefficients, size = _palette_layout(path, entry, version, image)
+    if version == 2:
+        table = _codebook(path, entry, "shN").astype(np.float32)
+    else:
+        low, high = (float(_numbers(path, entry, "shN", key, 1)[0]) for key in ("mins", "maxs"))
+        table = np.linspace(low, high, 256).astype(np.float32)
+    entries = image[..., :3].reshape(-1, coefficients, 3)[:size]  # [P, K-1, 3]
+    palette = np.take(table, entries)
+    stored = sog_images.pixels(path, labels_file, source.read, count)
+    labels = stored[:, 0].astype(np.intp) | stored[:, 1].astype(np.intp) << 8  # [N]
+    if count and int(labels.max()) >= size:
+        raise FormatError(
+            path, f"SH labels must point into the palette of {size:,}", f"label {int(labels.max()):,}", "it is broken"
+        )
+    return palette[labels]
+
+
+def _palette_layout(path: Path, entry: dict[str, Any], version: int, image: np.ndarray) -> tuple[int, int]:
+    """Coefficients per entry and number of entries, checked against the palette image ``[h, w, 4]``."""
+    height, width = image.shape[:2]
+    if version == 2:
+        degree, size = entry.get("bands"), entry.get("count")
+        if degree not in (1, 2, 3) or not isinstance(size, int) or not 1 <= size <= 1 << 16:
+            got = f"{degree!r} and {size!r}"[:80]
+            raise FormatError(path, "shN.bands must be 1, 2 or 3 and shN.count lie in 1..65536", got)
+        coefficients = SH_COEFFICIENTS[degree]
+    else:
+        coefficients = width // _PALETTE_ROW
+        size = min(_PALETTE_ROW * height, 1 << 16)
+    if coefficients not in SH_COEFFICIENTS[1:] or width != _PALETTE_ROW * coefficients:
+        expected = f"{_PALETTE_ROW * coefficients}" if version == 2 else "192, 512 or 960"
+        raise FormatError(path, f"the SH palette image must be {expected} pixels wide", f"{width}")
+    if math.ceil(size / _PALETTE_ROW) > height:
+        raise FormatError(
+            path, f"the SH palette image must hold {size:,} entries, 64 a row", f"{height} rows", "it is truncated"
+        )
+    return coefficients, size

@@ -1,0 +1,109 @@
+"""Clustering for the SOG writer: a codebook of 256 numbers, and a palette of SH vectors in bounded time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEVELS = 256
+_SAMPLE = 1 << 18
+_ROUNDS = 12
+_BLOCK = 1 << 14
+
+
+def codebook(values: np.ndarray) -> np.ndarray:
+    """256 ascending levels that fit the values well (Lloyd's algorithm in one dimension).
+
+    Up to 2^18 evenly picked values are looked at, the least and the greatest always. 256 or fewer different values
+    are kept exactly.
+
+    Args:
+        values: any shape, finite.
+
+    Returns:
+        ``[256]`` float64.
+    """
+    ordered = np.sort(values, axis=None).astype(np.float64)
+    if len(ordered) == 0:
+        return np.zeros(LEVELS)
+    ordered = ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), _SAMPLE)).astype(np.intp)]
+    different = np.unique(ordered)
+    if len(different) <= LEVELS:
+        return np.concatenate([different, np.full(LEVELS - len(different), different[-1])])
+    half = LEVELS // 2  # quantiles serve the crowd, even spacing the tails
+    spread = np.linspace(ordered[0], ordered[-1], half)
+    crowd = np.quantile(ordered, (np.arange(half) + 0.5) / half)
+    levels = np.sort(np.concatenate([spread, crowd]))
+    total = np.concatenate([[0.0], np.cumsum(ordered)])
+    for _ in range(_ROUNDS):
+        edges = np.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2)
+        edges = np.concatenate([[0], edges, [len(ordered)]])
+        members = np.diff(edges)
+        levels = np.where(members > 0, np.diff(total[edges]) / np.maximum(members, 1), levels)
+    return np.sort(levels)
+
+
+def nearest(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The index of the nearest level for each value, uint8, same shape."""
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, values).astype(np.uint8)
+
+
+def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster vectors into a palette: k-means into about sqrt(size) groups, then k-means within each.
+
+    Time grows with ``count * sqrt(size)``, not with ``count * size``.
+
+    Args:
+        vectors: ``[N, D]`` float32, finite, N >= 1.
+        size: the most palette entries, ``1 <= size <= N``.
+        seed: same seed, same palette.
+
+    Returns:
+        ``(palette [P, D] with P <= size, labels [N] int)``.
+    """
+    if size == len(vectors):
+        return vectors, np.arange(size)
+    random = np.random.default_rng(seed)
+    groups = _k_means(vectors, max(1, round(size**0.5)), random)[1]
+    populated, members = np.unique(groups, return_counts=True)
+    if len(populated) > size:
+        populated, members = np.arange(1), np.array([len(vectors)])
+        groups = np.zeros(len(vectors), np.intp)
+    share = 1 + (members - 1) * (size - len(populated)) // max(int((members - 1).sum()), 1)
+    palette, labels, start = [], np.empty(len(vectors), np.intp), 0
+    by_group = np.split(np.argsort(groups, kind="stable"), np.cumsum(members)[:-1])
+    for rows, entries in zip(by_group, share, strict=True):
+        centers, chosen = _k_means(vectors[rows], int(entries), random)
+        labels[rows] = start + chosen
+        palette.append(centers)
+        start += len(centers)
+    return np.concatenate(palette), labels
+
+
+def _k_means(vectors: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lloyd's algorithm from randomly drawn vectors; ``(centres [size, D], labels [N])``, empty ones stay put."""
+    if size >= len(vectors):
+        return vectors, np.arange(len(vectors))
+    centers = vectors[random.choice(len(vectors), size, replace=False)].astype(np.float32)
+    labels = _nearest_center(vectors, centers)
+    for _ in range(_ROUNDS - 1 if size > 1 else 1):
+        members = np.bincount(labels, minlength=size)
+        sums = np.zeros((size, vectors.shape[1]))
+        order = np.argsort(labels, kind="stable")
+        filled = np.flatnonzero(members)
+        starts = np.concatenate([[0], np.cumsum(members[filled])[:-1]])
+        sums[filled] = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
+        centers = np.where(members[:, None] > 0, sums / np.maximum(members, 1)[:, None], centers).astype(np.float32)
+        labels = _nearest_center(vectors, centers)
+    return centers, labels
+
+
+def _nearest_center(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Index of the nearest centre, ``[N]``, block by block; both are centred first, for accuracy."""
+    middle = centers.mean(axis=0)
+    moved = centers - middle
+    half = np.einsum("ij,ij->i", moved, moved) / 2
+    labels = np.empty(len(vectors), np.intp)
+    for start in range(0, len(vectors), _BLOCK):
+        block = vectors[start : start + _BLOCK] - middle
+        labels[start : start + _BLOCK] = (half - block @ moved.T).argmin(axis=1)
+    return labels
