@@ -1,0 +1,257 @@
+"""Reading glTF 2.0 with ``KHR_gaussian_splatting`` (``.glb``, and ``.gltf`` with data: URIs or files beside it).
+
+Each point primitive with the extension holds POSITION and, named ``KHR_gaussian_splatting:*``, ROTATION (xyzw),
+SCALE, OPACITY (linear, 0 to 1) and SH_DEGREE_l_COEF_n. SCALE is linear in the ratified extension and in the files of
+its converters; its drafts had log-scales, which are told by their negative values. glTF is y up, z towards the
+viewer; its frame and that of the PLY differ by a half turn about z, as the converters have it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..splats import COLUMNS, Splats
+from .base import FormatError, RawSplats, SplatWarning, check_regular_file
+from .gltf_document import Document, load_document
+from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
+
+NAME = "gltf"
+SUFFIXES = (".glb", ".gltf")
+
+EXTENSION = "KHR_gaussian_splatting"
+_GLB = b"glTF"
+_UNDERSTOOD = {EXTENSION, "KHR_mesh_quantization"}
+_COLOR_SPACE = "srgb_rec709_display"
+_INSTANCES = 64
+_VISITS = 10_000
+_DEPTH = 256
+_OPACITY_ERROR = 1e-4
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether the bytes start a GLB, or a JSON with glTF's ``asset``. Meshes are glTF too; `read` tells them."""
+    if head.startswith(_GLB):
+        return True
+    text = head.lstrip()
+    return text.startswith(b"{") and b'"means"' not in head and (b'"asset"' in head or path.suffix.lower() == ".gltf")
+
+
+def read(path: Path) -> RawSplats:
+    """Read all gaussians of the scene, node transforms applied, in the frame of the PLY.
+
+    Raises:
+        FormatError: for a mesh without gaussians, extensions that compress them, references that do not hold,
+            uneven node scales, and files outside the folder.
+    """
+    document = load_document(check_regular_file(path))
+    _check_extensions(document)
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = _read_scene(document)
+    if not parts:
+        kind = "a mesh without gaussians" if document.listed("meshes") else "a glTF without meshes"
+        raise FormatError(
+            path, f"a primitive must carry {EXTENSION}", kind, "render it into splats first; this reads splats only"
+        )
+    raw = concatenate(parts)
+    raw.notes = list(dict.fromkeys(raw.notes))
+    _half_turn(raw)
+    raw.up_axis = "-y"
+    return raw
+
+
+def _read_scene(document: Document) -> list[RawSplats]:
+    """The gaussians of every primitive of the scene that has some, placed."""
+    parts: list[RawSplats] = []
+    visits = total = 0
+    for mesh, matrix in _placed_meshes(document):
+        primitives = document.items(mesh, "primitives", dict)
+        visits += len(primitives)
+        if visits > _VISITS:
+            raise document.refuse(f"a scene must have at most {_VISITS:,} primitives", visits, "merge them")
+        for primitive in primitives:
+            if EXTENSION not in document.child(primitive, "extensions"):
+                continue
+            part = _read_primitive(document, primitive)
+            total += len(part.means)
+            _check_total(document, total)
+            parts.append(_place(document.path, part, matrix))
+    return parts
+
+
+def _check_extensions(document: Document) -> None:
+    required = document.root.get("extensionsRequired", [])
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    unknown = sorted(set(names) - _UNDERSTOOD)
+    if unknown:
+        raise FormatError(
+            document.path, "only known extensions may be required", ", ".join(unknown)[:200], "convert it without them"
+        )
+
+
+def _check_total(document: Document, total: int) -> None:
+    """Primitives and nodes may share bytes, but not without bound."""
+    room = _INSTANCES * document.total_bytes // 12
+    if total > room:
+        raise FormatError(
+            document.path,
+            f"{document.total_bytes:,} bytes must not be instanced to more than {room:,} gaussians",
+            f"at least {total:,}",
+            "refused as a bomb",
+        )
+
+
+def _placed_meshes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Each mesh of the scene with its node's world matrix ``[4, 4]``; all meshes when there are no nodes."""
+    nodes, meshes = document.listed("nodes"), document.listed("meshes")
+    if not nodes:
+        return [(mesh, np.eye(4)) for mesh in meshes]
+    placed = []
+    seen: set[int] = set()
+    waiting = [(index, np.eye(4), 0) for index in reversed(_root_nodes(document, nodes))]
+    while waiting:
+        index, parent, depth = waiting.pop()
+        if index in seen or depth > _DEPTH:
+            raise FormatError(
+                document.path, "nodes must form a tree", f"node {index} twice or {depth} levels deep", "it is broken"
+            )
+        seen.add(index)
+        node = document.item(nodes, index, "node")
+        world = parent @ _local_matrix(document, node)
+        if "mesh" in node:
+            placed.append((document.item(meshes, node["mesh"], "mesh"), world))
+        children = document.items(node, "children", int)
+        waiting += [(child, world, depth + 1) for child in reversed(children)]
+    return placed
+
+
+def _root_nodes(document: Document, nodes: list[dict[str, Any]]) -> list[int]:
+    scenes = document.listed("scenes")
+    if scenes:
+        scene = document.item(scenes, document.root.get("scene", 0), "scene")
+        return document.items(scene, "nodes", int)
+    children = {child for node in nodes for child in document.items(node, "children", int)}
+    return [index for index in range(len(nodes)) if index not in children]
+
+
+def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
+    """``[4, 4]`` float64 of a node: its matrix (stored by columns), or translation, rotation (xyzw), scale."""
+    if "matrix" in node:
+        return document.numbers(node, "matrix", 16).reshape(4, 4).T
+    x, y, z, w = document.numbers(node, "rotation", 4, (0, 0, 0, 1))
+    length = x * x + y * y + z * z + w * w
+    if not length > 1e-12:
+        raise FormatError(document.path, "a node's rotation must not be zero", "(0, 0, 0, 0)")
+    s = 2 / length
+    rotation = np.array([
+        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+    ])  # fmt: skip
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * document.numbers(node, "scale", 3, (1, 1, 1))
+    matrix[:3, 3] = document.numbers(node, "translation", 3, (0, 0, 0))
+    return matrix
+
+
+def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:
+    """Apply a node's world matrix, still in the frame of glTF."""
+    if np.array_equal(matrix, np.eye(4)):
+        return raw
+    columns: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(getattr(raw, name))) for name in COLUMNS}
+    try:
+        moved = Splats(**columns).transform(torch.from_numpy(matrix), allow_reflection=True)
+    except ValueError as error:
+        raise FormatError(path, "node transforms must be rotation, even scale and translation", str(error)) from None
+    return RawSplats(**{name: getattr(moved, name).numpy() for name in COLUMNS}, notes=raw.notes)
+
+
+def _half_turn(raw: RawSplats) -> None:
+    """Turn by 180 degrees about z, in place: from the frame of glTF to that of the PLY."""
+    raw.means *= np.array([-1, -1, 1], np.float32)
+    w, x, y, z = raw.quats.T
+    raw.quats = np.stack([z, y, -x, -w], axis=1)  # (0, 0, 0, -1) * q
+    if raw.shN.shape[1]:
+        raw.shN *= sh_flips((-1, -1, 1), raw.shN.shape[1])[:, None]
+
+
+def _read_primitive(document: Document, primitive: dict[str, Any]) -> RawSplats:
+    path = document.path
+    extension = document.child(document.child(primitive, "extensions"), EXTENSION)
+    packed = sorted(document.child(extension, "extensions"))
+    if packed:
+        raise FormatError(path, "the gaussians must be stored plainly", f"packed by {', '.join(packed)[:200]}")
+    attributes = document.child(primitive, "attributes")
+    means = document.attribute(attributes, "POSITION", 3)
+    quats = document.attribute(attributes, f"{EXTENSION}:ROTATION", 4)[:, [3, 0, 1, 2]]
+    scales = document.attribute(attributes, f"{EXTENSION}:SCALE", 3)
+    opacities = document.attribute(attributes, f"{EXTENSION}:OPACITY", 1)[:, 0]
+    sh0 = document.attribute(attributes, f"{EXTENSION}:SH_DEGREE_0_COEF_0", 3)
+    raw = RawSplats(
+        means=means,
+        quats=quats,
+        scales=_linear_scales(path, scales),
+        opacities=_checked_opacities(path, opacities),
+        sh0=sh0[:, None],  # [N, 1, 3]
+        shN=_higher_sh(document, attributes, len(means)),
+        notes=[f"{EXTENSION}, colour space {str(extension.get('colorSpace', 'not given'))[:40]}"],
+    )
+    lengths = {len(column) for column in (means, quats, scales, opacities, sh0, raw.shN)}
+    if len(lengths) != 1:
+        raise FormatError(path, "the attributes of a primitive must have one count", f"counts {sorted(lengths)}")
+    _warn_unusual(path, primitive, extension)
+    return raw
+
+
+def _warn_unusual(path: Path, primitive: dict[str, Any], extension: dict[str, Any]) -> None:
+    for name, value, usual in (
+        ("kernel", extension.get("kernel"), "ellipse"),
+        ("colour space", extension.get("colorSpace"), _COLOR_SPACE),
+        ("primitive mode", primitive.get("mode"), 0),
+    ):
+        if value is not None and value != usual:
+            message = f"{path}: {name} {str(value)[:40]!r} is read as if it were {usual!r}"
+            warnings.warn(message, SplatWarning, stacklevel=5)
+
+
+def _linear_scales(path: Path, scales: np.ndarray) -> np.ndarray:
+    """Scales as they are; the exponential of them when most are negative (a draft of the extension)."""
+    if len(scales) and (scales < 0).mean() > 0.5:
+        message = f"{path}: scales are mostly negative; read as log-scales of a draft of {EXTENSION}"
+        warnings.warn(message, SplatWarning, stacklevel=5)
+        with np.errstate(over="ignore"):
+            return np.exp(scales)
+    return positive_scales(path, scales)
+
+
+def _checked_opacities(path: Path, opacities: np.ndarray) -> np.ndarray:
+    outside = np.abs(opacities - np.float32(0.5)) > 0.5 + _OPACITY_ERROR
+    if outside.any():
+        raise FormatError(
+            path,
+            "opacities must lie in [0, 1]",
+            f"{int(outside.sum()):,} of {len(opacities):,} outside, from {np.nanmin(opacities):.4g} to "
+            f"{np.nanmax(opacities):.4g}",
+            "apply a sigmoid if these are logits",
+        )
+    return np.clip(opacities, 0, 1)
+
+
+def _higher_sh(document: Document, attributes: dict[str, Any], count: int) -> np.ndarray:
+    """``[N, K-1, 3]``; a degree has all of its coefficients, and all lower degrees, or is broken."""
+    names = [f"{EXTENSION}:SH_DEGREE_{l}_COEF_{n}" for l in (1, 2, 3) for n in range(2 * l + 1)]  # noqa: E741
+    present = [name in attributes for name in names]
+    number = sum(present)
+    if number not in SH_COEFFICIENTS or not all(present[:number]):
+        missing = names[present.index(False)]
+        raise FormatError(document.path, "SH degrees must be complete, lower ones first", f"no {missing}")
+    if number == 0:
+        return no_sh(count)
+    columns = [document.attribute(attributes, name, 3) for name in names[:number]]
+    if len({len(column) for column in columns}) != 1:
+        raise FormatError(document.path, "SH coefficients must have one count", "several")
+    return np.stack(columns, axis=1)

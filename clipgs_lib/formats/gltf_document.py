@@ -1,0 +1,221 @@
+"""A glTF 2.0 document: its JSON, its buffers, and accessors with every reference checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from .base import FormatError, check_count
+from .packing import json_object
+
+_CHUNK = struct.Struct("<I4s")
+_GLB_HEADER = struct.Struct("<4sII")
+_COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_JSON_LIMIT = 64 << 20
+
+
+class Document:
+    """Checked access to a glTF's JSON and bytes.
+
+    Attributes:
+        path: the file, for messages and for buffers beside it.
+        root: the JSON.
+        total_bytes: size of everything read so far.
+    """
+
+    def __init__(self, path: Path, root: dict[str, Any], binary: bytes | None, total_bytes: int) -> None:
+        self.path, self.root, self.total_bytes = path, root, total_bytes
+        self._binary = binary
+        self._buffers: dict[int, bytes] = {}
+        self._lists: dict[str, list[dict[str, Any]]] = {}
+
+    def listed(self, key: str) -> list[dict[str, Any]]:
+        """A list of objects at the top of the document, checked once."""
+        if key not in self._lists:
+            self._lists[key] = self.items(self.root, key, dict)
+        return self._lists[key]
+
+    def refuse(self, must: str, got: Any, todo: str = "the file is broken") -> FormatError:
+        """The error to raise."""
+        return FormatError(self.path, must, repr(got)[:120], todo)
+
+    def items(self, entry: dict[str, Any], key: str, kind: type) -> list[Any]:
+        """The list under ``key``, empty when absent, with every element of one kind."""
+        values = entry.get(key, [])
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise self.refuse(f"{key} must be a list of {kind.__name__}", values)
+        return values
+
+    def child(self, entry: dict[str, Any], key: str) -> dict[str, Any]:
+        """The object under ``key``, empty when absent."""
+        value = entry.get(key, {})
+        if not isinstance(value, dict):
+            raise self.refuse(f"{key} must be an object", value)
+        return value
+
+    def item(self, values: list[Any], index: Any, what: str) -> Any:
+        """``values[index]``."""
+        if type(index) is not int or not 0 <= index < len(values):
+            raise self.refuse(f"the index of a {what} must lie in 0..{len(values) - 1}", index)
+        return values[index]
+
+    def whole(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
+        """The whole number >= 0 under ``key``."""
+        value = entry.get(key, default)
+        if type(value) is not int or not 0 <= value < 1 << 48:
+            raise self.refuse(f"{key} must be a whole number >= 0", value)
+        return value
+
+    def numbers(
+        self, entry: dict[str, Any], key: str, count: int, default: tuple[float, ...] | None = None
+    ) -> np.ndarray:
+        """``[count]`` float64, finite."""
+        values: Any = entry.get(key, default)
+        fits = isinstance(values, (list, tuple)) and len(values) == count
+        if not fits or not all(type(v) in (int, float) and -1e18 < v < 1e18 for v in values):
+            raise self.refuse(f"{key} must hold {count} finite numbers", values)
+        return np.array(values, np.float64)
+
+    def attribute(self, attributes: dict[str, Any], name: str, width: int) -> np.ndarray:
+        """The numbers of a vertex attribute.
+
+        Args:
+            attributes: of the primitive.
+            name: semantic name.
+            width: components per vertex.
+
+        Returns:
+            ``[N, width]`` float32, own memory; normalised integers are mapped to ``[0, 1]`` or ``[-1, 1]``.
+        """
+        if name not in attributes:
+            raise self.refuse(f"the primitive must have the attribute {name}", sorted(attributes), "it is no splat")
+        accessors = self.listed("accessors")
+        accessor = self.item(accessors, attributes[name], "accessor")
+        if "sparse" in accessor:
+            raise self.refuse(f"{name} must not be sparse", "a sparse accessor", "convert it to plain accessors")
+        if _WIDTHS.get(str(accessor.get("type"))) != width:
+            raise self.refuse(f"{name} must have {width} component(s)", accessor.get("type"))
+        code = self.whole(accessor, "componentType")
+        if code not in _COMPONENTS:
+            raise self.refuse(f"componentType must be one of {sorted(_COMPONENTS)}", code)
+        stored = self._elements(accessor, np.dtype(_COMPONENTS[code]), width)
+        if accessor.get("normalized") is True and stored.dtype.kind in "iu":
+            scaled = stored.astype(np.float32) / np.iinfo(stored.dtype).max
+            return np.maximum(scaled, -1) if stored.dtype.kind == "i" else scaled
+        with np.errstate(invalid="ignore"):
+            return stored.astype(np.float32)
+
+    def _elements(self, accessor: dict[str, Any], component: np.dtype, width: int) -> np.ndarray:
+        """A view ``[N, width]`` of an accessor's bytes."""
+        view = self.item(self.listed("bufferViews"), accessor.get("bufferView"), "bufferView")
+        buffer = self._buffer(self.whole(view, "buffer"))
+        length, start = self.whole(view, "byteLength"), self.whole(view, "byteOffset", 0)
+        if start + length > len(buffer):
+            raise self.refuse(f"a bufferView must lie inside its {len(buffer):,} bytes", [start, length])
+        element = component.itemsize * width
+        stride = self.whole(view, "byteStride", element)
+        if stride < element:
+            raise self.refuse(f"byteStride must be at least {element}", stride)
+        count, offset = self.whole(accessor, "count"), self.whole(accessor, "byteOffset", 0)
+        if count == 0:
+            return np.zeros((0, width), component)
+        check_count(self.path, count, max(length - offset - element, -1) + stride, stride)
+        data = np.frombuffer(buffer, np.uint8, (count - 1) * stride + element, start + offset)
+        rows = np.lib.stride_tricks.as_strided(data, (count, element), (stride, 1), writeable=False)
+        return np.ascontiguousarray(rows).view(component)  # [N, width]
+
+    def _buffer(self, index: int) -> bytes:
+        if index not in self._buffers:
+            entry = self.item(self.listed("buffers"), index, "buffer")
+            data = self._load_buffer(index, entry)
+            length = self.whole(entry, "byteLength")
+            if len(data) < length:
+                must = f"buffer {index} must hold {length:,} bytes"
+                raise self.refuse(must, len(data), "the file is truncated; fetch it again")
+            self._buffers[index] = data
+        return self._buffers[index]
+
+    def _load_buffer(self, index: int, entry: dict[str, Any]) -> bytes:
+        uri = entry.get("uri")
+        if uri is None:
+            if index != 0 or self._binary is None:
+                raise self.refuse(f"buffer {index} must have a uri", None, "only the first of a GLB may have none")
+            return self._binary
+        if not isinstance(uri, str):
+            raise self.refuse("a uri must be text", uri)
+        if uri.startswith("data:"):
+            return self._decode_data(uri)
+        name = unquote(uri)
+        if name in ("", ".", "..") or any(mark in name for mark in "/\\\0:"):
+            raise self.refuse("a buffer must be a file in the same folder", uri, "do not trust this file")
+        file = self.path.parent / name
+        if not file.is_file():
+            raise self.refuse(f"the buffer {name!r} must lie beside the .gltf", "no such file", "fetch it as well")
+        self.total_bytes += file.stat().st_size
+        return file.read_bytes()
+
+    def _decode_data(self, uri: str) -> bytes:
+        head, comma, body = uri.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise self.refuse("a data: uri must be base64", head[:60])
+        try:
+            return base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise self.refuse("a data: uri must be intact base64", str(error)) from None
+
+
+def load_document(path: Path) -> Document:
+    """Read a ``.glb`` or ``.gltf``; buffers are fetched when they are needed.
+
+    Raises:
+        FormatError: for another version, broken chunks, bytes missing or left over, broken JSON.
+    """
+    data = path.read_bytes()
+    binary = None
+    text = data
+    if data.startswith(b"glTF"):
+        text, binary = _split_glb(path, data)
+    if len(text) > _JSON_LIMIT:
+        raise FormatError(path, f"the JSON must not exceed {_JSON_LIMIT:,} bytes", f"{len(text):,}")
+    root = json_object(path, text, "the glTF JSON")
+    document = Document(path, root, binary, len(data))
+    version = document.child(root, "asset").get("version")
+    if not isinstance(version, str) or version.partition(".")[0] != "2":
+        raise document.refuse("asset.version must be 2.x", version, "convert it to glTF 2.0")
+    return document
+
+
+def _split_glb(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
+    """The JSON and the binary chunk of a GLB; other chunks are skipped, as the specification asks."""
+    if len(data) < _GLB_HEADER.size:
+        raise FormatError(path, "a GLB header takes 12 bytes", f"{len(data)}", "the file is truncated")
+    _, version, length = _GLB_HEADER.unpack_from(data)
+    if version != 2:
+        raise FormatError(path, "the GLB version must be 2", str(version), "convert it to glTF 2.0")
+    if length != len(data):
+        kind = "truncated; fetch it again" if length > len(data) else "longer than it says; it has trailing bytes"
+        raise FormatError(
+            path, f"the GLB must hold the {length:,} bytes of its header", f"{len(data):,}", f"it is {kind}"
+        )
+    chunks: list[tuple[bytes, bytes]] = []
+    at = _GLB_HEADER.size
+    while at < len(data):
+        size, kind = _CHUNK.unpack_from(data, at) if at + _CHUNK.size <= len(data) else (len(data), b"")
+        at += _CHUNK.size
+        if size > len(data) - at:
+            raise FormatError(
+                path, "every GLB chunk must lie inside the file", f"{size:,} bytes at {at:,}", "the file is broken"
+            )
+        chunks.append((kind, data[at : at + size]))
+        at += size
+    if not chunks or chunks[0][0] != b"JSON":
+        raise FormatError(path, "the first GLB chunk must be JSON", repr(chunks[0][0]) if chunks else "none")
+    binary = chunks[1][1] if len(chunks) > 1 and chunks[1][0] == b"BIN\0" else None
+    return chunks[0][1], binary
