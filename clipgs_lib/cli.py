@@ -272,7 +272,7 @@ def list_notebooks(
 @notebooks_app.command("run", cls=_PairsCommand)
 @_plain_errors
 def run_notebooks(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="All if none is named.")] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("-p", "--param", metavar="NAME VALUE", help="Set a parameter; read as its declared type."),

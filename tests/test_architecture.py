@@ -1,0 +1,252 @@
+"""The rooms of `clipgs_lib` and who may import whom (the table is data here), and house rules that code can check."""
+
+from __future__ import annotations
+
+import ast
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "clipgs_lib"
+
+# room -> rooms that it may import; a room is a module or folder directly below clipgs_lib
+ROOMS = {
+    "geometry": set(),
+    "splats": {"geometry"},
+    "samples": {"splats", "geometry"},
+    "formats": {"splats", "geometry"},
+    "rendering": {"splats", "geometry"},
+    "plots": {"splats", "geometry", "rendering"},
+    "widgets": {"splats", "geometry", "rendering"},
+    "runtime": set(),
+    "runner": {"runtime"},
+    "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner"},
+}
+# third-party package -> rooms that may import it
+WALLS = {
+    "plyfile": {"formats"},
+    "zstandard": {"formats"},
+    "gsplat": {"rendering"},
+    "plotly": {"plots"},
+    "ipywidgets": {"widgets"},
+    "anywidget": {"widgets"},
+    "papermill": {"runner"},
+    "nbclient": {"runner"},
+    "nbconvert": {"runner"},
+    "nbformat": {"runner"},
+    "psutil": {"runner"},
+    "latex2mathml": {"runner"},
+    "typer": {"cli"},
+}
+NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+MAX_LINES = 400
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(module: ast.Module, path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports, lazily or at its top, for types or for running."""
+    package = ["clipgs_lib", *path.relative_to(PACKAGE).parts[:-1]]
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            found |= {".".join([*base, alias.name]) for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                relative = first.value.startswith(".")
+                found.add("clipgs_lib." + first.value.lstrip(".") if relative else first.value)
+    return found
+
+
+def rooms_imported(module: ast.Module, path: Path) -> set[str]:
+    parts = [name.split(".") for name in imported(module, path)]
+    return {p[1] for p in parts if p[0] == "clipgs_lib" and len(p) > 1 and not p[1].startswith("__")}
+
+
+def wall_breaches(module: ast.Module, path: Path) -> list[str]:
+    tops = {name.split(".")[0] for name in imported(module, path)}
+    return sorted(top for top in tops if room_of(path) not in WALLS.get(top, {room_of(path)}))
+
+
+def test_every_room_is_in_the_table():
+    present = {room_of(path) for path in FILES} - {"__init__"}
+    assert present <= set(ROOMS), f"add to ROOMS: {present - set(ROOMS)}"
+
+
+def test_the_table_has_no_circles():
+    state: dict[str, int] = {}
+
+    def visit(room: str, trail: tuple[str, ...]) -> None:
+        assert state.get(room) != 1, f"circle: {' -> '.join((*trail, room))}"
+        if state.get(room) == 2:
+            return
+        state[room] = 1
+        for other in ROOMS[room]:
+            visit(other, (*trail, room))
+        state[room] = 2
+
+    for room in ROOMS:
+        visit(room, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_imports_follow_the_table(path):
+    room = room_of(path)
+    if room == "__init__":
+        return  # the package's front door names all rooms, lazily
+    foreign = rooms_imported(tree(path), path) - {room}
+    assert foreign <= ROOMS[room], f"{room} may import {ROOMS[room] or 'no other room'}, not {foreign - ROOMS[room]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_third_party_walls(path):
+    assert wall_breaches(tree(path), path) == []
+
+
+def test_no_circles_between_modules():
+    """Imports at the top of files, which run at import time, must not go round."""
+    graph: dict[str, set[str]] = {}
+    names = {".".join(["clipgs_lib", *p.relative_to(PACKAGE).with_suffix("").parts]): p for p in FILES}
+    for name, path in names.items():
+        top = ast.Module(
+            body=[n for n in tree(path).body if isinstance(n, ast.Import | ast.ImportFrom)], type_ignores=[]
+        )
+        wanted = set()
+        for target in imported(top, path):
+            parent = target.rpartition(".")[0]
+            wanted |= {other for other in (target, parent) if other in names}
+        graph[name] = wanted
+    done: set[str] = set()
+    while ready := {name for name, wanted in graph.items() if name not in done and wanted <= done}:
+        done |= ready
+    assert set(graph) == done, f"circle among {sorted(set(graph) - done)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_house_rules(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    assert "utils" not in path.stem and "utils" not in room_of(path)
+    assert forbidden(tree(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_public_things_are_documented(path):
+    assert undocumented(tree(path)) == []
+
+
+def forbidden(module: ast.Module) -> list[str]:
+    """What no file of ours may do, with line numbers."""
+    found = []
+    for node in ast.walk(module):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"{line}: bare except")
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+            found += [f"{line}: import of {name}" for name in names if name.split(".")[0] in NEVER]
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("eval", "exec", "builtins.eval", "builtins.exec"):
+                found.append(f"{line}: {called}")
+            if called == "torch.load" and not _keyword(node, "weights_only", True):
+                found.append(f"{line}: torch.load without weights_only=True")
+            if called in ("np.load", "numpy.load") and _keyword(node, "allow_pickle", True):
+                found.append(f"{line}: numpy.load with allow_pickle=True")
+    return found
+
+
+def _keyword(call: ast.Call, name: str, value: object) -> bool:
+    given = [k.value for k in call.keywords if k.arg == name]
+    return bool(given) and isinstance(given[0], ast.Constant) and given[0].value is value
+
+
+def undocumented(module: ast.Module) -> list[str]:
+    """Public classes, functions and methods (with a body longer than one line) that have no docstring."""
+    found = [] if ast.get_docstring(module) else ["the module"]
+    for node in module.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                found.append(node.name)
+            if isinstance(node, ast.ClassDef):
+                methods = [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+                found += [f"{node.name}.{m.name}" for m in methods if not ast.get_docstring(m) and len(m.body) > 1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("try:\n    pass\nexcept:\n    pass", "bare except"),
+        ("import pickle", "import of pickle"),
+        ("from joblib import load", "import of joblib"),
+        ("eval('1')", "eval"),
+        ("torch.load(path)", "without weights_only=True"),
+        ("torch.load(path, weights_only=False)", "without weights_only=True"),
+        ("np.load(path, allow_pickle=True)", "allow_pickle"),
+    ],
+)
+def test_the_rules_catch_offenders(source, words):
+    assert any(words in sentence for sentence in forbidden(ast.parse(source)))
+
+
+def test_the_rules_let_the_innocent_pass():
+    assert forbidden(ast.parse("torch.load(p, weights_only=True)\nmodel.eval()\nnp.load(p)")) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "source", "breach"),
+    [
+        ("plots/x.py", "def f():\n    import plyfile", ["plyfile"]),
+        ("formats/x.py", "from plyfile import PlyData", []),
+        ("splats.py", "import plotly.graph_objects as go", ["plotly"]),
+        ("cli.py", "from importlib import import_module\nimport_module('gsplat')", ["gsplat"]),
+    ],
+)
+def test_the_walls_catch_offenders(room, source, breach):
+    assert wall_breaches(ast.parse(source), PACKAGE / room) == breach
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "rooms"),
+    [
+        ("formats/ply.py", "from ..rendering import render", {"rendering"}),
+        ("formats/ply.py", "from .. import runtime", {"runtime"}),
+        ("formats/ply.py", "from .base import FormatError", {"formats"}),
+        ("splats.py", "from . import geometry", {"geometry"}),
+        ("splats.py", "import clipgs_lib.plots.scene", {"plots"}),
+    ],
+)
+def test_imports_are_resolved(file, source, rooms):
+    assert rooms_imported(ast.parse(source), PACKAGE / file) == rooms
+
+
+def test_the_top_level_is_the_agreed_one():
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    allowed = {"notebooks", "clipgs_lib", "data", "environment.yml", "README.md", "tests", "pyproject.toml", "Makefile"}
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    extra = {name for name in top if not name.startswith(".")} - allowed - {"LICENSE"}
+    assert not extra, f"not at the top level: {extra}"
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
