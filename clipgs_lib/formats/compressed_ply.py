@@ -114,7 +114,7 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
         stream.write(chunks.tobytes())
         stream.write(np.stack(words, axis=1).astype("<u4").tobytes())
         if splats.shN.shape[1]:
-            rest = splats.shN.transpose(1, 2).reshape(len(splats), -1).numpy()  # [N, 3 * (K-1)] channel-major
+            rest = splats.shN.transpose(1, 2).flatten(1).numpy()  # [N, 3 * (K-1)] channel-major
             stream.write(((rest / 8 + 0.5) * 256).clip(0, 255).astype(np.uint8).tobytes())
 
 

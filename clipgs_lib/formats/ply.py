@@ -112,7 +112,7 @@ def _encode(part: Splats) -> np.ndarray:
         part.means.numpy(),
         np.zeros((n, 3), np.float32),
         part.sh0.reshape(n, 3).numpy(),
-        part.shN.transpose(1, 2).reshape(n, -1).numpy(),  # [n, 3 * (K-1)] channel-major
+        part.shN.transpose(1, 2).flatten(1).numpy(),  # [n, 3 * (K-1)] channel-major
         to_logits(part.opacities.numpy())[:, None],
         to_logs(part.scales.numpy()),
         part.quats.numpy(),
