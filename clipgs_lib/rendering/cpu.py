@@ -15,7 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from .cpu_projection import COLUMNS, project
 from .cpu_projection_grad import project_backward
-from .cpu_tiles import MOMENTS, TILE, composite, composite_backward, gather, order_by_depth, share_out
+from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, gather, order_by_depth, share_out
+
+ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ class _View:
     rects: np.ndarray  # [V, 4] int32
     tile_starts: np.ndarray  # [T + 1] int64
     items: np.ndarray  # [I] int32, position in depth order
-    slots: np.ndarray  # [V + 1] int64, first gradient row of each gaussian
     tiles_x: int
 
 
@@ -41,6 +42,7 @@ class _Trace:
     view: _View
     transmittances: np.ndarray  # [H, W] float32
     lasts: np.ndarray  # [H, W] float32, position in the tile's list
+    used: np.ndarray  # [T] int64, how much of each tile's list reached a pixel
 
 
 def rasterize_cpu(
@@ -78,11 +80,13 @@ def _forward(
         for c, (camera, position) in enumerate(cameras):
             view = _project(pool, arrays, camera, position, degree, width, height)
             size = (height, width) if traces is not None else (0, 0)
-            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.float32))
+            tiles = len(view.tile_starts) - 1 if traces is not None else 0
+            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.float32), np.empty(tiles, np.int64))
             _share(
-                pool, composite, _by_load(view), view.tile_starts, view.items, view.centers, view.records, view.rects,
+                pool, composite, _by_load(view.tile_starts), view.tile_starts, view.items,
+                view.centers, view.records, view.rects,
                 background[c].detach().contiguous().numpy(), view.tiles_x, width, height,
-                colors[c], alphas[c], depths[c], trace.transmittances, trace.lasts,
+                colors[c], alphas[c], depths[c], trace.transmittances, trace.lasts, trace.used,
             )  # fmt: skip
             if traces is not None:
                 traces.append(trace)
@@ -136,19 +140,32 @@ def _backward(
     width: int,
     height: int,
 ) -> np.ndarray:
-    """Add one view's share to ``gradients``; return the gradient by its background ``[3]``."""
-    view = trace.view
-    moments = np.zeros((int(view.slots[-1]), MOMENTS), np.float32)
-    v_backgrounds = np.zeros((len(view.tile_starts) - 1, 3), np.float32)
+    """Add one view's share to ``gradients``; return the gradient by its background ``[3]``.
+
+    Tiles are taken in bands of at most ROWS gradient rows, which bounds the memory; rows are added up in the
+    order of the tiles, so that neither bands nor threads change a bit.
+    """
+    view, tiles, visible = trace.view, len(trace.used), len(trace.view.order)
+    row_starts = np.concatenate([[0], np.cumsum(trace.used)])
+    totals = np.zeros((visible, MOMENTS))
+    v_backgrounds = np.zeros((tiles, 3), np.float32)
     alphas, depths, *v_images = images
+    first = 0
+    while first < tiles:
+        last = int(np.searchsorted(row_starts, row_starts[first] + ROWS, side="right")) - 1
+        last = min(max(last, first + 1), tiles)
+        moments = np.empty((int(row_starts[last] - row_starts[first]), MOMENTS), np.float32)
+        _share(
+            pool, composite_backward, _by_load(row_starts, first, last), view.tile_starts, view.items, row_starts,
+            view.centers, view.records, view.rects, background, view.tiles_x, width, height,
+            alphas, depths, trace.transmittances, trace.lasts, *v_images, first, moments, v_backgrounds,
+        )  # fmt: skip
+        spans = _even(visible, 1000)
+        _share(pool, add_moments, spans, first, last, view.tile_starts, view.items, row_starts, moments, totals)
+        first = last
     _share(
-        pool, composite_backward, _by_load(view), view.tile_starts, view.items, view.slots, view.centers,
-        view.records, view.rects, background, view.tiles_x, width, height,
-        alphas, depths, trace.transmittances, trace.lasts, *v_images, moments, v_backgrounds,
-    )  # fmt: skip
-    _share(
-        pool, project_backward, _even(len(view.order), 2000), view.order, view.slots, moments,
-        *arrays, view.camera, view.position, degree, width, height, *gradients,
+        pool, project_backward, _even(visible, 2000), view.order, totals, *arrays,
+        view.camera, view.position, degree, width, height, *gradients,
     )  # fmt: skip
     return v_backgrounds.sum(axis=0, dtype=np.float64)
 
@@ -208,15 +225,20 @@ def _project(
     targets = sorted_centers, sorted_records, sorted_rects
     _share(pool, gather, _even(len(order), 10000), order, centers, records, rects, *targets)
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    tile_starts, items, slots = share_out(sorted_rects, tiles_x, tiles_y)
-    return _View(camera, position, order, *targets, tile_starts, items, slots, tiles_x)
+    tile_starts, items = share_out(sorted_rects, tiles_x, tiles_y)
+    return _View(camera, position, order, *targets, tile_starts, items, tiles_x)
 
 
-def _by_load(view: _View) -> list[int]:
-    """Bounds of spans of tiles that hold about equal numbers of gaussians: four spans per thread."""
-    threads, tiles = torch.get_num_threads(), len(view.tile_starts) - 1
+def _by_load(starts: np.ndarray, first: int = 0, last: int | None = None) -> list[int]:
+    """Bounds of spans of tiles ``first..last`` that hold about equal numbers of gaussians: four spans per thread.
+
+    Args:
+        starts: ``[T + 1]`` cumulative number of gaussians in the tiles.
+    """
+    last = len(starts) - 1 if last is None else last
+    threads = torch.get_num_threads()
     if threads == 1:
-        return [0, tiles]
-    load = view.tile_starts + 4 * np.arange(tiles + 1)  # an empty tile takes time too
-    cuts = np.searchsorted(load, load[-1] * np.arange(1, 4 * threads) / (4 * threads))
-    return [0, *(int(c) for c in np.minimum(cuts, tiles)), tiles]
+        return [first, last]
+    load = starts[first : last + 1] - starts[first] + 4 * np.arange(last - first + 1)  # an empty tile takes time too
+    cuts = first + np.searchsorted(load, load[-1] * np.arange(1, 4 * threads) / (4 * threads))
+    return [first, *(min(int(cut), last) for cut in cuts), last]

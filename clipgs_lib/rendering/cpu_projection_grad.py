@@ -70,25 +70,23 @@ def _color_gradient(g, px, py, pz, position, degree, v_colors, sh0, shN, basis, 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def project_backward(
-    start, stop, order, slots, moments, means, quats, scales, opacities, sh0, shN, camera, position, degree,
+    start, stop, order, totals, means, quats, scales, opacities, sh0, shN, camera, position, degree,
     width, height, v_means, v_quats, v_scales, v_opacities, v_sh0, v_shN,
 ):  # fmt: skip
     """Add to the six attribute gradients what gaussians ``start..stop`` of the depth order get from one view.
 
     Args:
         order: ``[V]`` int32, see `cpu_tiles.order_by_depth`.
-        slots: ``[V + 1]``; gaussian i owns rows ``slots[i]:slots[i + 1]`` of ``moments``, added in that order.
-        moments: ``[I, MOMENTS]`` float32, see `cpu_tiles.composite_backward`.
+        totals: ``[V, MOMENTS]`` float64, sums over the pixels, see `cpu_tiles.composite_backward`.
         v_means, v_quats, v_scales, v_opacities, v_sh0, v_shN: in and out, shaped as the attributes.
     """
     basis, weights, half, v_half = np.empty(16), np.empty(16), np.empty((2, 3)), np.empty((2, 3))
-    m, v_r, p, s = np.empty(10), np.empty(9), np.empty((2, 3)), np.empty(3)
+    v_r, p, s = np.empty(9), np.empty((2, 3)), np.empty(3)
     for i in range(start, stop):
         g = order[i]
-        m[:] = 0.0
-        for slot in range(slots[i], slots[i + 1]):
-            for k in range(10):
-                m[k] += moments[slot, k]
+        m = totals[i]
+        if not m.any():  # hidden, or nothing depends on it
+            continue
         px, py, pz = np.float64(means[g, 0]), np.float64(means[g, 1]), np.float64(means[g, 2])
         x = camera[0] * px + camera[1] * py + camera[2] * pz + camera[3]
         y = camera[4] * px + camera[5] * py + camera[6] * pz + camera[7]

@@ -88,24 +88,20 @@ def share_out(rects, tiles_x, tiles_y):
     """List, for every tile, the gaussians whose rectangle meets it, near to far.
 
     Returns:
-        ``(tile_starts [T + 1] int64, items [I] int32, slots [V + 1] int64)``: tile t holds
-        ``items[tile_starts[t]:tile_starts[t + 1]]``; gaussian i owns gradient rows ``slots[i]:slots[i + 1]``.
+        ``(tile_starts [T + 1] int64, items [I] int32)``: tile t holds
+        ``items[tile_starts[t]:tile_starts[t + 1]]``, positions in depth order.
     """
     n = rects.shape[0]
-    starts, slots = np.zeros(tiles_x * tiles_y + 1, np.int64), np.empty(n + 1, np.int64)
-    total = 0
+    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
     for i in range(n):
-        slots[i] = total
         x0, x1 = rects[i, 0] // TILE, (rects[i, 2] - 1) // TILE + 1
         y0, y1 = rects[i, 1] // TILE, (rects[i, 3] - 1) // TILE + 1
-        total += (x1 - x0) * (y1 - y0)
         for ty in range(y0, y1):
             for tx in range(x0, x1):
                 starts[ty * tiles_x + tx + 1] += 1
-    slots[n] = total
     for t in range(tiles_x * tiles_y):
         starts[t + 1] += starts[t]
-    items, fill = np.empty(total, np.int32), starts[:-1].copy()
+    items, fill = np.empty(starts[-1], np.int32), starts[:-1].copy()
     for i in range(n):
         x0, x1 = rects[i, 0] // TILE, (rects[i, 2] - 1) // TILE + 1
         y0, y1 = rects[i, 1] // TILE, (rects[i, 3] - 1) // TILE + 1
@@ -114,7 +110,7 @@ def share_out(rects, tiles_x, tiles_y):
                 t = ty * tiles_x + tx
                 items[fill[t]] = i
                 fill[t] += 1
-    return starts, items, slots
+    return starts, items
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -160,7 +156,7 @@ def _is_full(planes):
 @njit(cache=True, error_model="numpy", nogil=True)
 def composite(
     start, stop, tile_starts, items, centers, records, rects, background, tiles_x, width, height,
-    colors, alphas, depths, transmittances, lasts,
+    colors, alphas, depths, transmittances, lasts, used,
 ):  # fmt: skip
     """Composite tiles ``start..stop`` front to back.
 
@@ -169,10 +165,12 @@ def composite(
         colors, alphas, depths: out ``[H, W, 3]``, ``[H, W, 1]``, ``[H, W, 1]`` float32.
         transmittances: out ``[H, W]`` float32, what the last gaussian lets through.
         lasts: out ``[H, W]`` float32, position in the tile's list of the last gaussian, -1 for none; exact
-            up to 2^24 gaussians a tile. Both may be ``[0, 0]`` when no gradient is wanted.
+            up to 2^24 gaussians a tile.
+        used: out ``[T]`` int64, length of the part of each tile's list that reached a pixel. These three are
+            for `composite_backward` and may be empty when no gradient is wanted.
     """
     planes = np.empty((TILE, 7, TILE), np.float32)
-    keep = lasts.shape[0] > 0
+    keep = used.shape[0] > 0
     for tile in range(start, stop):
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
@@ -189,6 +187,7 @@ def composite(
             _add_gaussian(planes, _f4(e - begin), first, final, dx0, dy0, records[item])
             if (e - begin) % 16 == 15 and _is_full(planes):
                 break
+        farthest = _f4(-1.0)
         for row in range(rows):
             for column in range(columns):
                 y, x = top + row, left + column
@@ -201,6 +200,9 @@ def composite(
                 if keep:
                     transmittances[y, x] = through
                     lasts[y, x] = planes[row, 6, column]
+                    farthest = max(farthest, planes[row, 6, column])
+        if keep:
+            used[tile] = np.int64(farthest) + 1
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -242,8 +244,8 @@ def _gather_moments(planes, sums, position, first, final, dx0, dy0, record):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _store_moments(sums, totals, dx0, moments, slot):
-    """Sum the columns, two halves at a time so that the order is fixed, and write one gradient row."""
+def _store_moments(sums, totals, dx0, row):
+    """Sum the columns, two halves at a time so that the order is fixed, and write one ``row [MOMENTS]``."""
     for lane in range(TILE):
         dx = _f4(lane) + dx0
         v, v_dy = sums[0, lane], sums[1, lane]
@@ -255,22 +257,24 @@ def _store_moments(sums, totals, dx0, moments, slot):
             for lane in range(half):
                 totals[k, lane] += totals[k, lane + half]
     for k in range(MOMENTS):
-        moments[slot, k] = totals[k, 0]
+        row[k] = totals[k, 0]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def composite_backward(
-    start, stop, tile_starts, items, slots, centers, records, rects, background, tiles_x, width, height,
-    alphas, depths, transmittances, lasts, v_colors, v_alphas, v_depths, moments, v_backgrounds,
+    start, stop, tile_starts, items, row_starts, centers, records, rects, background, tiles_x, width, height,
+    alphas, depths, transmittances, lasts, v_colors, v_alphas, v_depths, offset, moments, v_backgrounds,
 ):  # fmt: skip
     """Carry gradients of the pixels of tiles ``start..stop`` back to the gaussians, back to front.
 
     Args:
         alphas, depths, transmittances, lasts: what `composite` wrote.
         v_colors, v_alphas, v_depths: gradients by the pictures, shaped as they are.
-        moments: out ``[I, MOMENTS]`` float32, one row per gaussian and tile, zero where not reached: with
-            dx, dy the pixel minus the centre and v the gradient by sigma, the sums of v dx, v dy, v dx^2, v dx dy,
-            v dy^2, v, then the gradients by red, green, blue and depth.
+        row_starts: ``[T + 1]`` int64, first row of each tile, were the rows of all tiles kept.
+        offset: the tile whose first row is row 0 of ``moments``.
+        moments: out ``[rows, MOMENTS]`` float32, one row per gaussian and tile that it reached: with dx, dy the
+            pixel minus the centre and v the gradient by sigma, the sums of v dx, v dy, v dx^2, v dx dy, v dy^2,
+            v, then the gradients by red, green, blue and depth.
         v_backgrounds: out ``[T, 3]`` float32, per tile.
     """
     planes, sums = np.empty((TILE, 7, TILE), np.float32), np.empty((7, TILE), np.float32)
@@ -280,7 +284,6 @@ def composite_backward(
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         planes[:] = _f4(0.0)
         planes[:, 6] = _f4(-1.0)
-        farthest = _f4(-1.0)
         for row in range(rows):
             for column in range(columns):
                 y, x = top + row, left + column
@@ -297,15 +300,29 @@ def composite_backward(
                 planes[row, 0, column], planes[row, 1, column] = through, through * behind
                 planes[row, 2, column], planes[row, 3, column], planes[row, 4, column] = red, green, blue
                 planes[row, 5, column], planes[row, 6, column] = v_depth, lasts[y, x]
-                farthest = max(farthest, lasts[y, x])
         begin = tile_starts[tile]
-        for position in range(np.int64(farthest), -1, -1):
+        for position in range(row_starts[tile + 1] - row_starts[tile] - 1, -1, -1):
             item = items[begin + position]
             dx0 = _f4(left + 0.5 - centers[item, 0])
             dy0 = _f4(top + 0.5 - centers[item, 1])
             first, final = max(rects[item, 1] - top, 0), min(rects[item, 3] - top, rows)
             sums[:] = _f4(0.0)
             _gather_moments(planes, sums, _f4(position), first, final, dx0, dy0, records[item])
-            x0, x1, y0 = rects[item, 0] // TILE, (rects[item, 2] - 1) // TILE + 1, rects[item, 1] // TILE
-            slot = slots[item] + (top // TILE - y0) * (x1 - x0) + left // TILE - x0
-            _store_moments(sums, totals, dx0, moments, slot)
+            _store_moments(sums, totals, dx0, moments[row_starts[tile] - row_starts[offset] + position])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def add_moments(start, stop, first_tile, last_tile, tile_starts, items, row_starts, moments, totals):
+    """Add the rows of tiles ``first_tile..last_tile``, in that order, to ``totals [V, MOMENTS]`` float64.
+
+    Only gaussians ``start..stop`` of the depth order, so that threads do not meet.
+    """
+    for tile in range(first_tile, last_tile):
+        begin, row = tile_starts[tile], row_starts[tile] - row_starts[first_tile]
+        for position in range(row_starts[tile + 1] - row_starts[tile]):
+            item = items[begin + position]
+            if item >= stop:
+                break
+            if item >= start:
+                for k in range(MOMENTS):
+                    totals[item, k] += moments[row + position, k]
