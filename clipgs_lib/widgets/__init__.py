@@ -1,0 +1,7 @@
+"""Notebook widgets: the live splat viewer."""
+
+from __future__ import annotations
+
+from .splat_view import SplatView
+
+__all__ = ["SplatView"]

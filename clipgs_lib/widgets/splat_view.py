@@ -1,0 +1,391 @@
+"""`SplatView`: gaussian splats, live in the notebook."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import torch
+import traitlets as t
+from torch import Tensor
+
+from .. import geometry
+from ..rendering import Cameras, turntable_cameras
+from ..rendering.cameras import axis_vector, frame
+from ..splats import Splats
+from .colormap import color_indices, colormap
+from .packing import block_words, choose, pack
+from .still import still_picture
+
+# The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
+DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
+PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
+_PARTS = ("camera", "sort", "renderer", "controls", "pointer", "view")
+_FOLDER = Path(__file__).parent
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+
+Values = Tensor | np.ndarray | Sequence[float]
+
+
+def _script() -> str:
+    """The JavaScript module: constants, then the files, joined because a notebook front end loads one string."""
+    constants = {**DRAWING, "PICK_ALPHA": PICK_ALPHA, "SH_C1": geometry.SH_C1, "SH_C2": geometry.SH_C2}
+    lines = [f"const {name} = {json.dumps(value)};" for name, value in {**constants, "SH_C3": geometry.SH_C3}.items()]
+    return "\n".join([*lines, *((_FOLDER / f"splat_{part}.js").read_text(encoding="utf-8") for part in _PARTS)])
+
+
+class SplatView(anywidget.AnyWidget):
+    """Show splats in a notebook with a WebGL2 renderer that follows the rules of `clipgs_lib.render`.
+
+    Drag to orbit, right-drag or shift-drag to pan, wheel or pinch to zoom, click to select, double click to focus;
+    the page's ``?`` lists the keys. The splats travel to the page when it asks for them, so they never swell a saved
+    notebook; what is saved is a still picture (at most 100 kB) for readers without a kernel.
+
+    Args:
+        splats: one `Splats`, a list of them, or a dict from names to them; each gets a viewport.
+        values: one number per gaussian ``[N]`` (or a list of such, one per viewport) to colour by; non-finite is grey.
+        value_label: what the numbers are, for the legend.
+        value_range: numbers at the two ends of the colour bar; None takes the least and the greatest finite value.
+        columns: viewports side by side; None chooses.
+        width: of a viewport, CSS pixels; less when the page is narrower. None chooses.
+        height: of a viewport, CSS pixels. None chooses.
+        background: RGB in ``[0, 1]``; None is the page's own background.
+        up: which way is up, one of ``splats.UP_AXES`` but "unknown"; None takes the splats' own, else "+y".
+        max_gaussians: per viewport; beyond it the largest by opacity times area are shown, and the header says so.
+        camera: `Cameras`, one or one per viewport; None frames the splats as `turntable_cameras` does.
+        **traits: starting values of the traits below.
+
+    Traits, in step with the page both ways:
+        sh_degree: 0 to 3, the highest SH degree in use.
+        splat_scale: factor on the size of all gaussians, 0.05 to 2.
+        color_mode: ``"color"`` or ``"value"``.
+        linked: all viewports share one camera pose.
+        cameras: list of dicts (viewmat 16 numbers, K 9 numbers, width, height), one per viewport; see `camera`.
+        selected: None, or ``[viewport, row]`` of the clicked gaussian; the row counts in the splats as passed.
+        crop_on, crop: hide what lies outside ``[[x0, x1], [y0, y1], [z0, z1]]``; see `crop_mask`.
+        theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
+        show_axes: draw a small cross of the world axes.
+
+    Raises:
+        TypeError: when something else than splats comes.
+        ValueError: when counts, ranges or names do not hold; the message says which.
+    """
+
+    _esm = _script()
+    _css = (_FOLDER / "splat_view.css").read_text(encoding="utf-8")
+
+    sh_degree = t.Int(3, min=0, max=3).tag(sync=True)
+    splat_scale = t.Float(1.0, min=0.05, max=2.0).tag(sync=True)
+    color_mode = t.Enum(("color", "value"), "color").tag(sync=True)
+    linked = t.Bool(True).tag(sync=True)
+    cameras = t.List(t.Dict()).tag(sync=True)
+    selected = t.List(t.Int(), default_value=None, allow_none=True).tag(sync=True)
+    crop_on = t.Bool(False).tag(sync=True)
+    crop = t.List(t.List(t.Float(), minlen=2, maxlen=2), minlen=3, maxlen=3).tag(sync=True)
+    theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
+    show_axes = t.Bool(False).tag(sync=True)
+    poster = t.Bytes(b"").tag(sync=True)
+    _info = t.Dict().tag(sync=True)
+    _legend = t.Dict(allow_none=True, default_value=None).tag(sync=True)
+
+    def __init__(
+        self,
+        splats: Splats | Sequence[Splats] | Mapping[str, Splats],
+        *,
+        values: Values | Sequence[Values] | None = None,
+        value_label: str = "value",
+        value_range: tuple[float, float] | None = None,
+        columns: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        background: Sequence[float] | None = None,
+        up: str | None = None,
+        max_gaussians: int = 300_000,
+        camera: Cameras | None = None,
+        **traits: Any,
+    ) -> None:
+        self._splats = _named(splats)
+        if max_gaussians < 1:
+            raise ValueError(f"max_gaussians must be at least 1, got {max_gaussians}")
+        self._shown = [choose(one, max_gaussians) for one in self._splats.values()]
+        for name, shown in zip(self._splats, self._shown, strict=True):
+            if len(shown.splats) == 0:
+                raise ValueError(f"SplatView needs at least one finite gaussian per splat, got none in {name!r}")
+        self._indices: list[np.ndarray] | None = None
+        self._wanted: dict[int, Path | None] = {}
+        self._snapshots = 0
+        self._snapshot_callbacks: list[Callable[[bytes], None]] = []
+        count = len(self._splats)
+        columns = columns or (count if count <= 3 else 2 if count == 4 else 3)
+        width = width or (640 if count == 1 else 440 if count == 2 else 300)
+        height = height or round(0.75 * width)
+        _check_layout(columns, width, height, background)
+        linked = bool(traits.get("linked", True))
+        scene, places = _scene([shown.splats for shown in self._shown], up, linked, width, height)
+        info = {
+            "width": width,
+            "height": height,
+            "columns": columns,
+            "background": None if background is None else [float(c) for c in background],
+            "views": [
+                {"name": name, "note": shown.note, **place}
+                for name, shown, place in zip(self._splats, self._shown, places, strict=True)
+            ],
+            "max_degree": max(shown.splats.sh_degree for shown in self._shown),
+            "scene": scene,
+        }
+        traits.setdefault("sh_degree", info["max_degree"])
+        traits.setdefault("crop", [list(pair) for pair in zip(scene["low"], scene["high"], strict=True)])
+        super().__init__(_info=info, cameras=[place["home"] for place in places], **traits)
+        self.on_msg(self._receive)
+        if camera is not None:
+            self.camera = camera
+        if values is not None:
+            self.set_values(values, label=value_label, value_range=value_range)
+
+    # ---- camera ------------------------------------------------------------------------------------------------
+
+    @property
+    def camera(self) -> Cameras:
+        """The cameras of all viewports ``[V, 4, 4]``; ``cg.render(splats, *view.camera)`` draws what is seen.
+
+        Set it to `Cameras` with one camera for all viewports or one for each. A page scales a camera of another size
+        to its viewport and reports what it made of it.
+        """
+        first = self.cameras[0]
+        viewmats = torch.tensor([c["viewmat"] for c in self.cameras], dtype=torch.float32).reshape(-1, 4, 4)
+        Ks = torch.tensor([c["K"] for c in self.cameras], dtype=torch.float32).reshape(-1, 3, 3)
+        return Cameras(viewmats, Ks, int(first["width"]), int(first["height"]))
+
+    @camera.setter
+    def camera(self, cameras: Cameras) -> None:
+        count, given = len(self._splats), len(cameras.viewmats)
+        if given not in (1, count):
+            raise ValueError(f"camera must hold 1 camera or {count}, one per viewport, got {given}; pick one of them")
+        self.cameras = [_camera_dict(cameras, i if given == count else 0) for i in range(count)]
+
+    def look_from(self, viewmat: Tensor, K: Tensor | None = None) -> None:
+        """Move all viewports to one pose.
+
+        Args:
+            viewmat: ``[4, 4]`` world to camera, OpenCV axes.
+            K: ``[3, 3]`` intrinsics for a viewport of the present size; None keeps each viewport's own.
+        """
+        viewmats = torch.as_tensor(viewmat, dtype=torch.float32).expand(len(self._splats), 4, 4)
+        now = self.camera
+        Ks = now.Ks if K is None else torch.as_tensor(K, dtype=torch.float32).expand(len(self._splats), 3, 3)
+        self.camera = Cameras(viewmats, Ks, now.width, now.height)
+
+    @t.validate("cameras")
+    def _check_cameras(self, proposal: Any) -> list[dict[str, Any]]:
+        return [_checked_camera(camera) for camera in proposal["value"]]
+
+    # ---- values ------------------------------------------------------------------------------------------------
+
+    def set_values(
+        self,
+        values: Values | Sequence[Values] | None,
+        *,
+        label: str = "value",
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        """Colour by numbers, one per gaussian as passed; None goes back to the splats' own colours.
+
+        Args:
+            values: ``[N]``, or a list of such with one per viewport.
+            label: for the legend.
+            value_range: numbers at the ends of the colour bar; None takes the least and greatest finite ones shown.
+
+        Raises:
+            ValueError: when the counts differ, nothing is finite, or the range is empty.
+        """
+        if values is None:
+            self._indices, self.color_mode = None, "color"
+            self.set_trait("_legend", None)
+            return
+        arrays = self._value_arrays(values)
+        finite = np.concatenate(arrays)
+        finite = finite[np.isfinite(finite)]
+        if value_range is None and len(finite) == 0:
+            raise ValueError("values must hold at least one finite number among the gaussians shown, got none")
+        low, high = map(float, value_range or (finite.min(), finite.max()))
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise ValueError(f"value_range must be two finite numbers, low <= high, got ({low}, {high})")
+        self._indices = [color_indices(array, low, high) for array in arrays]
+        self._legend = {"low": low, "high": high, "label": str(label), "colormap": colormap().ravel().tolist()}
+        self.color_mode = "value"
+        self._send_values()
+
+    def _value_arrays(self, values: Values | Sequence[Values]) -> list[np.ndarray]:
+        count = len(self._splats)
+        single = isinstance(values, Tensor | np.ndarray) or np.isscalar(values[0])
+        parts: list[Any] = [values] if single else list(values)
+        if len(parts) != count:
+            raise ValueError(f"values must hold one array per viewport ({count}), got {len(parts)}")
+        arrays = []
+        for name, shown, part in zip(self._splats, self._shown, parts, strict=True):
+            array = np.asarray(part.detach().cpu() if isinstance(part, Tensor) else part, dtype=np.float64)
+            if array.shape != (shown.total,):
+                raise ValueError(f"values for {name!r} must have shape [{shown.total}], got {list(array.shape)}")
+            arrays.append(array if shown.kept is None else array[shown.kept.numpy()])
+        return arrays
+
+    # ---- choosing ----------------------------------------------------------------------------------------------
+
+    def crop_mask(self, viewport: int = 0) -> Tensor:
+        """Which gaussians, as passed, lie in the crop box: ``[N]`` bool on their device; all while it is off."""
+        splats = list(self._splats.values())[viewport]
+        if not self.crop_on:
+            return torch.ones(len(splats), dtype=torch.bool, device=splats.device)
+        low, high = splats.means.new_tensor(self.crop).T
+        return ((splats.means.detach() >= low) & (splats.means.detach() <= high)).all(dim=1)
+
+    @t.validate("crop")
+    def _check_crop(self, proposal: Any) -> list[list[float]]:
+        for axis, (low, high) in zip("xyz", proposal["value"], strict=True):
+            if not low <= high:
+                raise t.TraitError(f"crop must have low <= high on each axis, got {low} > {high} on {axis}")
+        return proposal["value"]
+
+    @t.validate("selected")
+    def _check_selected(self, proposal: Any) -> list[int] | None:
+        value = proposal["value"]
+        totals = [shown.total for shown in self._shown]
+        if value is None or (len(value) == 2 and 0 <= value[0] < len(totals) and 0 <= value[1] < totals[value[0]]):
+            return value
+        raise t.TraitError(f"selected must be None or [viewport, row] within {totals} gaussians, got {value}")
+
+    # ---- pictures ----------------------------------------------------------------------------------------------
+
+    def snapshot(self, path: str | Path | None = None) -> None:
+        """Ask the page for a PNG of all viewports as they are seen.
+
+        The page answers when the kernel is free, that is after the running cell: the file is written then, and the
+        callbacks of `on_snapshot` are called. Nothing comes when the view is not on a page.
+
+        Args:
+            path: where to write it; None only calls the callbacks.
+        """
+        self._snapshots += 1
+        self._wanted[self._snapshots] = None if path is None else Path(path)
+        self.send({"type": "snapshot", "id": self._snapshots})
+
+    def on_snapshot(self, callback: Callable[[bytes], None]) -> None:
+        """Call ``callback(png_bytes)`` whenever a picture asked for by `snapshot` arrives."""
+        self._snapshot_callbacks.append(callback)
+
+    def still(self) -> bytes:
+        """PNG of the present view drawn by `clipgs_lib.render`, at most 100 kB; what a saved notebook shows."""
+        return still_picture(self)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        self.poster = self.still()
+        picture = base64.b64encode(self.poster).decode("ascii")
+        return {**(data or {}), "text/plain": repr(self), "image/png": picture}, metadata
+
+    def __repr__(self) -> str:
+        views = ", ".join(f"{name}: {s.note}" for name, s in zip(self._splats, self._shown, strict=True))
+        return f"SplatView({views})"
+
+    # ---- messages ----------------------------------------------------------------------------------------------
+
+    def _receive(self, _widget: Any, content: Any, buffers: list[Any]) -> None:
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "load":
+            views = [block_words(shown) for shown in self._shown]
+            self.send({"type": "splats", "views": views}, buffers=[pack(shown) for shown in self._shown])
+        elif kind == "values":
+            self._send_values()
+        elif kind == "snapshot" and content.get("id") in self._wanted and len(buffers) == 1:
+            png = bytes(buffers[0])
+            if png.startswith(_PNG_HEAD):
+                path = self._wanted.pop(content["id"])
+                if path is not None:
+                    path.write_bytes(png)
+                for callback in self._snapshot_callbacks:
+                    callback(png)
+
+    def _send_values(self) -> None:
+        if self._indices is not None:
+            self.send({"type": "values"}, buffers=[index.tobytes() for index in self._indices])
+
+
+def _named(splats: Any) -> dict[str, Splats]:
+    if isinstance(splats, Splats):
+        splats = [splats]
+    if isinstance(splats, Mapping):
+        named = {str(name): one for name, one in splats.items()}
+        if len(named) != len(splats):
+            raise ValueError(f"names must differ, got {list(splats)}")
+    elif isinstance(splats, Sequence) and not isinstance(splats, str):
+        named = {}
+        for i, one in enumerate(splats):
+            name = getattr(one, "source", "") or f"splats {i + 1}"
+            named[name if name not in named else f"{name} ({i + 1})"] = one
+    else:
+        raise TypeError(f"SplatView takes a Splats, a list or a dict of them, got {type(splats).__name__}")
+    if not named:
+        raise ValueError("SplatView needs at least one Splats, got none")
+    for name, one in named.items():
+        if not isinstance(one, Splats):
+            raise TypeError(
+                f"SplatView takes Splats, got {type(one).__name__} for {name!r}; read files with read_splats"
+            )
+    return named
+
+
+def _check_layout(columns: int, width: int, height: int, background: Sequence[float] | None) -> None:
+    for name, value, most in (("columns", columns, 12), ("width", width, 4096), ("height", height, 4096)):
+        least = 1 if name == "columns" else 64
+        if not least <= value <= most:
+            raise ValueError(f"{name} must lie in {least}..{most}, got {value}")
+    if background is not None and not (len(background) == 3 and all(0 <= float(c) <= 1 for c in background)):
+        raise ValueError(f"background must be three numbers in [0, 1], got {background}")
+
+
+def _scene(
+    splats: list[Splats], up: str | None, linked: bool, width: int, height: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the page must know, as plain numbers: of the whole, and of each viewport with the camera that frames it."""
+    whole = Splats.cat([one.with_sh_degree(0) for one in splats])
+    up = up or whole.up_axis
+    up = "+y" if up == "unknown" else up
+    low, high = whole.bounds()
+    scene = {"low": low.tolist(), "high": high.tolist(), "up": axis_vector(up).tolist()}
+    places = []
+    for one in [whole] if linked else splats:
+        center, radius = frame(one)
+        home = _camera_dict(turntable_cameras(one, 1, width=width, height=height, up=up), 0)
+        places.append({"center": center.tolist(), "radius": float(radius), "home": home})
+    return scene, places * len(splats) if linked else places
+
+
+def _camera_dict(cameras: Cameras, i: int) -> dict[str, Any]:
+    return {
+        "viewmat": cameras.viewmats[i].detach().cpu().flatten().tolist(),
+        "K": cameras.Ks[i].detach().cpu().flatten().tolist(),
+        "width": int(cameras.width),
+        "height": int(cameras.height),
+    }
+
+
+def _checked_camera(camera: dict[str, Any]) -> dict[str, Any]:
+    for name, count in (("viewmat", 16), ("K", 9)):
+        numbers = camera.get(name)
+        if not isinstance(numbers, list) or len(numbers) != count or not np.isfinite(numbers).all():
+            raise t.TraitError(f"a camera's {name} must be {count} finite numbers, row by row, got {numbers!r}")
+    matrix = np.reshape(camera["viewmat"], (4, 4))
+    turn = matrix[:3, :3]
+    rigid = np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3 and np.linalg.det(turn) > 0
+    if not rigid or list(matrix[3]) != [0, 0, 0, 1]:
+        raise t.TraitError("a camera's viewmat must be a rigid world-to-camera matrix, last row 0 0 0 1")
+    if not (camera["K"][0] > 0 and camera["K"][4] > 0 and camera.get("width", 0) > 0 and camera.get("height", 0) > 0):
+        raise t.TraitError("a camera needs fx > 0, fy > 0, width > 0 and height > 0")
+    return camera
