@@ -23,6 +23,7 @@ from clipgs_lib.plots import (
     error_image,
     image_row,
     splat_figure,
+    value_histograms,
 )
 from clipgs_lib.plots.frame import Frame, opening_camera
 from clipgs_lib.plots.scene import ELLIPSOID_SIGMAS, OPACITY_BINS, icosphere
@@ -363,3 +364,17 @@ def test_every_figure_carries_the_house_template(splats_factory):
     ):
         assert type(figure) is go.Figure
         assert figure.layout.template.layout.font == TEMPLATE.layout.font
+
+
+def test_value_histograms_share_out_every_value():
+    values = {"a, m": np.r_[np.arange(1000.0), np.nan], "b": torch.rand(50), "c": np.zeros(3), "d": np.ones(4)}
+    figure = value_histograms(values, columns=3, title="<b>t</b>")
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    assert [round(float(np.sum(bar.y))) for bar in bars[1:]] == [100, 100, 100]
+    assert 98 <= float(np.sum(bars[0].y)) <= 100  # the outermost 0.2 % and the NaN are not drawn
+    assert figure.layout.title.text == "&lt;b&gt;t&lt;/b&gt;"
+    titles = [figure.layout[name].title.text for name in ("xaxis", "xaxis2", "xaxis3", "xaxis4")]
+    assert titles == list(values)
+    assert figure.layout.xaxis5.visible is False
+    with pytest.raises(ValueError, match="at least one quantity"):
+        value_histograms({})

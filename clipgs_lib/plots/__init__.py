@@ -6,7 +6,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from __future__ import annotations
 
-from .histograms import attribute_histograms
+from .histograms import attribute_histograms, value_histograms
 from .images import difference_figure, error_image, image_row
 from .scene import MAX_POINTS, compare_figure, splat_figure
 from .style import TEMPLATE
@@ -20,4 +20,5 @@ __all__ = [
     "error_image",
     "image_row",
     "splat_figure",
+    "value_histograms",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from torch import Tensor
 
 from ..splats import Splats
 from .style import BLUE, CATEGORIES, GREEN, INK, RED, TEMPLATE, plural
@@ -85,6 +86,42 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
     return figure
 
 
+def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int = 3, title: str = "") -> go.Figure:
+    """Draw the distribution of any quantities, one panel each.
+
+    Args:
+        values: name of the horizontal axis, with its unit -> any number of values; non-finite ones are left out.
+            Read row by row: with 6 entries and 3 columns the fourth stands under the first.
+        columns: panels in a row, ``>= 1``.
+        title: of the figure.
+
+    Returns:
+        A `plotly.graph_objects.Figure`.
+
+    Raises:
+        ValueError: when there is nothing to draw or ``columns`` is not positive.
+    """
+    if not values or columns < 1:
+        raise ValueError(f"values must name at least one quantity and columns be >= 1, got {len(values)} and {columns}")
+    arrays = {name: np.asarray(value, np.float64).ravel() for name, value in values.items()}
+    rows = -(-len(arrays) // columns)
+    figure = make_subplots(rows, columns, horizontal_spacing=0.07, vertical_spacing=0.34 / (rows + 0.2))
+    for place, (name, array) in enumerate(arrays.items()):
+        _draw(figure, place, Panel("", name, (Curve(name, array, CATEGORIES[place % columns]),), None), columns)
+    for place in range(len(arrays), rows * columns):
+        figure.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+        figure.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+    figure.update_yaxes(title_text="% of values", col=1)
+    figure.update_layout(
+        template=TEMPLATE,
+        height=90 + rows * PANEL_HEIGHT,
+        margin={"l": 48, "r": 16, "t": 64, "b": 48},
+        bargap=0,
+        title={"text": escape(title, quote=False)},
+    )
+    return figure
+
+
 def _panels(splats: Splats) -> list[Panel]:
     scales = splats.scales.sort(dim=1, descending=True).values.numpy()  # [N, 3]
     colors = splats.colors.numpy()
@@ -121,9 +158,9 @@ def _panels(splats: Splats) -> list[Panel]:
     ]  # fmt: skip
 
 
-def _draw(figure: go.Figure, place: int, panel: Panel) -> None:
+def _draw(figure: go.Figure, place: int, panel: Panel, columns: int = COLUMNS) -> None:
     """Draw one panel: bars for one quantity, outlines with direct labels for several."""
-    row, col = place // COLUMNS + 1, place % COLUMNS + 1
+    row, col = place // columns + 1, place % columns + 1
     finite = [curve.values[np.isfinite(curve.values)] for curve in panel.curves]
     edges = _edges(finite, panel.span)
     for number, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
