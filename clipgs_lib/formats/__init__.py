@@ -1,40 +1,19 @@
-"""Read and write 3D Gaussian splats in every common file format.
+"""Read and write 3D Gaussian splats in every common file format, and say what is wrong with a file.
 
-Reading chooses the format by **content**, writing by file name. Each format is one module with ``NAME``,
-``SUFFIXES``, ``sniff(path, head)``, ``read(path)`` and, where writable, ``write(splats, path)``; `FORMATS` is the
-registry. Log-scales and logit-opacities exist only inside these modules: a `Splats` is always linear.
+One module per format (see `choose`). Log-scales and logit-opacities exist only inside these modules: a `Splats` is
+always linear.
 """
 
 from __future__ import annotations
 
-import os
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from .base import FormatError, RawSplats, SplatWarning
+from .choose import FORMATS, read_splats, sniff, write_splats
+from .points import PointCloud, read_points
 
-import torch
-
-from ..splats import Splats
-from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
-
-_ORDER = ("compressed_ply", "ply", "points", "ksplat", "spz", "sog", "gltf", "checkpoint", "splat")
-FORMATS: dict[str, ModuleType] = {}
-for _name in _ORDER:
-    try:
-        FORMATS[_name] = import_module(f".{_name}", __name__)
-    except ModuleNotFoundError:
-        continue
 try:
     from .diagnose import Diagnosis, Finding, diagnose
-except ImportError:
+except ModuleNotFoundError:
     pass
-try:
-    from .points import PointCloud, read_points
-except ImportError:
-    pass
-
-HEAD_BYTES = 4096
 
 __all__ = [
     "FORMATS",
@@ -50,134 +29,3 @@ __all__ = [
     "sniff",
     "write_splats",
 ]
-
-
-def read_splats(
-    path: str | os.PathLike[str],
-    *,
-    format: str | None = None,
-    on_invalid: str = "drop",
-    device: str | torch.device = "cpu",
-    **options: Any,
-) -> Splats:
-    """Read a splat file of any known format.
-
-    Args:
-        path: the file, or the folder of an unpacked SOG.
-        format: a name in `FORMATS`; None looks at the content.
-        on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion: ``"drop"`` them with
-            a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them.
-        device: where the tensors go.
-        **options: for the format's own ``read``.
-
-    Returns:
-        N gaussians, linear scales and opacities, unit quaternions.
-
-    Raises:
-        FormatError: when the file cannot be read; the message says why and what to do.
-        ValueError: when ``format`` or ``on_invalid`` is unknown.
-    """
-    path = Path(path)
-    module = _format_named(format) if format is not None else FORMATS[sniff(path)]
-    splats = to_splats(module.read(path, **options), path, on_invalid)
-    return splats if torch.device(device).type == "cpu" else splats.to(device)
-
-
-def write_splats(splats: Splats, path: str | os.PathLike[str], *, format: str | None = None, **options: Any) -> Path:
-    """Write splats in the format that the file name says, atomically.
-
-    Args:
-        splats: on any device; gradients are not kept.
-        path: where to; ``.compressed.ply`` is told from ``.ply``.
-        format: a writable name in `FORMATS`, to override the file name.
-        **options: for the format's own ``write``.
-
-    Returns:
-        The path written.
-
-    Raises:
-        FormatError: when the name fits no writable format, or the folder cannot be written.
-        ValueError: when ``format`` is unknown.
-    """
-    path = Path(path)
-    module = _format_named(format) if format is not None else _by_suffix(path)
-    if not hasattr(module, "write"):
-        raise FormatError(path, "the format must be writable", module.NAME, f"choose one of {_writable()}")
-    module.write(splats.detach().to("cpu"), path, **options)
-    return path
-
-
-def sniff(path: str | os.PathLike[str]) -> str:
-    """Say which format a file (or SOG folder) has, by its content.
-
-    Returns:
-        A name in `FORMATS`. Where several could hold (raw ``.splat`` records have no magic number), the file
-        name decides.
-
-    Raises:
-        FormatError: when it is none of them; the message says what it looks like instead.
-    """
-    path = Path(path)
-    if path.is_dir():
-        head = b""
-    else:
-        with check_regular_file(path).open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-        _refuse_mistaken(path, head)
-    names = [name for name, module in FORMATS.items() if module.sniff(path, head)]
-    if not names:
-        raise _unknown(path, head)
-    by_name = [name for name in names if _has_suffix(path, FORMATS[name])]
-    return (by_name or names)[0]
-
-
-def _has_suffix(path: Path, module: ModuleType) -> bool:
-    return path.name.lower().endswith(tuple(module.SUFFIXES)) if module.SUFFIXES else False
-
-
-def _by_suffix(path: Path) -> ModuleType:
-    """The writable format with the longest suffix that the name ends in."""
-    name = path.name.lower()
-    fits = [(len(s), m) for m in FORMATS.values() if hasattr(m, "write") for s in m.SUFFIXES if name.endswith(s)]
-    if not fits:
-        raise FormatError(
-            path,
-            "the file name must end in a suffix of a writable format",
-            repr(path.suffix),
-            f"use one of {_writable()}",
-        )
-    return max(fits, key=lambda fit: fit[0])[1]
-
-
-def _writable() -> str:
-    return ", ".join(f"{n} ({' '.join(m.SUFFIXES)})" for n, m in FORMATS.items() if hasattr(m, "write"))
-
-
-def _format_named(name: str) -> ModuleType:
-    if name not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {name!r}")
-    return FORMATS[name]
-
-
-def _refuse_mistaken(path: Path, head: bytes) -> None:
-    """Name the things that are commonly saved under a splat's name."""
-    text = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    must = "the file must hold gaussians"
-    if not head:
-        raise FormatError(path, must, "an empty file (0 bytes)", "fetch it again; the download or export broke off")
-    if text.startswith(b"version https://git-lfs"):
-        raise FormatError(path, must, "a Git LFS pointer", "run `git lfs pull` in that repository to fetch the content")
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) or b"<html" in text:
-        got = "an HTML or XML page saved under this name"
-        raise FormatError(path, must, got, "download the raw file; the link needs a login or points to a preview page")
-
-
-def _unknown(path: Path, head: bytes) -> FormatError:
-    known = ", ".join(FORMATS)
-    if path.is_dir():
-        return FormatError(
-            path, "a folder must be an unpacked SOG (with meta.json)", "another folder", "pass the splat file itself"
-        )
-    return FormatError(
-        path, f"the content must be one of {known}", f"bytes that start {head[:16]!r}", "convert it first"
-    )
