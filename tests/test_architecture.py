@@ -16,7 +16,7 @@ PACKAGE = ROOT / "clipgs_lib"
 ROOMS = {
     "geometry": set(),
     "splats": {"geometry"},
-    "samples": {"splats", "geometry"},
+    "samples": {"splats", "geometry", "formats"},
     "formats": {"splats", "geometry"},
     "rendering": {"splats", "geometry"},
     "plots": {"splats", "geometry", "rendering"},

@@ -117,6 +117,8 @@ def _run(job: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
             str(partial),
             parameters=job["parameters"],
             engine_name="clipgs",
+            kernel_name="python3",  # that of this environment, whatever kernel the author's editor wrote down
+            language="python",
             progress_bar=False,
             log_output=True,
             start_timeout=120,
