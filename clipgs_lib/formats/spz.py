@@ -125,7 +125,7 @@ def _read_gzip(path: Path, data: bytes) -> tuple[_Header, list[np.ndarray], byte
         expected = sum(header.sizes())
         check_count(path, header.count, len(data) * _DEFLATE_RATIO, header.bytes_each())
         plain = engine.decompress(engine.unconsumed_tail, expected) if expected else b""
-        tail = engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
+        tail = b"" if engine.eof else engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
     except zlib.error as error:
         raise FormatError(path, "the gzip stream must be intact", str(error), "fetch the file again") from None
     if len(plain) < expected or not (engine.eof or tail):
