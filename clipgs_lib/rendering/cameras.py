@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..splats import UP_AXES, Splats
 
+NEAR = 0.01  # scene units; what lies nearer to the camera is not drawn, as in gsplat
 # Seen from azimuth 0 an object shows its front: the side that files with this up-axis usually call so.
 _FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
 
@@ -152,7 +153,8 @@ def turntable_cameras(
     """`orbit_cameras` that frame the splats, whatever their size and place.
 
     The middle and the size are taken where the visible substance lies (opacity times area), so a
-    few floaters far off, or a haze of transparent gaussians, do not shrink the object.
+    few floaters far off, or a haze of transparent gaussians, do not shrink the object. Cameras keep so far off
+    that the rasterisers' near plane (0.01) cuts nothing away: an object much smaller than that appears small.
 
     Args:
         splats: what to frame; at least one gaussian with finite centre.
@@ -170,7 +172,7 @@ def turntable_cameras(
     """
     up = up or splats.up_axis
     center, radius = frame(splats)
-    distance = margin * radius / math.sin(math.radians(fov) / 2)
+    distance = max(margin * radius / math.sin(math.radians(fov) / 2), radius + 2 * NEAR)
     return orbit_cameras(
         n,
         center=center,

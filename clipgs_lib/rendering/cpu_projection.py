@@ -15,9 +15,9 @@ import numpy as np
 from numba import njit
 
 from ..geometry import SH_C0, SH_C1, SH_C2, SH_C3
+from .cameras import NEAR
 
 EPS2D = 0.3
-NEAR = 0.01
 FAR = 1e10
 ALPHA_MIN = 1.0 / 255.0
 FOV_MARGIN = 0.3
