@@ -8,6 +8,7 @@ LEVELS = 256
 _SAMPLE = 1 << 18
 _ROUNDS = 12
 _BLOCK = 1 << 14
+_PER_CENTER = 64
 
 
 def codebook(values: np.ndarray) -> np.ndarray:
@@ -80,21 +81,24 @@ def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
 
 
 def _k_means(vectors: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Lloyd's algorithm from randomly drawn vectors; ``(centres [size, D], labels [N])``, empty ones stay put."""
+    """Lloyd's algorithm from randomly drawn vectors; ``(centres [size, D], labels [N])``, empty ones stay put.
+
+    The centres move on at most 64 vectors each, drawn at random; the labels are those of all.
+    """
     if size >= len(vectors):
         return vectors, np.arange(len(vectors))
-    centers = vectors[random.choice(len(vectors), size, replace=False)].astype(np.float32)
-    labels = _nearest_center(vectors, centers)
-    for _ in range(_ROUNDS - 1 if size > 1 else 1):
+    sample = vectors
+    if len(vectors) > _PER_CENTER * size:
+        sample = vectors[random.choice(len(vectors), _PER_CENTER * size, replace=False)]
+    centers = sample[random.choice(len(sample), size, replace=False)].astype(np.float32)
+    for _ in range(_ROUNDS):
+        labels = _nearest_center(sample, centers)
         members = np.bincount(labels, minlength=size)
-        sums = np.zeros((size, vectors.shape[1]))
-        order = np.argsort(labels, kind="stable")
         filled = np.flatnonzero(members)
         starts = np.concatenate([[0], np.cumsum(members[filled])[:-1]])
-        sums[filled] = np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
-        centers = np.where(members[:, None] > 0, sums / np.maximum(members, 1)[:, None], centers).astype(np.float32)
-        labels = _nearest_center(vectors, centers)
-    return centers, labels
+        sums = np.add.reduceat(sample[np.argsort(labels, kind="stable")].astype(np.float64), starts, axis=0)
+        centers[filled] = sums / members[filled, None]
+    return centers, _nearest_center(vectors, centers)
 
 
 def _nearest_center(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
