@@ -137,7 +137,7 @@ def _refuse_mistaken(path: Path, head: bytes) -> None:
         raise FormatError(path, must, "an empty file (0 bytes)", "fetch it again; the download or export broke off")
     if text.startswith(b"version https://git-lfs"):
         raise FormatError(path, must, "a Git LFS pointer", "run `git lfs pull` in that repository to fetch the content")
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) or b"<html" in text:
+    if text.startswith(b"<") and (b"<html" in text or text.startswith((b"<!doctype", b"<head", b"<?xml"))):
         got = "an HTML or XML page saved under this name"
         raise FormatError(path, must, got, "download the raw file; the link needs a login or points to a preview page")
 

@@ -46,11 +46,26 @@ def open_rows(header: Header, element: Element) -> np.ndarray:
 
 def columns(rows: np.ndarray, names: list[str], dtype: type[np.generic] = np.float32) -> np.ndarray:
     """Named columns as one contiguous ``[N, len(names)]`` array; what does not fit float32 becomes infinite."""
-    out = np.empty((len(rows), len(names)), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
+        run = _as_run(rows, names)
+        if run is not None:
+            return run.astype(dtype, order="C")
+        out = np.empty((len(rows), len(names)), dtype)
         for i, name in enumerate(names):
             out[:, i] = rows[name]
     return out
+
+
+def _as_run(rows: np.ndarray, names: list[str]) -> np.ndarray | None:
+    """The columns as a view ``[N, len(names)]`` when they lie side by side with one type; copied at once then."""
+    fields = [(rows.dtype[name], rows.dtype.fields[name][1]) for name in names] if rows.dtype.fields else []
+    if not fields or not rows.flags.c_contiguous:
+        return None
+    kind, start = fields[0]
+    if any(field != (kind, start + i * kind.itemsize) for i, field in enumerate(fields)):
+        return None
+    table = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+    return table[:, start : start + len(names) * kind.itemsize].view(kind)
 
 
 def in_threads(count: int, job: Callable[[int, int], T]) -> list[T]:

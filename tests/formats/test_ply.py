@@ -227,6 +227,13 @@ def test_real_files_agree_with_plyfile(real_data, tmp_path, name, count, degree)
     assert_same(read_splats(write_splats(splats, tmp_path / "x.ply")), splats)
 
 
+def test_real_sh_bands_are_the_same_in_both_degrees(real_data):
+    """The same object stored with SH 1 and SH 2: a wrong coefficient layout could not agree."""
+    one, two = (read_splats(real_data / "splats" / "ply" / f"playbot_sh{degree}.ply") for degree in (1, 2))
+    assert_same(two.with_sh_degree(1), one)
+    assert one.shN.abs().amax() > 0.1
+
+
 # ---- what is not this format -------------------------------------------------------------------------------------
 
 
