@@ -1,0 +1,254 @@
+"""The splat doctor: says what a file is, what is wrong or suspicious, and how to mend it.
+
+Nothing here is a proof. Every threshold is a named constant, set so that the real files at hand (captures, generated
+objects, all formats) pass with room to spare, and each finding gives the numbers behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from . import doctor_geometry as geometry
+from . import doctor_values as values
+from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
+from .doctor_files import HEAD_BYTES, explain, salvage
+from .doctor_report import Diagnosis, Finding, in_order
+from .ply_header import read_header
+from .ply_rows import trailing_bytes
+
+__all__ = ["Diagnosis", "Finding", "diagnose"]
+
+
+@dataclass
+class _Patient:
+    """What is known of the file so far."""
+
+    path: Path
+    format: str | None = None
+    raw: RawSplats | None = None
+    """What was read, repairs that values need already applied."""
+    count: int | None = None
+    findings: list[Finding] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+    """What ``fix`` does, a sentence each."""
+    bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    up_guess: str = "unknown"
+
+
+def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None = None) -> Diagnosis:
+    """Say what a file is, what is wrong or suspicious with it, and how to mend it.
+
+    A file that cannot be read is a finding, not an exception. Statistics on neighbours use at most 200,000 centres.
+
+    Args:
+        path: a splat file of any format, the folder of an unpacked SOG, or what somebody took for one.
+        fix: where to write a repaired copy, in the format of that name. Only safe repairs are made: gaussians that
+            are not finite or have no rotation are dropped, quaternions normalised, opacities and scales that were
+            activated twice set right, the whole gaussians of a truncated PLY or .splat kept, bytes after the last one
+            left out. Moving, cropping or turning is never done silently. Nothing is written when none applies.
+
+    Returns:
+        The `Diagnosis`; ``print`` it, or let a notebook show it.
+
+    Raises:
+        FormatError: when ``path`` does not exist, or ``fix`` cannot be written.
+        ValueError: when ``fix`` is ``path`` itself.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        check_regular_file(path)
+    if fix is not None and Path(fix).exists() and Path(fix).samefile(path):
+        raise ValueError(f"fix must be another path than the file itself, got {os.fspath(fix)!r}; the input is kept")
+    patient = _Patient(path)
+    _read(patient)
+    if patient.raw is not None:
+        _examine(patient, patient.raw)
+    written = _repair(patient, Path(fix)) if fix is not None and patient.repairs else None
+    raw = patient.raw
+    return Diagnosis(
+        path=str(path),
+        format=patient.format,
+        count=patient.count,
+        sh_degree=None if raw is None else {0: 0, 3: 1, 8: 2, 15: 3}[raw.shN.shape[1]],
+        bytes=_bytes(path),
+        bounds=patient.bounds,
+        up_guess=patient.up_guess,
+        notes=() if raw is None else tuple(note for note in raw.notes if "after the last row" not in note),
+        findings=in_order(patient.findings),
+        fixed=tuple(patient.repairs) if written is not None else (),
+        fixed_path=written,
+    )
+
+
+def _read(patient: _Patient) -> None:
+    """Find the format and read it; refusals and warnings become findings."""
+    from . import FORMATS, sniff
+
+    path, head = patient.path, b""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            if not path.is_dir():
+                with check_regular_file(path).open("rb") as stream:
+                    head = stream.read(HEAD_BYTES)
+            patient.format = sniff(path)
+            patient.raw = FORMATS[patient.format].read(path)
+        except FormatError as error:
+            finding = explain(path, head, error)
+            if patient.format == "points":
+                patient.format = None
+            if finding.code == "truncated" and patient.format is not None:
+                finding = _truncated(patient, FORMATS[patient.format], finding)
+            patient.findings.append(finding)
+        except OSError as error:
+            mend = "check the disk and the permissions"
+            patient.findings.append(Finding("unreadable", "error", f"the file cannot be read: {error}", mend))
+    for warning in caught:
+        if issubclass(warning.category, SplatWarning):
+            text = str(warning.message).removeprefix(f"{path}: ")
+            patient.findings.append(Finding("reader_warning", "warning", text, ""))
+    if patient.format in ("ply", "compressed_ply") and patient.raw is not None:
+        _check_ply(patient)
+    if patient.raw is not None:
+        patient.count = len(patient.raw.means)
+
+
+def _truncated(patient: _Patient, module: ModuleType, finding: Finding) -> Finding:
+    """Go on with the whole gaussians of a truncated file, where its layout allows."""
+    try:
+        patient.raw = salvage(patient.path, module)
+    except FormatError:
+        return finding
+    if patient.raw is None:
+        return finding
+    count = len(patient.raw.means)
+    patient.repairs.append(f"kept the {count:,} whole gaussians of a truncated file")
+    return replace(finding, message=f"{finding.message}; {count:,} whole gaussians are there", fixable=True)
+
+
+def _check_ply(patient: _Patient) -> None:
+    header = read_header(patient.path)
+    whole = not any(finding.code == "truncated" for finding in patient.findings)
+    if whole and (extra := trailing_bytes(header)):
+        message = f"{extra:,} bytes follow the last gaussian"
+        mend = "readers ignore them; the count in the header may be too small, or two files were joined"
+        patient.findings.append(Finding("trailing_bytes", "warning", message, mend, fixable=True))
+        patient.repairs.append(f"left out {extra:,} bytes after the last gaussian")
+    vertex = header.element("vertex")
+    if patient.format == "ply" and vertex is not None and "f_rest_0" not in vertex.names:
+        message = "no f_rest properties: colours do not change with the view (SH degree 0)"
+        patient.findings.append(Finding("no_view_dependence", "info", message, ""))
+
+
+def _examine(patient: _Patient, raw: RawSplats) -> None:
+    """Look at the values; repairs that they need are applied to ``patient.raw``."""
+    findings = patient.findings
+    if len(raw.means) == 0:
+        findings.append(Finding("no_gaussians", "error", "the file holds 0 gaussians", "export it again"))
+        return
+    non_finite, zero = values.broken_rows(raw)
+    findings += values.check_rows(non_finite, zero)
+    broken = non_finite | zero
+    if broken.all():
+        return
+    if broken.any():
+        patient.repairs.append(f"dropped {int(broken.sum()):,} gaussians that are not finite or have no rotation")
+        raw = values.take(raw, ~broken)
+    extent = values.Extent.of(raw.means)
+    low, high = (tuple(map(float, end)) for end in (raw.means.min(axis=0), raw.means.max(axis=0)))
+    patient.bounds = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    near = geometry.Neighbours.of(raw.means)
+    raw = patient.raw = _activations(patient, raw, near)
+    findings += values.check_opacities(raw.opacities)
+    findings += values.check_colors(raw.sh0)
+    findings += values.check_shapes(raw.scales, raw.opacities, extent)
+    findings += values.check_place(raw.means, raw.scales, extent)
+    findings += values.check_duplicates(raw)
+    if near is not None:
+        findings += geometry.check_sizes(raw.scales, near)
+        findings += geometry.check_floaters(raw.means, extent, near)
+        findings += geometry.check_alignment(raw.quats, raw.scales, near)
+        _up(patient, raw, extent)
+
+
+def _activations(patient: _Patient, raw: RawSplats, near: geometry.Neighbours | None) -> RawSplats:
+    """Undo a sigmoid or exponential that was probably applied twice, and say so."""
+    if values.activated_opacities(raw.opacities):
+        undone = values.undo_opacities(raw.opacities)
+        message = (
+            f"the opacities were probably activated before saving: read as logits they all fall between "
+            f"{raw.opacities.min():.2f} and {raw.opacities.max():.2f}; taken as they are, between "
+            f"{undone.min():.2g} and {undone.max():.2g}"
+        )
+        mend = "save logits (Splats and write_splats do it for you)"
+        patient.findings.append(Finding("activated_opacities", "error", message, mend, fixable=True))
+        patient.repairs.append("took the stored opacities as opacities, not as logits")
+        raw = replace(raw, opacities=undone, clean=False)
+    if near is not None and geometry.activated_scales(raw.scales, near):
+        undone = values.undo_scales(raw.scales)
+        message = (
+            f"the scales were probably activated before saving: read as logarithms their median is "
+            f"{np.median(raw.scales):.3g}, taken as they are {np.median(undone):.3g}; the gaps between "
+            f"neighbours are {near.spacing:.3g}"
+        )
+        mend = "save logarithms (Splats and write_splats do it for you)"
+        patient.findings.append(Finding("activated_scales", "error", message, mend, fixable=True))
+        patient.repairs.append("took the stored scales as scales, not as logarithms")
+        raw = replace(raw, scales=undone, clean=False)
+    return raw
+
+
+def _up(patient: _Patient, raw: RawSplats, extent: values.Extent) -> None:
+    guess = geometry.guess_up(extent)
+    stated = raw.up_axis
+    patient.up_guess = guess if guess != "unknown" else stated
+    name = guess.replace("-", "−")
+    if guess == "unknown":
+        if stated == "unknown":
+            message = "the file does not say which way is up, and the geometry gives no clear sign"
+            mend = "look at it once, and set it: dataclasses.replace(splats, up_axis=...)"
+            patient.findings.append(Finding("up_unknown", "info", message, mend))
+        return
+    if guess != "+y":
+        turn = {"-y": "180 degrees about z", "+z": "-90 degrees about x", "-z": "90 degrees about x"}.get(
+            guess, f"{'' if guess == '+x' else '-'}90 degrees about z"
+        )
+        message = f"probably {name} is up (it stands on the plane {guess[1]} = 0); viewers that take +y as up show it "
+        message += "upside down" if guess == "-y" else "lying down"
+        patient.findings.append(Finding("up_axis", "info", message, f"turn it by {turn} for those: Splats.rotate"))
+    else:
+        message = "probably +y is up (it stands on the plane y = 0)"
+        patient.findings.append(Finding("up_axis", "info", message, ""))
+    if stated not in ("unknown", guess):
+        message = f"the format's frame has {stated.replace('-', '−')} up, yet the object stands as if {name} were"
+        patient.findings.append(Finding("up_contradiction", "info", message, "the converter may not have turned it"))
+
+
+def _repair(patient: _Patient, target: Path) -> str | None:
+    """Write the repaired copy; its path, or None when nothing is left to write."""
+    from . import write_splats
+
+    if patient.raw is None or len(patient.raw.means) == 0:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SplatWarning)  # they are findings already
+        splats = to_splats(patient.raw, patient.path, "drop")
+    lengths = np.linalg.norm(patient.raw.quats, axis=1)
+    if np.abs(lengths - 1).max(initial=0) > 1e-4:
+        patient.repairs.append("normalised the quaternions")
+    return str(write_splats(splats, target))
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file())
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
