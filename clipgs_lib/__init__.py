@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .formats import FormatError, SplatWarning, diagnose, read_points, read_splats, write_splats
+    from .formats import FormatError, SplatWarning, read_points, read_splats, write_splats
+    from .formats.diagnose import diagnose
     from .rendering import RenderOutput, orbit_cameras, render, turntable_cameras
     from .splats import Splats
     from .widgets import SplatView
