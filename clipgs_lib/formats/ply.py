@@ -56,10 +56,10 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
 
     Raises:
         FormatError: when the file is broken, or holds something else.
-        ValueError: when ``thin_axis`` is not positive.
+        ValueError: when ``thin_axis`` is outside (0, 1].
     """
-    if thin_axis is not None and not thin_axis > 0:
-        raise ValueError(f"thin_axis must be > 0, got {thin_axis}")
+    if thin_axis is not None and not 0 < thin_axis <= 1:
+        raise ValueError(f"thin_axis must lie in (0, 1], got {thin_axis}")
     path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")

@@ -248,8 +248,8 @@ def test_2dgs_is_refused_or_thickened(save, splats_factory):
     assert torch.equal(thick.scales[:, :2], read_splats(path, thin_axis=0.5).scales[:, :2])
     torch.testing.assert_close(thick.scales[:, 2], 0.01 * splats.scales[:, :2].amin(dim=1))
     assert "2DGS" in ply.read(path, thin_axis=0.01).notes[0]
-    for bad in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="thin_axis must be > 0"):
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"thin_axis must lie in \(0, 1\]"):
             read_splats(path, thin_axis=bad)
 
 
