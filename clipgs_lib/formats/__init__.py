@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from .base import FormatError, RawSplats, SplatWarning
 from .choose import FORMATS, read_splats, sniff, write_splats
+from .diagnose import Diagnosis, Finding, diagnose
 from .points import PointCloud, read_points
-
-try:
-    from .diagnose import Diagnosis, Finding, diagnose
-except ModuleNotFoundError:
-    pass
 
 __all__ = [
     "FORMATS",
