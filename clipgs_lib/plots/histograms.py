@@ -163,6 +163,8 @@ def _draw(figure: go.Figure, place: int, panel: Panel, columns: int = COLUMNS) -
     row, col = place // columns + 1, place % columns + 1
     finite = [curve.values[np.isfinite(curve.values)] for curve in panel.curves]
     edges = _edges(finite, panel.span)
+    middle = (edges[0] + edges[-1]) / 2
+    side = "right" if sum(int((v < middle).sum()) for v in finite) * 2 >= sum(map(len, finite)) else "left"  # emptier
     for number, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
         counts, _ = np.histogram(values, edges)
         share = (100 * counts / max(len(curve.values), 1)).astype(np.float32)
@@ -177,7 +179,7 @@ def _draw(figure: go.Figure, place: int, panel: Panel, columns: int = COLUMNS) -
         figure.add_trace(go.Scatter(x=middles, y=share, mode="lines", line=line, name=curve.name,
                                     hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
         figure.add_annotation(
-            text=curve.name, font={"color": curve.color, "size": 11}, x=1, y=1 - 0.11 * number, xanchor="right",
+            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * number, xanchor=side,
             yanchor="top", xref="x domain", yref="y domain", row=row, col=col,
         )  # fmt: skip
     figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], row=row, col=col)
