@@ -50,9 +50,10 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = _show_warning
         try:
-            command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                command(*args, **kwargs)
         except (ValueError, OSError) as error:
             if os.environ.get("CLIPGS_DEBUG") or not _is_expected(error):
                 raise
@@ -136,7 +137,7 @@ def convert(
         step("writing")
         written = write_splats(splats, target, format=format)
     after = f"{written}: {sniff(written)}, {_size(written)}, {len(splats):,} gaussians, SH {splats.sh_degree}"
-    print(f"{before}\n{after} ({_bytes(source) / max(_bytes(written), 1):.2f}x smaller)")
+    print(f"{before}\n{after} ({_bytes(written) / max(_bytes(source), 1):.1%} of the size)")
 
 
 def _change(splats: Splats, sh_degree: int | None, prune: bool, max_gaussians: int | None, normalize: bool) -> Splats:
@@ -161,16 +162,28 @@ def diagnose(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of text.")] = False,
 ) -> None:
-    """Say what files are, what is wrong with them and how to mend it. Exit code 1 when one has an error."""
+    """Say what files are, what is wrong with them and how to mend it.
+
+    Exit code 1 when a file has an error, 2 when one cannot be looked at.
+    """
+    from .formats import FormatError
     from .formats import diagnose as examine
 
     if fix is not None and len(paths) != 1:
         raise ValueError(f"--fix needs exactly one PATH, got {len(paths)}; run it once per file")
-    found = [examine(path, fix=fix) for path in _progress(paths, "diagnosing", "file")]
+    found, unread = [], 0
+    for path in _progress(paths, "diagnosing", "file"):
+        try:
+            found.append(examine(path, fix=fix))
+        except (FormatError, OSError) as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            unread += 1
     if as_json:
         print(json.dumps([diagnosis.to_dict() for diagnosis in found], indent=1))
     else:
         print("\n\n".join(str(diagnosis) for diagnosis in found))
+    if unread:
+        raise typer.Exit(2)
     if not all(diagnosis.ok for diagnosis in found):
         raise typer.Exit(1)
 
