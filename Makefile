@@ -50,7 +50,7 @@ pytest: $(VENV)/.dev ## tests, with coverage
 	$(BIN)/python -m pytest --cov=clipgs_lib --cov-report=term --durations=15
 
 nbval: $(VENV)/.dev ## run the committed notebooks and compare their checked outputs
-	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=$(CELL_TIMEOUT) -p no:cacheprovider notebooks
+	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) -p no:cacheprovider notebooks
 
 lab: $(VENV)/.run ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks

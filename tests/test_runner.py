@@ -257,6 +257,35 @@ def test_works_with_the_real_runtime(tmp_path):
     assert document["parameters"]["NAMES"] == ["a", "b"] and document["versions"]["torch"]
 
 
+class Terminal(io.StringIO):
+    """Text that claims to be a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_one_live_line_with_a_bar_for_each():
+    stream = Terminal()
+    console = runner.Console(stream)
+    console.started("01_a", 4)
+    console.started("02_b", 9)
+    console.progressed("01_a", 2, 4)
+    live = stream.getvalue().rpartition("\x1b[K")[2]
+    assert "01_a █████░░░░░ 2/4" in live and "02_b ░░░░░░░░░░ 0/9" in live and "\n" not in live
+    good = runner.Outcome("01_a", "passed", 1.5, 0.0, "key", {})
+    console.ended(good)
+    assert "\x1b[32mpassed\x1b[0m in 1.5 s\n" in stream.getvalue()
+    assert "01_a" not in stream.getvalue().rpartition("\x1b[K")[2]
+
+
+def test_without_a_terminal_long_runs_are_mentioned_now_and_then():
+    stream = io.StringIO()
+    console = runner.Console(stream, quiet=0.0)
+    console.started("01_a", 4)
+    console.progressed("01_a", 2, 4)
+    assert "cell 2/4, 0 s" in stream.getvalue()
+
+
 # ---- nothing is left behind ----------------------------------------------------------------------------------
 
 SLEEPER = """
