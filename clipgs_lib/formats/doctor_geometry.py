@@ -22,8 +22,9 @@ PLANAR = 0.1
 LEAST_ALIGNED = 200
 """Flat gaussians on surfaces needed for a verdict; chance moves the mean of fewer by more than a third of `BETTER`."""
 BETTER = 0.1
-"""Gain in mean |cos| of a wrong-convention reading that betrays it: at most 0.05 in sound real files, from 0.12 in
-the same files with one axis flipped or the quaternion order changed, 0.3 and more with two axes swapped."""
+"""Gain in mean |cos| of a wrong-convention reading that betrays it: at most 0.05 in sound real files, 0.3 and more in
+the same files with two axes swapped, 0.26 with the quaternion order changed, but only 0.08 to 0.14 with one axis
+flipped, so that some flips go unseen. Where the rotations are symmetric (some generators) the order does not show."""
 SAME = 0.05
 """Readings that agree within this are equally good; the simplest is named."""
 MISFIT = 20.0
