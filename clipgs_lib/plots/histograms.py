@@ -179,8 +179,8 @@ def _draw(figure: go.Figure, place: int, panel: Panel, columns: int = COLUMNS) -
         figure.add_trace(go.Scatter(x=middles, y=share, mode="lines", line=line, name=curve.name,
                                     hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
         figure.add_annotation(
-            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * number, xanchor=side,
-            yanchor="top", xref="x domain", yref="y domain", row=row, col=col,
+            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * number,
+            xanchor=side, yanchor="top", xref="x domain", yref="y domain", row=row, col=col,
         )  # fmt: skip
     figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], row=row, col=col)
     figure.update_yaxes(title_text="% of gaussians" if col == 1 else None, rangemode="tozero", row=row, col=col)
