@@ -150,7 +150,7 @@ def turntable_cameras(
     azimuth: float = 0.0,
     margin: float = 1.05,
 ) -> Cameras:
-    """`orbit_cameras` that frame the splats, whatever their size and place.
+    """`orbit_cameras` at the distance where the splats just fit the picture from all around.
 
     The middle and the size are taken where the visible substance lies (opacity times area), so a
     few floaters far off, or a haze of transparent gaussians, do not shrink the object. Cameras keep so far off
@@ -165,20 +165,24 @@ def turntable_cameras(
         elevation: degrees above the horizon.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
         azimuth: where the circle starts, degrees.
-        margin: empty space about the object, as a factor on its radius.
+        margin: factor on that distance, for some space about the object.
 
     Raises:
         ValueError: when there is nothing to frame or a number is out of range.
     """
     up = up or splats.up_axis
+    up = "+y" if up == "unknown" else up
     center, radius = frame(splats)
-    distance = max(margin * radius / math.sin(math.radians(fov) / 2), radius + 2 * NEAR)
+    ring = orbit_cameras(
+        12, center=center, elevation=elevation, up=up, width=width, height=height, fov=fov, azimuth=azimuth
+    )
+    distance = max(margin * _fitting_distance(splats, center, ring), radius + 2 * NEAR)
     return orbit_cameras(
         n,
         center=center,
         distance=distance,
         elevation=elevation,
-        up="+y" if up == "unknown" else up,
+        up=up,
         width=width,
         height=height,
         fov=fov,
@@ -196,21 +200,36 @@ def frame(splats: Splats, quantile: float = 0.005) -> tuple[Tensor, float]:
     Raises:
         ValueError: when no gaussian has a finite centre.
     """
-    splats = splats.detach().to("cpu")
-    splats.bounds()  # says what is wrong when there is nothing to frame
-    keep = splats.means.isfinite().all(dim=1)
-    means = splats.means[keep].double()
-    sizes = splats.scales[keep].amax(dim=1).double()
-    weights = (splats.opacities * splats.area())[keep].double()
-    weights = torch.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0)
-    if float(weights.sum()) <= 0:
-        weights = torch.ones_like(weights)
+    means, sizes, weights = _substance(splats)
     corners = [weighted_quantiles(means[:, axis], weights, (quantile, 1 - quantile)) for axis in range(3)]
-    box = torch.tensor(corners, dtype=torch.float64)  # [3, 2]
-    center = box.mean(dim=1)
-    radii = (means - center).norm(dim=1) + torch.nan_to_num(sizes, nan=0.0, posinf=0.0)
-    radius = weighted_quantiles(radii, weights, (1 - quantile,))[0]
+    center = torch.tensor(corners, dtype=torch.float64).mean(dim=1)
+    radius = weighted_quantiles((means - center).norm(dim=1) + sizes, weights, (1 - quantile,))[0]
     return center, radius if radius > 1e-9 else 1.0
+
+
+def _substance(splats: Splats, most: int = 50_000) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres ``[M, 3]``, largest scales ``[M]`` and visible shares ``[M]`` of the finite gaussians, float64.
+
+    Every k-th gaussian when there are more than ``most``.
+    """
+    splats.bounds()  # says what is wrong when there is nothing to frame
+    keep = splats.means.detach().isfinite().all(dim=1).nonzero()[:, 0]
+    chosen = splats[keep[:: math.ceil(len(keep) / most)]].detach().to("cpu")
+    sizes = torch.nan_to_num(chosen.scales.amax(dim=1), nan=0.0, posinf=0.0).double()
+    weights = torch.nan_to_num(chosen.opacities * chosen.area(), nan=0.0, posinf=0.0).double()
+    return chosen.means.double(), sizes, weights if float(weights.sum()) > 0 else torch.ones_like(weights)
+
+
+def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras, quantile: float = 0.005) -> float:
+    """Distance from ``center`` at which, seen from every direction of the ring, the substance fits the picture."""
+    means, sizes, weights = _substance(splats)
+    tangents = torch.tensor([ring.width, ring.height]).double() / (2 * ring.Ks[0, 0, 0])
+    distances = []
+    for rotation in ring.viewmats[:, :3, :3].double():
+        local = (means - center) @ rotation.T  # [M, 3]
+        needed = ((local[:, :2].abs() + sizes[:, None]) / tangents).amax(dim=1) - local[:, 2]
+        distances.append(weighted_quantiles(needed, weights, (1 - quantile,))[0])
+    return max(distances)
 
 
 def weighted_quantiles(values: Tensor, weights: Tensor, quantiles: Sequence[float]) -> list[float]:
