@@ -63,7 +63,7 @@ class Document:
     def item(self, values: list[Any], index: Any, what: str) -> Any:
         """``values[index]``."""
         if type(index) is not int or not 0 <= index < len(values):
-            raise self.refuse(f"the index of a {what} must lie in 0..{len(values) - 1}", index)
+            raise self.refuse(f"the {what} index must lie in 0..{len(values) - 1}", index)
         return values[index]
 
     def whole(self, entry: dict[str, Any], key: str, default: int | None = None) -> int:
