@@ -2,13 +2,14 @@
 // each viewport is drawn into its own half-float target, back to front, then copied to its place on the canvas.
 
 const TEXTURE_WIDTH = 2048;
+const QUADS = 4096; // per instance: an instance of one quad costs some drivers more than its pixels
 
 const VERTEX_SHADER = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp usampler2D;
-layout(location = 0) in uint aIndex;
-uniform usampler2D uBase, uSh, uValue;
+uniform usampler2D uOrder, uBase, uSh, uValue;
+uniform int uCount;
 uniform sampler2D uColormap;
 uniform mat3 uRotation;   // world -> camera
 uniform vec3 uShift, uEye, uCropLow, uCropHigh;
@@ -61,7 +62,9 @@ vec3 shColor(int splat, vec3 d) {
 
 void main() {
   gl_Position = vec4(0.0, 0.0, 2.0, 1.0);  // outside: nothing is drawn unless every test below passes
-  int splat = int(aIndex);
+  int slot = gl_InstanceID * ${QUADS} + (gl_VertexID >> 2);
+  if (slot >= uCount) return;
+  int splat = int(texel(uOrder, slot).x);
   uvec4 third = texel(uBase, 3 * splat + 2);
   float opacity = unpackUnorm2x16(third.w).y;
   if (opacity < ${MIN_ALPHA}) return;
@@ -101,7 +104,7 @@ void main() {
     if (uDegree > 0) color += shColor(splat, normalize(mean - uEye));
     vColor = vec4(max(color, 0.0), opacity);
   }
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
+  vec2 corner = vec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2.0 - 1.0;
   vec2 offset = reach * (corner.x * axis * sqrt(long2) + corner.y * vec2(-axis.y, axis.x) * sqrt(short2));
   gl_Position = vec4((vCenter + offset) / uSize * 2.0 - 1.0, 0.0, 1.0);  // row 0 of the target is the top of the image
 }`;
@@ -183,6 +186,12 @@ class SplatRenderer {
     this.splatProgram = compileProgram(gl, VERTEX_SHADER, FRAGMENT_SHADER);
     this.copyProgram = compileProgram(gl, COPY_VERTEX_SHADER, COPY_FRAGMENT_SHADER);
     this.empty = gl.createVertexArray();
+    this.quads = gl.createVertexArray();
+    gl.bindVertexArray(this.quads);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    const corners = Uint16Array.from({ length: 6 * QUADS }, (_, i) => 4 * Math.floor(i / 6) + [0, 1, 2, 2, 1, 3][i % 6]);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
+    gl.bindVertexArray(null);
     this.blank = this.texture(gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT, new Uint32Array(4), 4);
     this.blankValue = this.texture(gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, new Uint8Array(1), 1);
     this.colormapTexture = this.texture(gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, this.colormap, 4);
@@ -199,17 +208,25 @@ class SplatRenderer {
     }
     const texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D, texture);
-    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texStorage2D(gl.TEXTURE_2D, 1, internal, width, height);
+    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) {
+      gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+    }
+    this.fill(texture, format, type, data, channels);
+    return texture;
+  }
+
+  fill(texture, format, type, data, channels) {
+    const gl = this.gl;
+    const texels = data.length / channels;
+    const width = Math.min(texels, TEXTURE_WIDTH);
     const rows = Math.floor(texels / width), rest = texels - rows * width;
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, format, type, data);
     if (rest > 0) {
       gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, rows, rest, 1, format, type, data.subarray(rows * width * channels));
     }
-    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) {
-      gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
-    }
-    return texture;
   }
 
   upload(cloud) {
@@ -217,17 +234,8 @@ class SplatRenderer {
     const integers = (data) => this.texture(gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT, data, 4);
     const part = { base: integers(cloud.base), sh: cloud.sh.length ? integers(cloud.sh) : null, values: null };
     if (cloud.values) part.values = this.texture(gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, cloud.values, 1);
-    part.order = gl.createBuffer();
-    part.sorted = false;
-    part.array = gl.createVertexArray();
-    gl.bindVertexArray(part.array);
-    gl.bindBuffer(gl.ARRAY_BUFFER, part.order);
-    gl.bufferData(gl.ARRAY_BUFFER, 4 * cloud.count, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
-    gl.bindVertexArray(null);
-    if (cloud.order) this.writeOrder(part, cloud.order);
+    part.order = this.texture(gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT, cloud.order ?? new Uint32Array(cloud.count), 1);
+    part.sorted = Boolean(cloud.order);
     return part;
   }
 
@@ -252,14 +260,9 @@ class SplatRenderer {
   }
 
   setOrder(view, order) {
+    const gl = this.gl, part = this.parts[view];
     this.clouds[view].order = order; // kept for a restored context
-    this.writeOrder(this.parts[view], order);
-  }
-
-  writeOrder(part, order) {
-    const gl = this.gl;
-    gl.bindBuffer(gl.ARRAY_BUFFER, part.order);
-    gl.bufferSubData(gl.ARRAY_BUFFER, 0, order);
+    this.fill(part.order, gl.RED_INTEGER, gl.UNSIGNED_INT, order, 1);
     part.sorted = true;
   }
 
@@ -297,9 +300,11 @@ class SplatRenderer {
     const { program, uniforms } = this.splatProgram;
     const v = camera.viewmat, K = camera.K;
     const degree = Math.min(look.degree, cloud.degree);
-    const textures = [part.base, part.sh ?? this.blank, part.values ?? this.blankValue, this.colormapTexture];
+    const textures = [
+      part.order, part.base, part.sh ?? this.blank, part.values ?? this.blankValue, this.colormapTexture,
+    ];
     gl.useProgram(program);
-    ["uBase", "uSh", "uValue", "uColormap"].forEach((name, unit) => {
+    ["uOrder", "uBase", "uSh", "uValue", "uColormap"].forEach((name, unit) => {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.bindTexture(gl.TEXTURE_2D, textures[unit]);
       gl.uniform1i(uniforms[name], unit);
@@ -311,6 +316,7 @@ class SplatRenderer {
     gl.uniform4f(uniforms.uK, K[0] * ratio, K[4] * ratio, K[2] * ratio, K[5] * ratio);
     gl.uniform2f(uniforms.uSize, width, height);
     gl.uniform1f(uniforms.uScale, look.scale);
+    gl.uniform1i(uniforms.uCount, cloud.count);
     gl.uniform1i(uniforms.uDegree, degree);
     gl.uniform1i(uniforms.uShTexels, cloud.shTexels);
     gl.uniform1i(uniforms.uByValue, look.byValue && part.values ? 1 : 0);
@@ -319,8 +325,9 @@ class SplatRenderer {
     gl.uniform3fv(uniforms.uCropHigh, look.crop.high);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-    gl.bindVertexArray(part.array);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, cloud.count);
+    gl.bindVertexArray(this.quads);
+    const quads = Math.min(QUADS, cloud.count), instances = Math.ceil(cloud.count / QUADS);
+    gl.drawElementsInstanced(gl.TRIANGLES, 6 * quads, gl.UNSIGNED_SHORT, 0, instances);
     gl.bindVertexArray(null);
     gl.disable(gl.BLEND);
   }

@@ -50,6 +50,9 @@ class SplatViewer {
     this.renderer = null;
     this.buildPage(el);
     this.ports = this.info.views.map((view, i) => this.buildPort(view, i));
+    for (const element of this.root.querySelectorAll("[tabindex], input, button, select, summary")) {
+      element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys stay out of ours
+    }
     this.takeCameras();
     this.resizing = new ResizeObserver(() => this.layout());
     this.resizing.observe(this.root);
@@ -74,7 +77,7 @@ class SplatViewer {
       download: () => this.download(),
       help: () => (this.help.hidden = !this.help.hidden),
     });
-    this.root = make("div", { className: "clipgs-sv", "data-state": "waiting", "data-lm-suppress-shortcuts": "true" });
+    this.root = make("div", { className: "clipgs-sv", "data-state": "waiting" });
     this.root.append(this.poster, this.grid, this.legend.element, this.controls.element, this.help, this.status);
     el.append(this.root);
     this.setTheme();

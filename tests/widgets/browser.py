@@ -122,7 +122,9 @@ class WidgetPage:
         poster: bool = False,
         load: bool = True,
     ) -> None:
-        self.view, self.buffers, self.queue = view, [], []
+        self.view = view
+        self.buffers: list[Any] = []
+        self.queue: list[tuple[dict[str, Any], list[Any] | None]] = []
         self.poster = view.still() if poster else b""
         self.html = _HTML.replace("CELL", str(cell)).replace("STYLE", style)
         self.context = browser.new_context(viewport={"width": cell, "height": 900}, device_scale_factor=ratio)
@@ -131,7 +133,7 @@ class WidgetPage:
         self.page.on("console", lambda message: self.log.append(message.text))
         self.page.on("pageerror", lambda error: self.log.append(f"page error: {error}"))
         self.page.route("**/*", self._serve)
-        view.send = lambda content, buffers=None: self.queue.append((content, buffers or []))  # type: ignore[method-assign]
+        view.send = lambda content, buffers=None: self.queue.append((content, buffers or []))
         self._applying = False
         view.observe(self._changed)
         self.page.goto(ADDRESS)
@@ -168,8 +170,8 @@ class WidgetPage:
                 self.view.set_state(message["state"])
                 self._applying = False
             else:
-                buffers = [memoryview(base64.b64decode(text)) for text in message["buffers"]]
-                self.view._handle_custom_msg(message["content"], buffers)
+                carried = [memoryview(base64.b64decode(text)) for text in message["buffers"]]
+                self.view._handle_custom_msg(message["content"], carried)
         queue, self.queue = self.queue, []
         for content, buffers in queue:
             if buffers is None:
