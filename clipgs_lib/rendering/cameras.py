@@ -190,12 +190,12 @@ def turntable_cameras(
     )
 
 
-def frame(splats: Splats, quantile: float = 0.005) -> tuple[Tensor, float]:
+def frame(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, float]:
     """Centre ``[3]`` and radius of the sphere that holds the visible substance.
 
     Args:
         splats: at least one gaussian with finite centre.
-        quantile: share of the substance (opacity times area) left out at either end of each axis.
+        quantile: share of the substance (opacity times area, giants capped) left out at either end of each axis.
 
     Raises:
         ValueError: when no gaussian has a finite centre.
@@ -216,11 +216,13 @@ def _substance(splats: Splats, most: int = 50_000) -> tuple[Tensor, Tensor, Tens
     keep = splats.means.detach().isfinite().all(dim=1).nonzero()[:, 0]
     chosen = splats[keep[:: math.ceil(len(keep) / most)]].detach().to("cpu")
     sizes = torch.nan_to_num(chosen.scales.amax(dim=1), nan=0.0, posinf=0.0).double()
-    weights = torch.nan_to_num(chosen.opacities * chosen.area(), nan=0.0, posinf=0.0).double()
+    area = torch.nan_to_num(chosen.area(), nan=0.0, posinf=0.0)
+    area = area.clamp_max(10 * area.median())  # a few giants must not outweigh the object
+    weights = torch.nan_to_num(chosen.opacities * area, nan=0.0).double()
     return chosen.means.double(), sizes, weights if float(weights.sum()) > 0 else torch.ones_like(weights)
 
 
-def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras, quantile: float = 0.005) -> float:
+def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras, quantile: float = 0.002) -> float:
     """Distance from ``center`` at which, seen from every direction of the ring, the substance fits the picture."""
     means, sizes, weights = _substance(splats)
     tangents = torch.tensor([ring.width, ring.height]).double() / (2 * ring.Ks[0, 0, 0])
