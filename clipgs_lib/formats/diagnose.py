@@ -17,6 +17,7 @@ import numpy as np
 from . import doctor_geometry as geometry
 from . import doctor_values as values
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
+from .choose import FORMATS, sniff, write_splats
 from .doctor_files import HEAD_BYTES, explain, salvage
 from .doctor_report import Diagnosis, Finding, in_order
 from .ply_header import read_header
@@ -88,8 +89,6 @@ def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None
 
 def _read(patient: _Patient) -> None:
     """Find the format and read it; refusals and warnings become findings."""
-    from . import FORMATS, sniff
-
     path, head = patient.path, b""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -232,8 +231,6 @@ def _up(patient: _Patient, raw: RawSplats, extent: values.Extent) -> None:
 
 def _repair(patient: _Patient, target: Path) -> str | None:
     """Write the repaired copy; its path, or None when nothing is left to write."""
-    from . import write_splats
-
     if patient.raw is None or len(patient.raw.means) == 0:
         return None
     with warnings.catch_warnings():

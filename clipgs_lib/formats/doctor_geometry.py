@@ -122,8 +122,9 @@ def check_floaters(means: np.ndarray, extent: Extent, near: Neighbours) -> list[
         return []
     count, furthest = int(lone.sum()), float(beyond[rows[lone]].max()) / size
     at_least = "at least " if len(rows) == MAX_QUERIES else ""
-    message = f"{at_least}{count:,} floaters: lone gaussians up to {furthest:.3g} extents away from the bulk"
-    mend = "crop them: splats[((splats.means >= low) & (splats.means <= high)).all(1)] with splats.bounds(0.01)"
+    noun = "floater: a lone gaussian" if count == 1 else "floaters: lone gaussians up to"
+    message = f"{at_least}{count:,} {noun} {furthest:.3g} extents away from the bulk"
+    mend = "crop to a box a little larger than splats.bounds(0.01): splats[((means >= low) & (means <= high)).all(1)]"
     return [Finding("floaters", "warning", message, mend)]
 
 

@@ -115,11 +115,15 @@ class Diagnosis:
             for f in self.findings
         )
         rows = rows or f'<tr><td style="{cell}">nothing wrong found</td></tr>'
-        done = [*(f"fixed: {text}" for text in self.fixed), *([f"written: {self.fixed_path}"] * bool(self.fixed_path))]
-        small = "".join(f'<div style="opacity:.7">{escape(text)}</div>' for text in (*self.notes, *done))
+        written = [f"written: {self.fixed_path}"] if self.fixed_path else []
+        notes, done = (
+            "".join(f'<div style="opacity:.7">{escape(text)}</div>' for text in texts)
+            for texts in (self.notes, [*(f"fixed: {text}" for text in self.fixed), *written])
+        )
         return (
             f'<div style="max-width:72em"><b>{escape(Path(self.path).name or self.path)}</b>'
-            f'<div>{escape(self.headline())}</div>{small}<table style="border-collapse:collapse">{rows}</table></div>'
+            f"<div>{escape(self.headline())}</div>{notes}"
+            f'<table style="border-collapse:collapse;font:inherit;color:inherit">{rows}</table>{done}</div>'
         )
 
 
