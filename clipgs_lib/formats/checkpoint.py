@@ -5,7 +5,7 @@ Page: https://docs.gsplat.studio (``examples/simple_trainer.py`` saves ``{"step"
 ``shN [N, K-1, 3]``. Frame: that of the training cameras, so ``up_axis`` stays "unknown".
 
 Loaded with ``weights_only=True``: nothing is unpickled but tensors and plain containers. Only the zip form that torch
-has written since 1.6 is taken, only uncompressed (as torch writes it), and storages are mapped, not read.
+has written since 1.6 is taken, and only uncompressed (as torch writes it), so that loading takes the size of the file.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def read(path: Path) -> RawSplats:
         raise FormatError(path, must, got, f"add {', '.join(missing)}; appearance models without SH cannot be read")
     count = len(splats["means"]) if isinstance(splats["means"], Tensor) and splats["means"].dim() else 0
     columns = {name: _column(path, name, splats[name], count) for name in _SHAPES if name in splats}
-    with np.errstate(over="ignore"):
-        scales = np.exp(columns["scales"])
-        opacities = np.float32(1) / (1 + np.exp(-columns["opacities"]))
+    scales = torch.from_numpy(columns["scales"]).exp().numpy()
+    opacities = torch.from_numpy(columns["opacities"]).sigmoid().numpy()
     shN = columns.get("shN", np.empty((count, 0, 3), np.float32))
     return RawSplats(
         columns["means"], columns["quats"], scales, opacities, columns["sh0"], shN, notes=_notes(path, content)
@@ -78,7 +77,7 @@ def read(path: Path) -> RawSplats:
 
 
 def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
-    """One parameter as an array of its own, checked before it is copied."""
+    """One parameter as a contiguous array, checked before strides are expanded."""
     text, tail = _SHAPES[name]
     must = f"{name} must be a dense floating tensor of shape {text} with N = {count:,}"
     if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
@@ -92,7 +91,7 @@ def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     if not fits or (name == "shN" and shape[1] not in (0, 3, 8, 15)):
         raise FormatError(path, must, f"shape {list(shape)}", _TODO_SAVE)
     check_count(path, value.numel(), path.stat().st_size, value.element_size())  # strides may repeat a small storage
-    return value.detach().to(torch.float32, copy=True).contiguous().numpy()
+    return value.detach().to(torch.float32).contiguous().numpy()
 
 
 def _notes(path: Path, content: Any) -> list[str]:
@@ -106,7 +105,7 @@ def _notes(path: Path, content: Any) -> list[str]:
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(str(path), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:

@@ -79,18 +79,13 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
     points = columns(rows, ["x", "y", "z"])
     colors = _colors(header, vertex, rows)
     normals = columns(rows, ["nx", "ny", "nz"]) if {"nx", "ny", "nz"} <= names else None
-    keep = np.isfinite(points).all(axis=1)
-    if not keep.all():
-        warnings.warn(
-            f"{path}: dropped {int((~keep).sum()):,} points of {len(points):,} that are not finite",
-            SplatWarning,
-            stacklevel=2,
-        )
-    return PointCloud(
-        torch.from_numpy(points[keep]),
-        None if colors is None else torch.from_numpy(colors[keep]),
-        None if normals is None else torch.from_numpy(normals[keep]),
-    )
+    parts = [None if part is None else torch.from_numpy(part) for part in (points, colors, normals)]
+    if not np.isfinite(points).all():
+        keep = torch.from_numpy(np.isfinite(points).all(axis=1))
+        what = f"dropped {int((~keep).sum()):,} points of {len(points):,} that are not finite"
+        warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=2)
+        parts = [None if part is None else part[keep] for part in parts]
+    return PointCloud(*parts)  # type: ignore[arg-type]  # the first is never None
 
 
 def _colors(header: Header, vertex: Element, rows: np.ndarray) -> np.ndarray | None:
@@ -110,4 +105,5 @@ def _colors(header: Header, vertex: Element, rows: np.ndarray) -> np.ndarray | N
     if not (low >= 0 and high <= scale):
         must, got = f"colours must lie in 0..{scale:g}", f"{low:g}..{high:g}"
         raise FormatError(header.path, must, got, "export the colours as uchar")
-    return colors / np.float32(scale)
+    colors /= np.float32(scale)
+    return colors

@@ -6,6 +6,7 @@ import gzip
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from clipgs_lib.formats.base import (
 
 def raw(n: int = 5, **changes: object) -> RawSplats:
     r = np.random.default_rng(0)
-    columns = {
+    columns: dict[str, Any] = {
         "means": r.standard_normal((n, 3)),
         "quats": 3 * r.standard_normal((n, 4)),
         "scales": r.random((n, 3)),
@@ -34,7 +35,8 @@ def raw(n: int = 5, **changes: object) -> RawSplats:
         "sh0": r.standard_normal((n, 1, 3)),
         "shN": np.empty((n, 0, 3)),
     }
-    record = RawSplats(**{name: values.astype(np.float32) for name, values in columns.items()})
+    columns = {name: values.astype(np.float32) for name, values in columns.items()}
+    record = RawSplats(**columns)
     for name, value in changes.items():
         setattr(record, name, value)
     return record

@@ -51,7 +51,9 @@ def test_trainer_checkpoint(save, splats_factory, degree):
 
 def test_bare_dict_parameters_half_precision_and_columns(save, splats_factory):
     splats = splats_factory(20, 1)
-    bare = {name: torch.nn.Parameter(value.half()) for name, value in parameters(splats).items()}
+    bare: dict[str, torch.Tensor] = {
+        name: torch.nn.Parameter(value.half()) for name, value in parameters(splats).items()
+    }
     bare["opacities"] = bare["opacities"][:, None].detach()
     path = save(bare, "x.ckpt")
     assert_same(read_splats(path), splats, rtol=1e-2, atol=1e-2)
@@ -66,7 +68,7 @@ def test_without_shN_and_with_strides(save, splats_factory):
 
 
 def test_reading_owns_its_memory(save, splats_factory):
-    """Storages are mapped while loading; the file may go away afterwards."""
+    """The file may go away afterwards."""
     path = save(parameters(splats_factory(5)))
     splats = read_splats(path)
     with path.open("r+b") as stream:
