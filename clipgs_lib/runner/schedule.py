@@ -27,6 +27,14 @@ from .state import Outcome, input_key, is_current, save_outcome, shared_key
 
 _SLACK = 180.0  # seconds beyond the cell timeout before a silent worker is given up
 INTERRUPTED = "interrupted"
+# jsonschema, under nbformat, imports this checker of international addresses where it is installed; it builds a grammar
+# for a second, two thirds of the worker's start, and notebooks hold nothing for it to check.
+_WORKER = """
+import sys
+sys.modules["rfc3987_syntax"] = None
+from clipgs_lib.runner.worker import main
+main(sys.argv[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def _start(job: _Job, options: Options, scratch: Path, inbox: queue.Queue[Any]) 
     }
     job.began, job.heard = time.time(), time.monotonic()
     job.process = subprocess.Popen(
-        [sys.executable, "-m", "clipgs_lib.runner.worker", str(order_file)],
+        [sys.executable, "-c", _WORKER, str(order_file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

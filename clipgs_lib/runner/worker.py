@@ -1,6 +1,6 @@
 """One notebook in a process of its own: execute with papermill, check its metrics, make its page.
 
-The parent starts ``python -m clipgs_lib.runner.worker JOB.json`` and talks over two pipes. On the worker's standard
+The parent (`schedule`) starts `main` with the path of a job in JSON and talks over two pipes. On the worker's standard
 output come JSON lines: ``{"kernel": pid}``, ``{"cell": i}`` and at last ``{"done": {...}}``. The worker's standard
 input stays open as long as the parent lives; when it closes, the worker kills its kernel and leaves. Everything that
 the worker or the kernel prints goes to the notebook's log.
@@ -200,7 +200,3 @@ def _leave_with_the_parent() -> None:
     me = psutil.Process()
     kill_family(*[member for member in family(me) if member != me])
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
