@@ -140,7 +140,7 @@ def test_render_png_sheet_gif_and_folder(file):
     with Image.open(file.with_name("one.png")) as image:
         assert image.size == (48, 48)
         assert image.convert("RGB").getpixel((0, 0)) == (16, 32, 48)
-        assert len(set(image.convert("RGB").getdata())) > 50, "something is drawn"
+        assert len(image.convert("RGB").getcolors(48 * 48)) > 50, "something is drawn"
     clipgs("render", file, file.with_name("four.png"), "--size", 32, "--views", 4)
     with Image.open(file.with_name("four.png")) as image:
         assert image.size == (66, 66)

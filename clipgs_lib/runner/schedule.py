@@ -194,9 +194,10 @@ def _start(job: _Job, options: Options, scratch: Path, inbox: queue.Queue[Any]) 
 def _listen(job: _Job, inbox: queue.Queue[Any]) -> None:
     """Pass on a worker's lines; None when it has ended."""
     assert job.process is not None and job.process.stdout is not None
-    for line in job.process.stdout:
-        with suppress(json.JSONDecodeError):
-            inbox.put((job, json.loads(line)))
+    with job.process.stdout as lines:
+        for line in lines:
+            with suppress(json.JSONDecodeError):
+                inbox.put((job, json.loads(line)))
     inbox.put((job, None))
 
 
