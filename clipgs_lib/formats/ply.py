@@ -232,10 +232,15 @@ def _decode_gathered(rows: np.ndarray, groups: list[list[str]], out: Columns) ->
     ends = list(itertools.accumulate(len(group) for group in groups))
     starts = (0, ends[0], ends[1], ends[2], ends[3], ends[4])
     step = max(1, _CHUNK_BYTES // (4 * len(names)))
-    clean = True
-    for at in range(0, len(rows), step):
-        clean &= bool(_decode(columns(rows[at : at + step], names), at, starts, *out))
-    return clean
+
+    def job(start: int, stop: int) -> bool:
+        clean = True
+        for at in range(start, stop, step):
+            piece = columns(rows[at : min(at + step, stop)], names)
+            clean &= bool(_decode(piece, at, starts, *out))
+        return clean
+
+    return all(in_threads(len(rows), job))
 
 
 @numba.njit(nogil=True, cache=True)
