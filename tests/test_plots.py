@@ -172,8 +172,12 @@ def test_tensors_colour_as_quantity_or_category(splats_factory):
     figure = splat_figure(splats, color=splats.means[:, 2], color_label="z <m>")
     assert figure.layout.coloraxis.colorbar.title.text == "z &lt;m&gt;"
     np.testing.assert_array_equal(points_of(figure)[0].marker.color, points_of(figure)[0].z)
+    assert "z &lt;m&gt; %{marker.color:.4~g}" in points_of(figure)[0].hovertemplate
     labels = torch.arange(60) % 3
-    colors = colors_of(splat_figure(splats, color=labels))
+    figure = splat_figure(splats, color=labels)
+    assert all("value %{customdata[3]:.4~g}" in trace.hovertemplate for trace in points_of(figure))
+    assert all((trace.customdata[:, 3] == trace.customdata[:, 0] % 3).all() for trace in points_of(figure))
+    colors = colors_of(figure)
     assert len(set(colors.values())) == 3
     assert all(colors[k] == colors[k % 3] for k in range(60))
 

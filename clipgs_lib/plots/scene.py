@@ -252,12 +252,13 @@ def _traces(cloud: Cloud, colors: np.ndarray, frame: Frame, pixels: float) -> li
     sizes = np.clip(sizes, *MARKER_PIXELS).astype(np.float32)
     largest = splats.scales.numpy().max(axis=1, initial=0)
     number = np.float32 if cloud.total <= 2**24 else np.float64  # float32 holds indices exactly up to 2^24
-    columns = [cloud.index, opacities, largest] + ([] if cloud.values is None else [cloud.values])
-    details = np.stack(columns, axis=1).astype(number)  # [M, 3 or 4]
+    quantity = np.issubdtype(colors.dtype, np.floating)  # then the marker's own number is the value
+    columns = [cloud.index, opacities, largest] + ([] if quantity or cloud.values is None else [cloud.values])
+    details = np.stack(columns, axis=1).astype(number)  # [M, 3], with a category [M, 4]
     hover = "gaussian %{customdata[0]:,d}<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}"
     hover += "<br>opacity %{customdata[1]:.3f}<br>largest scale %{customdata[2]:.3~g}"
     if cloud.values is not None and cloud.label != "opacity":
-        hover += f"<br>{escape(cloud.label, quote=False)} %{{customdata[3]:.4~g}}"
+        hover += f"<br>{escape(cloud.label, quote=False)} %{{{'marker.color' if quantity else 'customdata[3]'}:.4~g}}"
     inside = frame.contains(means)
     traces = []
     for low, high, drawn in OPACITY_BINS:

@@ -65,6 +65,7 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "scene": {"bgcolor": _CLEAR, "xaxis": _AXIS_3D, "yaxis": _AXIS_3D, "zaxis": _AXIS_3D},
         "legend": {"bgcolor": _CLEAR, "itemsizing": "constant", "font": {"size": 11}},
+        "modebar": {"bgcolor": _CLEAR, "color": GRID_3D, "activecolor": INK},
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
         "annotationdefaults": {"font": {"family": FONT, "size": 13, "color": INK}, "showarrow": False},
     }
