@@ -163,8 +163,10 @@ def _backward(
         spans = _even(visible, 1000)
         _share(pool, add_moments, spans, first, last, view.tile_starts, view.items, row_starts, moments, totals)
         first = last
+    positions = np.full(len(arrays[0]), -1, np.int32)
+    positions[view.order] = np.arange(visible, dtype=np.int32)
     _share(
-        pool, project_backward, _even(visible, 2000), view.order, totals, *arrays,
+        pool, project_backward, _even(len(positions), 2000), positions, totals, *arrays,
         view.camera, view.position, degree, width, height, *gradients,
     )  # fmt: skip
     return v_backgrounds.sum(axis=0, dtype=np.float64)

@@ -70,21 +70,22 @@ def _color_gradient(g, px, py, pz, position, degree, v_colors, sh0, shN, basis, 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def project_backward(
-    start, stop, order, totals, means, quats, scales, opacities, sh0, shN, camera, position, degree,
+    start, stop, positions, totals, means, quats, scales, opacities, sh0, shN, camera, position, degree,
     width, height, v_means, v_quats, v_scales, v_opacities, v_sh0, v_shN,
 ):  # fmt: skip
-    """Add to the six attribute gradients what gaussians ``start..stop`` of the depth order get from one view.
+    """Add to the six attribute gradients what gaussians ``start..stop`` get from one view.
 
     Args:
-        order: ``[V]`` int32, see `cpu_tiles.order_by_depth`.
+        positions: ``[N]`` int32, place in the depth order, -1 for the invisible.
         totals: ``[V, MOMENTS]`` float64, sums over the pixels, see `cpu_tiles.composite_backward`.
         v_means, v_quats, v_scales, v_opacities, v_sh0, v_shN: in and out, shaped as the attributes.
     """
     basis, weights, half, v_half = np.empty(16), np.empty(16), np.empty((2, 3)), np.empty((2, 3))
     v_r, p, s = np.empty(9), np.empty((2, 3)), np.empty(3)
-    for i in range(start, stop):
-        g = order[i]
-        m = totals[i]
+    for g in range(start, stop):
+        if positions[g] < 0:
+            continue
+        m = totals[positions[g]]
         if not m.any():  # hidden, or nothing depends on it
             continue
         px, py, pz = np.float64(means[g, 0]), np.float64(means[g, 1]), np.float64(means[g, 2])
