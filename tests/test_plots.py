@@ -161,7 +161,7 @@ def test_quantities_are_numbers_with_a_colour_bar(splats_factory, color):
     want = {
         "opacity": splats.opacities,
         "scale": splats.scales.amax(dim=1).log10(),
-        "depth": splats.means @ torch.tensor([-0.56, 0.40, 1.56]) / torch.tensor([-0.56, 0.40, 1.56]).norm(),
+        "depth": splats.means @ torch.tensor([-0.56, -0.40, -1.56]) / torch.tensor([-0.56, -0.40, -1.56]).norm(),
     }[color]
     want = want - want.min() if color == "depth" else want
     np.testing.assert_allclose(shown, want, atol=1e-5)
@@ -227,7 +227,7 @@ def test_unknown_up_is_said_and_can_be_overridden(splats_factory):
     assert "up unknown" in subtitle(splat_figure(splats_factory(5)))
     figure = splat_figure(splats_factory(5), up_axis="+z")
     assert "up +z" in subtitle(figure) and figure.layout.scene.camera.up.z == 1
-    assert opening_camera("unknown") == opening_camera("-y")
+    assert opening_camera("unknown") == opening_camera("+y")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

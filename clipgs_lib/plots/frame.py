@@ -73,14 +73,14 @@ def opening_camera(up_axis: str) -> dict[str, dict[str, float]]:
     """A plotly camera in front, a little above and to the right, upright for ``up_axis``.
 
     In front means: from -z when -y is up (COLMAP), from +z when +y is up (glTF), from -y when z is up (Blender).
-    Unknown is taken as -y.
+    Unknown is taken as +y, as in `rendering.turntable_cameras`.
 
     Raises:
         ValueError: when ``up_axis`` is none of `clipgs_lib.splats.UP_AXES`.
     """
     if up_axis not in UP_AXES:
         raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)}, got {up_axis!r}")
-    axis = "-y" if up_axis == "unknown" else up_axis
+    axis = "+y" if up_axis == "unknown" else up_axis
     up = np.zeros(3)
     up["xyz".index(axis[1])] = 1 if axis[0] == "+" else -1
     front = {"y": np.array([0.0, 0.0, up[1]]), "z": np.array([0.0, -up[2], 0.0]), "x": np.array([0.0, -up[0], 0.0])}

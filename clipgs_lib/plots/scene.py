@@ -337,7 +337,7 @@ def _subtitle(clouds: Sequence[Cloud], frame: Frame, up_axis: str) -> str:
     outside = sum(int((~frame.contains(cloud.splats.means.numpy())).sum()) for cloud in clouds)
     if outside:
         parts.append(f"{outside:,} far outside the frame")
-    parts.append("up unknown, drawn as −y" if up_axis == "unknown" else f"up {up_axis.replace('-', '−')}")
+    parts.append("up unknown, drawn as +y" if up_axis == "unknown" else f"up {up_axis.replace('-', '−')}")
     return " · ".join(parts)
 
 
