@@ -228,8 +228,7 @@ def _kept(output: NotebookNode, tags: list[str], count: int) -> NotebookNode | N
     data = output.get("data", {})
     if CHECKED in tags and output.output_type == "stream" and output.name == "stdout":
         return output
-    if CHECKED in tags and output.output_type == "execute_result" and "text/plain" in data:
-        data = {"text/plain": data["text/plain"]}
+    if CHECKED in tags and output.output_type == "execute_result" and set(data) == {"text/plain"}:
         return nbformat.v4.new_output("execute_result", data=data, execution_count=count)
     if PICTURE in tags and "image/png" in data:
         return nbformat.v4.new_output("display_data", data={"image/png": data["image/png"]})

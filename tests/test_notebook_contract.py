@@ -30,6 +30,7 @@ START = (
     "from clipgs_lib import runtime\n\n"
     'runtime.start("03_sample", seed=SEED, device=DEVICE, data_dir=DATA_DIR, out_dir=OUT_DIR, teacher=TEACHER)'
 )
+TABLE = {"text/plain": "a\n1", "text/html": "<table>"}  # nbval compares both, and one of them would be stripped
 CLOSING = "## What we found\n\nIt holds.\n\n**Caveats** none. **Next** 04."
 
 
@@ -227,7 +228,11 @@ def test_strip_makes_the_committed_form(check, tmp_path):
     ("change", "words"),
     [
         (set_source(2, "OUT_DIR = 'x'\nSEED = 4"), "must be executed at its defaults, got values for SEED"),
-        (add_output(5, new_output("display_data", data={"image/png": png()})), "may only print text"),
+        (add_output(5, new_output("display_data", data={"image/png": png()})), "may only print text, got image/png"),
+        (
+            add_output(5, new_output("execute_result", data=TABLE, execution_count=5)),
+            "may only print text, got text/html",
+        ),
     ],
 )
 def test_strip_refuses(check, tmp_path, capsys, change, words):
