@@ -106,6 +106,7 @@ class _Rasterize(torch.autograd.Function):
         background: Tensor,
         *gaussians: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         ctx.traces, ctx.size, ctx.degree = [], (width, height), degree
         colors, alphas, depths = _forward(cameras, width, height, degree, background, gaussians, ctx.traces)
         ctx.save_for_backward(background, alphas, depths, *gaussians)
@@ -113,12 +114,15 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_colors: Tensor, v_alphas: Tensor, v_depths: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *v_pictures: Tensor | None) -> tuple[Tensor | None, ...]:
         background, alphas, depths, *gaussians = ctx.saved_tensors
         arrays = [t.detach().contiguous().numpy() for t in gaussians]
         gradients = [np.zeros_like(array) for array in arrays]
         v_background = np.empty((len(ctx.traces), 3), np.float32)
-        pictures = [t.detach().contiguous().numpy() for t in (alphas, depths, v_colors, v_alphas, v_depths)]
+        pictures = [alphas.numpy(), depths.numpy()]
+        for v, channels in zip(v_pictures, (3, 1, 1), strict=True):
+            shape = (*alphas.shape[:3], channels)  # zeros from numpy: torch would wake its threads for them
+            pictures.append(np.zeros(shape, np.float32) if v is None else v.contiguous().numpy())
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for c, trace in enumerate(ctx.traces):
                 behind = background[c].detach().contiguous().numpy()
