@@ -4,8 +4,9 @@
 
 Every figure comes from a process of its own: median and best over the repeats after a warm-up (compilation is not
 counted; on a busy machine the best is the better figure, and ratios are taken from it), and the growth of the peak
-resident memory over what was there when the inputs stood and everything was compiled. "gap" is the largest
-difference of a colour from ours: the peers draw the same picture.
+resident memory over what was there when the inputs stood and everything was compiled. 99.9 % of the colours differ
+from ours by less than "gap": the peers draw the same picture (the rest are thresholds and near-equal depths that
+float32 decides the other way). Torch's idle threads sleep instead of spinning (OMP_WAIT_POLICY), for all alike.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -151,7 +153,9 @@ def measure(n: int, size: int, method: str, backward: bool, repeats: int, folder
     """Run `child` in a fresh process."""
     picture = str(Path(folder) / f"{method}.pt")
     arguments = [str(n), str(size), method, str(int(backward)), str(repeats), picture]
-    done = subprocess.run([sys.executable, __file__, "--child", *arguments], capture_output=True, text=True, check=True)
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, __file__, "--child", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout), torch.load(picture, weights_only=True)
 
 
@@ -164,7 +168,7 @@ def main() -> None:
         n, size, method, backward, repeats, picture = options.child
         print(json.dumps(child(int(n), int(size), method, backward == "1", int(repeats), picture)))
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; peak MB beyond the inputs")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; load {os.getloadavg()[0]:.1f} at the start")
     print(
         f"{'case':<12} {'what':<17} {'renderer':<12} {'median':>10} {'best ms':>9} {'x ours':>7} {'MB':>6} {'gap':>8}"
     )
@@ -180,7 +184,10 @@ def main() -> None:
                         print(f"{row} {label} left out: {n * size * size:.1e} gaussian-pixel pairs")
                         continue
                     found, picture = measure(n, size, method, backward, 3 if method == "tiles" else 1, folder)
-                    gap, ratio = float((picture - expected).abs().max()), found["best"] / base["best"]
+                    gap, ratio = (
+                        float((picture - expected).abs().flatten().quantile(0.999)),
+                        found["best"] / base["best"],
+                    )
                     figures = f"{found['ms']:10.1f} {found['best']:9.1f} {ratio:7.1f} {found['mb']:6.0f} {gap:8.1e}"
                     print(f"{row} {label} {figures}", flush=True)
 
