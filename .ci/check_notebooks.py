@@ -211,8 +211,10 @@ def strip(executed: NotebookNode) -> NotebookNode:
             cell.execution_count = count
         kept = [_kept(output, _tags(cell), count) for output in cell.outputs if output.get("name") != "stderr"]
         if CHECKED in _tags(cell) and None in kept:
+            shown = sorted({kind for output in cell.outputs for kind in output.get("data", {})} - {"text/plain"})
             raise ValueError(
-                f"cell [{count}] is tagged {CHECKED} and may only print text; show pictures in another cell"
+                f"cell [{count}] is tagged {CHECKED} and may only print text, got {', '.join(shown) or 'an error'}; "
+                "print what is compared, and show tables and pictures in another cell (nbval misses what is stripped)"
             )
         cell.outputs = [output for output in kept if output is not None]
     notebook.cells = cells
