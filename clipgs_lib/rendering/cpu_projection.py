@@ -21,6 +21,7 @@ EPS2D = 0.3
 FAR = 1e10
 ALPHA_MIN = 1.0 / 255.0
 FOV_MARGIN = 0.3
+MAX_OFFSET = 1e30  # pixels; farther off, float32 could not hold the distance to a pixel
 INVISIBLE = np.uint32(0xFFFFFFFF)
 # Exponents are kept in base 2: alpha = opacity * 2^-(u^2 + v^2), with u and v scaled by this.
 HALF_LOG2E = 0.5 * math.log2(math.e)
@@ -140,7 +141,7 @@ def project(
             c11 += half[1, i] * half[1, i]
         det = c00 * c11 - c01 * c01
         u, v = camera[12] * x / z + camera[14], camera[13] * y / z + camera[15]
-        if not (det > 0 and math.isfinite(det) and math.isfinite(u + v)):
+        if not (det > 0 and math.isfinite(det) and abs(u) + abs(v) < MAX_OFFSET):
             continue
         # alpha >= 1/255 inside sqrt(2 ln(255 opacity)) standard deviations; a hair more against rounding
         reach = math.sqrt(2 * max(math.log(opacity / ALPHA_MIN), 0.0)) * (1 + 1e-5) + 1e-3

@@ -39,8 +39,9 @@ def rasterize_cuda(
     good &= (quats.detach() != 0).any(dim=1)
     if not bool(good.all()):  # one such gaussian would turn every pixel it meets into NaN
         means, quats, scales, opacities, sh = (t[good] for t in (means, quats, scales, opacities, sh))
-    if len(means) == 0:
-        colors = background[:, None, None, :].expand(-1, height, width, -1).clone()
+    if len(means) == 0 or len(viewmats) == 0:
+        nothing = means.sum() + quats.sum() + scales.sum() + opacities.sum() + sh.sum()  # keeps the gradients zero
+        colors = (background + 0 * nothing)[:, None, None, :].expand(-1, height, width, -1)
         return colors, torch.zeros_like(colors[..., :1]), torch.zeros_like(colors[..., :1])
     pictures, alphas, _ = gsplat.rasterization(
         means,

@@ -115,13 +115,13 @@ def rasterize(
         background: ``[3]`` or ``[C, 3]``; None is black.
 
     Raises:
-        TypeError: when an attribute is not a float32 tensor.
+        TypeError: when an attribute is not a float32 tensor, or cameras are no tensors.
         ValueError: when shapes, devices, ranges or cameras are wrong; the message says which.
     """
     gaussians = (means, quats, scales, opacities, sh0, shN)
     _check_gaussians(*gaussians)
-    _check_size(width, height, len(viewmats))
     viewmats, Ks = _check_cameras(viewmats, Ks, means.device)
+    _check_size(width, height, len(viewmats))
     if sh_degree is not None and sh_degree not in (0, 1, 2, 3):
         raise ValueError(f"sh_degree must be 0, 1, 2, 3 or None, got {sh_degree!r}")
     degree = {0: 0, 3: 1, 8: 2, 15: 3}[shN.shape[1]]
@@ -174,7 +174,10 @@ def _check_size(width: int, height: int, cameras: int) -> None:
 
 
 def _check_cameras(viewmats: Tensor, Ks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    count = len(viewmats)
+    if not isinstance(viewmats, Tensor) or not isinstance(Ks, Tensor):
+        got = f"{type(viewmats).__name__} and {type(Ks).__name__}"
+        raise TypeError(f"viewmats and Ks must be torch tensors [C, 4, 4] and [C, 3, 3], got {got}")
+    count = viewmats.shape[0] if viewmats.ndim else 0
     if tuple(viewmats.shape) != (count, 4, 4):
         raise ValueError(f"viewmats must have shape [C, 4, 4], got {list(viewmats.shape)}; add a camera dimension?")
     if tuple(Ks.shape) != (count, 3, 3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clipgs_lib.formats import read_splats
 from clipgs_lib.rendering import Cameras, look_at, orbit_cameras, pinhole, render, turntable_cameras
 from clipgs_lib.rendering.cameras import frame, weighted_quantiles
 from clipgs_lib.splats import UP_AXES, Splats
@@ -157,3 +158,16 @@ def test_frame_survives_one_gaussian_invisible_ones_and_non_finite_ones(splats_f
 def test_nothing_to_frame_is_said(splats_factory):
     with pytest.raises(ValueError, match="at least one gaussian with a finite centre"):
         turntable_cameras(splats_factory(1)[[]], 2)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name", ["ply/hamburger.ply", "ply/monkey.ply", "splat/guitar.splat", "spz/playbot_sh2_v4.spz"]
+)
+def test_real_objects_fill_the_picture_and_are_not_cut(real_data, name):
+    splats = read_splats(real_data / "splats" / name)
+    for mask in covered(splats, turntable_cameras(splats, 3, width=96, height=96)):
+        rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+        assert max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) > 0.6 * 96
+        border = torch.cat([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        assert border.float().mean() < 0.03

@@ -23,6 +23,7 @@ from .scenes import BACKGROUNDS, FRONT, cameras, gradients, one, probe
         one(mean=(0.0, 0.0, 3.0)),  # behind the camera
         one(mean=(0.0, 0.0, 1.995)),  # nearer than the near plane
         one(mean=(50.0, 0.0, 0.0)),  # off the picture
+        one(mean=(1e37, 0.0, 0.0), scale=1e38),  # so far off that float32 fails
         one(opacity=0.0),
         one(opacity=0.0039),  # just below 1/255
         one(quat=(0.0, 0.0, 0.0, 0.0)),
@@ -128,6 +129,8 @@ def bad_input(**changes) -> dict:
         ({"means": torch.zeros(1, 3).double()}, TypeError, "float32"),
         ({"means": [0.0, 0.0, 0.0]}, TypeError, "float32 torch tensor, got list"),
         ({"scales": torch.zeros(1, 3, device="meta")}, ValueError, "on the device of means"),
+        ({"viewmats": [[1.0]]}, TypeError, "must be torch tensors"),
+        ({"viewmats": torch.tensor(1.0)}, ValueError, r"viewmats must have shape \[C, 4, 4\]"),
         ({"viewmats": torch.eye(4)}, ValueError, r"viewmats must have shape \[C, 4, 4\]"),
         ({"viewmats": torch.full((1, 4, 4), float("nan"))}, ValueError, "finite"),
         ({"viewmats": 2 * torch.eye(4)[None]}, ValueError, "rigid"),
