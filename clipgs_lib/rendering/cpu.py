@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .cpu_projection import COLUMNS, project
-from .cpu_projection_grad import project_backward
+from .cpu_projection import RECORD, project, project_backward
 from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, gather, order_by_depth, share_out
 
 ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
@@ -28,7 +27,7 @@ class _View:
     position: np.ndarray  # [3] float64, the camera in the world
     order: np.ndarray  # [V] int32, index of the gaussian
     centers: np.ndarray  # [V, 2] float64, pixels
-    records: np.ndarray  # [V, COLUMNS] float32
+    records: np.ndarray  # [V, RECORD] float32
     rects: np.ndarray  # [V, 4] int32
     tile_starts: np.ndarray  # [T + 1] int64
     items: np.ndarray  # [I] int32, position in depth order
@@ -221,12 +220,12 @@ def _project(
 ) -> _View:
     n = len(arrays[0])
     keys = np.empty(n, np.uint32)
-    centers, records = np.empty((n, 2)), np.empty((n, COLUMNS), np.float32)
+    centers, records = np.empty((n, 2)), np.empty((n, RECORD), np.float32)
     rects = np.empty((n, 4), np.int32)
     bounds = _even(n, 2000)
     _share(pool, project, bounds, *arrays, camera, position, degree, width, height, keys, centers, records, rects)
     order = order_by_depth(keys)
-    sorted_centers, sorted_records = np.empty((len(order), 2)), np.empty((len(order), COLUMNS), np.float32)
+    sorted_centers, sorted_records = np.empty((len(order), 2)), np.empty((len(order), RECORD), np.float32)
     sorted_rects = np.empty((len(order), 4), np.int32)
     targets = sorted_centers, sorted_records, sorted_rects
     _share(pool, gather, _even(len(order), 10000), order, centers, records, rects, *targets)
