@@ -1,43 +1,10 @@
 // The anywidget front end. Python concatenates the splat_*.js files (see splat_view.py); this one comes last.
-// Messages: {type: "load"} asks Python for the packed splats, which come as {type: "splats"} with one buffer per
-// view (layout: packing.py) and, with {type: "values"}, the colour indices. {type: "snapshot"} is answered with a PNG.
 
 const GAP = 8, HEADER = 24, PADDING = 4; // CSS pixels, whole numbers so that viewports lie on pixels
 const DAMPING_MS = 45;
 const SYNC_MS = 120;
-
-/** A DataView of the wire as a typed array, copied only when it is not aligned. */
-function typed(kind, view) {
-  const size = kind.BYTES_PER_ELEMENT;
-  if (view.byteOffset % size === 0) return new kind(view.buffer, view.byteOffset, view.byteLength / size);
-  return new kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-}
-
-/** Ask Python once per model for the splats; resolves when the kernel is free to answer. */
-function splatSource(model) {
-  let answer = null;
-  return () => {
-    answer ??= new Promise((resolve) => {
-      const listen = (content, buffers) => {
-        if (content.type !== "splats") return;
-        model.off("msg:custom", listen);
-        resolve(content.views.map((view, i) => unpackCloud(view, buffers[i])));
-      };
-      model.on("msg:custom", listen);
-      model.send({ type: "load" });
-    });
-    return answer;
-  };
-}
-
-function unpackCloud({ count, degree, base_words, sh_words, index_words }, buffer) {
-  const words = typed(Uint32Array, buffer);
-  const base = words.subarray(0, base_words);
-  const sh = words.subarray(base_words, base_words + sh_words);
-  const index = index_words ? words.subarray(base_words + sh_words, base_words + sh_words + index_words) : null;
-  const floats = new Float32Array(base.buffer, base.byteOffset, base.length);
-  return { count, degree, base, floats, sh, index, shTexels: sh_words / (4 * count), values: null, order: null };
-}
+const SLOW_MS = 90, FAST_MS = 24; // between frames: coarser pixels while moving above the one, finer below the other
+const SHARPEN_MS = 120; // at rest this long: full pixels again
 
 class SplatViewer {
   constructor(model, el, loadClouds) {
@@ -47,6 +14,8 @@ class SplatViewer {
     this.timers = new Set();
     this.closed = false;
     this.frame = 0;
+    this.detail = 1; // pixels drawn per screen pixel, each way, while moving
+    this.moving = false;
     this.renderer = null;
     this.buildPage(el);
     this.ports = this.info.views.map((view, i) => this.buildPort(view, i));
@@ -393,14 +362,38 @@ class SplatViewer {
   tick(now) {
     this.frame = 0;
     if (this.closed || !this.ports[0].place) return;
-    const share = 1 - Math.exp(-clamp(now - (this.last ?? now - 16), 4, 50) / DAMPING_MS);
+    const gap = now - (this.last ?? now - 16);
+    const share = 1 - Math.exp(-clamp(gap, 4, 50) / DAMPING_MS);
     const moving = this.ports.map((port) => this.advance(port, share)).some(Boolean);
+    if (moving) this.adapt(gap);
     this.last = moving ? now : null;
     this.ports.forEach((port, view) => this.sorter.request(view, cameraAxes(port.camera)[2]));
     this.draw();
     if (this.unsynced) this.sync();
     if (moving) this.invalidate();
+    else if (this.moving) this.rest();
     else if (this.sorter.settled && !this.ports.some((p) => p.dirty)) this.root.dataset.state = "ready";
+  }
+
+  /** Trade pixels for pace: weak devices stay smooth while the camera moves. */
+  adapt(gap) {
+    this.moving = true;
+    clearTimeout(this.resting);
+    this.resting = null;
+    this.quick = gap < FAST_MS ? (this.quick ?? 0) + 1 : 0;
+    if (gap > SLOW_MS) this.detail = Math.max(0.25, this.detail / 2);
+    else if (this.quick > 30) {
+      this.detail = Math.min(1, 2 * this.detail);
+      this.quick = 0;
+    }
+  }
+
+  rest() {
+    this.resting ??= this.later(this.detail < 1 ? SHARPEN_MS : 0, () => {
+      this.resting = null;
+      this.moving = false;
+      this.invalidate();
+    });
   }
 
   crop() {
@@ -417,13 +410,15 @@ class SplatViewer {
 
   draw(background) {
     if (!this.renderer || !this.ports[0].place || this.renderer.gl.isContextLost()) return;
+    const detail = this.moving ? this.detail : 1;
     const look = {
       degree: this.model.get("sh_degree"), scale: this.model.get("splat_scale"),
-      byValue: this.model.get("color_mode") === "value", crop: this.crop(), ratio: this.ratio,
+      byValue: this.model.get("color_mode") === "value", crop: this.crop(), ratio: this.ratio * detail,
     };
     this.ports.forEach((port, view) => {
-      if (port.dirty) this.renderer.drawSplats(view, { ...look, camera: port.camera });
+      if (port.dirty || port.detail !== detail) this.renderer.drawSplats(view, { ...look, camera: port.camera });
       port.dirty = false;
+      port.detail = detail;
       this.annotate(port, view);
     });
     const fixed = this.info.background ? [...this.info.background, 1] : [0, 0, 0, 0];
@@ -461,23 +456,7 @@ class SplatViewer {
     if (this.root.dataset.state === "failed") return [null, null];
     const rgb = getComputedStyle(this.ports[0].surface).backgroundColor.match(/[\d.]+/g).map((v) => Number(v) / 255);
     this.draw([...(this.info.background ?? rgb.slice(0, 3)), 1]);
-    const gl = this.renderer.gl, places = this.places(), gap = Math.round(GAP * this.ratio);
-    const { width, height } = places[0];
-    const sheet = make("canvas", {
-      width: this.columns * (width + gap) - gap,
-      height: Math.ceil(places.length / this.columns) * (height + gap) - gap,
-    });
-    const paper = sheet.getContext("2d");
-    places.forEach((place, view) => {
-      const image = new ImageData(width, height);
-      const pixels = new Uint8Array(4 * width * height);
-      gl.readPixels(place.x, this.canvas.height - place.y - height, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
-      for (let row = 0; row < height; row++) {
-        image.data.set(pixels.subarray(4 * width * row, 4 * width * (row + 1)), 4 * width * (height - 1 - row));
-      }
-      const column = view % this.columns, line = Math.floor(view / this.columns);
-      paper.putImageData(image, column * (width + gap), line * (height + gap));
-    });
+    const sheet = this.renderer.sheet(this.places(), this.columns, Math.round(GAP * this.ratio));
     this.draw();
     return [await new Promise((resolve) => sheet.toBlob(resolve, "image/png")), sheet];
   }

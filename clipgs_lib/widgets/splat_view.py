@@ -25,7 +25,7 @@ from .still import still_picture
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
 DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
 PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
-_PARTS = ("camera", "sort", "renderer", "controls", "pointer", "view")
+_PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "view")
 _FOLDER = Path(__file__).parent
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
@@ -44,7 +44,9 @@ class SplatView(anywidget.AnyWidget):
 
     Drag to orbit, right-drag or shift-drag to pan, wheel or pinch to zoom, click to select, double click to focus;
     the page's ``?`` lists the keys. The splats travel to the page when it asks for them, so they never swell a saved
-    notebook; what is saved is a still picture (at most 100 kB) for readers without a kernel.
+    notebook; what is saved is a still picture (at most 100 kB) for readers without a kernel. nbconvert shows it
+    unless the notebook's metadata holds the widget state (then it asks the network for the widget manager: drop
+    ``metadata.widgets`` before exporting); JupyterLab without a kernel shows it only if that state was saved.
 
     Args:
         splats: one `Splats`, a list of them, or a dict from names to them; each gets a viewport.

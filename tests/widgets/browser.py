@@ -70,6 +70,13 @@ window.mount = async (state, poster) => {
   window.errors = [];
   window.addEventListener("error", (event) => errors.push(String(event.message)));
   window.close_view = await widget.render({ model, el: cell });
+  const root = cell.querySelector(".clipgs-sv");
+  new MutationObserver(() => {
+    if (root.dataset.state !== "ready" || window.ready_at) return;
+    const gl = cell.querySelector(".sv-canvas").getContext("webgl2");
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits until it is drawn
+    window.ready_at = performance.now();
+  }).observe(root, { attributes: true, attributeFilter: ["data-state"] });
 };
 window.deliver = async (content, count) => {
   const buffers = [];
@@ -77,6 +84,7 @@ window.deliver = async (content, count) => {
     const bytes = await (await fetch(`/buffer/${i}?${Math.random()}`)).arrayBuffer();
     buffers.push(new DataView(bytes));
   }
+  window.delivered = performance.now();
   model.emit("msg:custom", content, buffers);
 };
 window.from_python = (state) => {

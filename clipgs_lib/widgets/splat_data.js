@@ -1,0 +1,36 @@
+// The splats on their way from Python.
+// Messages: {type: "load"} asks Python for the packed splats, which come as {type: "splats"} with one buffer per
+// view (layout: packing.py) and, with {type: "values"}, the colour indices. {type: "snapshot"} is answered with a PNG.
+
+/** A DataView of the wire as a typed array, copied only when it is not aligned. */
+function typed(kind, view) {
+  const size = kind.BYTES_PER_ELEMENT;
+  if (view.byteOffset % size === 0) return new kind(view.buffer, view.byteOffset, view.byteLength / size);
+  return new kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+}
+
+/** Ask Python once per model for the splats; resolves when the kernel is free to answer. */
+function splatSource(model) {
+  let answer = null;
+  return () => {
+    answer ??= new Promise((resolve) => {
+      const listen = (content, buffers) => {
+        if (content.type !== "splats") return;
+        model.off("msg:custom", listen);
+        resolve(content.views.map((view, i) => unpackCloud(view, buffers[i])));
+      };
+      model.on("msg:custom", listen);
+      model.send({ type: "load" });
+    });
+    return answer;
+  };
+}
+
+function unpackCloud({ count, degree, base_words, sh_words, index_words }, buffer) {
+  const words = typed(Uint32Array, buffer);
+  const base = words.subarray(0, base_words);
+  const sh = words.subarray(base_words, base_words + sh_words);
+  const index = index_words ? words.subarray(base_words + sh_words, base_words + sh_words + index_words) : null;
+  const floats = new Float32Array(base.buffer, base.byteOffset, base.length);
+  return { count, degree, base, floats, sh, index, shTexels: sh_words / (4 * count), values: null, order: null };
+}
