@@ -32,7 +32,7 @@ from clipgs_lib.splats import COLUMNS, Splats
 
 CASES = {"10k at 128": (10_000, 128), "10k at 224": (10_000, 224), "100k at 512": (100_000, 512)}
 DENSE_PAIRS = 2e8  # gaussian-pixel pairs above which the dense reference is left out
-CHUNK = 2**25  # pairs the dense reference holds at a time
+CHUNK = 2**22  # pairs the dense reference holds at a time
 
 
 def object_like(n: int, seed: int = 0) -> Splats:
