@@ -158,8 +158,12 @@ class Document:
         file = self.path.parent / name
         if not file.is_file():
             raise self.refuse(f"the buffer {name!r} must lie beside the .gltf", "no such file", "fetch it as well")
-        self.total_bytes += file.stat().st_size
-        return file.read_bytes()
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise self.refuse(f"the buffer {name!r} must be readable", str(error), "mend its permissions") from None
+        self.total_bytes += len(data)
+        return data
 
     def _decode_data(self, uri: str) -> bytes:
         head, comma, body = uri.partition(",")

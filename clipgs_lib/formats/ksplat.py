@@ -88,6 +88,9 @@ def read(path: Path) -> RawSplats:
         if section.count:
             parts.append(_read_section(path, data[offset : offset + size], section, header))
         offset += size
+    if offset != len(data):
+        got = f"{len(data) - offset:,} trailing bytes"
+        raise FormatError(path, "nothing may follow the last section", got, "the header is broken; fetch it again")
     total = sum(len(part.means) for part in parts)
     if total != header.count:
         raise FormatError(

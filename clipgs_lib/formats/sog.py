@@ -86,7 +86,10 @@ class _Folder:
 
     def __init__(self, path: Path, folder: Path, meta: str = _META) -> None:
         self.path, self.folder, self.meta = path, folder, meta
-        self.size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+        try:
+            self.size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+        except OSError as error:
+            raise FormatError(path, "the folder must be readable", str(error), "mend its permissions") from None
 
     def read(self, name: str, limit: int) -> bytes:
         """Bytes of a plain file in the folder; no more than ``limit``."""
@@ -94,7 +97,11 @@ class _Folder:
         file = self.folder / name
         if not file.is_file():
             raise FormatError(self.path, f"the folder must hold the file {name!r}", "none", "fetch the folder again")
-        return _bounded(self.path, name, file.stat().st_size, limit, file.read_bytes)
+        try:
+            return _bounded(self.path, name, file.stat().st_size, limit, file.read_bytes)
+        except OSError as error:
+            must = f"the file {name!r} must be readable"
+            raise FormatError(self.path, must, str(error), "mend its permissions") from None
 
 
 class _Zip:

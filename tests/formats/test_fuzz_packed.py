@@ -25,9 +25,9 @@ from clipgs_lib.formats.base import to_splats
 from clipgs_lib.splats import Splats
 
 from .mutations import assert_survives, fuzz_settings, mutations
+from .sog_samples import version_1
 from .test_gltf import document, glb
 from .test_ksplat import encode
-from .test_sog import version_1
 
 COUNT = 40
 LIMIT = 32 << 20

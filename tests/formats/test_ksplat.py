@@ -187,6 +187,11 @@ def test_truncated_anywhere(save, splats_factory, cut):
     assert str(caught.value).startswith(str(path))
 
 
+def test_trailing_bytes(save, splats_factory):
+    with pytest.raises(FormatError, match="nothing may follow the last section, got 3 trailing bytes"):
+        read_splats(save(encode(splats_factory(100, 1), 1) + b"abc"))
+
+
 def test_negative_half_float_scale_is_mended(save, splats_factory):
     data = bytearray(encode(splats_factory(3), 1))
     data[4096 + 1024 + 4 + 12 + 6 + 1] |= 0x80  # sign bit of the first scale
