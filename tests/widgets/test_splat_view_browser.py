@@ -208,6 +208,27 @@ def test_a_drag_turns_the_camera_and_python_sees_the_same(browser, splats_factor
         compare(page.snapshot(), drawn(splats, view.camera), "after a drag")
 
 
+def test_a_slow_device_draws_fewer_pixels_while_it_moves_and_all_at_rest(browser, splats_factory):
+    splats = splats_factory(400, 1)
+    with WidgetPage(browser, SplatView(splats, background=WHITE, **SIZE)) as page:
+        page.page.evaluate(
+            """() => {
+              window.sizes = [];
+              const store = WebGL2RenderingContext.prototype.texStorage2D;
+              WebGL2RenderingContext.prototype.texStorage2D = function (...given) {
+                sizes.push(given[3]);
+                store.apply(this, given);
+              };
+              const next = window.requestAnimationFrame.bind(window);
+              window.requestAnimationFrame = (callback) => setTimeout(() => next(callback), 120);
+            }"""
+        )
+        press(page, "ArrowLeft", "ArrowLeft")
+        widths = page.page.evaluate("() => sizes")
+        assert min(widths) in (60, 120) and widths[-1] == 240
+        compare(page.snapshot(), drawn(splats, page.view.camera), "sharp again at rest")
+
+
 def test_pan_zoom_and_reset(browser, splats_factory):
     with WidgetPage(browser, SplatView(splats_factory(300), **SIZE)) as page:
         view = page.view
