@@ -285,4 +285,6 @@ def _smallest_three(stored: np.ndarray) -> np.ndarray:
         magnitude = (field & 511).astype(np.float32) * np.float32(0.5**0.5 / 511)
         smallest[:, column] = np.where(field & 512, -magnitude, magnitude)
     xyzw = restore_largest(smallest, packed >> 30)
-    return np.ascontiguousarray(xyzw[:, [3, 0, 1, 2]])
+    wxyz = np.empty_like(xyzw)
+    wxyz[:, 0], wxyz[:, 1:] = xyzw[:, 3], xyzw[:, :3]
+    return wxyz

@@ -12,7 +12,7 @@ import torch
 import zstandard
 
 from clipgs_lib import geometry
-from clipgs_lib.formats import FormatError, SplatWarning, read_splats, sniff, write_splats
+from clipgs_lib.formats import FormatError, SplatWarning, read_splats, sniff, spz, write_splats
 from clipgs_lib.splats import Splats
 
 HEADER = "<4sIIBBBB"
@@ -89,6 +89,13 @@ def test_opacity_bytes_0_and_255_are_exactly_0_and_1(save, splats_factory, tmp_p
     splats = splats_factory(2)
     splats.opacities[:] = torch.tensor([0.0, 1.0])
     assert read_splats(write_splats(splats, tmp_path / "x.spz")).opacities.tolist() == [0.0, 1.0]
+
+
+def test_notes_name_version_and_training(save):
+    notes = spz.read(save(gzip.compress(plain(flags=1)))).notes
+    assert notes == ["SPZ version 3, 12 fractional bits", "trained with antialiasing (Mip-Splatting)"]
+    ignored = spz.read(save(gzip.compress(plain(flags=2) + struct.pack("<IIB", 0x12340001, 1, 9)))).notes
+    assert ignored[-1] == "extensions that are ignored: 0x12340001"
 
 
 def test_sh_bytes_and_their_signs_in_the_ply_frame(save):
