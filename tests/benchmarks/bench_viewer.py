@@ -1,6 +1,6 @@
 """Time to the first picture, and pictures per second while orbiting, of `SplatView` in headless Chromium.
 
-    python -m tests.benchmarks.bench_viewer [COUNT ...]
+    python tests/benchmarks/bench_viewer.py [COUNT ...]
 
 Chromium runs here without a GPU: WebGL2 is SwiftShader, on the same CPU cores that `cg.render` uses, so the ratio to
 `cg.render` (the named peer, same picture, same machine, same run) is what carries over, not the times.
@@ -15,6 +15,8 @@ import os
 import statistics
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +24,8 @@ from clipgs_lib.rendering import render
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView
 from clipgs_lib.widgets.packing import pack
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the page harness lives with the tests
 from tests.widgets.browser import CHROMIUM, WidgetPage, chromium
 
 COUNTS = (10_000, 100_000, 200_000)
@@ -80,7 +84,7 @@ def shell(count: int, degree: int = 3) -> Splats:
     )
 
 
-def measure(browser, count: int) -> dict[str, float]:
+def measure(browser: Any, count: int) -> dict[str, float]:
     splats = shell(count)
     view = SplatView(splats, width=WIDTH, height=HEIGHT, max_gaussians=max(count, 1))
     render(splats, *view.camera)  # numba compiles outside the timing
