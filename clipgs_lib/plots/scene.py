@@ -50,6 +50,7 @@ class Cloud:
 
     @property
     def note(self) -> str:
+        """What of all gaussians is shown, and what was left out."""
         shown = len(self.index)
         text = plural(self.total, "gaussian")
         if shown < self.total - self.non_finite:
