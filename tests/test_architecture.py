@@ -188,7 +188,8 @@ def undocumented(module: ast.Module) -> list[str]:
                 found.append(node.name)
             if isinstance(node, ast.ClassDef):
                 methods = [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
-                found += [f"{node.name}.{m.name}" for m in methods if not ast.get_docstring(m) and len(m.body) > 1]
+                told = {m.name for m in methods if ast.get_docstring(m)}  # a property's setter is told by its getter
+                found += [f"{node.name}.{m.name}" for m in methods if m.name not in told and len(m.body) > 1]
     return found
 
 
