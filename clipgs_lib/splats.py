@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,12 +81,12 @@ class Splats:
             raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)}, got {self.up_axis!r}")
         if len(self) == 0:
             return
-        low, high = (float(v) for v in torch.aminmax(torch.nan_to_num(self.opacities.detach(), nan=0.0)))
+        low, high = _range(self.opacities)
         if low < 0 or high > 1:
             raise ValueError(
                 f"opacities must lie in [0, 1], got [{low:.4g}, {high:.4g}]; are these logits? apply a sigmoid first"
             )
-        low = float(torch.nan_to_num(self.scales.detach(), nan=0.0).amin())
+        low, _ = _range(self.scales)
         if low < 0:
             raise ValueError(
                 f"scales must be linear and >= 0, got a minimum of {low:.4g}; are these log-scales? apply exp first"
@@ -333,6 +334,16 @@ class Splats:
         if radius < 1e-12:
             raise ValueError("normalize needs at least two different centres, got all in one place")
         return replace(centered, means=centered.means / radius, scales=centered.scales / radius)
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    """Smallest and largest value, NaN left out. On the CPU through numpy, whose one thread beats torch's wake-ups."""
+    values = values.detach()
+    if values.device.type == "cpu":
+        array = values.numpy()
+        return float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))
+    low, high = torch.aminmax(torch.nan_to_num(values, nan=0.0))
+    return float(low), float(high)
 
 
 def _check_column(name: str, value: Any, means: Any) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+from plyfile import PlyData, PlyParseError
 
 from .base import FormatError, check_count
 from .ply_header import Element, Header, locate
@@ -17,7 +17,6 @@ from .ply_header import Element, Header, locate
 T = TypeVar("T")
 MAX_THREADS = 8
 LEAST_ROWS_PER_THREAD = 20_000
-_NONE = np.empty((0, 0))
 
 
 def open_rows(header: Header, element: Element) -> np.ndarray:
@@ -92,26 +91,22 @@ def trailing_bytes(header: Header) -> int:
 
 
 def _parse_ascii(header: Header, element: Element) -> np.ndarray:
-    """One line is one row (as the format prescribes), so elements before are skipped by counting lines."""
+    """Let plyfile parse the text, under a header of our own words: no comments, every scalar a double."""
     columns = len(element.properties)
-    dtype = np.dtype([(p.name, "f8") for p in element.properties])
     available = header.path.stat().st_size - header.size
     check_count(header.path, element.count, available + 1, 2 * columns)  # a digit and a separator; the last may lack
-    if element.count == 0:
-        return np.empty(0, dtype)
-    skip = sum(e.count for e in header.elements[: header.elements.index(element)])
-    check_count(header.path, skip, available, 1)
-    with header.path.open("rb") as raw, io.TextIOWrapper(raw, "ascii", errors="replace") as stream:
-        raw.seek(header.size)
-        lines = itertools.islice((line for line in stream if line.strip()), skip, skip + element.count)
-        first = next(lines, "")  # loadtxt warns when there is nothing to read
-        try:
-            table = np.loadtxt(itertools.chain([first], lines), np.float64, comments=None, ndmin=2) if first else _NONE
-        except ValueError as error:
-            must = f"ASCII rows of element {element.name!r} must hold {columns} numbers"
-            raise FormatError(header.path, must, str(error), "export the file again") from None
-    if table.shape != (element.count, columns):
-        must = f"element {element.name!r} must have {element.count:,} rows of {columns} numbers"
-        got = f"{table.shape[0]:,} rows of {table.shape[1]}"
-        raise FormatError(header.path, must, got, "the file is truncated; fetch it again")
-    return np.ascontiguousarray(table).view(dtype)[:, 0]
+    before = header.elements[: header.elements.index(element)]
+    check_count(header.path, sum(e.count for e in before), available, 1)
+    lines = ["ply", "format ascii 1.0"]
+    for e in (*before, element):
+        lines.append(f"element {e.name} {e.count}")
+        lines += [f"property {'list uint8 double' if p.length_code else 'double'} {p.name}" for p in e.properties]
+    with header.path.open("rb") as stream:
+        stream.seek(header.size)
+        body = b"\n".join(line for line in stream.read().splitlines() if line.strip())
+    text = "\n".join([*lines, "end_header", ""]).encode() + body + b"\n"
+    try:
+        return np.asarray(PlyData.read(io.BytesIO(text))[element.name].data)
+    except (PlyParseError, ValueError) as error:
+        must = f"ASCII rows of element {element.name!r} must be {element.count:,} of {columns} numbers each"
+        raise FormatError(header.path, must, str(error), "export the file again, or fetch it again") from None
