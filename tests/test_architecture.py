@@ -22,6 +22,8 @@ ROOMS = {
     "rendering": {"splats", "geometry", "meshes"},
     "plots": {"splats", "geometry", "rendering"},
     "widgets": {"splats", "geometry", "rendering"},
+    "teachers": set(),
+    "triplets": {"splats", "geometry", "formats", "rendering", "meshes", "teachers"},
     "runtime": set(),
     "runner": {"runtime"},
     "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner"},
