@@ -1,0 +1,1 @@
+"""The triplet factory: mesh import, procedural catalogue, splat fitting, captions and shards."""
