@@ -18,6 +18,7 @@ import torch
 from ..splats import COLUMNS, Splats
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file
 from .gltf_document import Document, load_document
+from .gltf_scene import placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
 NAME = "gltf"
@@ -29,7 +30,6 @@ _UNDERSTOOD = {EXTENSION, "KHR_mesh_quantization"}
 _COLOR_SPACE = "srgb_rec709_display"
 _INSTANCES = 64
 _VISITS = 10_000
-_DEPTH = 256
 _OPACITY_ERROR = 1e-4
 
 
@@ -68,7 +68,7 @@ def _read_scene(document: Document) -> list[RawSplats]:
     """The gaussians of every primitive of the scene that has some, placed."""
     parts: list[RawSplats] = []
     visits = total = 0
-    for mesh, matrix in _placed_meshes(document):
+    for mesh, _, matrix in placed_meshes(document):
         primitives = document.items(mesh, "primitives", dict)
         visits += len(primitives)
         if visits > _VISITS:
@@ -103,59 +103,6 @@ def _check_total(document: Document, total: int) -> None:
             f"at least {total:,}",
             "refused as a bomb",
         )
-
-
-def _placed_meshes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
-    """Each mesh of the scene with its node's world matrix ``[4, 4]``; all meshes when there are no nodes."""
-    nodes, meshes = document.listed("nodes"), document.listed("meshes")
-    if not nodes:
-        return [(mesh, np.eye(4)) for mesh in meshes]
-    placed = []
-    seen: set[int] = set()
-    waiting = [(index, np.eye(4), 0) for index in reversed(_root_nodes(document, nodes))]
-    while waiting:
-        index, parent, depth = waiting.pop()
-        if index in seen or depth > _DEPTH:
-            raise FormatError(
-                document.path, "nodes must form a tree", f"node {index} twice or {depth} levels deep", "it is broken"
-            )
-        seen.add(index)
-        node = document.item(nodes, index, "node")
-        world = parent @ _local_matrix(document, node)
-        if "mesh" in node:
-            placed.append((document.item(meshes, node["mesh"], "mesh"), world))
-        children = document.items(node, "children", int)
-        waiting += [(child, world, depth + 1) for child in reversed(children)]
-    return placed
-
-
-def _root_nodes(document: Document, nodes: list[dict[str, Any]]) -> list[int]:
-    scenes = document.listed("scenes")
-    if scenes:
-        scene = document.item(scenes, document.root.get("scene", 0), "scene")
-        return document.items(scene, "nodes", int)
-    children = {child for node in nodes for child in document.items(node, "children", int)}
-    return [index for index in range(len(nodes)) if index not in children]
-
-
-def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
-    """``[4, 4]`` float64 of a node: its matrix (stored by columns), or translation, rotation (xyzw), scale."""
-    if "matrix" in node:
-        return document.numbers(node, "matrix", 16).reshape(4, 4).T
-    x, y, z, w = document.numbers(node, "rotation", 4, (0, 0, 0, 1))
-    length = x * x + y * y + z * z + w * w
-    if not length > 1e-12:
-        raise FormatError(document.path, "a node's rotation must not be zero", "(0, 0, 0, 0)")
-    s = 2 / length
-    rotation = np.array([
-        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-    ])  # fmt: skip
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation * document.numbers(node, "scale", 3, (1, 1, 1))
-    matrix[:3, 3] = document.numbers(node, "translation", 3, (0, 0, 0))
-    return matrix
 
 
 def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:

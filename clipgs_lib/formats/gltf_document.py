@@ -17,7 +17,7 @@ from .packing import json_object
 _CHUNK = struct.Struct("<I4s")
 _GLB_HEADER = struct.Struct("<4sII")
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _JSON_LIMIT = 64 << 20
 
 
@@ -112,13 +112,31 @@ class Document:
         with np.errstate(invalid="ignore"):
             return stored.astype(np.float32)
 
-    def _elements(self, accessor: dict[str, Any], component: np.dtype, width: int) -> np.ndarray:
-        """A view ``[N, width]`` of an accessor's bytes."""
-        view = self.item(self.listed("bufferViews"), accessor.get("bufferView"), "bufferView")
+    def indices(self, index: Any) -> np.ndarray:
+        """``[N]`` int64 of an accessor of unsigned whole numbers, as triangles index their vertices."""
+        accessor = self.item(self.listed("accessors"), index, "accessor")
+        code = self.whole(accessor, "componentType")
+        if code not in (5121, 5123, 5125) or accessor.get("type") != "SCALAR" or "sparse" in accessor:
+            raise self.refuse("indices must be plain unsigned scalars", [code, accessor.get("type")])
+        return self._elements(accessor, np.dtype(_COMPONENTS[code]), 1)[:, 0].astype(np.int64)
+
+    def view_bytes(self, index: Any) -> bytes:
+        """All bytes of a bufferView, as images are stored."""
+        data, start, length = self._view(self.item(self.listed("bufferViews"), index, "bufferView"))
+        return data[start : start + length]
+
+    def _view(self, view: dict[str, Any]) -> tuple[bytes, int, int]:
+        """Buffer, start and length of a bufferView that lies inside its buffer."""
         buffer = self._buffer(self.whole(view, "buffer"))
         length, start = self.whole(view, "byteLength"), self.whole(view, "byteOffset", 0)
         if start + length > len(buffer):
             raise self.refuse(f"a bufferView must lie inside its {len(buffer):,} bytes", [start, length])
+        return buffer, start, length
+
+    def _elements(self, accessor: dict[str, Any], component: np.dtype, width: int) -> np.ndarray:
+        """A view ``[N, width]`` of an accessor's bytes."""
+        view = self.item(self.listed("bufferViews"), accessor.get("bufferView"), "bufferView")
+        buffer, start, length = self._view(view)
         element = component.itemsize * width
         stride = self.whole(view, "byteStride", element)
         if stride < element:
@@ -151,7 +169,7 @@ class Document:
         if not isinstance(uri, str):
             raise self.refuse("a uri must be text", uri)
         if uri.startswith("data:"):
-            return self._decode_data(uri)
+            return self.data_uri(uri)
         name = unquote(uri)
         if name in ("", ".", "..") or any(mark in name for mark in "/\\\0:"):
             raise self.refuse("a buffer must be a file in the same folder", uri, "do not trust this file")
@@ -165,7 +183,8 @@ class Document:
         self.total_bytes += len(data)
         return data
 
-    def _decode_data(self, uri: str) -> bytes:
+    def data_uri(self, uri: str) -> bytes:
+        """The bytes that a base64 ``data:`` uri holds."""
         head, comma, body = uri.partition(",")
         if not comma or not head.endswith(";base64"):
             raise self.refuse("a data: uri must be base64", head[:60])

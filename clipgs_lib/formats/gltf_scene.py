@@ -1,0 +1,77 @@
+"""The node tree of a glTF 2.0 document, for splats and meshes alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .gltf_document import Document
+
+_DEPTH = 256
+
+
+def world_matrices(document: Document) -> dict[int, np.ndarray]:
+    """World matrix ``[4, 4]`` float64 of every node of the scene, by node index, parents before children.
+
+    The scene is the document's default, else its first; without scenes, all root nodes.
+
+    Raises:
+        FormatError: when the nodes are no tree, or a transform is broken.
+    """
+    nodes = document.listed("nodes")
+    world: dict[int, np.ndarray] = {}
+    waiting = [(index, np.eye(4), 0) for index in reversed(_root_nodes(document, nodes))] if nodes else []
+    while waiting:
+        index, parent, depth = waiting.pop()
+        if index in world or depth > _DEPTH:
+            raise document.refuse(
+                "nodes must form a tree", f"node {index} twice or {depth} levels deep", "it is broken"
+            )
+        node = document.item(nodes, index, "node")
+        world[index] = parent @ _local_matrix(document, node)
+        waiting += [(child, world[index], depth + 1) for child in reversed(document.items(node, "children", int))]
+    return world
+
+
+def placed_meshes(document: Document) -> list[tuple[dict[str, Any], dict[str, Any], np.ndarray]]:
+    """Each mesh of the scene with its node and that node's world matrix; all meshes when there are no nodes.
+
+    Raises:
+        FormatError: as `world_matrices`, and for a mesh index that does not exist.
+    """
+    nodes, meshes = document.listed("nodes"), document.listed("meshes")
+    if not nodes:
+        return [(mesh, {}, np.eye(4)) for mesh in meshes]
+    world = world_matrices(document)
+    holders = [(nodes[index], matrix) for index, matrix in world.items() if "mesh" in nodes[index]]
+    return [(document.item(meshes, node["mesh"], "mesh"), node, matrix) for node, matrix in holders]
+
+
+def _root_nodes(document: Document, nodes: list[dict[str, Any]]) -> list[int]:
+    scenes = document.listed("scenes")
+    if scenes:
+        scene = document.item(scenes, document.root.get("scene", 0), "scene")
+        return document.items(scene, "nodes", int)
+    children = {child for node in nodes for child in document.items(node, "children", int)}
+    return [index for index in range(len(nodes)) if index not in children]
+
+
+def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
+    """``[4, 4]`` float64 of a node: its matrix (stored by columns), or translation, rotation (xyzw), scale."""
+    if "matrix" in node:
+        return document.numbers(node, "matrix", 16).reshape(4, 4).T
+    x, y, z, w = document.numbers(node, "rotation", 4, (0, 0, 0, 1))
+    length = x * x + y * y + z * z + w * w
+    if not length > 1e-12:
+        raise document.refuse("a node's rotation must not be zero", (0, 0, 0, 0))
+    s = 2 / length
+    rotation = np.array([
+        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+    ])  # fmt: skip
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * document.numbers(node, "scale", 3, (1, 1, 1))
+    matrix[:3, 3] = document.numbers(node, "translation", 3, (0, 0, 0))
+    return matrix
