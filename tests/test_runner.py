@@ -257,6 +257,16 @@ def test_works_with_the_real_runtime(tmp_path):
     assert document["parameters"]["NAMES"] == ["a", "b"] and document["versions"]["torch"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="sockets in the file system are POSIX")
+def test_kernels_take_no_ports_that_others_could_take_too(tmp_path):
+    asks = "import json\nfrom ipykernel.connect import get_connection_file\n"
+    asks += "NOTE = json.load(open(get_connection_file()))['transport']"
+    write_notebook(tmp_path / "n", "01_asks", asks, RECORD)
+    report, _ = run(tmp_path / "n", tmp_path / "out")
+    assert outcome(report, "01_asks").metrics["note"] == "ipc"
+    assert not list((tmp_path / "n").glob("*-ipc*"))
+
+
 class Terminal(io.StringIO):
     """Text that claims to be a terminal."""
 

@@ -26,6 +26,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from .. import runtime
 from .page import freeze_widgets, notebook_page
@@ -71,6 +72,7 @@ class _Engine(Engine):
             timeout=kwargs["execution_timeout"],
             startup_timeout=kwargs["start_timeout"],
             store_widget_state=False,
+            config=Config(KernelManager=_connection()),
             log=logging.getLogger("papermill"),
             log_output=True,
         )
@@ -83,6 +85,18 @@ class _Engine(Engine):
 
         client.on_cell_start = starting
         return client.execute()
+
+
+def _connection() -> dict[str, str]:
+    """How to reach the kernel: by sockets in the run's own folder.
+
+    TCP ports are picked free and bound later, so that two kernels starting at once can take the same ones and hang.
+    Where the folder's path is too long for a socket's name (about 100 bytes), or there are none, ports have to do.
+    """
+    file = Path(os.environ["JUPYTER_RUNTIME_DIR"]) / f"k{os.getpid()}.json"
+    if os.name != "posix" or len(os.fsencode(file)) > 85:
+        return {}
+    return {"transport": "ipc", "connection_file": str(file)}
 
 
 def main(job_file: str) -> None:
