@@ -1,0 +1,103 @@
+"""Hygiene of any text, in any language: what a caption may contain before anyone judges what it says.
+
+Nothing is interpreted: HTML and markup stay the characters that they are. Accents, emoji and scripts stay; control
+characters, invisible direction overrides and halves of surrogate pairs go.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_CHARS = 1000  # longer texts are cut; text towers read 77 tokens (CLIP) or 256 (MiniLM), about 300 or 1,200 letters
+_READ_AT_MOST = 20 * MAX_CHARS  # what is looked at of an even longer text
+_ZWNJ, _ZWJ = "\u200c", "\u200d"  # join emoji, and letters of Persian and Indic scripts
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_TAGGED_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # flags of England, Scotland, Wales
+_DROPPED = {"Cc", "Cs", "Co"}  # controls, surrogates, private use
+
+
+def clean_text(text: str) -> tuple[str, tuple[str, ...]]:
+    """Remove what no caption may contain, and say what that was.
+
+    Args:
+        text: any string, lone surrogates and NUL included.
+
+    Returns:
+        The text, at most ``MAX_CHARS`` long, in Unicode's NFC, with single spaces; and the names of the changes made:
+        ``characters`` (controls, overrides ... removed), ``url``, ``spaces``, ``composed``, ``cut``. Cleaning a
+        clean text changes nothing.
+    """
+    notes = []
+    head = text[:_READ_AT_MOST]
+    visible = "".join(_visible(head))
+    if visible != head and " ".join(visible.split()) != " ".join(head.split()):
+        notes.append("characters")
+    linkless = _URL.sub(" ", visible)
+    if linkless != visible:
+        notes.append("url")
+    composed = unicodedata.normalize("NFC", linkless)
+    if composed != linkless:
+        notes.append("composed")
+    tidy = " ".join(composed.split())
+    if tidy != composed:
+        notes.append("spaces")
+    if len(text) > _READ_AT_MOST or len(tidy) > MAX_CHARS:
+        notes.append("cut")
+        tidy = _cut(tidy)
+    return tidy, tuple(notes)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text in any script: split at spaces, punctuation and symbols, but not at emoji or marks."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c if _in_word(c) else " " for c in folded).split()
+
+
+def is_cased(char: str) -> bool:
+    """Whether the letter belongs to a script with capitals, where one letter alone is hardly a word."""
+    return char.lower() != char.upper()
+
+
+def _in_word(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] in "LMN" or category in ("So", "Cf", "Sk")  # Sk: skin tones of emoji
+
+
+def _visible(text: str) -> list[str]:
+    kept = []
+    flags = {i for match in _TAGGED_FLAG.finditer(text) for i in range(*match.span())}
+    for i, char in enumerate(text):
+        if char.isascii():
+            kept.append(char if char >= " " and char != "\x7f" else (" " if char.isspace() else ""))
+            continue
+        category = unicodedata.category(char)
+        if char.isspace():
+            kept.append(" ")
+        elif category == "Cf":
+            kept.append(char if char in (_ZWNJ, _ZWJ) or i in flags else "")
+        elif category not in _DROPPED and not _is_noncharacter(ord(char)):
+            kept.append(char)
+    return kept
+
+
+def _is_noncharacter(code: int) -> bool:
+    return 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
+
+
+def _cut(text: str) -> str:
+    """At most ``MAX_CHARS``, ending at a word when one ends in the last quarter, never inside a joined emoji."""
+    if len(text) <= MAX_CHARS:
+        return text
+    head = text[:MAX_CHARS]
+    if not text[MAX_CHARS].isspace():
+        space = head.rfind(" ")
+        head = head[:space] if space > MAX_CHARS * 3 // 4 else head
+        while space <= MAX_CHARS * 3 // 4 and head and _continues(text[len(head)]):
+            head = head[:-1]
+    return head.rstrip(" " + _ZWJ + _ZWNJ)
+
+
+def _continues(char: str) -> bool:
+    """Whether the character belongs to the one before it."""
+    return char in (_ZWJ, _ZWNJ) or unicodedata.category(char)[0] == "M" or unicodedata.category(char) == "Sk"
