@@ -26,7 +26,8 @@ ROOMS = {
     "triplets": {"splats", "geometry", "formats", "rendering", "meshes", "teachers"},
     "runtime": set(),
     "runner": {"runtime"},
-    "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner"},
+    "cli_triplets": {"triplets"},
+    "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets"},
 }
 # third-party package -> rooms that may import it
 WALLS = {
@@ -47,7 +48,10 @@ WALLS = {
     "nbformat": {"runner"},
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
-    "typer": {"cli"},
+    "typer": {"cli", "cli_triplets"},
+    "webdataset": {"triplets"},
+    "pyarrow": {"triplets"},
+    "ray": {"triplets"},
 }
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MAX_LINES = 400
