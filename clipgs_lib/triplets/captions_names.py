@@ -30,7 +30,7 @@ _AT_END = table("""
     anim lp hp uv uvs hd uhd baked textured
 """)
 _PREFIXES = table("sm sk geo grp msh mdl prop props env chr char veh wpn")  # only before an underscore
-_DANGLING = table("with and of the for by in on w")
+_DANGLING = table("with and of the for w")
 _BRANDS = table("playstation youtube macbook delorean mcdonalds lamborghini")
 _VERSION = re.compile(r"(?:v|ver|version|rev|r)\d+(?:\.\d+)*|lod\d+|[1248]k", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
