@@ -36,7 +36,7 @@ COLOR_NAMES: dict[str, tuple[str, ...]] = {
     "dark green": ("1c5220", "0f3d1a", "2c5c3c"),
     "teal": ("138080", "0f6b6b", "1f5f68"),
     "turquoise": ("40d6c8", "00ffff", "28b8b8"),
-    "light blue": ("9fd4f5", "7ec0ee", "b4cfe8", "5aaee8", "98b8d0", "68d4e8"),
+    "light blue": ("9fd4f5", "7ec0ee", "b4cfe8", "5aaee8", "98b8d0", "68d4e8", "d0e8ec"),
     "blue": ("2060d8", "0000ff", "3a7bd5", "1f4fbf", "2878b0", "5078a0"),
     "dark blue": ("14245e", "0d1b4a", "223a5e", "202c70"),
     "light purple": ("c3a3e8", "b090d8", "d8c4f0"),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .captions import Caption
 from .captions_clean import clean_text, is_cased
 from .captions_duplicates import SeenTexts
-from .captions_names import PLACEHOLDERS, is_file_name, is_id, object_name, table
+from .captions_names import PLACEHOLDERS, has_extension, is_file_name, is_id, object_name, table
 
 Kind = Literal["auto", "name", "text"]
 REASONS = {
@@ -152,7 +152,7 @@ def judge(text: str, kind: Kind = "auto") -> tuple[str, tuple[str, ...], str | N
     """
     current, found = clean_text(text)
     steps = list(found)
-    reason = _reason(current)
+    reason = None if has_extension(current) else _reason(current)  # folders of a path may be named after packs
     for _ in range(_MAX_ROUNDS):  # a step may uncover work for another one; each round shortens or splits
         if reason or not (kind == "name" or (kind == "auto" and is_file_name(current))):
             break
