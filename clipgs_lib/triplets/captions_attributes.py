@@ -32,7 +32,8 @@ class Attributes:
         roundness: share of the surface that stays when the object is turned about the up axis, in ``[0, 1]``.
         round: ``roundness`` is at least 0.85; never with an unknown up axis.
         busyness: share of the surface where the colour changes within its close surroundings, in ``[0, 1]``.
-        texture: ``plain`` below 0.1 of that, ``patterned`` above 0.5, else empty.
+        texture: ``plain`` below 0.1 of that, ``patterned`` above 0.5 and on meshes only, since the colours of
+            neighbouring gaussians differ without any pattern, which blending hides; else empty.
     """
 
     palette: Palette
@@ -88,7 +89,7 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
         roundness=roundness,
         round=roundness >= 0.85,
         busyness=busyness,
-        texture="plain" if busyness < 0.1 else ("patterned" if busyness > 0.5 else ""),
+        texture="plain" if busyness < 0.1 else ("patterned" if busyness > 0.5 and isinstance(shape, Mesh) else ""),
     )
 
 

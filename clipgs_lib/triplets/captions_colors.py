@@ -121,7 +121,7 @@ def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
     count = _how_many([share for _, share in ranked])
     many = count == 0
     main = tuple(_shade(family, share, shares) for family, share in ranked[:count])
-    return Palette(shares, main, many, sum(share for _, share in ranked[:count]))
+    return Palette(shares, main, many, float(sum(share for _, share in ranked[:count])))
 
 
 def _how_many(shares: list[float]) -> int:

@@ -44,9 +44,11 @@ _CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[a-z]\d)(?=[A-Z][a-z])"
 def is_file_name(text: str) -> bool:
     """Whether a text looks like a file or node name rather than like words meant to be read."""
     tokens = text.split()
+    if has_extension(text) and ("/" in text or "\\" in text):
+        return True  # a path, whose folders may have long names
     if not tokens or len(tokens) > 6:
         return False
-    if has_extension(text) or "\\" in text:
+    if has_extension(text):
         return True
     if any("_" in token or split_camel(token) != token or _UUID.fullmatch(token) for token in tokens):
         return True
@@ -126,7 +128,7 @@ def object_name(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _stem(text: str, notes: list[str]) -> str:
     """The last part of a path that says something, without its extension."""
-    if not has_extension(text) and "\\" not in text:
+    if not has_extension(text):
         return text
     parts = [part for part in re.split(r"[\\/]", text) if part.strip()] or [text]
     stem = parts[-1]
