@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -90,24 +91,27 @@ def _spread(points: Tensor, n: int) -> Tensor:
 
 
 def _flat_gaussians(
-    means: Tensor, frames: Tensor, colors: Tensor, area: Tensor, opacity: float = 0.97, shN: Tensor | None = None
+    means: Tensor,
+    frames: Tensor,
+    colors: Tensor,
+    area: Tensor,
+    generator: torch.Generator,
+    opacity: float = 0.97,
+    shN: Tensor | None = None,
 ) -> Splats:
+    """One gaussian per point; sizes and opacities vary a little, as those of a fitted splat do."""
     n = len(means)
-    spacing = OVERLAP * math.sqrt(float(area) / n)
-    scales = torch.tensor([spacing, spacing, THICKNESS * spacing], dtype=torch.float32).repeat(n, 1)
+    spread = torch.randn(n, 4, generator=generator)
+    scales = OVERLAP * math.sqrt(float(area) / n) * torch.tensor([1.0, 1.0, THICKNESS]) * (0.2 * spread[:, :3]).exp()
     splats = Splats.from_colors(
         means.float(),
         colors.float(),
         quats=geometry.rotmat_to_quat(frames).float(),
         scales=scales,
-        opacities=torch.full((n,), opacity),
+        opacities=torch.sigmoid(math.log(opacity / (1 - opacity)) + 0.7 * spread[:, 3]),
         up_axis="+y",
     )
-    if shN is None:
-        return splats
-    return Splats(
-        splats.means, splats.quats, splats.scales, splats.opacities, splats.sh0, shN.float(), up_axis=splats.up_axis
-    )
+    return splats if shN is None else replace(splats, shN=shN.float())
 
 
 def _cylinder(radius: float, low: float, high: float) -> Surface:
@@ -168,7 +172,7 @@ def _mug(n: int, generator: torch.Generator) -> Splats:
         colors = (rim if index in (1, 2) else cream).expand(count, 3).clone()
         if striped:
             colors[(v * 7).long() % 2 == 1] = teal
-        done.append(_flat_gaussians(means, frames, colors, area))
+        done.append(_flat_gaussians(means, frames, colors, area, generator))
     return Splats.cat(done)
 
 
@@ -185,9 +189,10 @@ def _ball(n: int, generator: torch.Generator) -> Splats:
     means, frames, u, v, area = _cover(sphere(0.7), inner, generator)
     dark = ((u * 12).long() + (v * 6).long()) % 2 == 1
     colors = torch.where(dark[:, None], torch.tensor([0.12, 0.16, 0.35]), torch.tensor([0.95, 0.66, 0.20]))
-    core = _flat_gaussians(means, frames, colors, area)
+    core = _flat_gaussians(means, frames, colors, area, generator)
     means, frames, u, v, area = _cover(sphere(1.0), n - inner, generator)
-    shell = _flat_gaussians(means, frames, torch.tensor([0.55, 0.80, 0.95]).expand(n - inner, 3), area, opacity=0.06)
+    pale = torch.tensor([0.55, 0.80, 0.95]).expand(n - inner, 3)
+    shell = _flat_gaussians(means, frames, pale, area, generator, opacity=0.06)
     return Splats.cat([core, shell])
 
 
@@ -195,7 +200,7 @@ def _knot(n: int, generator: torch.Generator) -> Splats:
     means, frames, u, _, area = _cover(_tube(_knot_curve, 0.13, (0.0, 1.0, 0.0)), n, generator)
     hue = 2 * math.pi * (u[:, None] + torch.tensor([0.0, 1 / 3, 2 / 3], dtype=torch.float64))
     colors = 0.42 + 0.26 * hue.cos()
-    return _flat_gaussians(means, frames, colors, area, shN=_highlight(frames[:, :, 2]))
+    return _flat_gaussians(means, frames, colors, area, generator, shN=_highlight(frames[:, :, 2]))
 
 
 def _highlight(normals: Tensor, strength: float = 0.9) -> Tensor:
