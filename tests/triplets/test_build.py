@@ -1,0 +1,199 @@
+"""Builds: any number of workers, killed and taken up again, with bad objects among them, on full disks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clipgs_lib.formats import base
+from clipgs_lib.triplets.build import BuildConfig, Source, build_triplets
+from clipgs_lib.triplets.shards_set import ShardSet
+from clipgs_lib.triplets.shards_tar import ShardError
+
+from ..conftest import ROOT
+from .build_samples import LIMITS, cheap, deadly, hopeless, slow, sources, troubled
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def build(folder: Path, count: int = 12, produce=cheap, **options):
+    return build_triplets(sources(count), folder, limits=LIMITS, produce=produce, **options)
+
+
+def test_a_set_is_built_and_does_not_depend_on_the_workers(tmp_path):
+    seen = []
+    report = build(tmp_path / "one", workers=1, progress=lambda *counts: seen.append(counts))
+    assert (report.objects, report.quarantined, report.resumed) == (12, 0, 0)
+    assert [done for done, _, _ in seen] == list(range(1, 13)) and {(total, bad) for _, total, bad in seen} == {(12, 0)}
+    build(tmp_path / "three", workers=3)
+    assert files(tmp_path / "one") == files(tmp_path / "three")
+    shards = ShardSet(tmp_path / "one")
+    assert shards.verify() == [] and sorted(shards.manifest["splits"]) == ["test", "train", "val"]
+    assert shards.manifest["build"]["config"]["gaussians"] == 1024
+    assert not (tmp_path / "one" / ".building").exists()
+
+
+def test_another_seed_is_another_set(tmp_path):
+    for seed in (0, 1):
+        build(tmp_path / str(seed), 4, config=BuildConfig(seed=seed))
+    hashes = {ShardSet(tmp_path / str(seed)).manifest["content_sha256"] for seed in (0, 1)}
+    assert len(hashes) == 2
+
+
+def test_bad_objects_are_set_aside_with_their_reason(tmp_path):
+    report = build(tmp_path / "set", produce=troubled, workers=2)
+    assert (report.objects, report.quarantined) == (8, 4) and "4 set aside in quarantine.jsonl" in str(report)
+    lines = [json.loads(line) for line in (tmp_path / "set" / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == [f"thing-{i:03d}" for i in (3, 5, 6, 7)]
+    assert lines[0]["reason"] == "ValueError: the mesh must have faces, got <b>none</b>"
+    assert lines[0]["place"].startswith("build_samples.py, line ") and lines[0]["source"] == "catalogue 3"
+    assert "produce must keep the source's key, got 'another'" in lines[2]["reason"]
+    assert "0 views" in lines[3]["reason"]
+    shards = ShardSet(tmp_path / "set")
+    assert [row["key"] for row in shards.rows if row["key"] in {line["key"] for line in lines}] == []
+    assert shards["thing-008"].provenance["notes"] == ["decimated from 10,000,000 faces"]
+    again = build(tmp_path / "again", produce=troubled, workers=1)
+    assert files(tmp_path / "set") == files(again.folder)
+
+
+def test_an_object_that_kills_its_process_costs_only_itself(tmp_path):
+    report = build(tmp_path / "set", 6, produce=deadly, workers=2)
+    assert (report.objects, report.quarantined) == (5, 1)
+    [line] = (tmp_path / "set" / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line)["key"] == "thing-002" and "worker process died" in json.loads(line)["reason"]
+
+
+def test_when_nothing_works_there_is_no_set(tmp_path):
+    with pytest.raises(ShardError, match=r"at least one of 3 objects must work, .* OSError: no such texture"):
+        build(tmp_path / "set", 3, produce=hopeless)
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_a_killed_build_goes_on_with_nothing_lost_or_doubled(tmp_path, monkeypatch):
+    """SIGKILL to the parent while two workers are at it: no orphans, and the set is that of an undisturbed build."""
+    folder, log = tmp_path / "set", tmp_path / "log"
+    command = [sys.executable, "-m", "tests.triplets.build_samples", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"BUILD_LOG": str(log)})
+    staged = lambda: [*(folder / ".building").glob("*/*.tar"), *(folder / ".building").glob("*/*.json")]  # noqa: E731
+    until(lambda: len(staged()) >= 8 or process.poll() is not None)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(family) >= 2
+    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in family))
+    before = {path.stem for path in staged()}
+    assert 8 <= len(before) < 24 and not (folder / "manifest.json").exists()
+    first = log.read_text().split()
+    monkeypatch.setenv("BUILD_LOG", str(log))
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert ran.returncode == 0, ran.stderr
+    assert set(log.read_text().split()[len(first) :]) == {s.key for s in sources(24)} - before  # none made twice
+    monkeypatch.setenv("BUILD_LOG", str(tmp_path / "other-log"))
+    undisturbed = build(tmp_path / "undisturbed", 24, produce=slow, workers=2)
+    assert (undisturbed.objects, undisturbed.quarantined) == (23, 1)
+    assert files(folder) == files(tmp_path / "undisturbed")
+
+
+def until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+def test_a_packing_that_was_killed_is_done_again(tmp_path, monkeypatch):
+    from clipgs_lib.triplets import build as module
+
+    def killed(*_args, **_named):
+        (tmp_path / "set" / "train-000000.tar").write_bytes(b"half")
+        (tmp_path / "set" / ".index.parquet.12.partial").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_set", killed)
+        build(tmp_path / "set")
+    report = build(tmp_path / "set")
+    assert (report.objects, report.resumed) == (12, 12)
+    build(tmp_path / "other")
+    assert files(tmp_path / "set") == files(tmp_path / "other")
+
+
+def test_a_finished_set_is_left_alone_and_another_recipe_is_refused(tmp_path):
+    build(tmp_path / "set", 4)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
+    report = build(tmp_path / "set", 4)
+    assert (report.objects, report.resumed) == (4, 4)
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
+    with pytest.raises(ShardError, match="same sources and options, got views 12 there and 6 now; choose another"):
+        build(tmp_path / "set", 4, config=BuildConfig(views=6))
+    with pytest.raises(ShardError, match="sources 4 there and 5 now"):
+        build(tmp_path / "set", 5)
+
+
+def test_strangers_and_second_builds_are_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "thesis.txt").write_text("mine")
+    with pytest.raises(ShardError, match=r"must be empty, or hold a build to go on with, got thesis.txt"):
+        build(tmp_path / "set", 2)
+    (tmp_path / "set" / "thesis.txt").unlink()
+    (tmp_path / "set" / ".building").mkdir()
+    with (tmp_path / "set" / ".building" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ShardError, match="one build may run in a folder"):
+            build(tmp_path / "set", 2)
+
+
+def test_a_full_disk_stops_the_build_and_the_next_one_goes_on(tmp_path, monkeypatch):
+    """The disk fills after some objects: one clear error, whole files only, and later the rest."""
+    sync, count = os.fsync, {"left": 5}
+
+    def full(descriptor):
+        count["left"] -= 1
+        if count["left"] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base.os, "fsync", full)
+        with pytest.raises(ShardError, match=r"have room, got \[Errno 28\] No space left on device"):
+            build(tmp_path / "set", workers=2)
+    left = [path for path in (tmp_path / "set").rglob("*") if path.is_file()]
+    assert sorted(path.suffix for path in left) == ["", ".json", *[".tar"] * 4]  # lock, recipe, four whole objects
+    report = build(tmp_path / "set")
+    assert (report.objects, report.resumed) == (12, 4)
+    build(tmp_path / "other")
+    assert files(tmp_path / "set") == files(tmp_path / "other")
+
+
+def test_sources_and_numbers_are_checked(tmp_path):
+    one = Source("a", "catalogue")
+    for wrong in ([], [one, one], [Source("../x", "mesh")]):
+        with pytest.raises(ValueError, match=r"at least one source|keys must be unique"):
+            build_triplets(wrong, tmp_path / "set", produce=cheap)
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        build(tmp_path / "set", 2, workers=0)
+    for wrong in ({"views": 1}, {"size": 8}, {"gaussians": 3}, {"iterations": -1}, {"quality": 101}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number"):
+            BuildConfig(**wrong)
+    assert not (tmp_path / "set").exists()
+
+
+def test_ray_gives_the_same_set(tmp_path):
+    pytest.importorskip("ray", reason="ray is the optional extra 'cluster'")
+    report = build(tmp_path / "ray", produce=troubled, workers=2, ray="local")
+    assert (report.objects, report.quarantined) == (8, 4)
+    build(tmp_path / "local", produce=troubled, workers=2)
+    quarantine = [(tmp_path / name / "quarantine.jsonl").read_bytes() for name in ("ray", "local")]
+    assert quarantine[0] == quarantine[1] and files(tmp_path / "ray") == files(tmp_path / "local")
