@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from .cameras import Cameras, look_at, orbit_cameras, pinhole, turntable_cameras
+from .cameras import Cameras, look_at, orbit_cameras, pinhole, sphere_cameras, turntable_cameras
 from .images import contact_sheet, psnr, save_gif, save_png, ssim
+from .mesh_views import MeshViews, render_views
 from .rasterize import RenderOutput, rasterize, render
 
 __all__ = [
     "Cameras",
+    "MeshViews",
     "RenderOutput",
     "contact_sheet",
     "look_at",
@@ -16,8 +18,10 @@ __all__ = [
     "psnr",
     "rasterize",
     "render",
+    "render_views",
     "save_gif",
     "save_png",
+    "sphere_cameras",
     "ssim",
     "turntable_cameras",
 ]

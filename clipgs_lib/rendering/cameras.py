@@ -138,6 +138,49 @@ def orbit_cameras(
     return Cameras(viewmats, pinhole(width, height, fov).repeat(n, 1, 1), width, height)
 
 
+def sphere_cameras(
+    n: int = 12,
+    *,
+    center: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
+    distance: float = 3.2,
+    up: str = "+y",
+    width: int = 224,
+    height: int = 224,
+    fov: float = 40.0,
+) -> Cameras:
+    """``n`` cameras spread evenly over a sphere (a Fibonacci lattice) that look at its centre.
+
+    The defaults frame `Mesh.normalize`'s unit sphere. The first cameras look from above, the last from below, none
+    from a pole; CLIP-GS takes 36 views of an object.
+
+    Args:
+        n: how many, ``>= 1``; a single one looks at the front.
+        center: ``[3]`` point that all of them look at.
+        distance: from the centre, scene units, ``> 0``.
+        up: one of ``UP_AXES`` but "unknown".
+        width: pixels.
+        height: pixels.
+        fov: across the shorter side of the picture, degrees.
+
+    Raises:
+        ValueError: when a number is out of range.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1 camera, got {n}")
+    if not (distance > 0 and math.isfinite(distance)):
+        raise ValueError(f"distance must be positive and finite, got {distance}")
+    up_vector = axis_vector(up)
+    front = axis_vector(_FRONT[up])
+    side = torch.linalg.cross(up_vector, front)
+    index = torch.arange(n, dtype=torch.float64)[:, None]
+    level = 1 - (2 * index + 1) / n  # sine of the elevation
+    angles = index * math.pi * (3 - math.sqrt(5))  # the golden angle
+    away = (1 - level**2).sqrt() * (angles.cos() * front + angles.sin() * side) + level * up_vector  # [n, 3]
+    target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()
+    viewmats = look_at(target + distance * away, target, up)
+    return Cameras(viewmats, pinhole(width, height, fov).repeat(n, 1, 1), width, height)
+
+
 def turntable_cameras(
     splats: Splats,
     n: int,
