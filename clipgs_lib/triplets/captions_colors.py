@@ -98,8 +98,9 @@ def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
     """Summarise the colours of a surface.
 
     Light and dark shades of one colour count together ("green" of "dark green") when neither makes up three quarters
-    of both. One colour describes a surface alone from 75 %; two together need 70 % and the second 15 %; three need
-    75 % and the third 10 %. Else four colours of 8 % or more make it multicoloured, and else the largest stands alone.
+    of both. One colour describes a surface alone from 75 %; two together need 70 %, the second 15 % and the third
+    less than that; three need 80 % and the third 10 %. Else four colours of 8 % or more make it multicoloured, and
+    else the largest stands alone.
 
     Args:
         colors: ``[n, 3]`` sRGB in ``[0, 1]``.
@@ -129,9 +130,9 @@ def _how_many(shares: list[float]) -> int:
     padded = [*shares, 0.0, 0.0, 0.0, 0.0]
     if padded[0] >= 0.75:
         return 1
-    if padded[0] + padded[1] >= 0.7 and padded[1] >= 0.15:
+    if padded[0] + padded[1] >= 0.7 and padded[1] >= 0.15 > padded[2]:
         return 2
-    if sum(padded[:3]) >= 0.75 and padded[2] >= 0.1:
+    if sum(padded[:3]) >= 0.8 and padded[2] >= 0.1:
         return 3
     return 0 if padded[3] >= 0.08 else 1
 

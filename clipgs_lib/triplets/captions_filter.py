@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .captions import Caption
 from .captions_clean import clean_text, is_cased
 from .captions_duplicates import SeenTexts
-from .captions_names import PLACEHOLDERS, has_extension, is_file_name, is_id, object_name, table
+from .captions_names import EXTENSIONS, PLACEHOLDERS, has_extension, is_file_name, is_id, object_name, table
 
 Kind = Literal["auto", "name", "text"]
 REASONS = {
@@ -229,7 +229,8 @@ def _reason(text: str) -> str | None:
     if all(is_id(token) for token in tokens):
         return "id"
     bare = [token.strip(".,;:!?()[]<>\"'-_#*").casefold() for token in tokens]
-    if all(token in PLACEHOLDERS or token.isdigit() or not token for token in bare):
+    bare_suffix = text.startswith(".") and text[1:].casefold() in EXTENSIONS
+    if bare_suffix or all(token in PLACEHOLDERS or token.isdigit() or not token for token in bare):
         return "placeholder"
     if _SEVERAL.fullmatch(re.sub(r"[\W_]+", " ", text).strip()):
         return "several-objects"

@@ -135,9 +135,9 @@ def _stem(text: str, notes: list[str]) -> str:
     while has_extension(stem):
         stem = stem.rpartition(".")[0]
         notes.append("extension")
-    if len(parts) > 1:
+    if parts != [text]:
         notes.append("path")
-        if stem.casefold() in PLACEHOLDERS:  # files/models/cannon/model.gltf
+        if len(parts) > 1 and stem.casefold() in PLACEHOLDERS:  # files/models/cannon/model.gltf
             stem = parts[-2]
     return stem
 

@@ -115,7 +115,7 @@ def test_what_looks_like_debris_but_is_none_stays(text, kind):
         ],
         *[
             (text, "placeholder")
-            for text in ("Untitled (3)", "model.gltf", "Scene", "new object 4", "Null", "img_2031.png")
+            for text in ("Untitled (3)", "model.gltf", "/.FBX", "Scene", "new object 4", "Null", "img_2031.png")
         ],
         *[
             (text, "several-objects")
