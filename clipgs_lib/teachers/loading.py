@@ -11,7 +11,7 @@ import torch
 
 from . import mini
 from .base import Teacher, TeacherError
-from .libraries import import_open_clip
+from .libraries import import_open_clip, quick_when_offline
 from .open_clip_teacher import OpenClipTeacher
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -47,7 +47,8 @@ def load_teacher(
         model, tokenizer, config = mini.open_mini()
         short, model_cfg = "mini", config["model_cfg"]
     else:
-        model, tokenizer, short, model_cfg = _open(name)
+        with quick_when_offline():
+            model, tokenizer, short, model_cfg = _open(name)
     return OpenClipTeacher(
         model,
         tokenizer,
@@ -157,7 +158,7 @@ def _fetch_hub(name: str) -> str:
     repository = name.removeprefix("hf-hub:")
     try:
         open_clip.pretrained.download_pretrained_from_hf(repository, filename="open_clip_config.json")
-        open_clip.download_pretrained_from_hf(repository)
+        open_clip.pretrained.download_pretrained_from_hf(repository)
     except (OSError, RuntimeError, ValueError) as error:
         raise TeacherError(_cannot_fetch(name, repository, "", error)) from error
     return name

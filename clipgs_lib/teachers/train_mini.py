@@ -88,9 +88,10 @@ class Trainer:
                 f"batch_size must be at most the number of training objects, got {config.batch_size} for "
                 f"{len(self.objects)}; lower --batch-size"
             )
-        torch.manual_seed(config.seed)
         self.mini_config = mini.default_config(config.image_tower, config.image_size)
-        self.model: Any = mini.build_model(self.mini_config).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model: Any = mini.build_model(self.mini_config).to(self.device)
         self.model.visual.to(memory_format=torch.channels_last)
         self.model.eval()
         self.tokenizer = mini.build_tokenizer(self.mini_config)
