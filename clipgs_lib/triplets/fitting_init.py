@@ -1,0 +1,288 @@
+"""First guesses for a fit: exactly n gaussians from a mesh, from a coloured point cloud, or at random.
+
+From surfaces and points the guess is a clustering: dense samples are thinned to n seeds that lie evenly in position,
+normal and colour, every sample joins its nearest seed, and each cluster becomes one flat gaussian with the mean, the
+spread and the mean colour of its members. So gaussians keep to one side of a thin wall, to their side of an edge in
+the texture, and inside narrow parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from .. import geometry
+from ..formats import PointCloud
+from ..meshes import Mesh
+from ..splats import Splats
+
+MAX_COUNT = 2**20  # gaussians in one fit
+_PER_CLUSTER = 16  # surface samples for each gaussian
+_NORMAL_WEIGHT = 0.5  # how far apart opposite normals lie, in sample spacings, when seeds are spread
+_COLOR_WEIGHT = 3.0  # how far apart black and white lie, in sample spacings
+_GREY = 0.4  # colour of points without one, as in Uni3D
+SPREAD = 1.5  # standard deviation of a gaussian over that of its cluster: gaussians overlap and leave no holes
+_FLATNESS = 0.1  # thickness over spread
+
+
+def check_count(n: int) -> None:
+    """Raise ValueError unless ``n`` gaussians can be fitted."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 4 <= n <= MAX_COUNT:
+        raise ValueError(f"n must be a whole number of gaussians in 4..{MAX_COUNT:,}, got {n!r}")
+
+
+def init_from_mesh(
+    mesh: Mesh, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
+) -> Splats:
+    """Cover a mesh with ``n`` flat gaussians.
+
+    Args:
+        mesh: with some surface.
+        n: how many, 4 to 2^20.
+        seed: same seed, same gaussians.
+        spread: standard deviations along the surface over those of the clusters of samples.
+        opacity: of all gaussians, in (0, 1).
+        sh_degree: 0 to 3; higher coefficients start at zero.
+
+    Raises:
+        ValueError: when ``n`` is out of range or the surface has no area.
+    """
+    check_count(n)
+    samples = mesh.sample(_PER_CLUSTER * n, np.random.default_rng(seed))
+    splats = _cluster(samples.points, samples.normals, samples.colors, n, spread, opacity)
+    return _named(splats, sh_degree, mesh.up_axis, mesh.source)
+
+
+def init_from_points(
+    cloud: PointCloud, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
+) -> Splats:
+    """Cover a coloured point cloud with ``n`` flat gaussians; up is unknown.
+
+    Normals that the cloud lacks come from the plane through 12 neighbours. A cloud with fewer than ``n`` points is
+    filled up with points half way between neighbours.
+
+    Args:
+        cloud: at least 4 points; without colours all are grey (0.4).
+        n: how many, 4 to 2^20.
+        seed: same seed, same gaussians.
+        spread: standard deviations along the surface over those of the clusters of points.
+        opacity: of all gaussians, in (0, 1).
+        sh_degree: 0 to 3; higher coefficients start at zero.
+
+    Raises:
+        ValueError: when ``n`` is out of range, or there are too few points or not all are finite.
+    """
+    check_count(n)
+    points = cloud.points.detach().cpu().numpy().astype(np.float32)
+    if len(points) < 4 or not np.isfinite(points).all() or not np.ptp(points, axis=0).max() > 0:
+        raise ValueError(f"a point cloud needs at least 4 finite points that differ, got {len(points)}; clean it first")
+    colors = np.full_like(points, _GREY) if cloud.colors is None else cloud.colors.detach().cpu().numpy()
+    rng = np.random.default_rng(seed)
+    if len(points) > _PER_CLUSTER * n:
+        keep = np.sort(rng.choice(len(points), _PER_CLUSTER * n, replace=False))
+        points, colors = points[keep], colors[keep]
+        normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()[keep]
+    else:
+        normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()
+    points, colors, normals = _fill_up(points, colors, normals, n, rng)
+    splats = _cluster(points, _plane_normals(points) if normals is None else normals, colors, n, spread, opacity)
+    return _named(splats, sh_degree, "unknown", "point cloud")
+
+
+def init_from_splats(
+    splats: Splats, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
+) -> Splats:
+    """Cover what splats cover with ``n`` gaussians, from points drawn out of them by opacity and visible area.
+
+    Args:
+        splats: at least one visible gaussian, all finite.
+        n: how many, 4 to 2^20; may exceed the number of ``splats``.
+        seed: same seed, same gaussians.
+        spread: standard deviations along the surface over those of the clusters of points.
+        opacity: of all gaussians, in (0, 1).
+        sh_degree: 0 to 3; higher coefficients start at zero.
+
+    Raises:
+        ValueError: when ``n`` is out of range or there are no splats.
+    """
+    check_count(n)
+    count = _PER_CLUSTER * n
+    chosen = splats.detach().to("cpu").subsample(count, seed=seed, replacement=True)
+    rotations = geometry.quat_to_rotmat(chosen.quats)
+    offsets = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2) * chosen.scales
+    points = chosen.means + (rotations @ offsets[:, :, None])[:, :, 0]  # [P, 3]
+    thin = chosen.scales.argmin(dim=1)
+    normals = rotations.gather(2, thin[:, None, None].expand(-1, 3, 1))[:, :, 0]
+    normals = torch.where(normals[:, :1] < 0, -normals, normals)
+    columns = points.numpy(), normals.numpy(), chosen.colors.clamp(0, 1).numpy()
+    return _named(_cluster(*columns, n, spread, opacity), sh_degree, splats.up_axis, splats.source).to(splats.device)
+
+
+def init_random(
+    low: np.ndarray | Tensor, high: np.ndarray | Tensor, n: int, *, seed: int = 0, opacity: float = 0.1
+) -> Splats:
+    """``n`` round grey gaussians, evenly at random in a box: the baseline that knows nothing of the object.
+
+    Args:
+        low, high: corners of the box ``[3]``.
+        n: how many, 4 to 2^20.
+        seed: same seed, same gaussians.
+        opacity: of all gaussians, in (0, 1).
+
+    Raises:
+        ValueError: when ``n`` is out of range or the box has no volume.
+    """
+    check_count(n)
+    corner, far = (np.asarray(c, np.float64) for c in (low, high))
+    size = far - corner if corner.shape == far.shape == (3,) else np.zeros(0)
+    if size.shape != (3,) or not np.isfinite(size).all() or not (size >= 0).all() or not size.max() > 0:
+        raise ValueError(f"the box must have finite corners [3] with low <= high and some size, got {low} and {high}")
+    rng = np.random.default_rng(seed)
+    means = corner + rng.random((n, 3)) * size
+    gap = float(np.prod(size.clip(0.01 * size.max())) / n) ** (1 / 3)
+    return Splats.from_colors(
+        torch.from_numpy(means.astype(np.float32)),
+        torch.from_numpy((0.5 + 0.1 * rng.standard_normal((n, 3))).astype(np.float32)),
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
+        scales=torch.full((n, 3), 0.5 * gap),
+        opacities=torch.full((n,), opacity),
+        source="random",
+    )
+
+
+def _named(splats: Splats, sh_degree: int, up_axis: str, source: str) -> Splats:
+    columns = {"means": splats.means, "quats": splats.quats, "scales": splats.scales, "opacities": splats.opacities}
+    named = Splats(**columns, sh0=splats.sh0, shN=splats.shN, up_axis=up_axis, source=source)
+    return named.with_sh_degree(sh_degree)
+
+
+def _cluster(
+    points: np.ndarray, normals: np.ndarray, colors: np.ndarray, n: int, spread: float, opacity: float
+) -> Splats:
+    """One gaussian for each of ``n`` clusters of the samples ``[P, 3]``, P >= n."""
+    gap = _spacing(points, n)
+    features = np.concatenate([points, gap * _NORMAL_WEIGHT * normals, gap * _COLOR_WEIGHT * colors], axis=1)
+    features = np.ascontiguousarray(features, np.float32)  # [P, 9]
+    seeds = _thin(features, n)
+    owner = cKDTree(features[seeds], balanced_tree=False, compact_nodes=False).query(features)[1]
+    owner[seeds] = np.arange(n)  # each keeps at least itself, also where points coincide
+    counts = np.bincount(owner, minlength=n).astype(np.float64)
+    centers = _means_of(owner, features, counts)
+    means, axes = centers[:, :3], centers[:, 3:6]
+    offsets = points - means[owner]
+    outer = (offsets[:, :, None] * offsets[:, None, :]).reshape(-1, 9)
+    spreads = _means_of(owner, outer, counts).reshape(-1, 3, 3)
+    rotations, scales = _flat_frames(spreads, axes, counts, gap, spread)
+    return Splats.from_colors(
+        torch.from_numpy(means.astype(np.float32)),
+        torch.from_numpy((centers[:, 6:] / (gap * _COLOR_WEIGHT)).astype(np.float32)),
+        quats=geometry.rotmat_to_quat(torch.from_numpy(rotations)).float(),
+        scales=torch.from_numpy(scales.astype(np.float32)),
+        opacities=torch.full((n,), opacity),
+    )
+
+
+def _flat_frames(
+    spreads: np.ndarray, axes: np.ndarray, counts: np.ndarray, gap: float, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations ``[n, 3, 3]`` with the normal as third column, and scales ``[n, 3]``, of clusters.
+
+    A small even spread in the plane is mixed in, as if of two more members, since few samples measure a spread badly.
+    """
+    n = len(spreads)
+    length = np.linalg.norm(axes, axis=1, keepdims=True)
+    normal = np.where(length > 1e-12, axes / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
+    helper = np.eye(3)[np.abs(normal).argmin(axis=1)]
+    first = np.cross(normal, helper)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    plane = np.stack([first, np.cross(normal, first)], axis=2)  # [n, 3, 2]
+    even = (0.25 * gap) ** 2
+    inside = np.einsum("nij,nik,nkl->njl", plane, spreads, plane)  # [n, 2, 2]
+    inside = (inside * counts[:, None, None] + 2 * even * np.eye(2)) / (counts[:, None, None] + 2)
+    values, vectors = np.linalg.eigh(inside)
+    turned = plane @ vectors  # [n, 3, 2]
+    third = np.cross(turned[:, :, 0], turned[:, :, 1])
+    rotations = np.concatenate([turned, third[:, :, None]], axis=2)
+    across = np.einsum("ni,nij,nj->n", normal, spreads, normal)
+    in_plane = spread * np.sqrt(values.clip(1e-4 * even))
+    thick = np.sqrt(across.clip(0)) + _FLATNESS * in_plane.min(axis=1)
+    scales = np.concatenate([in_plane, np.minimum(thick, in_plane.max(axis=1))[:, None]], axis=1)
+    assert rotations.shape == (n, 3, 3)
+    return rotations, scales
+
+
+def _means_of(owner: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean of the rows ``values [P, D]`` of each owner ``[n, D]``, float64."""
+    columns = [np.bincount(owner, weights=values[:, d], minlength=len(counts)) for d in range(values.shape[1])]
+    return np.stack(columns, axis=1) / counts[:, None]
+
+
+def _spacing(points: np.ndarray, n: int) -> float:
+    """Distance of neighbours if ``n`` of the ``points`` were spread evenly: from a thinning by position alone."""
+    few = points[_thin(np.ascontiguousarray(points, np.float32), n)]
+    nearest = cKDTree(few).query(few, k=2)[0][:, 1]
+    return max(float(np.median(nearest)), 1e-6 * float(np.ptp(points, axis=0).max()))
+
+
+def _plane_normals(points: np.ndarray, k: int = 12) -> np.ndarray:
+    """Unit normals ``[P, 3]`` of the planes through k neighbours; their sign means nothing, so they point up in x."""
+    k = min(k, len(points))
+    index = cKDTree(points).query(points, k=k)[1]
+    offsets = points[index] - points[index].mean(axis=1, keepdims=True)
+    normals = np.linalg.eigh(np.einsum("pki,pkj->pij", offsets, offsets))[1][:, :, 0]
+    return np.where(normals[:, :1] < 0, -normals, normals).astype(np.float32)
+
+
+def _fill_up(
+    points: np.ndarray, colors: np.ndarray, normals: np.ndarray | None, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Add points between neighbours until there are at least ``n``."""
+    while len(points) < n:
+        want = min(n - len(points), len(points))
+        chosen = rng.permutation(len(points))[:want]
+        index = cKDTree(points).query(points[chosen], k=min(4, len(points)))[1]
+        partner = index[np.arange(want), rng.integers(1, index.shape[1], want)]
+        points = np.concatenate([points, (points[chosen] + points[partner]) / 2])
+        colors = np.concatenate([colors, (colors[chosen] + colors[partner]) / 2])
+        if normals is not None:
+            normals = np.concatenate([normals, normals[chosen]])
+    return points, colors, normals
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _thin(points, n):
+    """Indices ``[n]``, all different, of farthest points of ``points [P, D]``; the first is farthest from the mean."""
+    count, width = points.shape
+    columns = points.T.copy()  # [D, P]: the inner loops run over points
+    distances = np.zeros(count, np.float32)
+    for d in range(width):
+        middle = np.float32(columns[d].mean())
+        for i in range(count):
+            distances[i] += (columns[d, i] - middle) ** 2
+    out = np.empty(n, np.int64)
+    last = 0
+    for i in range(count):
+        if distances[i] > distances[last]:
+            last = i
+    distances[:] = np.float32(np.inf)
+    squares = np.empty(count, np.float32)
+    for k in range(n):
+        out[k] = last
+        distances[last] = np.float32(-1)  # never again
+        squares[:] = np.float32(0)
+        for d in range(width):
+            at = columns[d, last]
+            for i in range(count):
+                offset = columns[d, i] - at
+                squares[i] += offset * offset
+        best = np.float32(-2)
+        for i in range(count):
+            distances[i] = min(distances[i], squares[i])
+        for i in range(count):
+            if distances[i] > best:
+                best = distances[i]
+                last = i
+    return out
