@@ -31,9 +31,10 @@ class Attributes:
         symmetric: ``symmetry`` is at least 0.93.
         roundness: share of the surface that stays when the object is turned about the up axis, in ``[0, 1]``.
         round: ``roundness`` is at least 0.85; never with an unknown up axis.
-        busyness: share of the surface where the colour changes within its close surroundings, in ``[0, 1]``.
-        texture: ``plain`` below 0.1 of that, ``patterned`` above 0.5 and on meshes only, since the colours of
-            neighbouring gaussians differ without any pattern, which blending hides; else empty.
+        busyness: share of the surface where the colour changes along it without an edge, in ``[0, 1]``.
+        texture: ``plain`` below 0.02 of that when one colour covers three quarters; ``patterned`` above 0.25 and on
+            meshes only, since the colours of neighbouring gaussians differ without any pattern, which blending
+            hides; else empty.
     """
 
     palette: Palette
@@ -52,6 +53,7 @@ class _Surface(NamedTuple):
     normals: np.ndarray  # [n, 3] unit; of splats with either sign
     colors: np.ndarray  # [n, 3] in [0, 1]
     first: np.ndarray  # [m] one sample per independent colour measurement
+    oriented: bool  # normals point outwards
 
 
 def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes:
@@ -80,8 +82,10 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
     symmetry = max(_agreement(tree, _mirrored(points, axis), near) for axis in range(3) if axis != up)
     roundness = _roundness(tree, points, up, near)
     busyness = _busyness(surface)
+    colors = palette(surface.colors)
+    plain = busyness < 0.02 and len(colors.main) == 1 and colors.covered >= 0.75
     return Attributes(
-        palette=palette(surface.colors),
+        palette=colors,
         extents=extents,
         proportion=_proportion(extents, up is not None),
         symmetry=symmetry,
@@ -89,13 +93,13 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
         roundness=roundness,
         round=roundness >= 0.85,
         busyness=busyness,
-        texture="plain" if busyness < 0.1 else ("patterned" if busyness > 0.5 and isinstance(shape, Mesh) else ""),
+        texture="plain" if plain else ("patterned" if busyness > 0.25 and isinstance(shape, Mesh) else ""),
     )
 
 
 def _of_mesh(mesh: Mesh, n: int, rng: np.random.Generator) -> _Surface:
     samples = mesh.sample(n, rng)
-    return _Surface(samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(n))
+    return _Surface(samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(n), True)
 
 
 def _of_splats(splats: Splats, n: int, rng: np.random.Generator) -> _Surface:
@@ -112,7 +116,7 @@ def _of_splats(splats: Splats, n: int, rng: np.random.Generator) -> _Surface:
     points = good.means[index].double().cpu().numpy() + offsets
     normals = turn[np.arange(n), :, scales.argmin(axis=1)]  # [n, 3]
     colors = good.colors[index].cpu().numpy().clip(0, 1)
-    return _Surface(points, normals, colors, np.unique(pick, return_index=True)[1])
+    return _Surface(points, normals, colors, np.unique(pick, return_index=True)[1], False)
 
 
 def _ordered(size: np.ndarray, up: int | None) -> tuple[float, float, float]:
@@ -164,14 +168,22 @@ def _roundness(tree: cKDTree, points: np.ndarray, up: int | None, near: float) -
 
 
 def _busyness(surface: _Surface) -> float:
-    """Share of samples whose eight nearest of like normal spread by more than 0.05 in OKLab about their mean."""
+    """Share of samples whose neighbours on the same sheet spread by more than 0.05 in OKLab about their mean.
+
+    Neighbours are the eight nearest that face the same way and lie in the sample's tangent plane, so that parts
+    which stick out of each other, or turn an edge, in different colours are no pattern.
+    """
     points, normals = surface.points[surface.first], surface.normals[surface.first]
     if len(points) < 10:
         return 0.0
     lab = oklab(surface.colors[surface.first])
-    nearest = cKDTree(points, balanced_tree=False, compact_nodes=False).query(points, k=9)[1]  # [m, 9], itself first
-    alike = np.abs(np.einsum("mkc,mc->mk", normals[nearest], normals)) > 0.7
-    weights = alike / alike.sum(axis=1, keepdims=True).clip(1)
+    distances, nearest = cKDTree(points, balanced_tree=False, compact_nodes=False).query(points, k=9)  # itself first
+    offsets = np.abs(np.einsum("mkc,mc->mk", points[nearest] - points[:, None], normals))
+    cosines = np.einsum("mkc,mc->mk", normals[nearest], normals)
+    facing = (cosines if surface.oriented else np.abs(cosines)) > 0.9  # sides of a seam between two parts differ
+    alike = facing & (offsets <= 0.3 * np.median(distances[:, 1]))  # [m, 9]
+    alike[:, 0] = True
+    weights = alike / alike.sum(axis=1, keepdims=True)
     mean = np.einsum("mk,mkc->mc", weights, lab[nearest])
     spread = np.sqrt(np.einsum("mk,mkc->m", weights, (lab[nearest] - mean[:, None]) ** 2))
     return float((spread > 0.05).mean())

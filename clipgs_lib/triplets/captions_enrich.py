@@ -14,7 +14,7 @@ from .captions_attributes import Attributes, measure
 from .captions_clean import words
 from .captions_duplicates import SeenTexts
 from .captions_filter import FilterReport, Kind, filter_captions
-from .captions_grammar import is_mass, join, natural_order, with_article
+from .captions_grammar import is_latin, is_mass, join, natural_order, with_article
 from .captions_names import table
 from .captions_synonyms import Synonyms
 
@@ -97,8 +97,8 @@ def enrich(
     """Make sentences from names, synonyms and measured attributes.
 
     A measured colour is left out where the name states one, and likewise size and texture: "flag blue" does not
-    become "a white flag blue" because of its pole. Only texts of up to five words serve as nouns. Without any, the
-    object is called "object", which needs attributes.
+    become "a white flag blue" because of its pole. Only texts of up to five words in Latin letters serve as nouns.
+    Without any, the object is called "object", which needs attributes.
 
     Args:
         names: filtered names of the object, the best first.
@@ -137,6 +137,8 @@ def _nouns(names: Sequence[str], synonyms: Synonyms) -> list[str]:
     for name in names:
         bare = name.strip().rstrip(".")
         if not 0 < len(bare.split()) <= _MAX_NOUN_WORDS or any(mark in bare for mark in ",;:!?<>"):
+            continue
+        if not is_latin(bare):
             continue
         tokens = bare.split()
         if tokens[0].casefold() in ("a", "an", "the") and len(tokens) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from .captions_names import table
 
 # spelled with a vowel but said with a consonant, or the other way round
@@ -39,9 +41,14 @@ def article(phrase: str) -> str:
     Decided by how the first word sounds (an hour, a unicorn, an SUV) and whether the last word can be counted.
     """
     tokens = phrase.casefold().split()
-    if not tokens or is_plural(phrase) or is_mass(phrase) or not phrase.isascii():
+    if not tokens or is_plural(phrase) or is_mass(phrase) or not is_latin(phrase):
         return ""
     return "an" if _sounds_like_vowel(tokens[0]) else "a"
+
+
+def is_latin(phrase: str) -> bool:
+    """Whether all letters are Latin, accents allowed: words of other scripts do not go into English sentences."""
+    return all(c.isascii() or not c.isalpha() or unicodedata.name(c, "").startswith("LATIN") for c in phrase)
 
 
 def with_article(phrase: str) -> str:
@@ -93,7 +100,7 @@ def _head(phrase: str) -> str:
 
 
 def _sounds_like_vowel(word: str) -> bool:
-    word = word.lstrip("\"'([")
+    word = unicodedata.normalize("NFD", word.lstrip("\"'(["))  # letters without their accents
     if word in _SPELLED_OUT_WITH_VOWEL or word.startswith(_SAID_WITH_VOWEL):
         return True
     if word.startswith(("8", "11-", "18-")):

@@ -27,10 +27,10 @@ def box(size, center=(0, 0, 0), color=(0.5, 0.5, 0.5), texture=None) -> list[Par
     parts = []
     for axis in range(3):
         for side in (-1, 1):
-            u, v = [k for k in range(3) if k != axis]
+            u, v = (axis + 1) % 3, (axis + 2) % 3  # u x v points along +axis
             corners = np.zeros((4, 3), np.float32)
             corners[:, axis] = side
-            corners[:, u], corners[:, v] = [-1, 1, 1, -1], [-1, -1, 1, 1]
+            corners[:, u], corners[:, v] = side * np.array([-1, 1, 1, -1]), [-1, -1, 1, 1]
             corners = (corners * np.array(size) / 2 + center).astype(np.float32)
             uvs = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
             shade = (*color, 1.0) if texture is None else (1.0, 1.0, 1.0, 1.0)
@@ -142,6 +142,10 @@ def test_patterns_are_told_from_plain_faces():
     assert (plain.texture, striped.texture) == ("plain", "patterned")
     assert plain.busyness < 0.01 and striped.busyness > 0.6
     assert striped.palette.main == ("white", "red") or striped.palette.main == ("red", "white")
+    slabs = [
+        box((1 + k % 2 / 3, 0.1, 1 + k % 2 / 3), center=(0, 0.1 * k, 0), color=(k % 2, 0, 1 - k % 2)) for k in range(10)
+    ]
+    assert measure(mesh(*(part for slab in slabs for part in slab))).texture == ""  # parts make no pattern
     two_tone = mesh(*box((1, 1, 1), color=(1, 0, 0)), *box((1, 1, 1), center=(0, 1, 0), color=(0, 0, 1)))
     assert measure(two_tone).texture != "patterned"
 

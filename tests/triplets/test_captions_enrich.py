@@ -42,7 +42,12 @@ def texts(captions) -> list[str]:
         *(("European car", "a European car"), ("one-eyed alien", "a one-eyed alien"), ("SUV", "an SUV")),
         *(("18-wheeler", "an 18-wheeler"), ("8-sided die", "an 8-sided die"), ("3d printer", "a 3d printer")),
         *(("rocks", "rocks"), ("red boxing gloves", "red boxing gloves"), ("bus", "a bus"), ("glass", "a glass")),
-        *(("stegosaurus", "a stegosaurus"), ("grass", "grass"), ("tall grass", "tall grass"), ("椅子", "椅子")),
+        *(
+            ("stegosaurus", "a stegosaurus"),
+            ("grass", "grass"),
+            ("tall grass", "tall grass"),
+            ("étagère", "an étagère"),
+        ),
         *(("cup of tea", "a cup of tea"), ("slices of bread", "slices of bread"), ("", "")),
         ("house with windows", "a house with windows"),
     ],
@@ -164,6 +169,8 @@ def test_without_a_shape_names_and_synonyms_are_put_into_sentences():
 
 def test_without_a_name_it_is_an_object():
     assert texts(enrich([], attributes()))[0] == "a tall red object"
+    assert texts(enrich(["椅子", "стул"], attributes()))[0] == "a tall red object"  # not "a tall red 椅子"
+    assert enrich(["椅子"]) == []
 
 
 def test_enriching_has_no_twins_and_no_more_than_asked():
