@@ -1,0 +1,307 @@
+"""Things to wear or carry."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import (
+    Shape,
+    arc,
+    around,
+    box,
+    capsule,
+    cone,
+    cylinder,
+    extrude,
+    join,
+    lathe,
+    lay,
+    rod,
+    row,
+    sphere,
+    sweep,
+    torus,
+)
+
+wear = in_group("clothing")
+
+CLOTH = (*EVERY, "label")
+
+
+@wear(
+    "top hat",
+    "silk hat",
+    "hat",
+    ranges=(
+        Range("height", 0.35, 0.9, "low", "tall"),
+        Range("radius", 0.34, 0.46),
+        Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
+        Range("flare", 0.9, 1.2),
+    ),
+    parts=("brim", "ribbon"),
+    accent="ribbon",
+    patterns=EVERY,
+)
+def _top_hat(p: SimpleNamespace) -> list[Piece]:
+    h, r, b = p.height, p.radius, p.brim
+    crown = lathe([(0, 0), (r, 0), (p.flare * r, h), (0, h)], 30)
+    brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30).warp(
+        lambda v: (
+            v
+            + np.stack(
+                [0 * v[:, 0], 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05), 0 * v[:, 0]], axis=1
+            )
+        )
+    )
+    band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (p.flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
+    return [Piece("crown", "main", crown), Piece("brim", "main", brim), Piece("ribbon", "accent", band)]
+
+
+@wear(
+    "party hat",
+    "cone hat",
+    ranges=(
+        Range("height", 0.7, 1.4, "short", "tall"),
+        Range("radius", 0.34, 0.55, "narrow", "wide"),
+        Range("pompom", 0.1, 0.2, "", "big-tasselled"),
+    ),
+    choices=(Choice("pompom_form", ("round", "spiky"), "pompom"),),
+    parts=("pompom",),
+    accent="pompom",
+)
+def _party_hat(p: SimpleNamespace) -> list[Piece]:
+    h, r, m = p.height, p.radius, p.pompom
+    ball = (
+        sphere(m, 10, 16)
+        if p.pompom_form == "round"
+        else join([around(cone(0.05, 0.005, 1.5 * m, 6).turn("x", a), 6, a) for a in (20, 60, 100)])
+    )
+    return [
+        Piece("cone", "main", lathe([(r, 0), (0.03, h)])),
+        Piece("inside", "inside", lathe([(0.03, h - 0.02), (r - 0.01, 0)])),
+        Piece("pompom", "accent", ball.move(0, h)),
+        Piece("hem", "accent", torus(r, 0.035).move(0, 0.02)),
+    ]
+
+
+@wear(
+    "crown",
+    "royal crown",
+    ranges=(
+        Range("radius", 0.4, 0.6, "narrow", "wide"),
+        Range("height", 0.3, 0.6, "low", "tall"),
+        Range("flare", 1.0, 1.3, "", "flared"),
+    ),
+    count=Count("points", (4, 5, 6, 8), "point"),
+    parts=("points", "jewels"),
+    accent="jewels",
+    colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
+    patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
+)
+def _crown(p: SimpleNamespace) -> list[Piece]:
+    r, h, n = p.radius, p.height, p.points
+    low = 0.3 * h + 0.1
+    top = r * (1 + (p.flare - 1) * low / h)
+    band = lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)
+    wide = np.pi * top / n
+    spike = extrude([(-wide, 0), (wide, 0), (0, h)], 0.04)
+
+    def wrap(v: np.ndarray) -> np.ndarray:
+        out = top * (1 + (p.flare - 1) * v[:, 1] / h) + v[:, 2]
+        return np.stack([out * np.sin(v[:, 0] / top), v[:, 1], out * np.cos(v[:, 0] / top)], axis=1)
+
+    one = spike.warp(wrap).move(0, low)
+    tips = sphere(0.055, 8, 12).move(0, low + h + 0.03, top * p.flare)
+    gems = sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2)
+    return [
+        Piece("band", "main", band),
+        Piece("points", "main", around(one, n)),
+        Piece("pearls", "white", around(tips, n)),
+        Piece("jewels", "accent", around(gems, n)),
+    ]
+
+
+@wear(
+    "boot",
+    "rubber boot",
+    ranges=(
+        Range("shaft", 0.4, 1.1, "ankle-high", "knee-high"),
+        Range("width", 0.24, 0.34, "slim", "wide"),
+        Range("foot", 0.5, 0.75),
+        Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
+    ),
+    parts=("sole", "heel"),
+    accent="sole",
+    patterns=CLOTH,
+)
+def _boot(p: SimpleNamespace) -> list[Piece]:
+    w, s, f, h = p.width, p.shaft, p.foot, p.heel
+    leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
+    foot = superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)
+    sole = ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)
+    return [
+        Piece("shaft", "main", leg),
+        Piece("foot", "main", foot),
+        Piece("sole", "accent", sole),
+        Piece("heel", "accent", box(0.9 * w, h + 0.03, 1.5 * w, 0.02).move(-0.45 * w)),
+        Piece("cuff", "accent", torus(1.05 * w, 0.035).move(0, h + 0.28 + s)),
+    ]
+
+
+def superquadric_foot(length: float, width: float) -> Shape:
+    """Shoe body that stands on y = 0, toe towards +x."""
+    body = sphere(1.0, 13, 26).warp(lambda v: np.stack([v[:, 0], v[:, 1].clip(-0.35), v[:, 2]], axis=1))
+    tall = body.scale(0.55 * length + 0.35 * width, 0.42, width)
+    return tall.warp(
+        lambda v: (
+            v
+            * np.stack(
+                [np.ones(len(v)), np.where(v[:, 0] > 0, 1 - 0.35 * v[:, 0] / length, 1.0), np.ones(len(v))], axis=1
+            )
+        )
+    ).move(0, 0.14)
+
+
+def ellipse_slab(x: float, z: float, height: float) -> Shape:
+    """Flat elliptic slab that stands on y = 0."""
+    return cylinder(1.0, height, 28).scale(x, 1, z)
+
+
+@wear(
+    "umbrella",
+    "parasol",
+    ranges=(
+        Range("radius", 0.7, 1.1, "small", "wide"),
+        Range("dome", 0.25, 0.6, "flat", "deep-domed"),
+        Range("shaft", 1.1, 1.6),
+    ),
+    count=Count("panels", (5, 6, 8, 10), "panel"),
+    choices=(Choice("handle", ("curved", "straight"), "handle"),),
+    parts=("handle", "panels", "shaft"),
+    accent="handle",
+)
+def _umbrella(p: SimpleNamespace) -> list[Piece]:
+    r, d, s = p.radius, p.dome, p.shaft
+    profile = arc(1.0, 4, 90, 12) * [r, d]
+    around_sides = 6 * p.panels
+
+    def ribs(v: np.ndarray) -> np.ndarray:
+        share = np.hypot(v[:, 0], v[:, 2]) / r
+        sag = 0.12 * share**2 * np.abs(np.sin(0.5 * p.panels * np.arctan2(v[:, 0], v[:, 2]))) * r
+        return v + np.stack([-0.25 * sag * v[:, 0] / r, 0.6 * sag, -0.25 * sag * v[:, 2] / r], axis=1)
+
+    outside = lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)
+    inside = lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)
+    hook = (
+        sweep(lay(arc(0.13, 180, 360, 12, (-0.13, 0.1)), "xy"), 0.045)
+        if p.handle == "curved"
+        else capsule(0.06, 0.36).move(0, -0.05)
+    )
+    return [
+        Piece("panels", "main", outside),
+        Piece("inside", "inside", inside),
+        Piece("shaft", "silver", rod((0, 0.1, 0), (0, s + d + 0.1, 0), 0.025)),
+        Piece("handle", "accent", hook),
+    ]
+
+
+@wear(
+    "handbag",
+    "purse",
+    ranges=(
+        Range("width", 0.7, 1.2, "narrow", "wide"),
+        Range("height", 0.5, 0.85, "low", "tall"),
+        Range("strap", 0.25, 0.6, "", "long-strapped"),
+    ),
+    count=Count("buckles", (1, 2, 3), "buckle"),
+    parts=("handle", "flap", "buckles"),
+    accent="flap",
+    patterns=CLOTH,
+)
+def _handbag(p: SimpleNamespace) -> list[Piece]:
+    w, h = p.width, p.height
+    outline = [(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)]
+    flap = box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)
+    buckles = row(box(0.09, 0.14, 0.06, 0.02), p.buckles, (0.6 * w / p.buckles, 0, 0)).move(0, 0.5 * h, 0.18)
+    return [
+        Piece("body", "main", extrude(outline, 0.32, 0.04)),
+        Piece("flap", "accent", flap),
+        Piece("buckles", "golden", buckles),
+        Piece("handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, p.strap] + [0, h], "xy"), 0.03)),
+    ]
+
+
+@wear(
+    "ring",
+    "finger ring",
+    ranges=(
+        Range("radius", 0.5, 0.7),
+        Range("band", 0.06, 0.13, "thin", "thick"),
+        Range("gem", 0.14, 0.24, "", "big-jewelled"),
+    ),
+    count=Count("gems", (1, 2, 3, 5), "gem"),
+    parts=("gems",),
+    accent="gems",
+    colors=METALS,
+    patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
+)
+def _ring(p: SimpleNamespace) -> list[Piece]:
+    band = torus(p.radius, p.band, 36, 10).turn("x", 90)
+    g = min(p.gem, 1.4 * p.radius / p.gems)
+    gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, p.radius + p.band + 0.6 * g)
+    step = np.rad2deg(2.0 * g / (p.radius + p.band + 0.6 * g))
+    gems = join([gem.turn("z", step * (i - (p.gems - 1) / 2)) for i in range(p.gems)])
+    return [Piece("band", "main", band), Piece("gems", "accent", gems)]
+
+
+@wear(
+    "eyeglasses",
+    "spectacles",
+    "glasses",
+    ranges=(
+        Range("width", 0.26, 0.38, "small", "large"),
+        Range("height", 0.2, 0.34, "narrow", "tall"),
+        Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
+        Range("temple", 0.7, 1.0),
+    ),
+    choices=(Choice("lens", ("round", "square"), "lenses"),),
+    parts=("lenses", "temples"),
+    accent="lenses",
+    patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
+    colors=(*PAINTS, *METALS),
+)
+def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
+    w, h, x = p.width, p.height, p.width + 0.08
+    angle = np.deg2rad(np.linspace(0, 360, 29))
+    power = 1.0 if p.lens == "round" else 0.45
+    loop = np.stack(
+        [
+            w * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power,
+            h * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power,
+        ],
+        axis=1,
+    )
+    loop = loop[:-1]
+    rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), p.rim, 8, closed=True, normal=(0, 0, 1)).move(x)
+    bridge = sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), p.rim)
+    arm = sweep(
+        [
+            (x + w, 0.4 * h, 0),
+            (x + w + 0.05, 0.4 * h, -0.06),
+            (x + w + 0.03, 0.4 * h, -p.temple),
+            (x + w, 0.1 * h - 0.1, -p.temple - 0.2),
+        ],
+        0.035,
+        normal=(0.999, 0, 0.04),
+    )
+    lens = extrude(loop * 0.98, 0.025).move(x)
+    return [
+        Piece("rims", "main", rim.mirror()),
+        Piece("bridge", "body", bridge),
+        Piece("temples", "main", arm.mirror()),
+        Piece("lenses", "accent", lens.mirror()),
+    ]

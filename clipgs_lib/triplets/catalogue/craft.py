@@ -1,0 +1,257 @@
+"""Vehicles of water, air and space."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .model import Count, Piece, Range, in_group
+from .shapes import (
+    Shape,
+    arc,
+    around,
+    box,
+    cone,
+    curve,
+    cylinder,
+    ellipsoid,
+    extrude,
+    join,
+    lathe,
+    lay,
+    rod,
+    row,
+    sweep,
+    torus,
+    wheel,
+)
+
+vehicle = in_group("vehicles")
+
+
+@vehicle(
+    "airplane",
+    "plane",
+    "aeroplane",
+    ranges=(
+        Range("length", 1.6, 2.4, "short", "long"),
+        Range("span", 1.4, 2.4, "short-winged", "wide-winged"),
+        Range("sweep", 0.0, 0.5),
+    ),
+    count=Count("engines", (2, 4), "engine"),
+    parts=("wings", "engines", "tail"),
+    accent="wings",
+)
+def _airplane(p: SimpleNamespace) -> list[Piece]:
+    n, s = p.length, p.span / 2
+    body = lathe(
+        curve([(0.01, -n / 2), (0.09, -0.3 * n), (0.16, 0), (0.16, 0.3 * n), (0.1, 0.45 * n), (0.01, n / 2)], 20),
+        planar=False,
+    ).turn("x", 90)
+
+    def wing(reach: float, root: float, tip: float, back: float) -> Shape:
+        outline = [(0.0, root / 2), (0.0, -root / 2), (reach, -back - tip / 2), (reach, tip / 2 - back)]
+        return extrude(outline, 0.05).turn("x", 90).mirror()
+
+    tail = extrude([(-0.34, 0), (0, 0), (-0.2, 0.4), (-0.38, 0.4)], 0.05).turn("y", -90).move(0, 0.08, -n / 2 + 0.05)
+    engine = capsule_x(0.075, 0.34)
+    at = np.array([0.4]) if p.engines == 2 else np.array([0.3, 0.62])
+    engines = join([engine.move(t * s, -0.09, -p.sweep * t + 0.1) for t in at]).mirror()
+    return [
+        Piece("fuselage", "main", body),
+        Piece("wings", "accent", wing(s, 0.46, 0.2, p.sweep).move(0, -0.03, 0.05)),
+        Piece("tail", "accent", tail.turn("y", 0)),
+        Piece("tail", "accent", wing(0.4, 0.26, 0.14, 0.12).move(0, 0.05, -0.43 * n)),
+        Piece("engines", "gray", engines),
+        Piece("cockpit", "navy", ellipsoid(0.1, 0.06, 0.14).move(0, 0.12, 0.34 * n)),
+    ]
+
+
+def capsule_x(radius: float, length: float) -> Shape:
+    """Round-ended bar along z about the origin."""
+    half = length / 2
+    return lathe(
+        np.concatenate([arc(radius, -90, 0, 5, (0, radius - half)), arc(radius, 0, 90, 5, (0, half - radius))]),
+        14,
+        planar=False,
+    ).turn("x", 90)
+
+
+@vehicle(
+    "rocket",
+    "space rocket",
+    ranges=(
+        Range("height", 1.2, 2.2, "short", "tall"),
+        Range("radius", 0.2, 0.34, "slim", "fat"),
+        Range("nose", 0.4, 0.9, "", "sharp-nosed"),
+    ),
+    count=Count("fins", (3, 4, 5, 6), "fin"),
+    parts=("fins", "nose cone", "porthole"),
+    accent="fins",
+)
+def _rocket(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.radius
+    body = lathe(curve([(0.75 * r, 0.2), (r, 0.2 + 0.35 * h), (0.95 * r, 0.2 + 0.75 * h), (0.8 * r, 0.2 + h)], 14))
+    nose = lathe(curve([(0.8 * r, 0), (0.5 * r, 0.55 * p.nose), (0, p.nose)], 10), planar=False).move(0, 0.2 + h)
+    fin = extrude([(0.6 * r, 0.25), (1.5 * r + 0.08, 0.0), (1.5 * r + 0.05, 0.25), (0.85 * r, 0.3 + 0.35 * h)], 0.06)
+    nozzle = lathe([(0, 0.22), (0.65 * r, 0.05), (0.45 * r, 0.22), (0, 0.22)])
+    ring = torus(0.4 * r, 0.05, 20, 8).turn("x", 90).move(0, 0.2 + 0.68 * h, 0.93 * r)
+    return [
+        Piece("body", "main", body),
+        Piece("nose cone", "accent", nose),
+        Piece("fins", "accent", around(fin, p.fins, 90 if p.fins % 2 == 0 else 30)),
+        Piece("nozzle", "gray", nozzle),
+        Piece("porthole", "silver", ring),
+        Piece("porthole", "light blue", wheel(0.4 * r, 0.06).move(0, 0.2 + 0.68 * h, 0.93 * r)),
+    ]
+
+
+@vehicle(
+    "sailboat",
+    "sailing boat",
+    ranges=(
+        Range("length", 1.2, 1.8, "short", "long"),
+        Range("mast", 1.1, 1.9, "", "tall-masted"),
+        Range("beam", 0.35, 0.6),
+    ),
+    count=Count("sails", (1, 2, 3), "sail"),
+    parts=("sails", "hull", "mast"),
+    accent="hull",
+)
+def _sailboat(p: SimpleNamespace) -> list[Piece]:
+    n, m = p.length / 2, p.mast
+
+    def keel(v: np.ndarray) -> np.ndarray:
+        narrow = np.sqrt(np.clip(1.02 - (v[:, 0] / n).clip(0, 1) ** 2, 0.0004, 1)) * (0.55 + 0.45 * v[:, 1] / 0.35)
+        return np.stack([v[:, 0], v[:, 1] + 0.12 * (v[:, 0] / n).clip(0, 1) ** 2, v[:, 2] * narrow], axis=1)
+
+    t = np.linspace(-n, n, 14)
+    hull = sweep(
+        lay(np.stack([t, np.full(14, 0.175)], 1), "xy"),
+        1.0,
+        section=[(-0.175, -p.beam / 2), (0.175, -p.beam / 2), (0.175, p.beam / 2), (-0.175, p.beam / 2)],
+        normal=(0, 0, 1),
+    ).warp(keel)
+    main = [(-0.06, 0.55), (-0.06, m + 0.25), (-0.9 * n, 0.55)]
+    jib = [(0.06, 0.5), (0.92 * n, 0.5), (0.06, 0.8 * m + 0.3)]
+    top = [(-0.06 - 0.0, m + 0.3), (0.3, m + 0.36), (-0.06, m + 0.42)]
+    sails = [extrude(outline, 0.03) for outline in (main, jib, top)[: p.sails]]
+    return [
+        Piece("hull", "accent", hull),
+        Piece("sails", "main", join(sails)),
+        Piece("mast", "brown", rod((0, 0.3, 0), (0, m + 0.45, 0), 0.035)),
+        Piece("boom", "brown", rod((0, 0.5, 0), (-0.92 * n, 0.5, 0), 0.025)),
+    ]
+
+
+@vehicle(
+    "hot-air balloon",
+    "hot air balloon",
+    ranges=(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7)),
+    parts=("basket", "ropes"),
+    accent="basket",
+)
+def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
+    r, t = p.radius, p.radius * p.stretch
+    bag = lathe(
+        curve(
+            [
+                (0.26 * r, -0.95 * t),
+                (0.68 * r, -0.55 * t),
+                (r, 0.15 * t),
+                (0.75 * r, 0.75 * t),
+                (0.3 * r, 0.97 * t),
+                (0, t),
+            ],
+            26,
+        ),
+        28,
+        planar=False,
+    )
+    low = -0.95 * t - p.drop
+    ropes = around(rod((0, low + 0.2, 0.15), (0, -0.95 * t, 0.26 * r), 0.014, sides=5), 6)
+    return [
+        Piece("balloon", "main", bag),
+        Piece(
+            "basket",
+            "accent",
+            lathe([(0, 0), (0.16, 0), (0.2, 0.24), (0.16, 0.24), (0.13, 0.05), (0, 0.05)]).move(0, low),
+        ),
+        Piece("ropes", "dark brown", ropes),
+    ]
+
+
+@vehicle(
+    "submarine",
+    "sub",
+    ranges=(
+        Range("length", 1.5, 2.3, "short", "long"),
+        Range("radius", 0.28, 0.42, "slim", "fat"),
+        Range("tower", 0.2, 0.4),
+    ),
+    count=Count("portholes", (2, 3, 4, 5), "porthole"),
+    parts=("periscope", "propeller", "portholes", "tower"),
+    accent="tower",
+)
+def _submarine(p: SimpleNamespace) -> list[Piece]:
+    n, r = p.length / 2, p.radius
+    hull = lathe(
+        np.stack([r * np.cos(t := np.linspace(-np.pi / 2, np.pi / 2, 20)) ** 0.55, n * np.sin(t)], axis=1), planar=False
+    ).turn("z", -90)
+    ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), p.portholes, (1.1 * n / p.portholes, 0, 0)).move(
+        0, 0.06, 0.97 * r
+    )
+    glass = row(wheel(0.07, 0.05, 14), p.portholes, (1.1 * n / p.portholes, 0, 0)).move(0, 0.06, 0.97 * r)
+    tower = (
+        extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + p.tower, 0.03).turn("x", 90).move(0.1 * n, (r + p.tower) / 2)
+    )
+    scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03).move(
+        0.1 * n, r + p.tower - 0.02
+    )
+    blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
+    prop = join([blade.turn("x", 90 * i) for i in range(4)]).move(-n - 0.05)
+    return [
+        Piece("hull", "main", hull),
+        Piece("portholes", "golden", ports + ports.scale(z=-1)),
+        Piece("glass", "light blue", glass + glass.scale(z=-1)),
+        Piece("tower", "accent", tower),
+        Piece("periscope", "gray", scope),
+        Piece("propeller", "golden", prop),
+    ]
+
+
+@vehicle(
+    "helicopter",
+    "chopper",
+    ranges=(
+        Range("tail_length", 0.7, 1.2, "", "long-tailed"),
+        Range("cabin", 0.32, 0.46),
+        Range("rotor", 0.8, 1.3, "", "wide-bladed"),
+    ),
+    count=Count("blades", (2, 3, 4, 5), "rotor blade"),
+    parts=("blades", "skids", "tail"),
+    accent="tail",
+)
+def _helicopter(p: SimpleNamespace) -> list[Piece]:
+    r, n = p.cabin, p.tail_length
+    blade = box(p.rotor, 0.025, 0.12).move(p.rotor / 2)
+    small = join([box(0.03, 0.3, 0.05).turn("z", 90 * i) for i in range(4)])
+    skid = sweep([(0.5 * r + 0.25, 0.1, 0), (0.5 * r + 0.12, 0, 0), (-0.5 * r - 0.2, 0, 0)], 0.028).move(0, 0, 0.7 * r)
+    legs = rod((0.3 * r, 0, 0.7 * r), (0.25 * r, r, 0.4 * r), 0.022) + rod(
+        (-0.4 * r, 0, 0.7 * r), (-0.35 * r, r, 0.4 * r), 0.022
+    )
+    legs = legs + skid
+    boom = rod((-0.8 * r, 1.35 * r, 0), (-r - n, 1.6 * r, 0), 0.15, 0.05, 12)
+    fin = extrude([(0, 0), (0.18, 0), (0.02, 0.32), (-0.12, 0.32)], 0.04).move(-r - n - 0.02, 1.55 * r)
+    return [
+        Piece("cabin", "main", ellipsoid(1.35 * r, r, 0.85 * r, 15, 24).move(0, 1.25 * r)),
+        Piece("windscreen", "navy", ellipsoid(0.75 * r, 0.62 * r, 0.72 * r).move(0.68 * r, 1.42 * r)),
+        Piece("tail", "accent", boom),
+        Piece("tail", "accent", fin),
+        Piece("blades", "gray", around(blade, p.blades).move(0, 2.25 * r + 0.12)),
+        Piece("rotor", "gray", cylinder(0.05, 0.22, 12).move(0, 2.2 * r - 0.05)),
+        Piece("tail rotor", "gray", small.move(-r - n, 1.6 * r, 0.08)),
+        Piece("skids", "black", legs + legs.scale(z=-1)),
+        Piece("hub", "gray", cone(0.1, 0.04, 0.08, 12).move(0, 2.25 * r + 0.08)),
+    ]

@@ -1,0 +1,253 @@
+"""Electronics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import (
+    Shape,
+    arc,
+    around,
+    box,
+    cylinder,
+    ellipsoid,
+    join,
+    lathe,
+    lay,
+    rod,
+    row,
+    sphere,
+    sweep,
+    torus,
+    wheel,
+)
+
+electronics = in_group("electronics")
+
+
+@electronics(
+    "television",
+    "tv",
+    "tv set",
+    ranges=(
+        Range("width", 1.1, 1.7, "narrow", "wide"),
+        Range("height", 0.65, 0.95, "low", "tall"),
+        Range("depth", 0.25, 0.5, "slim", "deep"),
+    ),
+    count=Count("knobs", (1, 2, 3, 4), "knob"),
+    parts=("screen", "antenna", "knobs", "legs"),
+    accent="knobs",
+    patterns=(*EVERY, "wood"),
+)
+def _television(p: SimpleNamespace) -> list[Piece]:
+    w, h, d = p.width, p.height, p.depth
+    knobs = row(wheel(0.055, 0.06, 14), p.knobs, (0, -0.15, 0)).move(0.4 * w, 0.2 + h / 2, d / 2)
+    antenna = rod((0, 0.2 + h, 0), (0.28, 0.6 + h, 0), 0.018).mirror() + sphere(0.08, 7, 12).move(0, 0.2 + h)
+    legs = around(rod((0.3 * w, 0.22, 0.1), (0.36 * w, 0, 0.2), 0.035), 1) + rod(
+        (0.3 * w, 0.22, -0.1), (0.36 * w, 0, -0.2), 0.035
+    )
+    return [
+        Piece("case", "main", box(w, h, d, 0.05).move(0, 0.2)),
+        Piece("screen", "black", box(0.7 * w, 0.8 * h, 0.06, 0.03).move(-0.09 * w, 0.2 + 0.1 * h, d / 2)),
+        Piece("knobs", "accent", knobs),
+        Piece("antenna", "silver", antenna),
+        Piece("legs", "dark brown", legs.mirror()),
+    ]
+
+
+@electronics(
+    "laptop",
+    "notebook computer",
+    ranges=(
+        Range("width", 0.9, 1.4, "small", "wide"),
+        Range("depth", 0.6, 0.9),
+        Range("open", 80, 125, "half-open", "wide-open"),
+    ),
+    count=Count("rows", (3, 4, 5), "row of keys"),
+    parts=("keys", "touchpad", "screen"),
+    colors=(*PAINTS, *METALS),
+)
+def _laptop(p: SimpleNamespace) -> list[Piece]:
+    w, d = p.width, p.depth
+    step = 0.5 * d / p.rows
+    keys = row(row(box(0.066 * w, 0.03, 0.74 * step, 0.01), 10, (0.085 * w, 0, 0)), p.rows, (0, 0, step)).move(
+        0, 0.05, -0.14 * d
+    )
+    tilt = p.open - 90
+
+    def place(shape: Shape) -> Shape:
+        return shape.turn("x", -tilt).move(0, 0.06, -d / 2)
+
+    screen = place(box(0.9 * w, 0.82 * d, 0.02).move(0, 0.07 * d, 0.025))
+    return [
+        Piece("base", "body", box(w, 0.06, d, 0.02)),
+        Piece("lid", "main", place(box(w, 0.96 * d, 0.04, 0.015))),
+        Piece("screen", "light blue", screen),
+        Piece("keys", "black", keys),
+        Piece("touchpad", "gray", box(0.26 * w, 0.02, 0.2 * d).move(0, 0.05, 0.33 * d)),
+    ]
+
+
+@electronics(
+    "camera",
+    "photo camera",
+    ranges=(
+        Range("width", 0.8, 1.2, "narrow", "wide"),
+        Range("lens_length", 0.2, 0.6, "", "long-lensed"),
+        Range("height", 0.5, 0.75),
+        Range("lens_radius", 0.2, 0.28),
+    ),
+    choices=(Choice("flash", ("square", "round"), "flash"),),
+    parts=("lens", "flash", "shutter button"),
+    accent="lens",
+)
+def _camera(p: SimpleNamespace) -> list[Piece]:
+    w, h, n, r = p.width, p.height, p.lens_length, p.lens_radius
+    lens = (
+        lathe([(0.9 * r, 0), (0.9 * r, 0.6 * n), (r, 0.62 * n), (r, n), (0.8 * r, n), (0.75 * r, n - 0.05)])
+        .turn("x", 90)
+        .move(0, 0.48 * h, 0.17)
+    )
+    flash = box(0.26, 0.16, 0.24, 0.03) if p.flash == "square" else cylinder(0.13, 0.16).scale(1, 1, 0.9)
+    return [
+        Piece("body", "main", box(w, h, 0.36, 0.06)),
+        Piece("lens", "accent", lens),
+        Piece("glass", "navy", wheel(0.8 * r, 0.05, 24).move(0, 0.48 * h, 0.12 + n)),
+        Piece("flash", "silver", flash.move(0, h - 0.02)),
+        Piece("shutter button", "red", cylinder(0.06, 0.06, 16).move(0.36 * w, h)),
+        Piece("dial", "silver", cylinder(0.09, 0.05, 16).move(-0.34 * w, h)),
+    ]
+
+
+@electronics(
+    "alarm clock",
+    "clock",
+    ranges=(
+        Range("radius", 0.45, 0.65, "small", "large"),
+        Range("depth", 0.2, 0.4, "slim", "thick"),
+        Range("bell", 0.14, 0.22, "", "big-belled"),
+    ),
+    count=Count("bells", (1, 2), "bell"),
+    parts=("bells", "hands", "legs"),
+    accent="bells",
+    colors=(*PAINTS, *METALS),
+)
+def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
+    r, d, y = p.radius, p.depth, p.radius + 0.14
+    face = cylinder(0.88 * r, 0.02, 28).turn("x", 90).move(0, y, d / 2)
+    marks = join([box(0.03, 0.09, 0.02).move(0, 0.72 * r).turn("z", 30 * i) for i in range(12)]).move(
+        0, y, d / 2 + 0.03
+    )
+    hands = (box(0.045, 0.62 * r, 0.02).turn("z", -60) + box(0.055, 0.42 * r, 0.02).turn("z", 50)).move(
+        0, y, d / 2 + 0.045
+    )
+    dome = lathe(arc(p.bell, -5, 90, 9), 20, planar=False)
+    bells = dome.move(0, r + 0.06) if p.bells == 1 else dome.move(0, r + 0.05).turn("z", -32).mirror()
+    legs = rod((0.4 * r, y - 0.8 * r, 0), (0.65 * r, 0, 0), 0.04).mirror()
+    return [
+        Piece("case", "main", wheel(r, d, 32).move(0, y)),
+        Piece("face", "white", face),
+        Piece("marks", "black", marks),
+        Piece("hands", "black", hands),
+        Piece("bells", "accent", bells.move(0, y)),
+        Piece("legs", "dark brown", legs),
+    ]
+
+
+@electronics(
+    "radio",
+    "portable radio",
+    ranges=(
+        Range("width", 0.9, 1.5, "narrow", "wide"),
+        Range("height", 0.5, 0.8, "low", "tall"),
+        Range("depth", 0.22, 0.4),
+    ),
+    count=Count("buttons", (2, 3, 4, 5), "button"),
+    choices=(Choice("speaker", ("round", "square"), "speaker"),),
+    parts=("speaker", "handle", "antenna", "buttons"),
+    accent="buttons",
+    patterns=(*EVERY, "wood"),
+)
+def _radio(p: SimpleNamespace) -> list[Piece]:
+    w, h, d = p.width, p.height, p.depth
+    s = 0.33 * h
+    speaker = wheel(s, 0.06, 26) if p.speaker == "round" else box(2 * s, 2 * s, 0.06, 0.02).move(0, -s)
+    handle = sweep(
+        lay(
+            np.array(
+                [
+                    (-0.4 * w, h),
+                    (-0.4 * w, h + 0.16),
+                    (-0.34 * w, h + 0.2),
+                    (0.34 * w, h + 0.2),
+                    (0.4 * w, h + 0.16),
+                    (0.4 * w, h),
+                ]
+            ),
+            "xy",
+        ),
+        0.035,
+    )
+    buttons = row(wheel(0.05, 0.06, 14), p.buttons, (0.4 * w / p.buttons, 0, 0)).move(0.22 * w, 0.22 * h, d / 2)
+    return [
+        Piece("case", "main", box(w, h, d, 0.05)),
+        Piece("speaker", "black", speaker.move(-0.24 * w, h / 2, d / 2)),
+        Piece("dial", "white", box(0.4 * w, 0.25 * h, 0.04).move(0.22 * w, 0.55 * h, d / 2)),
+        Piece("needle", "red", box(0.02, 0.23 * h, 0.02).move(0.27 * w, 0.56 * h, d / 2 + 0.02)),
+        Piece("buttons", "accent", buttons),
+        Piece("handle", "gray", handle),
+        Piece("antenna", "silver", rod((0.45 * w, h, -0.3 * d), (0.6 * w, h + 0.55, -0.3 * d), 0.015)),
+    ]
+
+
+@electronics(
+    "headphones",
+    "headset",
+    ranges=(
+        Range("radius", 0.5, 0.72),
+        Range("cup", 0.2, 0.32, "small-cupped", "large-cupped"),
+        Range("band", 0.05, 0.1, "thin-banded", "thick-banded"),
+    ),
+    choices=(Choice("cups", ("round", "square"), "ear cups"),),
+    parts=("headband", "ear cups"),
+    accent="headband",
+)
+def _headphones(p: SimpleNamespace) -> list[Piece]:
+    r, c = p.radius, p.cup
+    band = sweep(lay(arc(r, -5, 185, 26), "xy"), 1.0, section=arc(1, 0, 360, 11)[:-1] * [0.6 * p.band, 1.3 * p.band])
+    cup = wheel(c, 0.16, 24).turn("y", 90) if p.cups == "round" else box(0.16, 2 * c, 1.7 * c, 0.06).move(0, -c)
+    return [
+        Piece("headband", "accent", band),
+        Piece("ear cups", "main", cup.move(r + 0.03, -0.12).mirror()),
+        Piece("pads", "black", wheel(0.85 * c, 0.1, 20).turn("y", 90).move(r - 0.08, -0.12).mirror()),
+    ]
+
+
+@electronics(
+    "flashlight",
+    "torch",
+    ranges=(
+        Range("length", 0.8, 1.4, "short", "long"),
+        Range("head", 0.2, 0.34, "", "wide-headed"),
+        Range("radius", 0.11, 0.17),
+    ),
+    count=Count("ribs", (2, 3, 4, 5), "grip ring"),
+    parts=("ribs", "head", "switch"),
+    accent="head",
+    colors=(*PAINTS, *METALS),
+)
+def _flashlight(p: SimpleNamespace) -> list[Piece]:
+    n, r, h = p.length, p.radius, p.head
+    ribs = row(torus(r, 0.025, 20, 7), p.ribs, (0, 0.09, 0)).move(0, 0.3 * n)
+    head = lathe([(r, 0), (h, 0.22), (h, 0.42), (h - 0.04, 0.42), (h - 0.05, 0.38)]).move(0, n)
+    return [
+        Piece("tube", "main", lathe([(0, 0), (r - 0.02, 0), (r, 0.03), (r, n), (0, n)])),
+        Piece("ribs", "black", ribs),
+        Piece("head", "accent", head),
+        Piece("glass", "yellow", cylinder(h - 0.04, 0.02).move(0, n + 0.37)),
+        Piece("switch", "red", ellipsoid(0.05, 0.1, 0.05).move(0, 0.75 * n, r)),
+    ]

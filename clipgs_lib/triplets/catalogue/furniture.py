@@ -1,0 +1,316 @@
+"""Furniture."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import PAINTS, WOODS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import Shape, arc, around, box, cylinder, join, lathe, lay, rod, row, sphere, sweep, torus
+
+furniture = in_group("furniture")
+
+HEIGHT = Range("height", 0.7, 1.4, "low", "tall")
+
+WIDTH = Range("width", 0.7, 1.3, "narrow", "wide")
+
+TIMBER = (*EVERY, "wood")
+
+
+def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
+    legs = [box(size, height, size).move(a * (x - size) / 2, 0, b * (z - size) / 2) for a in (-1, 1) for b in (-1, 1)]
+    return Piece("legs", "body", join(legs))
+
+
+@furniture(
+    "chair",
+    "dining chair",
+    ranges=(
+        Range("back", 0.45, 1.2, "low-backed", "high-backed"),
+        Range("width", 0.75, 1.15),
+        Range("legs_height", 0.5, 0.9),
+    ),
+    count=Count("slats", (2, 3, 4, 5), "slat"),
+    parts=("legs", "slats", "seat"),
+    accent="seat",
+    patterns=TIMBER,
+)
+def _chair(p: SimpleNamespace) -> list[Piece]:
+    w, seat, top = p.width, p.legs_height, p.legs_height + p.back
+    posts = box(0.07, p.back, 0.07).move(w / 2 - 0.05, seat, -0.4).mirror()
+    step = (w - 0.2) / p.slats
+    slats = row(box(0.55 * step, p.back - 0.1, 0.04).move(0, seat, -0.4), p.slats, (step, 0, 0))
+    return [
+        _four_legs(w, 0.9, seat, 0.08),
+        Piece("seat", "accent", box(w, 0.1, 0.9, 0.03).move(0, seat)),
+        Piece("back", "body", join([posts, box(w, 0.16, 0.08, 0.03).move(0, top - 0.12, -0.4)])),
+        Piece("slats", "main", slats),
+    ]
+
+
+@furniture(
+    "stool",
+    "bar stool",
+    ranges=(
+        Range("height", 0.5, 1.5, "low", "tall"),
+        Range("seat", 0.32, 0.5, "narrow", "wide"),
+        Range("thickness", 0.08, 0.2),
+    ),
+    count=Count("legs", (3, 4, 5, 6), "leg"),
+    choices=(Choice("seat_form", ("round", "flared"), "seat"),),
+    parts=("seat", "legs"),
+    patterns=TIMBER,
+)
+def _stool(p: SimpleNamespace) -> list[Piece]:
+    top = p.seat if p.seat_form == "round" else 1.25 * p.seat
+    seat = lathe([(0, 0), (p.seat, 0), (top, p.thickness), (0, p.thickness)]).move(0, p.height)
+    leg = rod((0, p.height, 0.7 * p.seat), (0, 0, 1.1 * p.seat), 0.055)
+    return [
+        Piece("seat", "main", seat),
+        Piece("legs", "body", around(leg, p.legs)),
+        Piece("ring", "body", torus(0.96 * p.seat, 0.025).move(0, 0.3 * p.height)),
+    ]
+
+
+@furniture(
+    "table",
+    "desk",
+    ranges=(
+        Range("length", 1.0, 2.2, "short", "long"),
+        Range("height", 0.5, 1.0, "low", "tall"),
+        Range("thickness", 0.06, 0.16),
+    ),
+    count=Count("legs", (4, 6), "leg"),
+    choices=(Choice("top", ("rectangular", "oval"), "top"),),
+    parts=("legs", "top"),
+    patterns=(*TIMBER, "marble"),
+)
+def _table(p: SimpleNamespace) -> list[Piece]:
+    if p.top == "oval":
+        top = cylinder(1.0, p.thickness, 32).scale(0.55 * p.length, 1, 0.5)
+    else:
+        top = box(p.length, p.thickness, 0.95, 0.02)
+    leg = box(0.1, p.height, 0.1)
+    reach = 0.36 * p.length if p.top == "oval" else p.length / 2 - 0.1
+    legs = row(leg.move(0, 0, 0.3) + leg.move(0, 0, -0.3), p.legs // 2, (2 * reach / (p.legs // 2 - 1), 0, 0))
+    return [Piece("top", "main", top.move(0, p.height)), Piece("legs", "body", legs)]
+
+
+@furniture(
+    "coffee table",
+    "side table",
+    ranges=(
+        Range("radius", 0.5, 0.9, "small", "wide"),
+        Range("height", 0.35, 0.8, "low", "tall"),
+        Range("foot", 0.3, 0.6),
+    ),
+    parts=("foot",),
+    patterns=(*TIMBER, "marble"),
+)
+def _coffee_table(p: SimpleNamespace) -> list[Piece]:
+    stem = lathe(
+        [(0, 0), (p.foot, 0), (p.foot, 0.05), (0.09, 0.12), (0.07, 0.5 * p.height), (0.16, p.height), (0, p.height)]
+    )
+    top = lathe([(0, 0), (p.radius - 0.02, 0), (p.radius, 0.03), (p.radius, 0.07), (0, 0.07)], 32).move(0, p.height)
+    return [Piece("top", "main", top), Piece("foot", "body", stem)]
+
+
+@furniture(
+    "bookshelf",
+    "shelf",
+    "bookcase",
+    ranges=(WIDTH, HEIGHT, Range("depth", 0.25, 0.45)),
+    count=Count("shelves", (2, 3, 4, 5), "shelf"),
+    parts=("shelves", "books"),
+    patterns=TIMBER,
+)
+def _bookshelf(p: SimpleNamespace) -> list[Piece]:
+    h, w, d = 1.3 * p.height, p.width, p.depth
+    sides = box(0.06, h, d).move(w / 2, 0, 0).mirror()
+    gap = (h - 0.06) / p.shelves
+    boards = row(box(w, 0.05, d), p.shelves, (0, gap, 0), centred=False)
+    red: list[Shape] = []
+    blue: list[Shape] = []
+    for shelf in range(p.shelves):
+        for i in range(4):
+            tall = gap * (0.55 + 0.08 * ((3 * i + shelf) % 4))
+            x = -0.36 * w + 0.115 * w * (i + (shelf % 2) * 2.4)
+            (red if (i + shelf) % 2 else blue).append(box(0.09 * w, tall, 0.7 * d).move(x, 0.05 + shelf * gap, 0))
+    return [
+        Piece("case", "main", join([sides, box(w + 0.06, 0.06, d).move(0, h, 0), box(w, h, 0.03).move(0, 0, -d / 2)])),
+        Piece("shelves", "body", boards),
+        Piece("books", "red", join(red)),
+        Piece("books", "blue", join(blue)),
+    ]
+
+
+@furniture(
+    "dresser",
+    "chest of drawers",
+    "cabinet",
+    ranges=(WIDTH, HEIGHT, Range("depth", 0.4, 0.7)),
+    count=Count("drawers", (2, 3, 4, 5), "drawer"),
+    parts=("drawers", "knobs", "feet"),
+    accent="drawers",
+    patterns=(*EVERY, "wood"),
+)
+def _dresser(p: SimpleNamespace) -> list[Piece]:
+    h, w, d = p.height, p.width, p.depth
+    step = (h - 0.1) / p.drawers
+    front = box(0.88 * w, 0.78 * step, 0.06, 0.02)
+    knob = sphere(0.045, 7, 10)
+    drawers = row(front, p.drawers, (0, step, 0), centred=False).move(0, 0.22, d / 2)
+    knobs = row(knob, p.drawers, (0, step, 0), centred=False).move(0.2 * w, 0.22 + 0.39 * step, d / 2 + 0.05).mirror()
+    feet = join([box(0.1, 0.16, 0.1).move(x * (w / 2 - 0.07), 0, z * (d / 2 - 0.07)) for x in (-1, 1) for z in (-1, 1)])
+    return [
+        Piece("case", "main", box(w, h, d, 0.02).move(0, 0.14)),
+        Piece("drawers", "accent", drawers),
+        Piece("knobs", "dark brown", knobs),
+        Piece("feet", "body", feet),
+    ]
+
+
+@furniture(
+    "bed",
+    "double bed",
+    ranges=(WIDTH, Range("headboard", 0.4, 1.0, "low", "high"), Range("length", 1.5, 2.0)),
+    count=Count("pillows", (1, 2, 3), "pillow"),
+    parts=("pillows", "headboard", "blanket"),
+    accent="headboard",
+)
+def _bed(p: SimpleNamespace) -> list[Piece]:
+    w, n = 1.25 * p.width, p.length
+    each = 0.9 * w / p.pillows
+    pillow = box(0.9 * each, 0.14, 0.34, 0.06).move(0, 0.48, -n / 2 + 0.28)
+    return [
+        Piece("frame", "body", box(w + 0.08, 0.2, n + 0.08).move(0, 0.12)),
+        _four_legs(w, n, 0.14, 0.1),
+        Piece("headboard", "accent", box(w + 0.1, p.headboard + 0.2, 0.09, 0.03).move(0, 0.12, -n / 2 - 0.04)),
+        Piece("mattress", "white", box(w, 0.2, n, 0.05).move(0, 0.3)),
+        Piece("blanket", "main", box(w + 0.06, 0.22, 0.66 * n, 0.05).move(0, 0.31, 0.17 * n)),
+        Piece("pillows", "white", row(pillow, p.pillows, (each, 0, 0))),
+    ]
+
+
+@furniture(
+    "sofa",
+    "couch",
+    ranges=(Range("length", 1.3, 2.2, "short", "long"), Range("back", 0.35, 0.7), Range("depth", 0.7, 0.95)),
+    count=Count("cushions", (2, 3, 4), "cushion"),
+    choices=(Choice("arms", ("round", "square"), "armrests"),),
+    parts=("cushions", "armrests"),
+    accent="cushions",
+)
+def _sofa(p: SimpleNamespace) -> list[Piece]:
+    n, d = p.length, p.depth
+    each = n / p.cushions
+    if p.arms == "round":
+        arm = rod((0, 0.58, -d / 2), (0, 0.58, d / 2), 0.15, sides=14) + box(0.22, 0.5, d).move(0, 0.08)
+    else:
+        arm = box(0.26, 0.62, d, 0.05).move(0, 0.08)
+    cushion = box(0.96 * each, 0.18, d - 0.2, 0.06).move(0, 0.32, 0.08)
+    return [
+        Piece("base", "main", box(n + 0.2, 0.26, d, 0.03).move(0, 0.08)),
+        Piece("back", "main", box(n + 0.2, p.back + 0.4, 0.2, 0.07).move(0, 0.1, -d / 2)),
+        Piece("armrests", "main", arm.move(n / 2 + 0.12).mirror()),
+        Piece("cushions", "accent", row(cushion, p.cushions, (each, 0, 0))),
+        _four_legs(n + 0.2, d, 0.09, 0.09),
+    ]
+
+
+@furniture(
+    "armchair",
+    "easy chair",
+    ranges=(WIDTH, Range("back", 0.5, 1.0, "low-backed", "high-backed"), Range("depth", 0.7, 0.9)),
+    parts=("armrests", "cushion", "legs"),
+    accent="cushion",
+)
+def _armchair(p: SimpleNamespace) -> list[Piece]:
+    w, d = 0.8 * p.width, p.depth
+    back = box(w + 0.1, p.back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)
+    legs = around(rod((0, 0.25, 0.3), (0, 0, 0.42), 0.05, 0.03), 4, 45)
+    return [
+        Piece("base", "main", box(w, 0.24, d, 0.05).move(0, 0.2)),
+        Piece("back", "main", back),
+        Piece("legs", "dark brown", legs),
+        Piece("armrests", "main", box(0.2, 0.5, d, 0.09).move(w / 2 + 0.08, 0.2).mirror()),
+        Piece("cushion", "accent", box(w - 0.05, 0.17, d - 0.15, 0.07).move(0, 0.42, 0.07)),
+    ]
+
+
+@furniture(
+    "bench",
+    "park bench",
+    ranges=(Range("length", 1.2, 2.4, "short", "long"), Range("height", 0.4, 0.6), Range("back", 0.35, 0.6)),
+    count=Count("planks", (2, 3, 4), "plank"),
+    parts=("planks", "legs"),
+    patterns=TIMBER,
+)
+def _bench(p: SimpleNamespace) -> list[Piece]:
+    n, h = p.length, p.height
+    seat = row(box(n, 0.05, 0.4 / p.planks).move(0, h, 0), p.planks, (0, 0, 0.5 / p.planks))
+    rail = box(n, 0.75 * p.back / p.planks, 0.05)
+    back = row(rail, p.planks, (0, p.back / p.planks, 0), centred=False).move(0, h + 0.12, -0.3)
+    side = join(
+        [
+            box(0.07, h, 0.07).move(0, 0, 0.22),
+            box(0.07, h + p.back + 0.1, 0.07).move(0, 0, -0.35),
+            box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06),
+        ]
+    )
+    return [
+        Piece("seat", "main", seat),
+        Piece("planks", "main", back),
+        Piece("legs", "black", side.move(n / 2 - 0.15).mirror()),
+    ]
+
+
+@furniture(
+    "ladder",
+    "step ladder",
+    ranges=(
+        Range("height", 1.2, 2.4, "short", "tall"),
+        Range("width", 0.4, 0.75, "narrow", "wide"),
+        Range("lean", 0.1, 0.5),
+    ),
+    count=Count("rungs", (3, 4, 5, 6, 7), "rung"),
+    parts=("rungs",),
+    accent="rungs",
+    patterns=("plain", "wood", "horizontal stripes", "diagonal stripes", "gradient", "dots"),
+    colors=(*PAINTS, "light brown"),
+)
+def _ladder(p: SimpleNamespace) -> list[Piece]:
+    h = p.height
+    rail = sweep([(0, 0, p.lean), (0, h, 0)], 1.0, section=[(-0.05, -0.06), (0.05, -0.06), (0.05, 0.06), (-0.05, 0.06)])
+    steps = [
+        rod((-p.width / 2, h * t, p.lean * (1 - t)), (p.width / 2, h * t, p.lean * (1 - t)), 0.045)
+        for t in (np.arange(p.rungs) + 0.7) / (p.rungs + 0.4)
+    ]
+    return [Piece("rails", "main", rail.move(p.width / 2).mirror()), Piece("rungs", "accent", join(steps))]
+
+
+@furniture(
+    "cradle",
+    "baby crib",
+    ranges=(Range("length", 1.0, 1.5, "short", "long"), Range("height", 0.4, 0.7), Range("width", 0.5, 0.8)),
+    count=Count("bars", (4, 5, 6, 7), "bar"),
+    parts=("bars", "mattress", "rockers"),
+    accent="mattress",
+    patterns=TIMBER,
+    colors=(*PAINTS, *WOODS[:1]),
+)
+def _cradle(p: SimpleNamespace) -> list[Piece]:
+    n, h, w = p.length, p.height, p.width
+    bars = row(box(0.06, h, 0.05), p.bars, (0.88 * n / p.bars, 0, 0)).move(0, 0.25, w / 2)
+    rail = box(n, 0.08, 0.08).move(0, 0.25 + h, w / 2)
+    ends = box(0.07, h + 0.2, w + 0.08, 0.02).move(n / 2, 0.22, 0).mirror()
+    rocker = sweep(lay(arc(1.2, 245, 295, 12, (0, 1.24)), "zy"), 0.05)
+    return [
+        Piece("bars", "body", join([bars, bars.scale(z=-1)])),
+        Piece("rails", "body", join([rail, rail.scale(z=-1)])),
+        Piece("ends", "main", ends),
+        Piece("mattress", "accent", box(n - 0.08, 0.2, w - 0.06, 0.06).move(0, 0.25)),
+        Piece("rockers", "body", rocker.move(0.4 * n).mirror()),
+    ]

@@ -1,0 +1,295 @@
+"""Musical instruments."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import Shape, arc, around, box, curve, cylinder, extrude, join, lathe, lay, rod, row, sphere, sweep, torus
+
+instrument = in_group("musical instruments")
+
+
+@instrument(
+    "guitar",
+    "acoustic guitar",
+    ranges=(
+        Range("body", 0.7, 0.95),
+        Range("neck_length", 0.7, 1.1, "short-necked", "long-necked"),
+        Range("waist", 0.6, 0.85),
+    ),
+    count=Count("strings", (4, 6), "string"),
+    parts=("neck", "strings"),
+    accent="neck",
+    patterns=(*EVERY, "wood"),
+    colors=(*PAINTS, "light brown"),
+)
+def _guitar(p: SimpleNamespace) -> list[Piece]:
+    s, n = p.body, p.neck_length
+    half = curve(
+        [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * p.waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
+    ) * [s, s]
+    outline = np.concatenate([half, half[-2:0:-1] * [-1, 1]])
+    neck = box(0.11, n, 0.07).move(0, s - 0.06, 0.1)
+    head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
+    pegs = join(
+        [
+            sphere(0.03, 6, 8).move(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09)
+            for side in (-1, 1)
+            for i in range(p.strings // 2)
+        ]
+    )
+    string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.008, sides=4)
+    return [
+        Piece("body", "main", extrude(outline, 0.22, 0.02)),
+        Piece("neck", "accent", neck),
+        Piece("head", "accent", head),
+        Piece("pegs", "silver", pegs),
+        Piece("strings", "silver", row(string, p.strings, (0.078 / (p.strings - 1), 0, 0))),
+        Piece("sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)),
+        Piece("bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)),
+    ]
+
+
+@instrument(
+    "drum",
+    "snare drum",
+    ranges=(
+        Range("radius", 0.4, 0.7, "narrow", "wide"),
+        Range("height", 0.3, 1.0, "shallow", "deep"),
+        Range("hoop", 0.05, 0.1),
+    ),
+    count=Count("rods", (4, 6, 8, 10), "tension rod"),
+    parts=("rods", "drumsticks"),
+    accent="hoops",
+)
+def _drum(p: SimpleNamespace) -> list[Piece]:
+    r, h = p.radius, p.height
+    hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, p.hoop), (r - 0.03, p.hoop)])
+    rods = around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), p.rods)
+    stick = rod((-0.55 * r, 0.05, 0.15), (0.8 * r, 0.07, -0.1), 0.025, 0.018) + sphere(0.04, 7, 10).move(
+        0.8 * r, 0.07, -0.1
+    )
+    return [
+        Piece("shell", "main", lathe([(r, 0), (r, h)])),
+        Piece("head", "white", cylinder(r, 0.02).move(0, h - 0.01)),
+        Piece("head", "white", cylinder(r, 0.02)),
+        Piece("hoops", "accent", hoop + hoop.move(0, h - p.hoop / 2)),
+        Piece("rods", "silver", rods),
+        Piece("drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)),
+    ]
+
+
+@instrument(
+    "xylophone",
+    "glockenspiel",
+    ranges=(
+        Range("length", 1.2, 1.9, "short", "long"),
+        Range("width", 0.6, 1.0, "narrow", "wide"),
+        Range("taper", 0.4, 0.75),
+    ),
+    count=Count("bars", (4, 5, 6, 7, 8), "bar"),
+    parts=("bars", "mallet"),
+    accent="mallet",
+    patterns=(*EVERY, "wood"),
+)
+def _xylophone(p: SimpleNamespace) -> list[Piece]:
+    n = p.length
+    step = n / p.bars
+    bars = [
+        box(0.72 * step, 0.06, p.width * (1 - (1 - p.taper) * i / (p.bars - 1)), 0.02).move(
+            step * (i - (p.bars - 1) / 2), 0.16
+        )
+        for i in range(p.bars)
+    ]
+    rail = sweep([(-n / 2, 0.08, 0.33 * p.width), (n / 2, 0.08, 0.33 * p.width * p.taper)], 0.06)
+    mallet = rod((-0.4 * n, 0.3, 0.2), (0.25 * n, 0.27, -0.15), 0.02), sphere(0.08, 9, 12).move(0.25 * n, 0.28, -0.15)
+    return [
+        Piece("bars", "main", join(bars)),
+        Piece("frame", "dark brown", rail + rail.scale(z=-1)),
+        Piece("stick", "light brown", mallet[0]),
+        Piece("mallet", "accent", mallet[1]),
+    ]
+
+
+@instrument(
+    "trumpet",
+    "cornet",
+    ranges=(
+        Range("length", 1.2, 1.8, "short", "long"),
+        Range("bell", 0.2, 0.36, "", "wide-belled"),
+        Range("loop", 0.12, 0.22),
+    ),
+    count=Count("valves", (2, 3, 4), "valve"),
+    parts=("valves", "mouthpiece", "bell"),
+    accent="valves",
+    colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
+    patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
+)
+def _trumpet(p: SimpleNamespace) -> list[Piece]:
+    n, b = p.length, p.bell
+    bell = lathe(curve([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14), planar=False) + lathe(
+        curve([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8), planar=False
+    )
+    tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04) + rod(
+        (-0.3 * n, -2 * p.loop, 0), (0.22 * n, -2 * p.loop, 0), 0.04
+    )
+    bends = sweep(lay(arc(p.loop, -90, 90, 10, (0.22 * n, -p.loop)), "xy"), 0.04) + sweep(
+        lay(arc(p.loop, 90, 270, 10, (-0.3 * n, -p.loop)), "xy"), 0.04
+    )
+    valve = (
+        cylinder(0.065, 2 * p.loop + 0.1, 14).move(0, -2 * p.loop - 0.05)
+        + cylinder(0.025, 0.14, 8).move(0, 0.05)
+        + cylinder(0.055, 0.03, 12).move(0, 0.18)
+    )
+    mouth = lathe(curve([(0.03, 0), (0.04, 0.06), (0.09, 0.14)], 8)) + lathe([(0.09, 0.14), (0.02, 0.08)])
+    return [
+        Piece("bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)),
+        Piece("tube", "main", tube + bends),
+        Piece("valves", "accent", row(valve, p.valves, (0.16, 0, 0)).move(-0.04 * n)),
+        Piece("mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)),
+    ]
+
+
+@instrument(
+    "piano",
+    "upright piano",
+    ranges=(
+        Range("width", 1.2, 1.7, "narrow", "wide"),
+        Range("height", 0.9, 1.4, "low", "tall"),
+        Range("depth", 0.35, 0.55),
+    ),
+    count=Count("pedals", (2, 3), "pedal"),
+    parts=("keys", "pedals"),
+    colors=(*PAINTS, "dark brown"),
+    patterns=(*EVERY, "wood"),
+)
+def _piano(p: SimpleNamespace) -> list[Piece]:
+    w, h, d = p.width, p.height, p.depth
+    n = 14
+    key = box(0.9 * w / n * 0.92, 0.05, 0.24)
+    white = row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)
+    black = join(
+        [
+            box(0.45 * w / n, 0.05, 0.14).move(0.9 * w / n * (i - 6), 0.63, d / 2 + 0.08)
+            for i in range(n - 1)
+            if i % 7 not in (2, 6)
+        ]
+    )
+    shelf = box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13)
+    legs = box(0.09, 0.5, 0.09).move(w / 2 - 0.08, 0, d / 2 + 0.24).mirror()
+    pedals = row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), p.pedals, (0.14, 0, 0))
+    cheeks = box(0.05 * w, 0.18, 0.34).move(0.475 * w, 0.56, d / 2 + 0.13).mirror()
+    return [
+        Piece("case", "main", box(w, h, d, 0.02)),
+        Piece("top", "body", box(w + 0.06, 0.05, d + 0.06, 0.02).move(0, h)),
+        Piece("keyboard shelf", "body", join([shelf, legs, cheeks])),
+        Piece("keys", "white", white),
+        Piece("keys", "black", black),
+        Piece("pedals", "golden", pedals),
+    ]
+
+
+@instrument(
+    "maraca",
+    "rattle",
+    ranges=(
+        Range("radius", 0.3, 0.48, "", "fat"),
+        Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
+        Range("handle_length", 0.6, 1.2, "short-handled", "long-handled"),
+    ),
+    parts=("handle",),
+    accent="handle",
+)
+def _maraca(p: SimpleNamespace) -> list[Piece]:
+    n = p.handle_length
+    grip = lathe(curve([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16), 14, planar=False)
+    return [
+        Piece("head", "main", ellipsoid_y(p.radius, p.radius * p.stretch).move(0, n + p.radius * p.stretch - 0.03)),
+        Piece("handle", "accent", grip),
+    ]
+
+
+def ellipsoid_y(radius: float, half: float) -> Shape:
+    """Ball stretched along y."""
+    return sphere(1.0, 17, 26).scale(radius, half, radius)
+
+
+@instrument(
+    "bell",
+    "hand bell",
+    ranges=(
+        Range("height", 0.6, 1.0, "squat", "tall"),
+        Range("mouth", 0.36, 0.6, "narrow", "wide"),
+        Range("handle_length", 0.2, 0.7, "", "long-handled"),
+    ),
+    choices=(Choice("grip", ("straight", "ring"), "handle"),),
+    parts=("handle", "clapper"),
+    accent="handle",
+    colors=(*METALS, *PAINTS),
+)
+def _bell(p: SimpleNamespace) -> list[Piece]:
+    h, m = p.height, p.mouth
+    profile = curve([(m, 0), (0.72 * m, 0.25 * h), (0.55 * m, 0.6 * h), (0.42 * m, 0.88 * h), (0, h)], 22)
+    inside = lathe((profile - [0.03, 0.03]).clip([0, 0], None)[::-1], planar=False)
+    if p.grip == "straight":
+        grip = lathe(
+            curve(
+                [
+                    (0.05, 0),
+                    (0.09, 0.15 * p.handle_length),
+                    (0.06, 0.6 * p.handle_length),
+                    (0.1, 0.9 * p.handle_length),
+                    (0, p.handle_length + 0.08),
+                ],
+                14,
+            ),
+            14,
+            planar=False,
+        )
+    else:
+        grip = torus(0.5 * p.handle_length, 0.05).turn("x", 90).move(0, 0.5 * p.handle_length)
+    return [
+        Piece("body", "main", lathe(profile, planar=False)),
+        Piece("inside", "inside", inside),
+        Piece("clapper", "black", sphere(0.12, 9, 14).move(0, 0.02)),
+        Piece("handle", "accent", grip.move(0, h - 0.03)),
+    ]
+
+
+@instrument(
+    "flute",
+    "recorder",
+    ranges=(
+        Range("length", 1.5, 2.2, "short", "long"),
+        Range("radius", 0.05, 0.085, "slim", "thick"),
+        Range("flare", 1.1, 1.6),
+    ),
+    count=Count("holes", (4, 5, 6, 7, 8), "finger hole"),
+    parts=("holes", "mouthpiece"),
+    accent="mouthpiece",
+    patterns=(*EVERY, "wood"),
+    colors=(*PAINTS, "light brown", *METALS),
+)
+def _flute(p: SimpleNamespace) -> list[Piece]:
+    n, r, f = p.length, p.radius, p.flare * p.radius
+    body = lathe(
+        [(0, 0), (f, 0), (f, 0.06), (r, 0.16), (r, 0.24), (f, 0.26), (f, 0.32), (r, 0.34), (r, 0.8 * n), (0, 0.8 * n)],
+        20,
+    )
+    beak = lathe([(0, 0), (f, 0), (f, 0.07), (r, 0.1), (r, 0.12 * n), (0.55 * r, 0.2 * n), (0, 0.2 * n)], 20)
+    bent = beak.warp(
+        lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08], axis=1)
+    )
+    hole = cylinder(0.45 * r, 0.02, 12).turn("x", 90).move(0, 0, r - 0.008)
+    window = box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)
+    holes = row(hole, p.holes, (0, 0.46 * n / p.holes, 0)).move(0, 0.5 * n)
+    return [
+        Piece("body", "main", body),
+        Piece("mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)),
+        Piece("holes", "black", holes),
+        Piece("window", "black", window),
+    ]

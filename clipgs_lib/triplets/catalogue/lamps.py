@@ -1,0 +1,119 @@
+"""Lamps and candles."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from .colors import METALS, PAINTS
+from .model import Choice, Count, Piece, Range, in_group
+from .shapes import arc, around, curve, cylinder, lathe, lay, rod, sphere, spindle, sweep, vessel
+
+lamp = in_group("lamps")
+
+HEIGHT = Range("height", 0.7, 1.4, "low", "tall")
+
+
+@lamp(
+    "table lamp",
+    "desk lamp",
+    "lamp",
+    ranges=(
+        Range("height", 0.5, 1.1, "short", "tall"),
+        Range("shade", 0.3, 0.55, "narrow", "wide"),
+        Range("taper", 0.4, 0.95),
+    ),
+    choices=(Choice("base_form", ("round", "slender"), "base"),),
+    parts=("shade", "base"),
+    accent="base",
+)
+def _table_lamp(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.shade
+    if p.base_form == "round":
+        base = spindle([(0.16, 0), (0.2, 0.05), (0.3, 0.3 * h), (0.2, 0.6 * h), (0.05, 0.8 * h), (0.04, h)])
+    else:
+        base = lathe([(0, 0), (0.26, 0), (0.26, 0.04), (0.05, 0.09), (0.035, h), (0, h)])
+    outer, inner = lathe([(r, 0), (p.taper * r, 0.45)]), lathe([(p.taper * r - 0.01, 0.45), (r - 0.01, 0)])
+    stem = rod((0, h - 0.05, 0), (0, h + 0.4, 0), 0.025)
+    return [
+        Piece("shade", "main", outer.move(0, h)),
+        Piece("inside", "inside", inner.move(0, h)),
+        Piece("base", "accent", base),
+        Piece("stem", "silver", stem),
+    ]
+
+
+@lamp(
+    "floor lamp",
+    "standing lamp",
+    ranges=(Range("height", 1.2, 1.9, "short", "tall"), Range("shade", 0.16, 0.28), Range("spread", 0.25, 0.5)),
+    count=Count("lampshades", (1, 2, 3), "lampshade"),
+    parts=("lampshades", "base"),
+    accent="base",
+)
+def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
+    shade = lathe([(1.1 * p.shade, 0), (0.65 * p.shade, 0.32)]) + lathe([(0.64 * p.shade, 0.32), (1.08 * p.shade, 0)])
+    bend = sweep(
+        curve([(0, 0.75, 0), (0, 0.95, 0.4 * p.spread), (0, 1, p.spread), (0, 0.9, 1.05 * p.spread)], 10), 0.025
+    )
+    if p.lampshades == 1:
+        arms, shades = rod((0, 0.7, 0), (0, p.height, 0), 0.025), shade.move(0, p.height)
+    else:
+        arms = around(bend.move(0, p.height - 1), p.lampshades)
+        shades = around(shade.move(0, p.height - 0.35, 1.05 * p.spread), p.lampshades)
+    base = lathe([(0, 0), (0.32, 0), (0.3, 0.05), (0.04, 0.09), (0.03, p.height - 0.2), (0, p.height - 0.2)])
+    return [Piece("lampshades", "main", shades), Piece("arms", "accent", arms), Piece("base", "accent", base)]
+
+
+@lamp(
+    "lantern",
+    "camping lantern",
+    ranges=(HEIGHT, Range("radius", 0.26, 0.42, "slim", "wide"), Range("roof", 0.15, 0.4)),
+    count=Count("bars", (4, 6, 8), "bar"),
+    parts=("handle", "roof", "bars", "candle"),
+    accent="roof",
+    colors=(*PAINTS, *METALS),
+)
+def _lantern(p: SimpleNamespace) -> list[Piece]:
+    h, r = 0.8 * p.height, p.radius
+    bars = around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), p.bars)
+    roof = lathe([(0, 0), (1.2 * r, 0), (0.3 * r, p.roof), (0.12, p.roof), (0.1, p.roof + 0.08), (0, p.roof + 0.08)])
+    handle = sweep(lay(arc(0.2, -20, 200, 16), "xy"), 0.025).move(0, h + p.roof + 0.12)
+    candle = cylinder(0.3 * r, 0.45 * h).move(0, 0.15), sphere(0.09, 8, 12).scale(0.7, 1.5, 0.7).move(0, 0.3 + 0.45 * h)
+    return [
+        Piece("base", "main", lathe([(0, 0), (1.15 * r, 0), (1.15 * r, 0.1), (r, 0.16), (0, 0.16)])),
+        Piece("bars", "main", bars),
+        Piece("roof", "accent", roof.move(0, h)),
+        Piece("handle", "main", handle),
+        Piece("candle", "white", candle[0]),
+        Piece("flame", "orange", candle[1]),
+    ]
+
+
+@lamp(
+    "candelabra",
+    "candle holder",
+    "candlestick",
+    ranges=(HEIGHT, Range("spread", 0.3, 0.6, "compact", "wide"), Range("candle", 0.2, 0.45)),
+    count=Count("candles", (2, 3, 4, 5, 6), "candle"),
+    parts=("candles", "base"),
+    accent="candles",
+    colors=(*METALS, "black", "white", "navy", "maroon", "dark green"),
+    patterns=("plain", "marble", "gradient", "diagonal stripes", "speckles", "dots"),
+)
+def _candelabra(p: SimpleNamespace) -> list[Piece]:
+    h, s = 0.8 * p.height, p.spread
+    stem = spindle(
+        [(0.3, 0), (0.28, 0.05), (0.07, 0.12), (0.09, 0.3 * h), (0.05, 0.5 * h), (0.07, h), (0.05, h + 0.04)], 28
+    )
+    arm = sweep(curve([(0, 0.55 * h, 0), (0, 0.45 * h, 0.6 * s), (0, 0.6 * h, s), (0, h, s)], 12), 0.035)
+    cup, _ = vessel([(0.03, 0), (0.09, 0.08)], 0.02, 0.03)
+    candle = cylinder(0.055, p.candle, 12).move(0, h + 0.06, s)
+    flame = sphere(0.04, 7, 10).scale(1, 1.8, 1).move(0, h + 0.11 + p.candle, s)
+    n = p.candles
+    return [
+        Piece("base", "main", stem),
+        Piece("arms", "main", around(arm, n)),
+        Piece("cups", "main", around(cup.move(0, h, s), n)),
+        Piece("candles", "accent", around(candle, n)),
+        Piece("flames", "orange", around(flame, n)),
+    ]

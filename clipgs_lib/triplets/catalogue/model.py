@@ -1,0 +1,121 @@
+"""What a category of the catalogue is: its words, its parameters, and the function that builds its pieces."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from .colors import PAINTS
+from .patterns import PRINTS
+from .shapes import Shape
+
+BINS = 4  # of a range, for words and for splits
+GAP = 0.2  # share of a bin that is never drawn, so that neighbours of different splits stay apart
+EVERY = ("plain", *PRINTS, "gradient")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A continuous shape parameter."""
+
+    name: str
+    low: float
+    high: float
+    small: str = ""  # adjective of the lowest quarter ("squat"); "" when nothing is said
+    large: str = ""  # adjective of the highest quarter ("tall")
+
+    def value(self, position: float) -> float:
+        """Value at ``position`` in ``[0, 1]``, rounded to 4 digits so that it survives JSON."""
+        return round(self.low + (self.high - self.low) * position, 4)
+
+    def bin(self, value: float) -> int:
+        """Which of the `BINS` quarters a value lies in."""
+        return int(np.clip((value - self.low) / (self.high - self.low) * BINS, 0, BINS - 1))
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many of something; captions say it in words."""
+
+    name: str  # of the part, plural: "legs"
+    values: tuple[int, ...]
+    one: str  # singular: "leg"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several forms."""
+
+    name: str
+    options: tuple[str, ...]  # adjectives
+    noun: str = ""  # part that the adjective goes with; "" for the object itself
+
+
+class Piece(NamedTuple):
+    """A named surface and what it is painted with.
+
+    Paints: ``main`` (colour and pattern), ``body`` (the colour, and the pattern only when it is a material), ``inside``
+    (a paler colour), ``accent`` (the accent colour), or a colour word of ``colors.COLORS``, or ``wood``.
+    """
+
+    name: str
+    paint: str
+    shape: Shape
+
+
+Builder = Callable[[SimpleNamespace], list[Piece]]
+
+
+@dataclass(frozen=True)
+class Category:
+    """A kind of object."""
+
+    name: str
+    synonyms: tuple[str, ...]
+    group: str  # "furniture"
+    build: Builder
+    ranges: tuple[Range, ...]
+    count: Count | None
+    choices: tuple[Choice, ...]
+    parts: tuple[str, ...]  # worth saying; each is a piece's name
+    accent: str  # piece in the accent colour that captions name, or ""
+    patterns: tuple[str, ...]
+    colors: tuple[str, ...]
+
+
+CATEGORIES: dict[str, Category] = {}
+
+
+def category(
+    name: str,
+    *synonyms: str,
+    group: str,
+    ranges: tuple[Range, ...],
+    count: Count | None = None,
+    choices: tuple[Choice, ...] = (),
+    parts: tuple[str, ...] = (),
+    accent: str = "",
+    patterns: tuple[str, ...] = EVERY,
+    colors: tuple[str, ...] = PAINTS,
+) -> Callable[[Builder], Builder]:
+    """Register the decorated builder as a category; fields as in `Category`."""
+
+    def register(build: Builder) -> Builder:
+        if name in CATEGORIES:
+            raise ValueError(f"category names must differ, got {name!r} twice; rename one")
+        CATEGORIES[name] = Category(
+            name, synonyms, group, build, ranges, count, choices, parts, accent, patterns, colors
+        )
+        return build
+
+    return register
+
+
+def in_group(group: str) -> functools.partial[Callable[[Builder], Builder]]:
+    """`category` with the group filled in."""
+    return functools.partial(category, group=group)

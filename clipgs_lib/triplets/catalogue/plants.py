@@ -1,0 +1,225 @@
+"""Plants."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .model import EVERY, Count, Piece, Range, in_group
+from .shapes import (
+    Shape,
+    arc,
+    around,
+    cone,
+    curve,
+    cylinder,
+    ellipsoid,
+    join,
+    lathe,
+    rod,
+    sphere,
+    spindle,
+    sweep,
+    vessel,
+)
+
+plant = in_group("plants")
+
+POTTED = (*EVERY, "bricks", "marble")
+
+GREENS = ("green", "dark green", "lime", "teal")
+
+
+def _pot(radius: float, height: float) -> list[Piece]:
+    outer, inner = vessel(
+        [(0.65 * radius, 0), (0.95 * radius, 0.8 * height), (1.08 * radius, 0.8 * height), (1.08 * radius, height)],
+        0.06,
+    )
+    return [
+        Piece("pot", "main", outer),
+        Piece("inside", "inside", inner),
+        Piece("soil", "dark brown", cylinder(0.92 * radius, 0.02).move(0, 0.9 * height)),
+    ]
+
+
+def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
+    """Pointed leaf from the origin upwards and towards +z."""
+    path = curve(
+        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
+    )
+    return sweep(
+        path,
+        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
+        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
+        normal=(1, 0, 0),
+    )
+
+
+@plant(
+    "potted plant",
+    "houseplant",
+    ranges=(
+        Range("leaf_length", 0.5, 1.0, "", "long-leaved"),
+        Range("pot", 0.3, 0.5, "", "wide-potted"),
+        Range("leaf_width", 0.16, 0.34),
+        Range("pot_height", 0.35, 0.65),
+    ),
+    count=Count("leaves", (4, 6, 8, 10), "leaf"),
+    parts=("leaves", "pot"),
+    patterns=POTTED,
+)
+def _potted_plant(p: SimpleNamespace) -> list[Piece]:
+    inner = p.leaves // 2
+    leaves = around(_leaf(p.leaf_length, p.leaf_width, 0.45).move(0, 0, 0.05), p.leaves - inner) + around(
+        _leaf(1.2 * p.leaf_length, p.leaf_width, 0.15), inner, 180 / inner
+    )
+    return [*_pot(p.pot, p.pot_height), Piece("leaves", "green", leaves.move(0, 0.9 * p.pot_height))]
+
+
+@plant(
+    "cactus",
+    "potted cactus",
+    ranges=(
+        Range("height", 0.8, 1.4, "short", "tall"),
+        Range("radius", 0.16, 0.26, "slim", "thick"),
+        Range("pot", 0.3, 0.45),
+    ),
+    count=Count("arms", (1, 2, 3, 4), "arm"),
+    parts=("arms", "pot", "flower"),
+    patterns=POTTED,
+)
+def _cactus(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.radius
+
+    def ribs(v: np.ndarray) -> np.ndarray:
+        wave = 1 + 0.07 * np.cos(9 * np.arctan2(v[:, 0], v[:, 2]))
+        return v * np.stack([wave, np.ones_like(wave), wave], axis=1)
+
+    low = lathe(np.concatenate([[(0, 0), (0.9 * r, 0)], arc(r, 0, 90, 7, (0, h - r))]), 40, planar=False).warp(ribs)
+    bend = curve([(0, 0, 0), (0, 0.0, r + 0.12), (0, 0.1, r + 0.2), (0, 0.36, r + 0.22)], 10)
+    arms = []
+    for i in range(p.arms):
+        arm = sweep(bend, 0.55 * r, 10) + sphere(0.55 * r, 8, 10).move(0, 0.36, r + 0.22)
+        arms.append(
+            arm.turn("y", 90 + 180 * i if p.arms < 3 else 360 * i / p.arms + 45).move(0, (0.38 + 0.1 * (i % 2)) * h)
+        )
+    return [
+        *_pot(p.pot, 0.4),
+        Piece("trunk", "green", low.move(0, 0.34)),
+        Piece("arms", "green", join(arms).move(0, 0.34)),
+        Piece("flower", "pink", around(ellipsoid(0.05, 0.04, 0.1).move(0, 0.03, 0.07), 6).move(0, 0.34 + h)),
+    ]
+
+
+@plant(
+    "palm tree",
+    "palm",
+    ranges=(
+        Range("height", 1.0, 1.8, "short", "tall"),
+        Range("bend", 0.0, 0.5, "straight", "leaning"),
+        Range("frond", 0.6, 0.95),
+    ),
+    count=Count("fronds", (5, 6, 7, 8, 9), "frond"),
+    parts=("fronds", "trunk", "coconuts"),
+    colors=GREENS,
+    patterns=("plain", "gradient", "horizontal stripes", "camouflage", "speckles", "diagonal stripes"),
+)
+def _palm_tree(p: SimpleNamespace) -> list[Piece]:
+    t = np.linspace(0, 1, 16)
+    trunk = sweep(
+        np.stack([p.bend * t**2, p.height * t, 0 * t], axis=1),
+        0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2),
+        10,
+        normal=(0, 0, 1),
+    )
+    path = curve([(0, 0, 0), (0, 0.2, 0.4 * p.frond), (0, 0.08, 0.8 * p.frond), (0, -0.25, p.frond)], 10)
+    frond = sweep(
+        path,
+        np.array([0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01]),
+        section=[(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)],
+        normal=(1, 0, 0),
+    )
+    return [
+        Piece("trunk", "brown", trunk),
+        Piece("fronds", "main", around(frond, p.fronds).move(p.bend, p.height)),
+        Piece("coconuts", "dark brown", around(sphere(0.08, 8, 10).move(0, -0.06, 0.1), 3).move(p.bend, p.height)),
+    ]
+
+
+@plant(
+    "pine tree",
+    "fir tree",
+    "christmas tree",
+    ranges=(Range("radius", 0.4, 0.75, "narrow", "wide"), Range("tier", 0.35, 0.6), Range("trunk", 0.2, 0.45)),
+    count=Count("tiers", (2, 3, 4, 5), "tier"),
+    parts=("tiers", "trunk", "star"),
+    accent="star",
+    colors=(*GREENS, "white", "light blue"),
+)
+def _pine_tree(p: SimpleNamespace) -> list[Piece]:
+    step = 0.62 * p.tier
+    tiers = join(
+        [cone(p.radius * (1 - 0.75 * i / p.tiers), 0.01, p.tier).move(0, p.trunk + step * i) for i in range(p.tiers)]
+    )
+    star = (
+        around(ellipsoid(0.03, 0.03, 0.1, 7, 8).move(0, 0, 0.06), 5)
+        .turn("x", 90)
+        .move(0, p.trunk + step * (p.tiers - 1) + p.tier + 0.06)
+    )
+    return [
+        Piece("tiers", "main", tiers),
+        Piece("trunk", "brown", cylinder(0.13, p.trunk + 0.05)),
+        Piece("star", "accent", star),
+    ]
+
+
+@plant(
+    "tree",
+    "leafy tree",
+    ranges=(
+        Range("trunk", 0.5, 1.0, "short", "tall"),
+        Range("crown", 0.35, 0.6, "", "bushy"),
+        Range("spread", 0.2, 0.4),
+    ),
+    count=Count("branches", (3, 4, 5), "branch"),
+    parts=("branches", "trunk"),
+    colors=(*GREENS, "orange", "pink", "yellow", "red"),
+    patterns=("plain", "gradient", "speckles", "dots", "camouflage", "stars"),
+)
+def _tree(p: SimpleNamespace) -> list[Piece]:
+    t, s = p.trunk, p.spread
+    branches = around(rod((0, 0.7 * t, 0), (0, t + 0.15, s), 0.055, 0.03), p.branches)
+    blob = sphere(0.75 * p.crown, 11, 18)
+    crown = around(blob.move(0, t + 0.3, s), p.branches) + sphere(p.crown, 12, 20).move(0, t + 0.35 + 0.6 * p.crown)
+    return [
+        Piece("trunk", "brown", spindle([(0.2, 0), (0.12, 0.15), (0.09, 0.6 * t), (0.08, t + 0.2)], 10, 14)),
+        Piece("branches", "brown", branches),
+        Piece("crown", "main", crown),
+    ]
+
+
+@plant(
+    "flower",
+    "blossom",
+    ranges=(
+        Range("stem", 0.8, 1.4, "short-stemmed", "long-stemmed"),
+        Range("petal", 0.22, 0.42, "", "large-petalled"),
+        Range("center", 0.12, 0.2),
+    ),
+    count=Count("petals", (4, 5, 6, 7, 8), "petal"),
+    parts=("petals", "stem", "leaves"),
+    accent="center",
+    colors=("red", "orange", "yellow", "pink", "purple", "white", "light blue", "blue", "maroon"),
+)
+def _flower(p: SimpleNamespace) -> list[Piece]:
+    wide = min(0.6 * p.petal, 0.95 * (p.center + p.petal / 2) * np.sin(np.pi / p.petals))
+    petal = ellipsoid(wide, 0.05, 0.62 * p.petal).move(0, 0, p.center + 0.5 * p.petal)
+    head = (around(petal, p.petals)).turn("x", 60).move(0, p.stem, 0.05)
+    center = sphere(p.center, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, p.stem, 0.05)
+    return [
+        Piece("petals", "main", head),
+        Piece("center", "accent", center),
+        Piece("stem", "green", rod((0, 0, 0), (0, p.stem, 0), 0.035)),
+        Piece("leaves", "green", around(_leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * p.stem)),
+    ]

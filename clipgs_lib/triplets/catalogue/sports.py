@@ -1,0 +1,214 @@
+"""Things for sport."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Count, Piece, Range, in_group
+from .shapes import (
+    Shape,
+    arc,
+    around,
+    box,
+    curve,
+    extrude,
+    join,
+    lathe,
+    lay,
+    rod,
+    row,
+    superquadric,
+    sweep,
+    torus,
+    vessel,
+    wheel,
+)
+
+toy = in_group("toys")
+
+sport = in_group("sports")
+
+
+@sport(
+    "ball",
+    "toy ball",
+    "play ball",
+    ranges=(
+        Range("stretch", 0.8, 1.5, "flattened", "oval"),
+        Range("round_across", 0.75, 1.0),
+        Range("round_along", 0.75, 1.0),
+    ),
+    patterns=EVERY,
+)
+def _ball(p: SimpleNamespace) -> list[Piece]:
+    return [Piece("ball", "main", superquadric(0.6, 0.6 * p.stretch, 0.6, p.round_across, p.round_along, 17, 30))]
+
+
+@sport(
+    "dumbbell",
+    "hand weight",
+    ranges=(
+        Range("grip", 0.4, 0.8, "short", "long"),
+        Range("radius", 0.25, 0.45, "", "large"),
+        Range("plate", 0.08, 0.14, "thin-plated", "thick-plated"),
+    ),
+    count=Count("plates", (2, 4, 6), "plate"),
+    parts=("grip", "plates"),
+    accent="grip",
+    colors=PAINTS,
+)
+def _dumbbell(p: SimpleNamespace) -> list[Piece]:
+    k = p.plates // 2
+    disc = wheel(p.radius, p.plate, 26).turn("y", 90)
+    plates = join(
+        [disc.scale(1, 1 - 0.16 * i, 1 - 0.16 * i).move(p.grip / 2 + (i + 0.5) * (p.plate + 0.02)) for i in range(k)]
+    )
+    end = p.grip / 2 + k * (p.plate + 0.02) + 0.06
+    return [
+        Piece("plates", "main", plates.mirror()),
+        Piece("grip", "accent", rod((-end, 0, 0), (end, 0, 0), 0.07, sides=14)),
+    ]
+
+
+@sport(
+    "bowling pin",
+    "skittle",
+    ranges=(
+        Range("height", 1.0, 1.6, "short", "tall"),
+        Range("belly", 0.22, 0.34, "slim", "fat"),
+        Range("neck", 0.09, 0.13),
+        Range("head", 0.13, 0.18),
+    ),
+    count=Count("rings", (1, 2, 3), "ring"),
+    parts=("rings",),
+    accent="rings",
+)
+def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
+    h, b, n, d = p.height, p.belly, p.neck, p.head
+    profile = curve(
+        [
+            (0, 0),
+            (0.55 * b, 0),
+            (b, 0.32 * h),
+            (0.8 * b, 0.5 * h),
+            (n, 0.7 * h),
+            (d, 0.88 * h),
+            (0.6 * d, 0.98 * h),
+            (0, h),
+        ],
+        40,
+    )
+    heights = (0.66 + 0.06 * np.arange(p.rings)) * h
+    radii = np.interp(heights, profile[8:34, 1], profile[8:34, 0])
+    rings = join([torus(r, 0.022, 20, 7).move(0, y) for r, y in zip(radii, heights, strict=True)])
+    return [Piece("body", "main", lathe(profile, 24, planar=False)), Piece("rings", "accent", rings)]
+
+
+@sport(
+    "tennis racket",
+    "racquet",
+    ranges=(
+        Range("head", 0.38, 0.55, "", "large-headed"),
+        Range("oval", 1.1, 1.5, "round", "oval"),
+        Range("grip", 0.5, 0.9, "short-handled", "long-handled"),
+    ),
+    count=Count("strings", (5, 7, 9), "cross string"),
+    parts=("strings", "grip", "frame"),
+    accent="grip",
+)
+def _racket(p: SimpleNamespace) -> list[Piece]:
+    r, tall, n = p.head, p.head * p.oval, p.grip
+    hoop = sweep(lay(arc(1, -90, 270, 33) * [r, tall], "xy"), 0.05, 10, closed=True)
+    strings = []
+    for s in np.linspace(-0.75, 0.75, p.strings):
+        across = np.sqrt(1 - s * s)
+        strings += [
+            rod((-r * across, s * tall, 0), (r * across, s * tall, 0), 0.012, sides=5),
+            rod((s * r, -tall * across, 0), (s * r, tall * across, 0), 0.012, sides=5),
+        ]
+    y = n + 0.4 + tall
+    throat = rod((0, n, 0), (0.4 * r, n + 0.4 + 0.09 * tall, 0), 0.045).mirror()
+    return [
+        Piece("frame", "main", hoop.move(0, y)),
+        Piece("frame", "main", throat),
+        Piece("strings", "white", join(strings).move(0, y)),
+        Piece("grip", "accent", rod((0, 0, 0), (0, n + 0.04, 0), 0.075, 0.065, 12)),
+    ]
+
+
+@sport(
+    "trophy",
+    "trophy cup",
+    "winner's cup",
+    ranges=(
+        Range("cup", 0.5, 0.9, "short", "tall"),
+        Range("radius", 0.3, 0.48, "narrow", "wide"),
+        Range("stem", 0.2, 0.45),
+    ),
+    count=Count("handles", (2, 3, 4), "handle"),
+    parts=("handles", "base"),
+    accent="base",
+    colors=(*METALS, "red", "blue", "purple", "green", "white", "turquoise"),
+)
+def _trophy(p: SimpleNamespace) -> list[Piece]:
+    c, r, s = p.cup, p.radius, p.stem
+    outer, inner = vessel(curve([(0.06, 0), (0.6 * r, 0.15 * c), (0.85 * r, 0.5 * c), (r, c)], 18), 0.03, 0.04)
+    y = 0.3 + s
+    handle = sweep(
+        lay(
+            curve(
+                [
+                    (0.8 * r, 0.3 * c),
+                    (1.25 * r, 0.35 * c),
+                    (1.5 * r, 0.7 * c),
+                    (1.3 * r, 0.95 * c),
+                    (0.94 * r, 0.82 * c),
+                ],
+                12,
+            ),
+            "xy",
+        ),
+        0.045,
+    )
+    stem = lathe(curve([(0.2, 0), (0.06, 0.12), (0.1, 0.3 * s + 0.08), (0.05, s), (0.07, s + 0.04)], 16)).move(0, 0.28)
+    return [
+        Piece("cup", "main", outer.move(0, y)),
+        Piece("inside", "inside", inner.move(0, y)),
+        Piece("handles", "body", around(handle, p.handles).move(0, y)),
+        Piece("stem", "body", stem),
+        Piece("base", "accent", box(0.6, 0.18, 0.6, 0.02) + box(0.48, 0.12, 0.48, 0.02).move(0, 0.17)),
+    ]
+
+
+@sport(
+    "surfboard",
+    "longboard",
+    ranges=(
+        Range("length", 1.5, 2.3, "short", "long"),
+        Range("width", 0.4, 0.62, "narrow", "wide"),
+        Range("point", 0.5, 0.9, "pointed", ""),
+    ),
+    count=Count("fins", (1, 2, 3), "fin"),
+    parts=("fins",),
+    accent="fins",
+)
+def _surfboard(p: SimpleNamespace) -> list[Piece]:
+    n = p.length
+    t = np.linspace(-1, 1, 28)
+    wide = (1 - np.abs(t) ** 2.4).clip(0.002) ** np.where(t > 0, 1.35 - p.point, 0.5)
+    board = sweep(
+        np.stack([0 * t, (t + 1) * n / 2, 0.12 * t**2], axis=1),
+        wide,
+        section=arc(1, 0, 360, 15)[:-1] * [p.width / 2, 0.05],
+        normal=(0, 0, 1),
+    )
+    fin: Shape = (
+        extrude([(0, 0), (0.22, 0), (0.02, -0.24), (-0.06, -0.22)], 0.03)
+        .turn("y", -90)
+        .turn("x", 90)
+        .move(0, 0.2, 0.05)
+    )
+    return [Piece("board", "main", board), Piece("fins", "accent", row(fin, p.fins, (0.14, 0, 0)))]

@@ -1,0 +1,297 @@
+"""Tools."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import arc, box, cone, curve, extrude, join, lathe, rod, row, sweep, torus, wheel
+
+tool = in_group("tools")
+GRIP = (*EVERY, "wood")
+HANDLE = Range("handle_length", 0.9, 1.6, "short-handled", "long-handled")
+WOODY = (*PAINTS, "light brown")
+OVAL = arc(1, 0, 360, 13)[:-1]
+
+
+def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
+    """Slightly swelling handle that stands on y = 0."""
+    path = [(0, 0, 0), (0, 0.04, 0), (0, 0.35 * length, 0), (0, length, 0)]
+    return Piece("handle", "main", sweep(path, [0.85, 1.1, 1.15, 0.85], section=OVAL * [x, z], normal=(0, 0, 1)))
+
+
+@tool(
+    "hammer",
+    "claw hammer",
+    ranges=(HANDLE, Range("head", 0.26, 0.42, "", "heavy"), Range("face", 0.1, 0.16)),
+    choices=(Choice("peen", ("clawed", "double-faced"), "head"),),
+    parts=("head", "handle"),
+    accent="head",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _hammer(p: SimpleNamespace) -> list[Piece]:
+    n, h, f = p.handle_length, p.head, p.face
+    face = (
+        lathe([(0, 0), (f, 0), (f, 0.14), (0.75 * f, 0.18), (0.6 * f, h), (0, h)], 18)
+        .turn("z", -90)
+        .scale(x=-1)
+        .move(h + 0.06, n)
+    )
+    if p.peen == "clawed":
+        claw = sweep(
+            curve([(0, n, 0), (-0.5 * h, n + 0.02, 0), (-h, n - 0.08, 0), (-1.25 * h, n - 0.24, 0)], 10),
+            np.linspace(1, 0.35, 10),
+            section=OVAL * [0.09, 0.06],
+        )
+        other = claw.move(z=0.045) + claw.move(z=-0.045)
+    else:
+        other = face.scale(x=-1)
+    return [_grip(n), Piece("head", "accent", join([face, other, box(0.2, 0.22, 0.2, 0.03).move(0, n - 0.11)]))]
+
+
+@tool(
+    "screwdriver",
+    "slotted screwdriver",
+    ranges=(
+        Range("handle_length", 0.5, 0.9, "short-handled", "long-handled"),
+        Range("shaft", 0.5, 1.2, "stubby", "long"),
+        Range("radius", 0.12, 0.2),
+    ),
+    choices=(Choice("tip", ("flat", "pointed"), "tip"),),
+    parts=("handle", "shaft", "tip"),
+    colors=PAINTS,
+    patterns=GRIP,
+)
+def _screwdriver(p: SimpleNamespace) -> list[Piece]:
+    n, s, r = p.handle_length, p.shaft, p.radius
+    grip = lathe(
+        curve(
+            [
+                (0.0, 0),
+                (0.85 * r, 0.03),
+                (r, 0.2 * n),
+                (0.95 * r, 0.65 * n),
+                (0.6 * r, 0.85 * n),
+                (0.8 * r, n),
+                (0.3 * r, n + 0.04),
+            ],
+            22,
+        ),
+        18,
+        planar=False,
+    )
+    blade = (
+        cone(0.045, 0.002, 0.16, 12)
+        if p.tip == "pointed"
+        else extrude([(-0.045, 0), (0.045, 0), (0.075, 0.14), (-0.075, 0.14)], 0.035)
+    )
+    return [
+        Piece("handle", "main", grip),
+        Piece("shaft", "silver", rod((0, n, 0), (0, n + s, 0), 0.045)),
+        Piece("tip", "gray", blade.move(0, n + s)),
+    ]
+
+
+@tool(
+    "axe",
+    "hatchet",
+    ranges=(HANDLE, Range("blade", 0.3, 0.55, "", "broad"), Range("reach", 0.3, 0.5)),
+    count=Count("blades", (1, 2), "blade"),
+    parts=("handle", "blades"),
+    accent="blades",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _axe(p: SimpleNamespace) -> list[Piece]:
+    n, b, reach = p.handle_length, p.blade, p.reach
+    edge = np.stack([reach + 0.06 * np.cos(t := np.linspace(-1.2, 1.2, 9)), 0.5 * b * np.sin(t) / np.sin(1.2)], axis=1)
+    head = extrude(np.concatenate([[(-0.1, -0.12)], edge, [(-0.1, 0.12)]]), 0.12)
+
+    def sharpen(v: np.ndarray) -> np.ndarray:
+        return v * np.stack(
+            [0 * v[:, 0] + 1, 0 * v[:, 0] + 1, np.clip(1.05 - v[:, 0] / (reach + 0.06), 0.08, 1)], axis=1
+        )
+
+    blade = head.warp(sharpen).move(0, n - 0.16)
+    return [_grip(n), Piece("blades", "accent", blade if p.blades == 1 else blade.mirror())]
+
+
+@tool(
+    "shovel",
+    "spade",
+    ranges=(
+        Range("handle_length", 1.0, 1.7, "short-handled", "long-handled"),
+        Range("blade", 0.4, 0.7, "", "large-bladed"),
+        Range("width", 0.32, 0.5, "narrow", "wide"),
+    ),
+    choices=(Choice("tip", ("pointed", "square"), "blade"),),
+    parts=("blade", "handle", "grip"),
+    accent="blade",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _shovel(p: SimpleNamespace) -> list[Piece]:
+    b, w, n = p.blade, p.width / 2, p.handle_length
+    tip = [(-0.75 * w, 0.2 * b), (0, 0), (0.75 * w, 0.2 * b)] if p.tip == "pointed" else [(-w, 0), (0, -0.01), (w, 0)]
+    blade = extrude(
+        [*tip, (w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)], 0.05
+    )
+    dished = blade.warp(lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], 1.2 * v[:, 0] ** 2], axis=1))
+    top = b + n
+    grip = join(
+        [
+            rod((0, top - 0.03, 0), (0.13, top + 0.15, 0), 0.035),
+            rod((0, top - 0.03, 0), (-0.13, top + 0.15, 0), 0.035),
+            rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04),
+        ]
+    )
+    return [
+        Piece("blade", "accent", dished),
+        Piece("handle", "main", rod((0, 0.85 * b, 0.03), (0, top, 0), 0.05)),
+        Piece("grip", "black", grip),
+    ]
+
+
+@tool(
+    "rake",
+    "garden rake",
+    ranges=(
+        Range("handle_length", 1.2, 1.9, "short-handled", "long-handled"),
+        Range("width", 0.5, 0.95, "narrow", "wide"),
+        Range("tooth", 0.12, 0.26),
+    ),
+    count=Count("teeth", (4, 5, 6, 7, 8), "tooth"),
+    parts=("teeth", "handle"),
+    accent="teeth",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _rake(p: SimpleNamespace) -> list[Piece]:
+    n, w = p.handle_length, p.width
+    tooth = sweep(
+        curve([(0, 0, 0), (0, -0.02, 0.5 * p.tooth), (0, -0.1, p.tooth), (0, -0.1 - 0.6 * p.tooth, 1.1 * p.tooth)], 8),
+        np.linspace(0.04, 0.02, 8),
+    )
+    head = box(w + 0.08, 0.08, 0.08, 0.02).move(0, -0.04)
+    return [
+        Piece("handle", "main", rod((0, 0, 0), (0, n, 0), 0.05)),
+        Piece("head", "accent", head),
+        Piece("teeth", "accent", row(tooth, p.teeth, (w / (p.teeth - 1), 0, 0))),
+    ]
+
+
+@tool(
+    "paintbrush",
+    "brush",
+    ranges=(
+        Range("handle_length", 0.6, 1.3, "short-handled", "long-handled"),
+        Range("width", 0.3, 0.65, "narrow", "wide"),
+        Range("bristle_length", 0.3, 0.6),
+    ),
+    parts=("bristles", "handle"),
+    accent="bristles",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _paintbrush(p: SimpleNamespace) -> list[Piece]:
+    n, w, b = p.handle_length, p.width, p.bristle_length
+    grip = sweep(
+        [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)],
+        [0.5, 0.75, 0.7, 0.5, 0.8, 1.0],
+        section=OVAL * [0.45 * w, 0.08],
+        normal=(0, 0, 1),
+    )
+    hair = sweep(
+        [(0, 0, 0), (0, 0.7 * b, 0), (0, b, 0)], [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1)
+    )
+    return [
+        Piece("handle", "main", grip),
+        Piece("ferrule", "silver", box(w, 0.2, 0.2, 0.06).move(0, n - 0.02)),
+        Piece("bristles", "accent", hair.move(0, n + 0.16)),
+    ]
+
+
+@tool(
+    "wrench",
+    "spanner",
+    ranges=(
+        Range("length", 1.1, 1.8, "short", "long"),
+        Range("jaw", 0.2, 0.32, "", "wide-jawed"),
+        Range("thickness", 0.08, 0.14),
+    ),
+    count=Count("jaws", (1, 2), "open jaw"),
+    parts=("jaws",),
+    colors=(*METALS, *PAINTS),
+    patterns=EVERY,
+)
+def _wrench(p: SimpleNamespace) -> list[Piece]:
+    n, j, t = p.length, p.jaw, p.thickness
+    fork = sweep(
+        np.insert(arc(j, 135, 405, 18), 2, 0.0, axis=1),
+        np.linspace(1, 1, 18),
+        section=[(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)],
+    )
+    fork = fork.turn("z", 180).move(0, n + j)
+    end = (
+        fork.scale(y=-1).move(0, n)
+        if p.jaws == 2
+        else torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
+    )
+    return [Piece("shaft", "main", box(0.17, n, t, 0.03)), Piece("jaws", "main", fork), Piece("end", "main", end)]
+
+
+@tool(
+    "saw",
+    "hand saw",
+    ranges=(
+        Range("length", 1.1, 1.8, "short", "long"),
+        Range("depth", 0.28, 0.45, "narrow", "wide"),
+        Range("taper", 0.3, 0.6),
+    ),
+    count=Count("teeth", (8, 10, 12), "tooth"),
+    parts=("handle", "teeth"),
+    accent="handle",
+    colors=("silver", "gray", "light blue", "copper", "golden", "white"),
+    patterns=("plain", "gradient", "speckles", "diagonal stripes", "dots", "checks"),
+)
+def _saw(p: SimpleNamespace) -> list[Piece]:
+    n, d = p.length, p.depth
+    blade = extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + p.taper * d), (0, 0.5 * d)], 0.03)
+    tooth = extrude([(0, 0), (-n / p.teeth, 0), (-0.5 * n / p.teeth, -0.1)], 0.03)
+    ring = torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)
+    return [
+        Piece("blade", "main", blade),
+        Piece("teeth", "main", row(tooth, p.teeth, (n / p.teeth, 0, 0), centred=False).move(n / p.teeth, -0.5 * d)),
+        Piece("handle", "accent", ring),
+    ]
+
+
+@tool(
+    "magnifying glass",
+    "hand lens",
+    ranges=(
+        Range("radius", 0.34, 0.55, "small", "large"),
+        Range("handle_length", 0.5, 1.1, "short-handled", "long-handled"),
+        Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
+    ),
+    parts=("handle", "lens", "rim"),
+    accent="rim",
+    patterns=GRIP,
+    colors=WOODY,
+)
+def _magnifying_glass(p: SimpleNamespace) -> list[Piece]:
+    r, n = p.radius, p.handle_length
+    grip = lathe(
+        curve([(0, 0), (0.1, 0.04), (0.09, 0.3 * n), (0.07, 0.8 * n), (0.1, 0.95 * n), (0.05, n)], 16), 16, planar=False
+    )
+    neck = rod((0, n - 0.03, 0), (0, n + 0.16, 0), 0.045)
+    return [
+        Piece("handle", "main", grip),
+        Piece("neck", "accent", neck),
+        Piece("rim", "accent", torus(r, p.rim).turn("x", 90).move(0, n + 0.13 + r)),
+        Piece("lens", "light blue", wheel(r, 0.05, 28).move(0, n + 0.13 + r)),
+    ]

@@ -1,0 +1,333 @@
+"""Toys."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+
+from .model import Choice, Count, Piece, Range, in_group
+from .shapes import (
+    box,
+    capsule,
+    cone,
+    curve,
+    cylinder,
+    ellipsoid,
+    extrude,
+    join,
+    lathe,
+    rod,
+    row,
+    sphere,
+    sweep,
+    torus,
+    wheel,
+)
+
+toy = in_group("toys")
+
+
+@toy(
+    "spinning top",
+    "whirligig",
+    ranges=(
+        Range("height", 0.6, 1.1, "flat", "tall"),
+        Range("radius", 0.4, 0.65, "slim", "wide"),
+        Range("shoulder", 0.4, 0.7),
+    ),
+    choices=(Choice("knob", ("round", "long"), "knob"),),
+    parts=("knob", "tip"),
+    accent="knob",
+)
+def _spinning_top(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.radius
+    body = lathe(
+        curve([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, p.shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22),
+        28,
+        planar=False,
+    )
+    knob = rod((0, h - 0.02, 0), (0, h + 0.12, 0), 0.05) + (
+        sphere(0.11, 9, 14).move(0, h + 0.18) if p.knob == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
+    )
+    return [
+        Piece("body", "main", body),
+        Piece("tip", "silver", cone(0.0, 0.05, 0.1, 12)),
+        Piece("knob", "accent", knob),
+    ]
+
+
+@toy(
+    "stacking rings",
+    "ring stacker",
+    "ring tower",
+    ranges=(
+        Range("radius", 0.4, 0.65, "narrow", "wide"),
+        Range("thickness", 0.1, 0.16, "thin", "thick"),
+        Range("shrink", 0.35, 0.7),
+    ),
+    count=Count("rings", (3, 4, 5, 6), "ring"),
+    parts=("rings", "base"),
+    accent="base",
+)
+def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
+    t, top = p.thickness, 0.08 + 1.9 * p.thickness * p.rings
+    rings = join(
+        [
+            torus(p.radius * (1 - (1 - p.shrink) * i / (p.rings - 1)) - t, t).move(0, 0.08 + t + 1.9 * t * i)
+            for i in range(p.rings)
+        ]
+    )
+    return [
+        Piece("rings", "main", rings),
+        Piece("base", "accent", cylinder(p.radius, 0.08)),
+        Piece("pole", "light brown", cylinder(0.07, top + 0.05)),
+        Piece("knob", "accent", sphere(0.12, 9, 14).move(0, top + 0.1)),
+    ]
+
+
+@toy(
+    "die",
+    "dice cube",
+    ranges=(
+        Range("bevel", 0.02, 0.22, "sharp-edged", "rounded"),
+        Range("pip", 0.06, 0.1, "", "big-dotted"),
+        Range("spread", 0.2, 0.27),
+    ),
+    count=Count("pips", (1, 2, 3, 4, 5, 6), "pip"),
+    parts=("pips",),
+    accent="pips",
+    patterns=("plain", "gradient", "marble", "wood", "speckles", "diagonal stripes"),
+)
+def _die(p: SimpleNamespace) -> list[Piece]:
+    s = p.spread
+    corners = [(-s, s), (s, -s), (-s, -s), (s, s)]
+    layouts = {
+        1: [(0, 0)],
+        2: corners[:2],
+        3: [*corners[:2], (0, 0)],
+        4: corners,
+        5: [*corners, (0, 0)],
+        6: [*corners, (-s, 0), (s, 0)],
+    }
+    pip = wheel(p.pip, 0.02, 14)
+    face = join([pip.move(x, y, 0.5) for x, y in layouts[p.pips]])
+    sides = [face, *(face.turn("y", a) for a in (90, 180, 270)), face.turn("x", 90), face.turn("x", -90)]
+    return [Piece("cube", "main", box(1, 1, 1, p.bevel).move(0, -0.5)), Piece("pips", "accent", join(sides))]
+
+
+@toy(
+    "teddy bear",
+    "stuffed bear",
+    ranges=(
+        Range("belly", 0.34, 0.48, "slim", "fat"),
+        Range("head", 0.26, 0.36, "", "big-headed"),
+        Range("ear", 0.08, 0.16, "small-eared", "big-eared"),
+        Range("leg", 0.3, 0.5),
+    ),
+    parts=("ears", "scarf", "arms", "legs"),
+    accent="scarf",
+)
+def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
+    b, h, e = p.belly, p.head, p.ear
+    top = 0.3 + 1.75 * b + 0.7 * h
+    eyes = sphere(0.04, 6, 8).move(0.38 * h, top + 0.15 * h, 0.88 * h).mirror()
+    limbs = {
+        "arms": capsule(0.12, 0.5).turn("z", -125).move(0.7 * b, 0.3 + 1.45 * b, 0.1).mirror(),
+        "legs": capsule(0.15, p.leg + 0.15).turn("x", 80).move(0.55 * b, 0.16, 0.1).mirror(),
+    }
+    return [
+        Piece("body", "main", ellipsoid(b, 0.95 * b, 0.85 * b, 13, 22).move(0, 0.28 + 0.75 * b)),
+        Piece("head", "main", sphere(h).move(0, top)),
+        Piece("ears", "main", sphere(e, 9, 14).scale(z=0.5).move(0.72 * h, top + 0.75 * h).mirror()),
+        *(Piece(name, "body", shape) for name, shape in limbs.items()),
+        Piece("muzzle", "beige", ellipsoid(0.4 * h, 0.32 * h, 0.3 * h).move(0, top - 0.25 * h, 0.82 * h)),
+        Piece("nose", "black", ellipsoid(0.06, 0.045, 0.05, 7, 10).move(0, top - 0.15 * h, 1.12 * h)),
+        Piece("eyes", "black", eyes),
+        Piece("scarf", "accent", torus(0.62 * h, 0.075).move(0, top - 0.82 * h)),
+    ]
+
+
+@toy(
+    "snowman",
+    "snow figure",
+    ranges=(
+        Range("size", 0.4, 0.55, "slim", "fat"),
+        Range("shrink", 0.66, 0.82),
+        Range("hat", 0.2, 0.45, "", "tall-hatted"),
+    ),
+    count=Count("balls", (2, 3, 4), "snowball"),
+    parts=("hat", "nose", "arms"),
+    accent="hat",
+    colors=("white", "light blue", "beige", "pink", "yellow"),
+)
+def _snowman(p: SimpleNamespace) -> list[Piece]:
+    radii = [p.size * p.shrink**i for i in range(p.balls)]
+    heights = np.cumsum([0.9 * radii[0], *(0.85 * (a + b) for a, b in pairwise(radii))])
+    y, r = float(heights[-1]), radii[-1]
+    arm = rod((0.85 * radii[-2], heights[-2], 0), (radii[-2] + 0.4, heights[-2] + 0.25, 0), 0.025)
+    hat = lathe([(0, 0), (1.05 * r, 0), (1.05 * r, 0.04), (0.65 * r, 0.04), (0.65 * r, p.hat), (0, p.hat)]).move(
+        0, y + 0.72 * r
+    )
+    return [
+        Piece("balls", "main", join([sphere(a, 13, 22).move(0, h) for a, h in zip(radii, heights, strict=True)])),
+        Piece("hat", "accent", hat),
+        Piece("nose", "orange", cone(0.07, 0.005, 0.3, 12).turn("x", 90).move(0, y, 0.93 * r)),
+        Piece("arms", "dark brown", arm.mirror()),
+        Piece("eyes", "black", sphere(0.04, 6, 8).move(0.35 * r, y + 0.3 * r, 0.88 * r).mirror()),
+    ]
+
+
+@toy(
+    "robot",
+    "toy robot",
+    ranges=(
+        Range("width", 0.5, 0.85, "slim", "stocky"),
+        Range("height", 0.6, 0.95, "short", "tall"),
+        Range("head", 0.3, 0.5, "", "big-headed"),
+        Range("leg", 0.3, 0.55),
+    ),
+    count=Count("antennas", (1, 2, 3), "antenna"),
+    parts=("arms", "antennas", "legs"),
+    accent="arms",
+)
+def _robot(p: SimpleNamespace) -> list[Piece]:
+    w, h, d, n = p.width, p.height, p.head, p.leg
+    arm = rod((w / 2, n + 0.85 * h, 0), (w / 2 + 0.22, n + 0.4 * h, 0.1), 0.07) + sphere(0.1, 9, 12).move(
+        w / 2 + 0.22, n + 0.36 * h, 0.1
+    )
+    tip = n + h + 0.08 + d
+    antennas = row(
+        rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22), p.antennas, (0.15, 0, 0)
+    ).move(0, tip)
+    eyes = sphere(0.075, 9, 12).move(0.13, n + h + 0.08 + 0.58 * d, 0.2).mirror()
+    return [
+        Piece("body", "main", box(w, h, 0.42, 0.05).move(0, n)),
+        Piece("head", "main", box(0.8 * w, d, 0.4, 0.05).move(0, n + h + 0.08)),
+        Piece("neck", "gray", cylinder(0.1, 0.12).move(0, n + h - 0.02)),
+        Piece("arms", "accent", arm.mirror()),
+        Piece(
+            "legs", "accent", (box(0.18, n, 0.2) + box(0.22, 0.1, 0.34, 0.03).move(0, 0, 0.05)).move(0.25 * w).mirror()
+        ),
+        Piece("eyes", "yellow", eyes),
+        Piece("mouth", "black", box(0.3, 0.05, 0.03).move(0, n + h + 0.08 + 0.18 * d, 0.2)),
+        Piece("antennas", "red", antennas),
+    ]
+
+
+@toy(
+    "pinwheel",
+    "paper windmill",
+    ranges=(
+        Range("radius", 0.45, 0.7, "small", "large"),
+        Range("stick", 0.8, 1.4, "short-sticked", "long-sticked"),
+        Range("curl", 0.08, 0.2),
+    ),
+    count=Count("blades", (3, 4, 5, 6, 8), "blade"),
+    parts=("blades", "stick"),
+    accent="stick",
+)
+def _pinwheel(p: SimpleNamespace) -> list[Piece]:
+    r = p.radius
+    wide = min(0.75, 0.9 * np.tan(np.pi / p.blades) + 0.2)
+    blade = extrude([(0, 0), (0.55 * wide * r, 0.55 * r), (0.1 * r, r)], 0.03)
+    bent = blade.warp(lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], 2.2 * p.curl * v[:, 0].clip(0) / r], axis=1))
+    blades = join([bent.turn("z", 360 * i / p.blades) for i in range(p.blades)]).move(0, p.stick, 0.06)
+    return [
+        Piece("blades", "main", blades),
+        Piece("stick", "accent", rod((0, 0, 0), (0, p.stick + 0.05, 0), 0.035)),
+        Piece("pin", "yellow", sphere(0.06, 8, 12).move(0, p.stick, 0.1)),
+    ]
+
+
+@toy(
+    "bunch of balloons",
+    "balloons",
+    ranges=(
+        Range("radius", 0.24, 0.34),
+        Range("stretch", 1.0, 1.4, "round", "oval"),
+        Range("string", 0.7, 1.2, "short-stringed", "long-stringed"),
+    ),
+    count=Count("balloons", (2, 3, 4, 5), "balloon"),
+    parts=("strings", "balloons"),
+    accent="strings",
+)
+def _balloons(p: SimpleNamespace) -> list[Piece]:
+    r = p.radius
+    one = sphere(r, 14, 20).scale(y=p.stretch) + cone(0.05, 0.01, 0.07, 10).move(0, -r * p.stretch - 0.05)
+    done, strings = [], []
+    ring = max(0.75 * r / np.sin(np.pi / p.balloons), 0.9 * r)
+    for i in range(p.balloons):
+        a = 2 * np.pi * i / p.balloons + np.pi / 2
+        at = (ring * np.sin(a), p.string + r * p.stretch + 0.16 * (i % 2), ring * np.cos(a))
+        done.append(one.move(*at))
+        strings.append(rod((0, 0, 0), (at[0], at[1] - r * p.stretch, at[2]), 0.012, sides=5))
+    return [Piece("balloons", "main", join(done)), Piece("strings", "accent", join(strings))]
+
+
+@toy(
+    "rubber duck",
+    "toy duck",
+    ranges=(
+        Range("body", 0.5, 0.75, "short", "long"),
+        Range("head", 0.24, 0.36, "small-headed", "big-headed"),
+        Range("tail", 0.15, 0.35),
+    ),
+    choices=(Choice("bill", ("flat", "pointed"), "beak"),),
+    parts=("beak", "wings", "tail"),
+    accent="beak",
+)
+def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
+    b, h = p.body, p.head
+    beak = ellipsoid(0.17, 0.035, 0.14) if p.bill == "flat" else cone(0.1, 0.005, 0.24, 12).turn("z", -90)
+    tail = cone(0.16, 0.01, p.tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)
+    head = (0.48 * b, 0.62 + 0.75 * h)
+    return [
+        Piece("body", "main", ellipsoid(b, 0.36, 0.42, 15, 26).move(0, 0.34)),
+        Piece("head", "main", sphere(h).move(*head)),
+        Piece("tail", "main", tail),
+        Piece(
+            "wings",
+            "body",
+            ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12).move(-0.1, 0.42, 0.38)
+            + ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12).move(-0.1, 0.42, -0.38),
+        ),
+        Piece("beak", "accent", beak.move(head[0] + h + 0.03, head[1] - 0.05)),
+        Piece(
+            "eyes",
+            "black",
+            join([sphere(0.045, 7, 10).move(head[0] + 0.72 * h, head[1] + 0.3 * h, s * 0.6 * h) for s in (-1, 1)]),
+        ),
+    ]
+
+
+@toy(
+    "kite",
+    "flying kite",
+    ranges=(
+        Range("width", 0.7, 1.2, "narrow", "wide"),
+        Range("height", 1.0, 1.5, "", "tall"),
+        Range("tail_length", 0.6, 1.2, "", "long-tailed"),
+    ),
+    count=Count("bows", (2, 3, 4, 5), "bow"),
+    parts=("tail", "bows"),
+    accent="bows",
+)
+def _kite(p: SimpleNamespace) -> list[Piece]:
+    w, h, t = p.width / 2, p.height, p.tail_length
+    sail = extrude([(0, -0.6 * h), (w, 0.05 * h), (0, 0.4 * h), (-w, 0.05 * h)], 0.03)
+    s = np.linspace(0, 1, 18)
+    tail = sweep(np.stack([0.1 * np.sin(2.5 * np.pi * s), -0.6 * h - t * s, 0 * s], axis=1), 0.018, 6, normal=(0, 0, 1))
+    at = (np.arange(p.bows) + 0.8) / p.bows * 0.98
+    bow = extrude([(0, 0), (0.14, -0.08), (0.14, 0.08)], 0.04).mirror()
+    bows = join([bow.move(0.1 * np.sin(2.5 * np.pi * a), -0.6 * h - t * a) for a in at])
+    spars = rod((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03), 0.02) + rod(
+        (-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03), 0.02
+    )
+    return [
+        Piece("sail", "main", sail),
+        Piece("tail", "black", tail),
+        Piece("bows", "accent", bows),
+        Piece("spars", "brown", spars),
+    ]
