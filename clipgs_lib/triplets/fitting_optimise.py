@@ -29,7 +29,7 @@ class FitConfig:
     Learning rates are per step; those of means are in units of the object's radius.
     """
 
-    iterations: int = 600  # steps; 0 measures the initialisation
+    iterations: int = 400  # steps; 0 measures the initialisation
     views_per_step: int = 1  # pictures drawn in one step
     holdout: int = 6  # one view in so many is kept from training and measured at the end
     sh_degree: int = 0  # of the colours, 0 to 3
