@@ -36,7 +36,7 @@ _VERSION = re.compile(r"(?:v|ver|version|rev|r)\d+(?:\.\d+)*|lod\d+|[1248]k", re
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _BRACKETS = re.compile(r"\(\s*v?\d*(?:\.\d+)*\s*\)|\[\s*v?\d*(?:\.\d+)*\s*\]", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^\W\d_]{3,})[-.]?\d+")  # Rock7, chair.001; not P90, ak47
-_COUNTED = re.compile(r"\d+([^\W\d_]{3,})")  # 2With, 3Full; not 3d, 1st, 50s
+_COUNTED = re.compile(r"\d+(?!d)([^\W\d_]{3,})", re.IGNORECASE)  # 2With, 3Full; not 3d, 3dprinted, 1st, 50s
 _NUMBER = re.compile(r"[#(]?\d+(?:[.,]\d+)*[)]?")
 _CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[a-z]\d)(?=[A-Z][a-z])")  # SUVCar, Potion4Full
 
@@ -51,6 +51,8 @@ def is_file_name(text: str) -> bool:
     if has_extension(text):
         return True
     if any("_" in token or split_camel(token) != token or _UUID.fullmatch(token) for token in tokens):
+        return True
+    if len(tokens) <= 4 and any(_COUNTED.fullmatch(token) for token in tokens[1:]):
         return True
     ends_in_number = bool(_NUMBERED.fullmatch(tokens[-1])) or bool(re.fullmatch(r"#?0\d+|\d\d?|\(\d+\)", tokens[-1]))
     return len(tokens) <= 3 and ends_in_number
@@ -164,7 +166,7 @@ def _without_numbers(tokens: list[str]) -> list[str]:
     """Without running numbers; counts and years in front, model numbers behind a word and 3d, P90, 1st stay."""
     out = []
     for i, token in enumerate(tokens):
-        numbered, counted = _NUMBERED.fullmatch(token), _COUNTED.fullmatch(token)
+        numbered, counted = _NUMBERED.fullmatch(token), _COUNTED.fullmatch(token) if i else None  # 4runner stays
         if numbered or counted:
             match = numbered or counted
             out.append(match.group(1) if match else token)

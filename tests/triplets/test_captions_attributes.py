@@ -13,6 +13,7 @@ from clipgs_lib.meshes import Mesh, Part
 from clipgs_lib.splats import Splats
 from clipgs_lib.triplets.captions_attributes import measure
 from clipgs_lib.triplets.captions_colors import COLOR_NAMES, name_colors, oklab, palette
+from clipgs_lib.triplets.importing import read_mesh
 
 QUAD = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
 
@@ -201,3 +202,20 @@ def test_real_splats_have_the_colours_one_sees(real_data):
     bot = measure(cg.read_splats(real_data / "splats" / "ply" / "playbot_sh1.ply"))
     assert bot.palette.main[0] == "black" and bot.symmetric
     assert bot.texture != "patterned"  # noise of gaussians is no pattern
+
+
+@pytest.mark.parametrize(
+    ("name", "color", "facts"),
+    [
+        ("qt_farm_animals_zebra", "black", {"texture": "patterned", "symmetric": True, "round": False}),
+        ("qt_cloud_pack_airballoon_b", "red", {"texture": "patterned", "round": True}),
+        ("kn_platformer_kit_coingold", "yellow", {"symmetric": True}),
+        ("kn_castle_kit_flagblue", "light blue", {"proportion": "thin", "texture": ""}),
+        ("pm_plate", "white", {"proportion": "flat", "texture": "plain", "symmetric": True, "round": True}),
+        ("pm_firetruck", "dark red", {"symmetric": True, "round": False}),
+    ],
+)
+def test_real_meshes_are_what_one_sees(real_data, name, color, facts):
+    got = measure(read_mesh(real_data / "objects" / "train_cc0" / f"{name}.glb"))
+    assert color in got.palette.main
+    assert {key: getattr(got, key) for key in facts} == facts

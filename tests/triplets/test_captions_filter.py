@@ -45,6 +45,7 @@ def texts(report):
         ("kitchenFridgeBuiltIn.fbx", "kitchen fridge built in"),
         ("Potion3HalfFull", "potion half full"),
         ("Cop_SUV.fbx", "cop suv"),
+        ("potion 1full", "potion full"),
         ("P90.blend", "p90"),
         ("ak47.blend", "ak47"),
         ("chair.001", "chair"),
