@@ -63,7 +63,8 @@ def default_config(image_tower: str = "resnet18", image_size: int = 96) -> dict[
                 "timm_proj": "linear",
                 "image_size": image_size,
             },
-            "text_cfg": {"hf_pooler_type": "mean_pooler", "context_length": CONTEXT_LENGTH},
+            # open_clip would add a random projection unless told not to
+            "text_cfg": {"hf_pooler_type": "mean_pooler", "hf_proj_type": None, "context_length": CONTEXT_LENGTH},
         },
         "preprocess_cfg": {"size": image_size, "interpolation": "bicubic", "resize_mode": "shortest"},
         "text_sha256": _sha256(text_folder() / "model.safetensors"),
@@ -98,6 +99,8 @@ def build_model(config: dict[str, Any]) -> Any:
     model_cfg["text_cfg"]["hf_tokenizer_name"] = str(text_folder())
     with quiet_transformers():
         model = open_clip.CustomTextCLIP(**model_cfg)
+    if not isinstance(model.text.proj, torch.nn.Identity):
+        raise TeacherError(f"the text tower must end in MiniLM's own space, got a projection {model.text.proj}")
     model.text.requires_grad_(False)  # open_clip's own lock leaves parts of the tower trainable
     preprocess = open_clip.transform.merge_preprocess_dict(
         open_clip.transform.PreprocessCfg(), config["preprocess_cfg"]

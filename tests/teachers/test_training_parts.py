@@ -1,0 +1,206 @@
+"""Loss, augmentation, views and ranking, each against something slower or simpler."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipgs_lib.teachers.augment import AugmentConfig, augment
+from clipgs_lib.teachers.contrastive import masked_contrastive
+from clipgs_lib.teachers.libraries import import_open_clip
+from clipgs_lib.teachers.views import assign_split, read_views
+from clipgs_lib.teachers.zero_shot import rank_labels
+
+from . import tiny
+
+STILL = AugmentConfig((1, 1), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+
+
+def unit(rows: int, seed: int) -> torch.Tensor:
+    made = torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(made, dim=1)
+
+
+def slow_loss(images, texts, labels, scale, bank=(), bank_labels=()):
+    """The same loss, pair by pair."""
+    total = 0.0
+    count = len(images)
+    for i in range(count):
+        own = math.exp(scale * float(images[i] @ texts[i]))
+        keep = [j for j in range(count) if j == i or labels[j] != labels[i]]
+        rows = sum(math.exp(scale * float(images[i] @ texts[j])) for j in keep)
+        more = [b for b, label in zip(bank, bank_labels, strict=True) if label != labels[i]]
+        rows += sum(math.exp(scale * float(images[i] @ b)) for b in more)
+        columns = sum(math.exp(scale * float(images[j] @ texts[i])) for j in keep)
+        total -= math.log(own / rows) + math.log(own / columns)
+    return total / (2 * count)
+
+
+def test_masking_against_the_slow_way():
+    images, texts, bank = unit(6, 0), unit(6, 1), unit(4, 2)
+    labels, bank_labels = torch.tensor([0, 1, 0, 2, 2, 2]), torch.tensor([0, 1, 2, 3])
+    scale = torch.tensor(7.0, dtype=torch.float64)
+    made = masked_contrastive(images, texts, labels, scale)
+    assert float(made) == pytest.approx(slow_loss(images, texts, labels, 7.0), rel=1e-9)
+    made = masked_contrastive(images, texts, labels, scale, bank, bank_labels)
+    assert float(made) == pytest.approx(slow_loss(images, texts, labels, 7.0, bank, bank_labels.tolist()), rel=1e-9)
+
+
+def test_without_repeats_it_is_open_clips_loss():
+    images, texts, scale = unit(6, 0), unit(6, 1), torch.tensor(7.0, dtype=torch.float64)
+    expected = import_open_clip().ClipLoss()(images, texts, scale)
+    torch.testing.assert_close(masked_contrastive(images, texts, torch.arange(6), scale), expected)
+
+
+def test_a_repeated_label_costs_nothing():
+    """Two perfect pictures of one label: unmasked, each would be pushed from the other's caption."""
+    images = torch.eye(3)[[0, 0, 1, 2]]
+    loss = masked_contrastive(images, images, torch.tensor([0, 0, 1, 2]), torch.tensor(100.0))
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert float(masked_contrastive(images, images, torch.arange(4), torch.tensor(100.0))) > 0.3
+
+
+def test_gradients_through_the_mask_are_finite():
+    images = unit(4, 0).requires_grad_()
+    masked_contrastive(images, unit(4, 1), torch.tensor([0, 0, 0, 0]), torch.tensor(5.0)).backward()
+    assert torch.isfinite(images.grad).all()
+    assert float(images.grad.abs().max()) == 0  # one label only: nothing to learn
+
+
+def views(count: int = 8) -> torch.Tensor:
+    made = torch.zeros(count, 4, 32, 32)
+    made[:, 0, 8:24, 8:24] = 1  # a red square
+    made[:, 3, 8:24, 8:24] = 1
+    return made
+
+
+def test_still_augmentation_is_white_behind_the_view():
+    made = augment(views(2), 32, STILL, torch.Generator().manual_seed(0))
+    expected = torch.ones(2, 3, 32, 32)
+    expected[:, 1:, 8:24, 8:24] = 0
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
+
+
+def test_augmentation_is_of_the_seed_and_in_range():
+    one, two, other = (augment(views(), 24, AugmentConfig(), torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert one.shape == (8, 3, 24, 24) and torch.equal(one, two) and not torch.equal(one, other)
+    assert float(one.min()) >= 0 and float(one.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "keeps"),
+    [
+        ({"scale": (0.5, 0.5)}, False),
+        ({"shift": 0.3}, False),
+        ({"turn": 30.0}, False),
+        ({"white": 0.0}, False),
+        ({"brightness": 0.5}, False),
+        ({"contrast": 0.5}, False),
+        ({"saturation": 0.5}, False),
+        ({"hue": 0.3}, False),
+        ({"gray": 1.0}, False),
+        ({"blur": 1.0}, False),
+        ({"mirror": 1.0}, True),  # the square is its own mirror image
+    ],
+)
+def test_each_change_changes(changes, keeps):
+    plain = augment(views(), 32, STILL, torch.Generator().manual_seed(0))
+    changed = augment(views(), 32, AugmentConfig(**{**STILL.__dict__, **changes}), torch.Generator().manual_seed(0))
+    assert torch.allclose(plain, changed, atol=1e-4) is keeps
+
+
+def test_scale_and_mirror_do_what_they_say():
+    half = augment(views(1), 32, AugmentConfig(**{**STILL.__dict__, "scale": (0.5, 0.5)}), torch.Generator())
+    assert float((half[0, 1] < 0.5).float().mean()) == pytest.approx(0.25 * 0.25, rel=0.1)
+    left = views(1).clone()
+    left[..., 16:] = 0
+    config = AugmentConfig(**{**STILL.__dict__, "mirror": 1.0})
+    made = augment(left, 32, config, torch.Generator().manual_seed(0))
+    assert torch.all(made[0, 1, 10:22, 18:22] < 0.01) and torch.all(made[0, 1, 10:22, 10:14] > 0.99)
+
+
+def test_full_hue_turn_is_the_identity():
+    from clipgs_lib.teachers.augment import _hue_turns
+
+    turns = _hue_turns(50, 0.5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turns @ torch.ones(3), torch.ones(50, 3))  # gray stays gray
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(50))
+
+
+def test_views_are_read(tmp_path):
+    made = read_views(tiny.save_views(tmp_path, {"apple": "val"}))
+    assert len(made.split("train")) == 15 and "apple" not in made.seen_labels
+    assert made.read("boat_0.png", 32).shape == (32, 32, 4)
+    assert made.read("boat_0.png", 16).shape == (16, 16, 4)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "opaque.png")
+    assert (made.read("opaque.png", 32)[..., 3] == 255).all()
+    Image.new("L", (4000, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(ValueError, match="at most 2048"):
+        made.read("wide.png", 32)
+
+
+GOOD = {"object": "a", "label": "cup", "texts": ["a cup"], "split": "train", "files": ["a.png"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([GOOD | {"files": ["../a.png"]}], "inside the folder"),
+        ([GOOD | {"files": ["/a.png"]}], "inside the folder"),
+        ([GOOD | {"files": []}], "at least one file"),
+        ([GOOD | {"texts": [" "]}], "non-empty texts"),
+        ([GOOD | {"split": "dev"}], "got 'dev'"),
+        ([GOOD, GOOD], "twice"),
+        ([GOOD | {"group": "g"}, GOOD | {"object": "b", "group": "g", "split": "test"}], "share a split"),
+        ([GOOD | {"split": "val"}], "split 'train'"),
+        ([{"object": "a"}], "line 1 must hold"),
+        (["text"], "line 1 must hold"),
+    ],
+)
+def test_bad_view_lists(tmp_path, rows, words):
+    (tmp_path / "views.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(ValueError, match=words):
+        read_views(tmp_path)
+
+
+def test_no_view_list(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"views\.jsonl"):
+        read_views(tmp_path)
+
+
+def test_splits_are_stable_and_of_the_right_size():
+    drawn = [assign_split(f"label {n % 200}", f"group {n}") for n in range(4000)]
+    assert drawn[:6] == [assign_split(f"label {n}", f"group {n}") for n in range(6)]
+    shares = {split: drawn.count(split) / 4000 for split in ("train", "val", "test")}
+    assert 0.66 < shares["train"] < 0.78 and 0.09 < shares["val"] < 0.2 and 0.09 < shares["test"] < 0.2
+    by_label = {label: {drawn[n] for n in range(label, 4000, 200)} for label in range(200)}
+    unseen = [label for label, splits in by_label.items() if "train" not in splits]
+    assert 8 <= len(unseen) <= 35 and all(len(by_label[label]) == 1 for label in unseen)
+
+
+def test_ranking():
+    embeddings, weights = torch.eye(4)[[0, 1, 2]], torch.eye(4)
+    made = rank_labels(embeddings, weights, torch.tensor([0, 1, 3]))
+    assert (made.objects, made.candidates) == (3, 4)
+    assert made.top1 == pytest.approx(2 / 3) and made.top5 == 1 and made.chance5 == 1 and made.chance1 == 0.25
+    assert made.mrr == pytest.approx((1 + 1 + 1 / 4) / 3)  # three share rank 2: the worst one counts
+    same = rank_labels(torch.ones(2, 4), torch.ones(10, 4), torch.tensor([0, 9]))
+    assert same.top1 == same.top5 == 0  # a collapsed tower knows nothing
+    with pytest.raises(ValueError, match="at least one"):
+        rank_labels(torch.empty(0, 4), weights, torch.empty(0, dtype=torch.long))
+
+
+def test_straight_alpha_survives_resizing(tmp_path):
+    """Shrinking must not mix in the colour hidden under transparent pixels."""
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:, :13] = (255, 0, 0, 255)
+    tiny.save_views(tmp_path)
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    made = read_views(tmp_path).read("half.png", 8)
+    assert (made[made[..., 3] > 0][:, 0] >= 250).all()
