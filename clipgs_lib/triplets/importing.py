@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..formats import FormatError, sniff
 from ..formats.base import check_regular_file
@@ -26,12 +26,8 @@ from .importing_plain import read_obj, read_ply, read_stl
 
 MAX_FACES = 1_000_000
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
-_READERS: dict[str, Callable[[Path, list[str]], list[Part]]] = {
-    "gltf": read_gltf,
-    "obj": read_obj,
-    "ply": read_ply,
-    "stl": read_stl,
-}
+FACTORS = ("linear", "srgb", "guess")
+_PLAIN: dict[str, Callable[[Path, list[str]], list[Part]]] = {"obj": read_obj, "ply": read_ply, "stl": read_stl}
 _FOREIGN = {
     b"Kaydara FBX": "FBX",
     b"BLENDER": "a Blender file",
@@ -49,7 +45,9 @@ class MeshImport(NamedTuple):
     notes: tuple[str, ...]  # one sentence each
 
 
-def read_mesh(path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES) -> Mesh:
+def read_mesh(
+    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES, factors: str = "linear"
+) -> Mesh:
     """Read a mesh; each thing left out or changed is a `MeshWarning`.
 
     Args:
@@ -57,33 +55,38 @@ def read_mesh(path: str | os.PathLike[str], *, up_axis: str | None = None, max_f
         up_axis: one of ``splats.UP_AXES``. None is ``"+y"`` for glTF, as its specification says, and ``"unknown"``
             for the others, which say nothing. The vertices stay as they are.
         max_faces: a mesh with more triangles is decimated to about as many.
+        factors: what the base colour factors of a glTF are: ``"linear"`` light, as its specification says;
+            ``"srgb"``, as some exporters wrongly store them, which looks pale everywhere else; ``"guess"`` takes
+            those materials as sRGB whose factors are bytes over 255.
 
     Returns:
         The scene flattened into parts, in its own units; `Mesh.normalize` brings it into the unit sphere.
 
     Raises:
         MeshError: when it cannot be read; the message says why and what to do.
-        ValueError: when ``up_axis`` or ``max_faces`` is out of range.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
     """
-    mesh, notes = read_mesh_notes(path, up_axis=up_axis, max_faces=max_faces)
+    mesh, notes = read_mesh_notes(path, up_axis=up_axis, max_faces=max_faces, factors=factors)
     for note in notes:
         warnings.warn(f"{path}: {note}", MeshWarning, stacklevel=2)
     return mesh
 
 
 def read_mesh_notes(
-    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES
+    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES, factors: str = "linear"
 ) -> MeshImport:
     """Read a mesh as `read_mesh` does, with remarks instead of warnings.
 
     Raises:
         MeshError: when it cannot be read; the message says why and what to do.
-        ValueError: when ``up_axis`` or ``max_faces`` is out of range.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
     """
     if up_axis is not None and up_axis not in UP_AXES:
         raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)} or None, got {up_axis!r}")
     if max_faces < 4:
         raise ValueError(f"max_faces must be at least 4 triangles, got {max_faces}")
+    if factors not in FACTORS:
+        raise ValueError(f"factors must be one of {', '.join(FACTORS)}, got {factors!r}")
     try:
         path = check_regular_file(path)
     except FormatError as error:
@@ -93,7 +96,7 @@ def read_mesh_notes(
         raise MeshError(path, f"the file must hold 1 to {MAX_FILE_BYTES:,} bytes", f"{size:,}", "fetch it again")
     kind = _kind(path)
     notes: list[str] = []
-    parts = _READERS[kind](path, notes)
+    parts = read_gltf(path, notes, factors) if kind == "gltf" else _PLAIN[kind](path, notes)
     if not parts:
         got = "points only" if kind == "ply" else "none"
         raise MeshError(path, "a mesh needs at least one triangle", got, "read_points reads point clouds")
@@ -163,6 +166,7 @@ def import_folder(
     *,
     up_axis: str | None = None,
     max_faces: int = MAX_FACES,
+    factors: str = "linear",
     on_mesh: Callable[[Path, MeshImport], None] | None = None,
 ) -> ImportReport:
     """Try to read every mesh file below a folder; broken ones are reported, never fatal.
@@ -171,16 +175,18 @@ def import_folder(
         folder: searched with its sub-folders for the suffixes `SUFFIXES`; links to folders are not followed.
         up_axis: as in `read_mesh`.
         max_faces: as in `read_mesh`.
+        factors: as in `read_mesh`.
         on_mesh: called with each mesh as it is read; meshes are not kept.
 
     Raises:
         MeshError: when the folder does not exist.
-        ValueError: when ``up_axis`` or ``max_faces`` is out of range.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MeshError(folder, "the path must name a folder", "none there", "check the spelling")
-    rows = [_row(folder, path, up_axis, max_faces, on_mesh) for path in mesh_files(folder)]
+    options = {"up_axis": up_axis, "max_faces": max_faces, "factors": factors}
+    rows = [_row(folder, path, options, on_mesh) for path in mesh_files(folder)]
     return ImportReport(str(folder), tuple(rows))
 
 
@@ -194,12 +200,12 @@ def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXE
 
 
 def _row(
-    folder: Path, path: Path, up_axis: str | None, max_faces: int, on_mesh: Callable[[Path, MeshImport], None] | None
+    folder: Path, path: Path, options: dict[str, Any], on_mesh: Callable[[Path, MeshImport], None] | None
 ) -> ImportRow:
     name = str(path.relative_to(folder))
     start = time.perf_counter()
     try:
-        read = read_mesh_notes(path, up_axis=up_axis, max_faces=max_faces)
+        read = read_mesh_notes(path, **options)
     except MeshError as error:
         todo = f"; {error.todo}" if error.todo else ""
         return ImportRow(
@@ -213,7 +219,7 @@ def _row(
 
 
 def _kind(path: Path) -> str:
-    """A key of `_READERS`.
+    """ "gltf" or a key of `_PLAIN`.
 
     Raises:
         MeshError: for what is no mesh, with a hint what it is.

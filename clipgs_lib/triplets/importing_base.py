@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -63,12 +64,9 @@ class Textures:
     def decode(self, data: bytes, name: str) -> np.ndarray | None:
         """``[H, W, 3]`` uint8, or None with a note. Transparent texels take the mean colour of the others."""
         try:
-            with Image.open(io.BytesIO(data), formats=_IMAGE_KINDS) as image:
-                width, height = image.size
-                if width * height > MAX_IMAGE_PIXELS or width < 1 or height < 1:
-                    raise ValueError(f"{width} x {height} pixels, more than {MAX_IMAGE_PIXELS:,}")
-                image.draft("RGB", (MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
-                pixels = _to_rgb(image)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # our bound is tighter than Pillow's
+                pixels, width, height = _decoded(data)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             reason = "of a kind that is not read" if isinstance(error, Image.UnidentifiedImageError) else error
             self.notes.append(f"the texture {name[:80]!r} was not read ({reason}); the base colour stands in")
@@ -80,6 +78,16 @@ class Textures:
             self.notes.append(f"the texture {name[:80]!r} was left out; all together exceed {MAX_MESH_TEXELS:,} texels")
             return None
         return pixels
+
+
+def _decoded(data: bytes) -> tuple[np.ndarray, int, int]:
+    """Pixels of a picture, and its width and height as stored; the size is looked at before anything is decoded."""
+    with Image.open(io.BytesIO(data), formats=_IMAGE_KINDS) as image:
+        width, height = image.size
+        if width * height > MAX_IMAGE_PIXELS or width < 1 or height < 1:
+            raise ValueError(f"{width} x {height} pixels, more than {MAX_IMAGE_PIXELS:,}")
+        image.draft("RGB", (MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+        return _to_rgb(image), width, height
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -33,21 +33,27 @@ class _Material(NamedTuple):
     name: str = ""
 
 
-def read_gltf(path: Path, notes: list[str]) -> list[Part]:
+def read_gltf(path: Path, notes: list[str], factors: str = "linear") -> list[Part]:
     """Parts of the default scene, in world coordinates, y up.
+
+    Args:
+        path: the file.
+        notes: remarks go here, one sentence each.
+        factors: what base colour factors are, ``"linear"``, ``"srgb"`` or ``"guess"``; see `read_mesh`.
 
     Raises:
         MeshError: when the file is broken, compressed, or holds no triangles.
     """
     try:
-        return _Reader(load_document(path), notes).parts()
+        return _Reader(load_document(path), notes, factors).parts()
     except FormatError as error:
-        raise MeshError(error.path, error.must, error.got, error.todo) from None
+        must = error.must.replace("gaussian", "element")  # the bounds of splat files, for vertices and indices
+        raise MeshError(error.path, must, error.got, error.todo) from None
 
 
 class _Reader:
-    def __init__(self, document: Document, notes: list[str]) -> None:
-        self.document, self.notes = document, notes
+    def __init__(self, document: Document, notes: list[str], factors: str) -> None:
+        self.document, self.notes, self.factors = document, notes, factors
         self.textures = Textures(document.path, notes)
         self.materials: dict[Any, _Material] = {}
         self.images: dict[Any, np.ndarray | None] = {}
@@ -210,6 +216,9 @@ class _Reader:
         look = old or document.child(entry, "pbrMetallicRoughness")
         keys = ("diffuseFactor", "diffuseTexture") if old else ("baseColorFactor", "baseColorTexture")
         factor = np.clip(document.numbers(look, keys[0], 4, (1, 1, 1, 1)), 0, 1)
+        if self.factors == "srgb" or (self.factors == "guess" and _is_displayed(factor[:3])):
+            factor = np.array([*linear_from_srgb(factor[:3]), factor[3]])
+            self.note("base colours that were stored as displayed (sRGB) were taken as such")
         if entry.get("alphaMode", "OPAQUE") != "OPAQUE":
             self.note("transparent materials are taken as opaque")
         if keys[1] not in look:
@@ -269,6 +278,17 @@ class _Reader:
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+
+def _is_displayed(factor: np.ndarray) -> bool:
+    """Whether a factor ``[3]`` is bytes over 255, which no conversion to linear light leaves behind.
+
+    Multiples of 1/20 prove nothing: people type them, and 0.2 is 51/255.
+    """
+    bytes_, twentieths = factor * 255, factor * 20
+    return bool(
+        (np.abs(bytes_ - bytes_.round()) < 5e-4).all() and (np.abs(twentieths - twentieths.round()) > 1e-4).any()
+    )
 
 
 def _folded(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:

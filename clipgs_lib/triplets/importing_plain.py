@@ -57,6 +57,11 @@ def read_ply(path: Path, notes: list[str]) -> list[Part]:
     named = re.search(r"^comment\s+TextureFile\s+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
     if named:
         look = _textured(Textures(path, notes), named[1], uvs, notes)
+    promised = re.search(r"^element\s+face\s+(\d+)", head, re.MULTILINE)
+    found = np.shape(loaded.get("faces", ()))[0]
+    if promised and found < int(promised[1]):
+        must = f"the PLY must hold the {int(promised[1]):,} faces of its header"
+        raise MeshError(path, must, f"{found:,}", "it is truncated; fetch it again")
     part = _part(path, loaded, notes, uvs, look)
     return [] if part is None else [part]
 
