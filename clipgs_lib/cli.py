@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from . import __version__
+from . import __version__, cli_triplets
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +101,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         print(f"clipgs_lib {__version__}")
         raise typer.Exit
+
+
+cli_triplets.mount(app, _plain_errors)
 
 
 @app.callback()

@@ -17,11 +17,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..splats import UP_AXES
 from .build_pool import over_processes, over_ray
 from .shards import SCHEMA, Triplet, encode_triplet
 from .shards_set import ShardSet
@@ -44,6 +45,8 @@ class BuildConfig:
     device: str = "cpu"  # where to fit and embed; on "cuda" fits repeat within tolerance, not bit for bit
     quality: int = 90  # of the WebPs, 1 to 100
     seed: int = 0
+    up_axis: str | None = None  # of meshes and splats: one of `splats.UP_AXES`; None as the file says
+    factors: str = "linear"  # base colour factors of glTF, see `importing.read_mesh`
 
     def __post_init__(self) -> None:
         limits = {
@@ -58,6 +61,10 @@ class BuildConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number in {low}..{high:,}, got {value!r}")
+        words = {"up_axis": (None, *UP_AXES), "factors": ("linear", "srgb", "guess")}
+        for name, allowed in words.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,15 @@ class Source:
     key: str  # its name in the set, see `shards_tar.KEY`
     kind: str  # "catalogue", "mesh" or "splat"
     index: int = 0  # of the catalogue
+    seed: int = 0  # of the catalogue
     path: str = ""  # of the file
     name: str = ""  # of the file, below the folder that was given; goes into the set, unlike `path`
     bytes: int = 0  # of the file, to notice another one when a build goes on
+    info: Mapping[str, str] = field(default_factory=dict)  # what a table said: name, label, caption, source, licence
+
+
+class StopBuild(Exception):
+    """Raised by a producer when no object could work, such as for want of the teacher; ends the build."""
 
 
 Producer = Callable[[Source, BuildConfig], Triplet]
@@ -83,6 +96,7 @@ class Outcome:
     block: bytes = b""
     error: str = ""  # "ShardError: ..."; empty when it worked
     place: str = ""  # "fitting.py, line 12, in fit"
+    fatal: bool = False  # no other object would fare better
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def build_triplets(
     In a script, call it under ``if __name__ == "__main__"``: worker processes import the script.
 
     Args:
-        sources: objects in the order of the set; see `build_sources`.
+        sources: objects in the order of the set; see `build_sources.catalogue_sources` and `folder_sources`.
         out: folder of the set, made when missing.
         config: None takes the defaults.
         workers: processes, or CPUs of a Ray started here (``ray="local"``).
@@ -127,8 +141,8 @@ def build_triplets(
         progress: called with objects done, objects in all, objects set aside.
 
     Raises:
-        ShardError: when the folder holds another set or another build runs in it, when no object worked, or when the
-            disk is full (what is finished is kept, and the same call goes on).
+        ShardError: when the folder holds another set or another build runs in it, when no object worked or none
+            could (`StopBuild`), or when the disk is full (what is finished is kept, and the same call goes on).
         ValueError: when two sources have one key, or a number is out of range.
     """
     began, folder, config = time.monotonic(), Path(out), config or BuildConfig()
@@ -146,6 +160,8 @@ def build_triplets(
         results = _results(partial(_attempt, produce or _default_producer(), config), todo, config, workers, ray)
         with closing(results):
             for outcome in results:
+                if outcome.fatal:
+                    raise ShardError(str(folder), "objects must be makeable", outcome.error, "mend it and build again")
                 stage.keep(outcome)
                 counts = [counts[0] + 1, counts[1] + bool(outcome.error)]
                 if progress is not None:
@@ -174,10 +190,13 @@ def _attempt(produce: Producer, config: BuildConfig, source: Source) -> Outcome:
         if notes:
             triplet = replace(triplet, provenance=triplet.provenance | {"notes": notes})
         return Outcome(source, encode_triplet(triplet))
+    except StopBuild as error:
+        return Outcome(source, error=str(error), fatal=True)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-        return Outcome(source, error=f"{type(error).__name__}: {error}"[:2_000], place=place)
+        words = str(error).replace(source.path, source.name) if source.path else str(error)
+        return Outcome(source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
 
 
 def _died(source: Source, how: str) -> Outcome:
@@ -202,8 +221,8 @@ def _check_sources(sources: Sequence[Source]) -> None:
 
 def _recipe(sources: Sequence[Source], config: BuildConfig) -> dict[str, Any]:
     """What the set depends on, as it stands in the manifest."""
-    lines = "\n".join(f"{s.key} {s.kind} {s.index} {s.name} {s.bytes}" for s in sources)
-    digest = hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+    parts = [[s.key, s.kind, s.index, s.seed, s.name, s.bytes, sorted(s.info.items())] for s in sources]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {"config": asdict(config), "sources": len(sources), "sources_sha256": digest, "object_schema": SCHEMA}
 
 

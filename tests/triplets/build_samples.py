@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from clipgs_lib.formats import SplatWarning
-from clipgs_lib.triplets.build import BuildConfig, Source, build_triplets
+from clipgs_lib.triplets.build import BuildConfig, Source, StopBuild, build_triplets
 from clipgs_lib.triplets.shards import Triplet
 from clipgs_lib.triplets.shards_write import ShardLimits
 
@@ -56,6 +56,13 @@ def deadly(source: Source, config: BuildConfig) -> Triplet:
 def hopeless(source: Source, config: BuildConfig) -> Triplet:
     """Nothing works."""
     raise OSError(f"no such texture for {source.key}")
+
+
+def teacherless(source: Source, config: BuildConfig) -> Triplet:
+    """From object 3 on it turns out that none can be made."""
+    if source.index >= 3:
+        raise StopBuild("no teacher 'mini'")
+    return cheap(source, config)
 
 
 def slow(source: Source, config: BuildConfig) -> Triplet:

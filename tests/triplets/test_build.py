@@ -21,7 +21,7 @@ from clipgs_lib.triplets.shards_set import ShardSet
 from clipgs_lib.triplets.shards_tar import ShardError
 
 from ..conftest import ROOT
-from .build_samples import LIMITS, cheap, deadly, hopeless, slow, sources, troubled
+from .build_samples import LIMITS, cheap, deadly, hopeless, slow, sources, teacherless, troubled
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -79,6 +79,13 @@ def test_when_nothing_works_there_is_no_set(tmp_path):
     with pytest.raises(ShardError, match=r"at least one of 3 objects must work, .* OSError: no such texture"):
         build(tmp_path / "set", 3, produce=hopeless)
     assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_a_build_without_its_teacher_stops_and_can_go_on(tmp_path):
+    with pytest.raises(ShardError, match="no teacher 'mini'; mend it and build again"):
+        build(tmp_path / "set", produce=teacherless)
+    report = build(tmp_path / "set")
+    assert (report.objects, report.quarantined) == (12, 0) and report.resumed <= 3
 
 
 def test_a_killed_build_goes_on_with_nothing_lost_or_doubled(tmp_path, monkeypatch):
@@ -186,6 +193,9 @@ def test_sources_and_numbers_are_checked(tmp_path):
         build(tmp_path / "set", 2, workers=0)
     for wrong in ({"views": 1}, {"size": 8}, {"gaussians": 3}, {"iterations": -1}, {"quality": 101}, {"seed": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number"):
+            BuildConfig(**wrong)
+    for wrong in ({"up_axis": "z"}, {"factors": "gamma"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
             BuildConfig(**wrong)
     assert not (tmp_path / "set").exists()
 

@@ -1,0 +1,173 @@
+"""What is in a set: a summary in words and numbers, and the objects that a contact sheet shows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .build import QUARANTINE
+from .shards import TeacherInfo
+from .shards_set import ShardSet
+from .shards_tar import ShardError
+
+_READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Facts about a set, ready to print."""
+
+    folder: str
+    objects: int
+    shards: int
+    bytes: int  # of all shards
+    content_sha256: str
+    splits: dict[str, int]  # name -> objects
+    categories: dict[str, int]  # name -> objects, most frequent first
+    licences: dict[str, int]  # name -> objects
+    gaussians: tuple[int, int, int]  # fewest, median, most per object
+    views: tuple[int, int, int]
+    texts: tuple[int, int, int]
+    psnr: tuple[float, float, float] | None  # dB at 5, 50, 95 % of the objects that have one
+    measured: int  # objects with a PSNR
+    teacher: TeacherInfo | None
+    read: int  # objects that were read for what follows
+    damaged: int  # objects among them that could not be
+    sources: dict[str, int]  # texts among them by source: raw, filtered, enriched
+    parts: dict[str, float]  # mean bytes per object of splat, views, texts and so on
+    quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
+    config: dict[str, Any]  # how it was built
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.folder}: {self.objects:,} objects in {self.shards} shards, {self.bytes / 1e6:,.2f} MB",
+            f"  content     {self.content_sha256[:16]}",
+            f"  splits      {_counts(self.splits)}",
+            f"  categories  {len(self.categories)}: {_counts(self.categories, 8)}",
+            f"  licences    {_counts(self.licences, 6)}",
+            f"  per object  {_range(self.gaussians)} gaussians, {_range(self.views)} views, {_range(self.texts)} texts",
+            f"  texts       {_counts(self.sources)} (of {self.read:,} objects read)",
+            f"  bytes       {', '.join(f'{name} {size / 1e3:.1f} kB' for name, size in self.parts.items())} on average",
+            f"  PSNR        {self._psnr()}",
+            f"  teacher     {self.teacher or 'none, no embeddings'}",
+        ]
+        if self.config:
+            lines.append(f"  built with  {', '.join(f'{name} {value}' for name, value in self.config.items())}")
+        if self.damaged:
+            lines.append(f"  damaged     {self.damaged:,} of {self.read + self.damaged:,}; --verify names them")
+        total = sum(count for _, count in self.quarantined)
+        lines.append(f"  set aside   {total:,}" + (f" ({QUARANTINE})" if total else ""))
+        lines += [f"    {count:,} x {reason}" for reason, count in self.quarantined[:5]]
+        return "\n".join(lines)
+
+    def _psnr(self) -> str:
+        if self.psnr is None:
+            return "not measured"
+        low, middle, high = self.psnr
+        return f"{low:.2f} / {middle:.2f} / {high:.2f} dB at 5 / 50 / 95 % of {self.measured:,} objects"
+
+
+def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
+    """Look through a set: its index and manifest whole, its objects up to 500 of them.
+
+    Raises:
+        ShardError: when the manifest or the index is damaged; damaged objects are counted.
+    """
+    shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
+    rows, manifest = shards.rows, shards.manifest
+    chosen = spread(len(rows), _READ)
+    sources, parts, read = Counter[str](), Counter[str](), 0
+    for number in chosen:
+        try:
+            triplet = shards.read(number)
+        except ShardError:
+            continue  # counted below, named by `ShardSet.verify`
+        read += 1
+        sources.update(caption.source for caption in triplet.texts)
+        embeds = [e.nbytes for e in (triplet.image_embeds, triplet.text_embeds) if e is not None]
+        sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in _COLUMNS), "embeddings": sum(embeds)}
+        sizes |= {"views": sum(map(len, triplet.views)), "texts": sum(len(c.text.encode()) for c in triplet.texts)}
+        sizes["meta and tar"] = rows[number]["bytes"] - sum(sizes.values())
+        parts.update(sizes)
+    psnr = [row["psnr"] for row in rows if row["psnr"] is not None]
+    quantiles = np.quantile(psnr, (0.05, 0.5, 0.95)).tolist() if psnr else None
+    return Summary(
+        folder=str(shards.folder),
+        objects=len(rows),
+        shards=len(manifest["shards"]),
+        bytes=sum(entry["bytes"] for entry in manifest["shards"]),
+        content_sha256=manifest["content_sha256"],
+        splits={name: entry["objects"] for name, entry in manifest["splits"].items()},
+        categories=dict(Counter(row["category"] or "(none)" for row in rows).most_common()),
+        licences=dict(Counter(row["licence"] or "(unknown)" for row in rows).most_common()),
+        gaussians=_three([row["n_gaussians"] for row in rows]),
+        views=_three([row["n_views"] for row in rows]),
+        texts=_three([row["n_texts"] for row in rows]),
+        psnr=(quantiles[0], quantiles[1], quantiles[2]) if quantiles else None,
+        measured=len(psnr),
+        teacher=shards.teacher,
+        read=read,
+        damaged=len(chosen) - read,
+        sources=dict(sources.most_common()),
+        parts={name: size / max(1, read) for name, size in parts.items()},
+        quarantined=_quarantined(shards.folder),
+        config=dict(manifest["build"].get("config", {})),
+    )
+
+
+_COLUMNS = ("means", "quats", "scales", "opacities", "sh0", "shN")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to ``most`` numbers of ``0 .. count - 1``, evenly spread, the first among them."""
+    return sorted({int(place) for place in np.arange(min(count, most)) * (count / max(1, min(count, most)))})
+
+
+def choose(shards: ShardSet, most: int) -> list[int]:
+    """Numbers of up to ``most`` objects for a contact sheet: all splits and as many categories as go, in turn."""
+    turns = Counter[tuple[str, str]]()
+    ranked = []
+    for number, row in enumerate(shards.rows):
+        group = (row["split"], row["category"])
+        ranked.append((turns[group], number))
+        turns[group] += 1
+    first = [number for turn, number in sorted(ranked) if turn == 0]
+    rest = [number for turn, number in sorted(ranked) if turn > 0]
+    if len(first) > most:
+        return [first[i] for i in spread(len(first), most)]
+    return sorted(first + rest[: most - len(first)])
+
+
+def read_quarantine(folder: Path) -> list[dict[str, str]]:
+    """What a build set aside: key, source, reason, place of each; nothing when there was nothing."""
+    path = folder / QUARANTINE
+    if not path.exists():
+        return []
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: str(entry.get(name, "")) for name in ("key", "source", "reason", "place")} for entry in entries]
+
+
+def _quarantined(folder: Path) -> tuple[tuple[str, int], ...]:
+    return tuple(Counter(entry["reason"][:160] for entry in read_quarantine(folder)).most_common())
+
+
+def _three(values: Sequence[int]) -> tuple[int, int, int]:
+    ordered = sorted(values) or [0]
+    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+
+
+def _range(three: tuple[int, int, int]) -> str:
+    low, middle, high = three
+    return f"{low:,}" if low == high else f"{low:,} to {high:,} (median {middle:,})"
+
+
+def _counts(counts: dict[str, int], most: int = 20) -> str:
+    shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:most])
+    return (shown or "none") + (f", {len(counts) - most} more" if len(counts) > most else "")

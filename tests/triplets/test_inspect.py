@@ -1,0 +1,151 @@
+"""Summary and contact sheet of a set: what they say is so, and nothing in a set can break out of the page."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clipgs_lib.cli import app
+from clipgs_lib.triplets.captions import Caption
+from clipgs_lib.triplets.inspect_page import write_contact_sheet
+from clipgs_lib.triplets.inspect_set import choose, spread, summarize
+from clipgs_lib.triplets.shards import encode_triplet
+from clipgs_lib.triplets.shards_set import ShardSet
+from clipgs_lib.triplets.shards_write import write_set
+
+from .shard_samples import make_set, make_triplet
+
+NASTY = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+class Tags(html.parser.HTMLParser):
+    """Counts tags and gathers what is shown."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.shown = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.shown += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_set(tmp_path_factory.mktemp("inspect") / "set")
+
+
+def test_the_summary_says_what_is_there(folder):
+    summary = summarize(folder)
+    assert (summary.objects, summary.shards, summary.splits) == (21, 5, {"train": 17, "val": 4})
+    assert summary.bytes == sum(path.stat().st_size for path in folder.glob("*.tar"))
+    assert summary.categories == {"kind0": 7, "kind1": 7, "kind2": 7}
+    assert (summary.gaussians, summary.views, summary.texts) == ((20, 20, 20), (2, 2, 2), (3, 3, 3))
+    assert summary.sources == {"raw": 21, "filtered": 21, "enriched": 21}
+    assert summary.psnr == (21.0, 30.0, 39.0) and summary.measured == 21
+    blocks = sum(row["bytes"] for row in ShardSet(folder).rows) / 21
+    assert sum(summary.parts.values()) == pytest.approx(blocks) and summary.parts["embeddings"] == 5 * 16 * 2
+    words = str(summary)
+    for sentence in ("21 objects in 5 shards", "train 17, val 4", "stand-in/1 (D = 16)", "21.00 / 30.00 / 39.00 dB"):
+        assert sentence in words
+    assert "set aside   0" in words
+
+
+def test_a_set_with_nothing_in_it(tmp_path):
+    write_set(tmp_path, [], build={})
+    words = str(summarize(tmp_path))
+    assert "0 objects in 0 shards" in words and "not measured" in words and "none, no embeddings" in words
+    assert "0 of 0 objects" in write_contact_sheet(tmp_path).read_text()
+
+
+def test_the_sheet_holds_pictures_and_no_links_out(folder, tmp_path):
+    path = write_contact_sheet(folder, tmp_path / "sheet.html")
+    page = Tags(path.read_text())
+    assert page.tags.count("article") == 21 and page.tags.count("img") == 2 * 21
+    assert all(link.startswith("data:") for link in page.links) and "script" not in page.tags
+    assert "prefers-color-scheme: dark" in path.read_text()
+    assert "ein Becher 🍵" in page.shown and "kind2" in page.shown and "0.30" in page.shown
+    assert not list(folder.glob("*.html"))
+
+
+def test_nothing_in_a_set_becomes_markup(tmp_path):
+    texts = (Caption(NASTY, "raw"), Caption("عربة حمراء", "filtered"), Caption("long " * 3_000, "enriched"))
+    triplet = make_triplet(1, texts=texts, category=NASTY, provenance={"licence": NASTY, "source": NASTY})
+    write_set(tmp_path, [encode_triplet(triplet)], build={"config": {"teacher": NASTY}})
+    entry = {"key": "x", "source": NASTY, "reason": NASTY, "place": ""}
+    (tmp_path / "quarantine.jsonl").write_text(json.dumps(entry) + "\n")
+    path = write_contact_sheet(tmp_path)
+    page = Tags(path.read_text())
+    assert "script" not in page.tags and page.tags.count("img") == 2 and NASTY in page.shown
+    assert "عربة حمراء" in page.shown and len(page.shown) < 8_000 and "1 set aside" in page.shown
+
+
+def test_the_splats_are_drawn_when_the_cameras_are_known(tmp_path):
+    cameras = {
+        "width": 24,
+        "height": 20,
+        "fx_fy_cx_cy": [20, 20, 12, 10],
+        "viewmats": [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3]] * 2,
+    }
+    good = make_triplet(1, provenance={"cameras": cameras})
+    bad = [
+        make_triplet(2 + i, provenance={"cameras": cameras | wrong})
+        for i, wrong in enumerate(
+            [
+                {"width": 10**9},
+                {"viewmats": [[1.0] * 12]},
+                {"viewmats": "x"},
+                {"fx_fy_cx_cy": [0, 0, 0, 0]},
+                {"height": None},
+            ]
+        )
+    ]
+    write_set(tmp_path, [encode_triplet(t) for t in [good, *bad]], build={})
+    assert Tags(write_contact_sheet(tmp_path).read_text()).tags.count("img") == 2 * 6 + 1
+
+
+def test_a_damaged_object_is_shown_as_such(tmp_path):
+    folder = make_set(tmp_path / "set")
+    row = ShardSet(folder).rows[3]
+    with (folder / row["shard"]).open("r+b") as stream:
+        stream.seek(row["offset"] + 600)
+        stream.write(b"????")
+    assert "damaged     1 of 21" in str(summarize(folder))
+    page = Tags(write_contact_sheet(folder).read_text())
+    assert page.tags.count("article") == 21 and "object-0003" in page.shown and "another version" in page.shown
+
+
+def test_choosing_covers_splits_and_categories(folder):
+    shards = ShardSet(folder)
+    chosen = choose(shards, 6)
+    assert {(shards.rows[i]["split"], shards.rows[i]["category"]) for i in chosen} == {
+        (split, f"kind{kind}") for split in ("train", "val") for kind in range(3)
+    }
+    assert len(choose(shards, 3)) == 3 and choose(shards, 100) == list(range(21)) and len(choose(shards, 10)) == 10
+    assert spread(10, 3) == [0, 3, 6] and spread(2, 5) == [0, 1] and spread(0, 5) == []
+
+
+def test_the_command_prints_and_writes(folder, tmp_path):
+    ran = CliRunner().invoke(app, ["triplets", "inspect", str(folder), "--html", str(tmp_path / "a.html"), "--verify"])
+    assert ran.exit_code == 0 and "21 objects in 5 shards" in ran.stdout and (tmp_path / "a.html").exists()
+    ran = CliRunner().invoke(app, ["triplets", "inspect", str(tmp_path)])
+    assert ran.exit_code == 2 and "a set must have a manifest" in ran.stderr
+
+
+def test_verify_names_damage_and_fails(tmp_path):
+    folder = make_set(tmp_path / "set")
+    with (folder / "val-000000.tar").open("r+b") as stream:
+        stream.seek(700)
+        stream.write(b"????")
+    ran = CliRunner().invoke(app, ["triplets", "inspect", str(folder), "--verify"])
+    assert ran.exit_code == 1 and "damaged: val-000000.tar" in ran.stderr and "object-0017" in ran.stderr
