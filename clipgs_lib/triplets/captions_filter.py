@@ -35,7 +35,7 @@ _SEVERAL = re.compile(
 )
 _PACK = re.compile(
     r"\b(?:asset|model|prop|texture|material|mega|ultimate|modular)s?\b.*\b(?:packs?|kits?|bundles?|collection)\b"
-    r"|\b(?:packs?|kits?|bundles?|collection)\b[\W_]*(?:vol(?:ume)?\b|v?\d+(?:\.\d+)*\W*$|by\b|updated?\b)"
+    r"|\b(?:packs?|kits?|bundles?|collection)\b[\W_]*(?:vol(?:ume)?\b|v?\d+(?:\.\d+)*\W*$|by\b|updated?\b|\(\d)"
     r"|\w\W*[-–—]\s*(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\W*\d{4}$"
     r"|\b(?:quaternius|kenney|kaykit|synty|poly ?haven)\b.*\b(?:packs?|kits?|assets?|bundles?)\b",
     re.IGNORECASE,

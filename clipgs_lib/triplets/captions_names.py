@@ -22,7 +22,7 @@ EXTENSIONS = table("""
 PLACEHOLDERS = table("""
     untitled unnamed noname none null nan n/a unknown default test testing temp tmp new mesh model object obj scene
     asset item thing node group geometry geo part collection export import img image dsc screenshot asdf qwerty foo
-    lorem ipsum sample demo copy final draft wip sketchfab thingiverse
+    lorem ipsum sample demo copy final draft wip sketchfab thingiverse scan 3d project material
 """)
 _ANYWHERE = table("animated rigged unrigged gameready pbr unwrapped wip fbx gltf glb")
 _AT_END = table("""
@@ -31,13 +31,14 @@ _AT_END = table("""
 """)
 _PREFIXES = table("sm sk geo grp msh mdl prop props env chr char veh wpn")  # only before an underscore
 _DANGLING = table("with and of the for w")
+_NUMBERED_KINDS = table("number digit type mark mk route channel")  # "number 5" is an object
 _BRANDS = table("playstation youtube macbook delorean mcdonalds lamborghini")
 _VERSION = re.compile(r"(?:v|ver|version|rev|r)\d+(?:\.\d+)*|lod\d+|[1248]k", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _BRACKETS = re.compile(r"\(\s*v?\d*(?:\.\d+)*\s*\)|\[\s*v?\d*(?:\.\d+)*\s*\]", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^\W\d_]{3,})[-.]?\d+")  # Rock7, chair.001; not P90, ak47
 _COUNTED = re.compile(r"\d+(?!d)([^\W\d_]{3,})", re.IGNORECASE)  # 2With, 3Full; not 3d, 3dprinted, 1st, 50s
-_NUMBER = re.compile(r"[#(]?\d+(?:[.,]\d+)*[)]?")
+_NUMBER = re.compile(r"#?\d+(?:[.,]\d+)*|\(\d+\)")
 _CAPITALS = re.compile(r"(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[a-z]\d)(?=[A-Z][a-z])")  # SUVCar, Potion4Full
 
 
@@ -116,7 +117,7 @@ def object_name(text: str) -> tuple[str, tuple[str, ...]]:
         if len(left) < len(tokens):
             notes.append(step)
         tokens = left
-    numberless = _without_numbers(tokens)
+    numberless = _without_numbers(tokens, is_identifier=bool(notes))
     if numberless != tokens:
         notes.append("number")
     tagless = _without_tags(numberless)
@@ -162,15 +163,22 @@ def _split(stem: str, notes: list[str]) -> list[str]:
     return [part.lower() for part in parts]
 
 
-def _without_numbers(tokens: list[str]) -> list[str]:
-    """Without running numbers; counts and years in front, model numbers behind a word and 3d, P90, 1st stay."""
+def _without_numbers(tokens: list[str], *, is_identifier: bool) -> list[str]:
+    """Without running numbers; counts and years in front, model numbers behind a word and 3d, P90, 1st stay.
+
+    Between words that were written apart a number means something ("iPhone 14 Pro"), in an identifier it does not.
+    """
     out = []
     for i, token in enumerate(tokens):
         numbered, counted = _NUMBERED.fullmatch(token), _COUNTED.fullmatch(token) if i else None  # 4runner stays
         if numbered or counted:
             match = numbered or counted
             out.append(match.group(1) if match else token)
-        elif not _NUMBER.fullmatch(token) or _says_something(tokens, i):
+        elif (
+            not _NUMBER.fullmatch(token)
+            or _says_something(tokens, i)
+            or (not is_identifier and 0 < i < len(tokens) - 1 and token[0] in "123456789")
+        ):
             out.append(token)
     return out
 
@@ -183,14 +191,16 @@ def _says_something(tokens: list[str], i: int) -> bool:
     if i == 0 and len(tokens) > 1:
         plural = tokens[1].endswith("s") and not tokens[1].endswith("ss")
         return plural or re.fullmatch(r"1[89]\d\d|20\d\d", token) is not None
+    if i and tokens[i - 1].casefold() in _NUMBERED_KINDS:
+        return True
     words = [t for t in tokens[:i] if not t.isdigit() and t.casefold() not in PLACEHOLDERS]
     return 3 <= len(token) <= 4 and bool(words)
 
 
 def _without_tags(tokens: list[str]) -> list[str]:
-    left = [token for token in tokens if token.casefold() not in _ANYWHERE]
-    while len(left) > 1 and left[-1].casefold() in _AT_END:
-        left = left[:-2] if [t.casefold() for t in left[-2:]] == ["3d", "model"] else left[:-1]
+    left = [token for token in tokens if token.casefold().strip("()[]") not in _ANYWHERE]
+    while len(left) > 1 and left[-1].casefold().strip("()[]") in _AT_END:
+        left = left[:-2] if len(left) > 2 and [t.casefold() for t in left[-2:]] == ["3d", "model"] else left[:-1]
     return left
 
 

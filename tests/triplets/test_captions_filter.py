@@ -46,6 +46,8 @@ def texts(report):
         ("Potion3HalfFull", "potion half full"),
         ("Cop_SUV.fbx", "cop suv"),
         ("potion 1full", "potion full"),
+        ("DragonBall_4_Star", "dragon ball star"),
+        ("Ünïcödé_Ständer_02", "ünïcödé ständer"),
         ("P90.blend", "p90"),
         ("ak47.blend", "ak47"),
         ("chair.001", "chair"),
@@ -116,7 +118,17 @@ def test_what_looks_like_debris_but_is_none_stays(text, kind):
         ],
         *[
             (text, "placeholder")
-            for text in ("Untitled (3)", "model.gltf", "/.FBX", "Scene", "new object 4", "Null", "img_2031.png")
+            for text in (
+                "Untitled (3)",
+                "model.gltf",
+                "scan_20230412_153000",
+                "3D model",
+                "/.FBX",
+                "Scene",
+                "new object 4",
+                "Null",
+                "img_2031.png",
+            )
         ],
         *[
             (text, "several-objects")
@@ -125,7 +137,12 @@ def test_what_looks_like_debris_but_is_none_stays(text, kind):
         *[(text, "pack-name") for text in ("Kenney Castle Kit", "Gun Pack Vol.1 - Apr 2016", "Castle Kit (1.0)")],
         *[
             (text, "pack-name")
-            for text in ("RPG Asset Pack", "Ultimate Nature Pack by Quaternius", "PowerUps - May 2016")
+            for text in (
+                "RPG Asset Pack",
+                "Tree Pack (10 trees)",
+                "Ultimate Nature Pack by Quaternius",
+                "PowerUps - May 2016",
+            )
         ],
     ],
 )
