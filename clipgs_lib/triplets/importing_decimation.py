@@ -34,6 +34,10 @@ def _fewer(part: Part, share: float) -> Part:
     target = max(int(len(part.faces) * share), 4)
     if target >= len(part.faces):
         return part
+    if part.uvs is None and part.colors is None:
+        vertices, faces = fast_simplification.simplify(part.vertices, part.faces, target_count=target)
+        bare = replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32))
+        return bare if len(faces) else part
     _, _, collapses = fast_simplification.simplify(
         part.vertices, part.faces, target_count=target, return_collapses=True
     )
@@ -43,8 +47,8 @@ def _fewer(part: Part, share: float) -> Part:
     kept = _representatives(part.vertices, vertices, np.asarray(new_of_old))
     return replace(
         part,
-        vertices=np.ascontiguousarray(vertices, np.float32),
-        faces=np.ascontiguousarray(faces, np.int32),
+        vertices=_as(vertices, np.float32),
+        faces=_as(faces, np.int32),
         uvs=None if part.uvs is None else part.uvs[kept],
         colors=None if part.colors is None else part.colors[kept],
     )
@@ -65,8 +69,7 @@ def _welded(part: Part) -> Part:
     """Vertices equal in place and looks made one, as edges collapse only where triangles share vertices."""
     columns = [column for column in (part.vertices, part.uvs, part.colors) if column is not None]
     rows = np.ascontiguousarray(np.concatenate(columns, axis=1) + np.float32(0))  # -0 becomes 0
-    keys = rows.view(np.dtype((np.void, rows.shape[1] * 4)))[:, 0]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    first, inverse = _distinct(rows)
     faces = inverse[part.faces].astype(np.int32)
     sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
     return replace(
@@ -76,3 +79,23 @@ def _welded(part: Part) -> Part:
         uvs=None if part.uvs is None else part.uvs[first],
         colors=None if part.colors is None else part.colors[first],
     )
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the first of each distinct row of ``[N, k]`` float32, and for every row which one it is.
+
+    Rows are told apart by 64 bit hashes, as sorting whole rows is slow; one comparison then makes sure of it.
+    """
+    words = rows.view(np.uint32).astype(np.uint64)
+    hashes = np.zeros(len(rows), np.uint64)
+    for column in words.T:
+        hashes = (hashes ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    if not np.array_equal(rows[first[inverse]].view(np.uint32), rows.view(np.uint32)):
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, inverse
+
+
+def _as(values: np.ndarray, dtype: type) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype)
