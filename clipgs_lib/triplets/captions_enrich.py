@@ -75,13 +75,15 @@ def caption_object(
 
     Returns:
         Raw texts are among the captions only where filtering changed words that can be read, so that no text appears
-        twice and no path is trained on; the report has them all.
+        twice and no path is trained on; the report has them all. A shape whose only name says that it is a whole set
+        ("every model") gets no text at all, so that it can be set aside.
     """
     found = list(texts)
     report = filter_captions(found, kind=kind)
     attributes = None if shape is None else measure(shape, seed=seed)
     names = [caption.text for caption in report.kept]
-    more = enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)
+    is_set = not names and "several-objects" in report.counts
+    more = [] if is_set else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)
     raw = [Caption(change.before, "raw") for change in report.changed if _FILE_STEPS.isdisjoint(change.steps)]
     return ObjectCaptions((*raw, *report.kept, *more), report, attributes)
 

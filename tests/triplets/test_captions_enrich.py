@@ -206,6 +206,13 @@ def test_an_object_gets_all_its_texts_once():
     )
 
 
+def test_a_set_of_objects_gets_no_text():
+    shape = mesh(*box((1, 3, 1)))
+    assert caption_object(["every model"], shape).captions == ()
+    assert texts(caption_object(["Untitled"], shape).captions)[0] == "a tall plain gray object"
+    assert caption_object(["every model", "tower"], shape).captions != ()
+
+
 # ---- the hook --------------------------------------------------------------------------------------------------
 
 VIEWS = np.zeros((3, 8, 8, 3), np.uint8)
