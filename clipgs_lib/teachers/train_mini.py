@@ -284,7 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if record["step"] % 20 == 0 or "score" in record:
             print(json.dumps(record), flush=True)
     words = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "-m", "clipgs_lib.teachers.train_mini", *words])
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]  # no folders of this machine
+    command = shlex.join(["python", "-m", "clipgs_lib.teachers.train_mini", *shown])
     print(f"model card: {trainer.finish(command, given['about'])}")
     return 0
 

@@ -124,6 +124,7 @@ def test_the_command_line_writes_tower_curves_and_card(views, tmp_path, capsys, 
     config = json.loads((tmp_path / mini.CONFIG).read_text())
     assert config["val_score"] == pytest.approx(best, abs=1e-5)
     card = (tmp_path / mini.CARD).read_text()
+    assert str(views) not in card and f"--views {views.name}" in card
     assert about in card and "--steps=6" in card and read_views(views).sha256 in card
     assert "| val | unseen | 2 | 2 |" in card and "| test | all | 1 | 16 |" in card
     monkeypatch.setattr(mini, "FOLDER", tmp_path)
