@@ -13,7 +13,7 @@ from .model import CATEGORIES, Piece
 from .patterns import PATTERNS, texture
 from .shapes import Shape, join
 
-TILE = 0.5  # of a pattern's tile, in radii of the object
+TILE = 0.7  # of a pattern's tile, in radii of the object
 _FLAT = 1e-9  # squared area of the smallest triangle kept, in radii to the fourth
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import PAINTS
+from .colors import contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
 from .shapes import (
     Shape,
@@ -42,13 +42,14 @@ def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:
     "cottage",
     ranges=(
         Range("width", 0.8, 1.5, "narrow", "wide"),
-        Range("height", 0.5, 1.1, "low", "tall"),
+        Range("height", 0.41, 1.3, "low", "tall"),
         Range("roof", 0.35, 0.7, "flat-roofed", "steep-roofed"),
     ),
     count=Count("windows", (2, 4, 6), "window"),
     parts=("roof", "door", "chimney", "windows"),
     accent="roof",
     patterns=WALLS,
+    colors=tuple(contrasting("light blue")),
 )
 def _house(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, 0.9
@@ -69,7 +70,7 @@ def _house(p: SimpleNamespace) -> list[Piece]:
     "fortress",
     ranges=(
         Range("width", 1.0, 1.5, "narrow", "wide"),
-        Range("tower", 0.8, 1.5, "low", "tall"),
+        Range("tower", 0.66, 1.77, "low", "tall"),
         Range("roof", 0.25, 0.55),
     ),
     count=Count("towers", (2, 3, 4), "tower"),
@@ -108,7 +109,7 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     "lighthouse",
     "light tower",
     ranges=(
-        Range("height", 1.2, 2.0, "short", "tall"),
+        Range("height", 0.98, 2.36, "short", "tall"),
         Range("radius", 0.3, 0.45, "slender", "wide"),
         Range("taper", 0.5, 0.85),
     ),
@@ -116,6 +117,7 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     parts=("roof", "gallery", "door", "windows"),
     accent="roof",
     patterns=STONY,
+    colors=tuple(contrasting("navy")),
 )
 def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     h, r, t = p.height, p.radius, p.radius * p.taper
@@ -146,7 +148,7 @@ def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     "windmill",
     "mill",
     ranges=(
-        Range("height", 0.9, 1.5, "short", "tall"),
+        Range("height", 0.74, 1.77, "short", "tall"),
         Range("radius", 0.35, 0.55, "slender", "wide"),
         Range("sail", 0.6, 0.95, "", "long-sailed"),
     ),
@@ -173,9 +175,9 @@ def _windmill(p: SimpleNamespace) -> list[Piece]:
     "tent",
     "camping tent",
     ranges=(
-        Range("length", 1.0, 1.8, "short", "long"),
+        Range("length", 0.82, 2.12, "short", "long"),
         Range("width", 0.9, 1.4, "narrow", "wide"),
-        Range("height", 0.6, 1.1, "low", "tall"),
+        Range("height", 0.49, 1.3, "low", "tall"),
     ),
     count=Count("flags", (1, 2, 3), "flag"),
     parts=("flags", "entrance", "poles"),
@@ -203,8 +205,8 @@ def _tent(p: SimpleNamespace) -> list[Piece]:
     "temple",
     "greek temple",
     ranges=(
-        Range("length", 1.0, 1.7, "short", "long"),
-        Range("column", 0.5, 0.95, "low", "tall"),
+        Range("length", 0.82, 2.01, "short", "long"),
+        Range("column", 0.41, 1.12, "low", "tall"),
         Range("pediment", 0.2, 0.4),
     ),
     count=Count("columns", (4, 6, 8, 10), "column"),
@@ -232,14 +234,15 @@ def _temple(p: SimpleNamespace) -> list[Piece]:
     "church",
     "chapel",
     ranges=(
-        Range("length", 0.9, 1.5, "short", "long"),
-        Range("tower", 0.9, 1.4, "low-towered", "high-towered"),
+        Range("length", 0.74, 1.77, "short", "long"),
+        Range("tower", 0.74, 1.65, "low-towered", "high-towered"),
         Range("spire", 0.4, 0.9, "", "pointed"),
     ),
     count=Count("windows", (2, 3, 4), "side window"),
     parts=("spire", "door", "windows", "cross"),
     accent="roof",
     patterns=WALLS,
+    colors=tuple(contrasting("light blue")),
 )
 def _church(p: SimpleNamespace) -> list[Piece]:
     n, t, s = p.length, p.tower, p.spire
@@ -263,7 +266,7 @@ def _church(p: SimpleNamespace) -> list[Piece]:
     "high-rise",
     "office tower",
     ranges=(
-        Range("height", 1.4, 2.2, "", "very tall"),
+        Range("height", 1.15, 2.6, "", "very tall"),
         Range("width", 0.45, 0.75, "slender", "wide"),
         Range("setback", 0.6, 0.9),
     ),
@@ -332,8 +335,8 @@ def _water_well(p: SimpleNamespace) -> list[Piece]:
     "bridge",
     "stone bridge",
     ranges=(
-        Range("length", 1.6, 2.4, "short", "long"),
-        Range("height", 0.5, 0.9, "low", "tall"),
+        Range("length", 1.31, 2.83, "short", "long"),
+        Range("height", 0.41, 1.06, "low", "tall"),
         Range("deck", 0.4, 0.7),
     ),
     count=Count("arches", (1, 2, 3, 4), "arch"),
@@ -363,14 +366,14 @@ def _bridge(p: SimpleNamespace) -> list[Piece]:
     "nesting box",
     ranges=(
         Range("width", 0.5, 0.8, "narrow", "wide"),
-        Range("height", 0.5, 0.9, "low", "tall"),
+        Range("height", 0.41, 1.06, "low", "tall"),
         Range("post", 0.5, 1.1, "", "high-mounted"),
     ),
     count=Count("holes", (1, 2, 3), "hole"),
     parts=("holes", "roof", "post", "perches"),
     accent="roof",
     patterns=WALLS,
-    colors=(*PAINTS, "light brown"),
+    colors=(*contrasting("black"), "light brown"),
 )
 def _birdhouse(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width, p.height, p.post

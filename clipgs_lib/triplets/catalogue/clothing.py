@@ -37,7 +37,7 @@ CLOTH = (*EVERY, "label")
     "silk hat",
     "hat",
     ranges=(
-        Range("height", 0.35, 0.9, "low", "tall"),
+        Range("height", 0.29, 1.06, "low", "tall"),
         Range("radius", 0.34, 0.46),
         Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
         Range("flare", 0.9, 1.2),
@@ -65,7 +65,7 @@ def _top_hat(p: SimpleNamespace) -> list[Piece]:
     "party hat",
     "cone hat",
     ranges=(
-        Range("height", 0.7, 1.4, "short", "tall"),
+        Range("height", 0.57, 1.65, "short", "tall"),
         Range("radius", 0.34, 0.55, "narrow", "wide"),
         Range("pompom", 0.1, 0.2, "", "big-tasselled"),
     ),
@@ -93,7 +93,7 @@ def _party_hat(p: SimpleNamespace) -> list[Piece]:
     "royal crown",
     ranges=(
         Range("radius", 0.4, 0.6, "narrow", "wide"),
-        Range("height", 0.3, 0.6, "low", "tall"),
+        Range("height", 0.25, 0.71, "low", "tall"),
         Range("flare", 1.0, 1.3, "", "flared"),
     ),
     count=Count("points", (4, 5, 6, 8), "point"),
@@ -129,7 +129,7 @@ def _crown(p: SimpleNamespace) -> list[Piece]:
     "boot",
     "rubber boot",
     ranges=(
-        Range("shaft", 0.4, 1.1, "ankle-high", "knee-high"),
+        Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
         Range("width", 0.24, 0.34, "slim", "wide"),
         Range("foot", 0.5, 0.75),
         Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
@@ -214,7 +214,7 @@ def _umbrella(p: SimpleNamespace) -> list[Piece]:
     "purse",
     ranges=(
         Range("width", 0.7, 1.2, "narrow", "wide"),
-        Range("height", 0.5, 0.85, "low", "tall"),
+        Range("height", 0.41, 1.0, "low", "tall"),
         Range("strap", 0.25, 0.6, "", "long-strapped"),
     ),
     count=Count("buckles", (1, 2, 3), "buckle"),
@@ -264,7 +264,7 @@ def _ring(p: SimpleNamespace) -> list[Piece]:
     "glasses",
     ranges=(
         Range("width", 0.26, 0.38, "small", "large"),
-        Range("height", 0.2, 0.34, "narrow", "tall"),
+        Range("height", 0.16, 0.4, "narrow", "tall"),
         Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
         Range("temple", 0.7, 1.0),
     ),

@@ -30,7 +30,7 @@ container = in_group("containers")
 
 PACKED = (*EVERY, "label")
 
-HEIGHT = Range("height", 0.6, 1.4, "squat", "tall")
+HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
 
 SHINY = (*PAINTS, *METALS)
 
@@ -39,7 +39,7 @@ SHINY = (*PAINTS, *METALS)
     "bottle",
     "flask",
     ranges=(
-        Range("height", 0.7, 1.5, "short", "tall"),
+        Range("height", 0.57, 1.77, "short", "tall"),
         Range("radius", 0.2, 0.36, "slim", "wide"),
         Range("shoulder", 0.1, 0.4),
         Range("neck", 0.07, 0.13),
@@ -86,7 +86,7 @@ def _jar(p: SimpleNamespace) -> list[Piece]:
     "bucket",
     "pail",
     ranges=(
-        Range("height", 0.6, 1.1, "shallow", "tall"),
+        Range("height", 0.49, 1.3, "shallow", "tall"),
         Range("radius", 0.4, 0.6),
         Range("taper", 0.6, 0.9, "tapered", ""),
     ),
@@ -109,8 +109,8 @@ def _bucket(p: SimpleNamespace) -> list[Piece]:
     "basket",
     "wicker basket",
     ranges=(
-        Range("length", 0.8, 1.4, "", "long"),
-        Range("height", 0.35, 0.7, "shallow", "deep"),
+        Range("length", 0.66, 1.65, "", "long"),
+        Range("height", 0.29, 0.83, "shallow", "deep"),
         Range("arch", 0.5, 0.9),
     ),
     count=Count("apples", (2, 3, 4, 5), "apple"),
@@ -136,8 +136,8 @@ def _basket(p: SimpleNamespace) -> list[Piece]:
     "crate",
     "wooden box",
     ranges=(
-        Range("length", 0.7, 1.4, "", "long"),
-        Range("height", 0.4, 1.0, "shallow", "tall"),
+        Range("length", 0.57, 1.65, "", "long"),
+        Range("height", 0.33, 1.18, "shallow", "tall"),
         Range("depth", 0.5, 0.9),
     ),
     count=Count("planks", (2, 3, 4, 5), "plank"),
@@ -161,7 +161,7 @@ def _crate(p: SimpleNamespace) -> list[Piece]:
     "barrel",
     "keg",
     ranges=(
-        Range("height", 0.9, 1.5, "squat", "tall"),
+        Range("height", 0.74, 1.77, "squat", "tall"),
         Range("radius", 0.4, 0.6),
         Range("bulge", 1.08, 1.28, "", "round-bellied"),
     ),
@@ -231,7 +231,7 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     "chest",
     ranges=(
         Range("width", 0.9, 1.5, "narrow", "wide"),
-        Range("height", 0.4, 0.7, "low", "tall"),
+        Range("height", 0.33, 0.83, "low", "tall"),
         Range("depth", 0.5, 0.8),
     ),
     count=Count("bands", (2, 3, 4), "band"),
@@ -267,7 +267,7 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     "waste bin",
     "garbage can",
     ranges=(
-        Range("height", 0.8, 1.4, "short", "tall"),
+        Range("height", 0.66, 1.65, "short", "tall"),
         Range("radius", 0.35, 0.55),
         Range("taper", 0.7, 1.0, "tapered", ""),
     ),
@@ -278,9 +278,8 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
 )
 def _trash_can(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
-    lid = lathe(
-        np.concatenate([[(r + 0.04, 0), (r + 0.04, 0.06)], arc(r, 5, 90, 8) * [1, 0.5] + [0, 0.05]]), planar=False
-    ).move(0, h)
+    dome = arc(r, 5, 90, 8) * [1, 0.5] + [0, 0.05]
+    lid = lathe(np.concatenate([[(0, 0), (r + 0.04, 0), (r + 0.04, 0.06)], dome]), planar=False).move(0, h)
     return [
         Piece("body", "main", lathe([(0, 0), (p.taper * r, 0), (r, h)])),
         Piece("lid", "accent", lid),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .colors import contrasting
 from .model import Count, Piece, Range, in_group
 from .shapes import (
     Shape,
@@ -35,7 +36,7 @@ vehicle = in_group("vehicles")
     "plane",
     "aeroplane",
     ranges=(
-        Range("length", 1.6, 2.4, "short", "long"),
+        Range("length", 1.31, 2.83, "short", "long"),
         Range("span", 1.4, 2.4, "short-winged", "wide-winged"),
         Range("sweep", 0.0, 0.5),
     ),
@@ -82,7 +83,7 @@ def capsule_x(radius: float, length: float) -> Shape:
     "rocket",
     "space rocket",
     ranges=(
-        Range("height", 1.2, 2.2, "short", "tall"),
+        Range("height", 0.98, 2.6, "short", "tall"),
         Range("radius", 0.2, 0.34, "slim", "fat"),
         Range("nose", 0.4, 0.9, "", "sharp-nosed"),
     ),
@@ -111,8 +112,8 @@ def _rocket(p: SimpleNamespace) -> list[Piece]:
     "sailboat",
     "sailing boat",
     ranges=(
-        Range("length", 1.2, 1.8, "short", "long"),
-        Range("mast", 1.1, 1.9, "", "tall-masted"),
+        Range("length", 0.98, 2.12, "short", "long"),
+        Range("mast", 0.9, 2.24, "", "tall-masted"),
         Range("beam", 0.35, 0.6),
     ),
     count=Count("sails", (1, 2, 3), "sail"),
@@ -186,13 +187,14 @@ def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
     "submarine",
     "sub",
     ranges=(
-        Range("length", 1.5, 2.3, "short", "long"),
+        Range("length", 1.23, 2.71, "short", "long"),
         Range("radius", 0.28, 0.42, "slim", "fat"),
         Range("tower", 0.2, 0.4),
     ),
     count=Count("portholes", (2, 3, 4, 5), "porthole"),
     parts=("periscope", "propeller", "portholes", "tower"),
     accent="tower",
+    colors=tuple(contrasting("golden")),
 )
 def _submarine(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length / 2, p.radius

@@ -72,8 +72,9 @@ def _plural_of(spec: Category) -> str:
     if " of " in one:
         head, tail = one.split(" of ", 1)
         return f"{head}s of {tail}"
-    last = spec.count.name.split()[-1]
-    return " ".join([*one.split()[:-1], last if last[:2] == one.split()[-1][:2] else one.split()[-1] + "s"])
+    *before, last = one.split()
+    named = spec.count.name if spec.count.name[0] == last[0] else f"{last}s"
+    return " ".join([*before, named])
 
 
 def pattern_phrase(params: dict[str, Any]) -> str:

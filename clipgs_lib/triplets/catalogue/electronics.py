@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS
+from .colors import METALS, PAINTS, contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
 from .shapes import (
     Shape,
@@ -35,7 +35,7 @@ electronics = in_group("electronics")
     "tv set",
     ranges=(
         Range("width", 1.1, 1.7, "narrow", "wide"),
-        Range("height", 0.65, 0.95, "low", "tall"),
+        Range("height", 0.53, 1.12, "low", "tall"),
         Range("depth", 0.25, 0.5, "slim", "deep"),
     ),
     count=Count("knobs", (1, 2, 3, 4), "knob"),
@@ -69,7 +69,7 @@ def _television(p: SimpleNamespace) -> list[Piece]:
     ),
     count=Count("rows", (3, 4, 5), "row of keys"),
     parts=("keys", "touchpad", "screen"),
-    colors=(*PAINTS, *METALS),
+    colors=(*contrasting("black"), *METALS),
 )
 def _laptop(p: SimpleNamespace) -> list[Piece]:
     w, d = p.width, p.depth
@@ -163,7 +163,7 @@ def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
     "portable radio",
     ranges=(
         Range("width", 0.9, 1.5, "narrow", "wide"),
-        Range("height", 0.5, 0.8, "low", "tall"),
+        Range("height", 0.41, 0.94, "low", "tall"),
         Range("depth", 0.22, 0.4),
     ),
     count=Count("buttons", (2, 3, 4, 5), "button"),
@@ -231,22 +231,22 @@ def _headphones(p: SimpleNamespace) -> list[Piece]:
     "flashlight",
     "torch",
     ranges=(
-        Range("length", 0.8, 1.4, "short", "long"),
+        Range("length", 0.66, 1.65, "short", "long"),
         Range("head", 0.2, 0.34, "", "wide-headed"),
         Range("radius", 0.11, 0.17),
     ),
-    count=Count("ribs", (2, 3, 4, 5), "grip ring"),
-    parts=("ribs", "head", "switch"),
+    count=Count("rings", (2, 3, 4, 5), "grip ring"),
+    parts=("rings", "head", "switch"),
     accent="head",
-    colors=(*PAINTS, *METALS),
+    colors=(*contrasting("black"), *METALS),
 )
 def _flashlight(p: SimpleNamespace) -> list[Piece]:
     n, r, h = p.length, p.radius, p.head
-    ribs = row(torus(r, 0.025, 20, 7), p.ribs, (0, 0.09, 0)).move(0, 0.3 * n)
+    rings = row(torus(r, 0.025, 20, 7), p.rings, (0, 0.09, 0)).move(0, 0.3 * n)
     head = lathe([(r, 0), (h, 0.22), (h, 0.42), (h - 0.04, 0.42), (h - 0.05, 0.38)]).move(0, n)
     return [
         Piece("tube", "main", lathe([(0, 0), (r - 0.02, 0), (r, 0.03), (r, n), (0, n)])),
-        Piece("ribs", "black", ribs),
+        Piece("rings", "black", rings),
         Piece("head", "accent", head),
         Piece("glass", "yellow", cylinder(h - 0.04, 0.02).move(0, n + 0.37)),
         Piece("switch", "red", ellipsoid(0.05, 0.1, 0.05).move(0, 0.75 * n, r)),

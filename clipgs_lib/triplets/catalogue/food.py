@@ -111,8 +111,8 @@ def _ice_cream(p: SimpleNamespace) -> list[Piece]:
         Range("swirl", 0.35, 0.7, "", "high-frosted"),
     ),
     choices=(Choice("topping", ("round", "star-shaped"), "candy"),),
-    parts=("frosting", "candy"),
-    accent="frosting",
+    parts=("frosting", "wrapper", "candy"),
+    accent="wrapper",
 )
 def _cupcake(p: SimpleNamespace) -> list[Piece]:
     r, c, s = p.radius, p.cup, p.swirl
@@ -125,8 +125,8 @@ def _cupcake(p: SimpleNamespace) -> list[Piece]:
         else around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
     )
     return [
-        Piece("wrapper", "main", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])),
-        Piece("frosting", "accent", swirl),
+        Piece("wrapper", "accent", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])),
+        Piece("frosting", "main", swirl),
         Piece("candy", "red", candy.move(0, c + s + 0.05)),
     ]
 
@@ -168,7 +168,7 @@ def _donut(p: SimpleNamespace) -> list[Piece]:
     "apple",
     "fruit",
     ranges=(
-        Range("height", 0.75, 1.1, "flat", "tall"),
+        Range("height", 0.61, 1.3, "flat", "tall"),
         Range("dip", 0.08, 0.22),
         Range("taper", 0.7, 1.0, "tapered", ""),
     ),
@@ -242,7 +242,7 @@ def _hamburger(p: SimpleNamespace) -> list[Piece]:
     "lolly",
     ranges=(
         Range("radius", 0.35, 0.6, "small", "large"),
-        Range("stick", 0.7, 1.3, "short-sticked", "long-sticked"),
+        Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
         Range("thickness", 0.35, 1.0, "flat", "round"),
     ),
     parts=("stick",),
@@ -261,7 +261,7 @@ def _lollipop(p: SimpleNamespace) -> list[Piece]:
     "mushroom",
     "toadstool",
     ranges=(
-        Range("stem", 0.4, 0.9, "short", "tall"),
+        Range("stem", 0.33, 1.06, "short", "tall"),
         Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
         Range("dome", 0.3, 0.6, "flat", "pointed"),
     ),
@@ -284,7 +284,7 @@ def _mushroom(p: SimpleNamespace) -> list[Piece]:
     "carrot",
     "root vegetable",
     ranges=(
-        Range("length", 0.9, 1.6, "short", "long"),
+        Range("length", 0.74, 1.89, "short", "long"),
         Range("radius", 0.16, 0.3, "slim", "thick"),
         Range("bulge", 0.6, 0.9),
     ),

@@ -12,7 +12,7 @@ from .shapes import Shape, arc, around, box, cylinder, join, lathe, lay, rod, ro
 
 furniture = in_group("furniture")
 
-HEIGHT = Range("height", 0.7, 1.4, "low", "tall")
+HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
 
 WIDTH = Range("width", 0.7, 1.3, "narrow", "wide")
 
@@ -54,7 +54,7 @@ def _chair(p: SimpleNamespace) -> list[Piece]:
     "stool",
     "bar stool",
     ranges=(
-        Range("height", 0.5, 1.5, "low", "tall"),
+        Range("height", 0.41, 1.77, "low", "tall"),
         Range("seat", 0.32, 0.5, "narrow", "wide"),
         Range("thickness", 0.08, 0.2),
     ),
@@ -78,8 +78,8 @@ def _stool(p: SimpleNamespace) -> list[Piece]:
     "table",
     "desk",
     ranges=(
-        Range("length", 1.0, 2.2, "short", "long"),
-        Range("height", 0.5, 1.0, "low", "tall"),
+        Range("length", 0.82, 2.6, "short", "long"),
+        Range("height", 0.41, 1.18, "low", "tall"),
         Range("thickness", 0.06, 0.16),
     ),
     count=Count("legs", (4, 6), "leg"),
@@ -103,7 +103,7 @@ def _table(p: SimpleNamespace) -> list[Piece]:
     "side table",
     ranges=(
         Range("radius", 0.5, 0.9, "small", "wide"),
-        Range("height", 0.35, 0.8, "low", "tall"),
+        Range("height", 0.29, 0.94, "low", "tall"),
         Range("foot", 0.3, 0.6),
     ),
     parts=("foot",),
@@ -197,7 +197,7 @@ def _bed(p: SimpleNamespace) -> list[Piece]:
 @furniture(
     "sofa",
     "couch",
-    ranges=(Range("length", 1.3, 2.2, "short", "long"), Range("back", 0.35, 0.7), Range("depth", 0.7, 0.95)),
+    ranges=(Range("length", 1.07, 2.6, "short", "long"), Range("back", 0.35, 0.7), Range("depth", 0.7, 0.95)),
     count=Count("cushions", (2, 3, 4), "cushion"),
     choices=(Choice("arms", ("round", "square"), "armrests"),),
     parts=("cushions", "armrests"),
@@ -243,7 +243,7 @@ def _armchair(p: SimpleNamespace) -> list[Piece]:
 @furniture(
     "bench",
     "park bench",
-    ranges=(Range("length", 1.2, 2.4, "short", "long"), Range("height", 0.4, 0.6), Range("back", 0.35, 0.6)),
+    ranges=(Range("length", 0.98, 2.83, "short", "long"), Range("height", 0.4, 0.6), Range("back", 0.35, 0.6)),
     count=Count("planks", (2, 3, 4), "plank"),
     parts=("planks", "legs"),
     patterns=TIMBER,
@@ -271,7 +271,7 @@ def _bench(p: SimpleNamespace) -> list[Piece]:
     "ladder",
     "step ladder",
     ranges=(
-        Range("height", 1.2, 2.4, "short", "tall"),
+        Range("height", 0.98, 2.83, "short", "tall"),
         Range("width", 0.4, 0.75, "narrow", "wide"),
         Range("lean", 0.1, 0.5),
     ),
@@ -294,7 +294,7 @@ def _ladder(p: SimpleNamespace) -> list[Piece]:
 @furniture(
     "cradle",
     "baby crib",
-    ranges=(Range("length", 1.0, 1.5, "short", "long"), Range("height", 0.4, 0.7), Range("width", 0.5, 0.8)),
+    ranges=(Range("length", 0.82, 1.77, "short", "long"), Range("height", 0.4, 0.7), Range("width", 0.5, 0.8)),
     count=Count("bars", (4, 5, 6, 7), "bar"),
     parts=("bars", "mattress", "rockers"),
     accent="mattress",

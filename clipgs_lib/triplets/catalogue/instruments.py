@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS
+from .colors import METALS, PAINTS, contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
 from .shapes import Shape, arc, around, box, curve, cylinder, extrude, join, lathe, lay, rod, row, sphere, sweep, torus
 
@@ -18,7 +18,7 @@ instrument = in_group("musical instruments")
     "acoustic guitar",
     ranges=(
         Range("body", 0.7, 0.95),
-        Range("neck_length", 0.7, 1.1, "short-necked", "long-necked"),
+        Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
         Range("waist", 0.6, 0.85),
     ),
     count=Count("strings", (4, 6), "string"),
@@ -59,12 +59,13 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     "snare drum",
     ranges=(
         Range("radius", 0.4, 0.7, "narrow", "wide"),
-        Range("height", 0.3, 1.0, "shallow", "deep"),
+        Range("height", 0.25, 1.18, "shallow", "deep"),
         Range("hoop", 0.05, 0.1),
     ),
     count=Count("rods", (4, 6, 8, 10), "tension rod"),
     parts=("rods", "drumsticks"),
     accent="hoops",
+    colors=tuple(contrasting("silver")),
 )
 def _drum(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -87,7 +88,7 @@ def _drum(p: SimpleNamespace) -> list[Piece]:
     "xylophone",
     "glockenspiel",
     ranges=(
-        Range("length", 1.2, 1.9, "short", "long"),
+        Range("length", 0.98, 2.24, "short", "long"),
         Range("width", 0.6, 1.0, "narrow", "wide"),
         Range("taper", 0.4, 0.75),
     ),
@@ -119,7 +120,7 @@ def _xylophone(p: SimpleNamespace) -> list[Piece]:
     "trumpet",
     "cornet",
     ranges=(
-        Range("length", 1.2, 1.8, "short", "long"),
+        Range("length", 0.98, 2.12, "short", "long"),
         Range("bell", 0.2, 0.36, "", "wide-belled"),
         Range("loop", 0.12, 0.22),
     ),
@@ -159,7 +160,7 @@ def _trumpet(p: SimpleNamespace) -> list[Piece]:
     "upright piano",
     ranges=(
         Range("width", 1.2, 1.7, "narrow", "wide"),
-        Range("height", 0.9, 1.4, "low", "tall"),
+        Range("height", 0.74, 1.65, "low", "tall"),
         Range("depth", 0.35, 0.55),
     ),
     count=Count("pedals", (2, 3), "pedal"),
@@ -199,7 +200,7 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
     ranges=(
         Range("radius", 0.3, 0.48, "", "fat"),
         Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
-        Range("handle_length", 0.6, 1.2, "short-handled", "long-handled"),
+        Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
     ),
     parts=("handle",),
     accent="handle",
@@ -222,9 +223,9 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     "bell",
     "hand bell",
     ranges=(
-        Range("height", 0.6, 1.0, "squat", "tall"),
+        Range("height", 0.49, 1.18, "squat", "tall"),
         Range("mouth", 0.36, 0.6, "narrow", "wide"),
-        Range("handle_length", 0.2, 0.7, "", "long-handled"),
+        Range("handle_length", 0.16, 0.83, "", "long-handled"),
     ),
     choices=(Choice("grip", ("straight", "ring"), "handle"),),
     parts=("handle", "clapper"),
@@ -234,7 +235,7 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
 def _bell(p: SimpleNamespace) -> list[Piece]:
     h, m = p.height, p.mouth
     profile = curve([(m, 0), (0.72 * m, 0.25 * h), (0.55 * m, 0.6 * h), (0.42 * m, 0.88 * h), (0, h)], 22)
-    inside = lathe((profile - [0.03, 0.03]).clip([0, 0], None)[::-1], planar=False)
+    inside = lathe(np.concatenate([(profile - [0.03, 0.03]).clip([0, 0], None)[::-1], [(m, 0)]]), planar=False)
     if p.grip == "straight":
         grip = lathe(
             curve(
@@ -264,7 +265,7 @@ def _bell(p: SimpleNamespace) -> list[Piece]:
     "flute",
     "recorder",
     ranges=(
-        Range("length", 1.5, 2.2, "short", "long"),
+        Range("length", 1.23, 2.6, "short", "long"),
         Range("radius", 0.05, 0.085, "slim", "thick"),
         Range("flare", 1.1, 1.6),
     ),
@@ -272,7 +273,7 @@ def _bell(p: SimpleNamespace) -> list[Piece]:
     parts=("holes", "mouthpiece"),
     accent="mouthpiece",
     patterns=(*EVERY, "wood"),
-    colors=(*PAINTS, "light brown", *METALS),
+    colors=(*contrasting("black"), "light brown", *METALS),
 )
 def _flute(p: SimpleNamespace) -> list[Piece]:
     n, r, f = p.length, p.radius, p.flare * p.radius

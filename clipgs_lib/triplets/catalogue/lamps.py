@@ -10,7 +10,7 @@ from .shapes import arc, around, curve, cylinder, lathe, lay, rod, sphere, spind
 
 lamp = in_group("lamps")
 
-HEIGHT = Range("height", 0.7, 1.4, "low", "tall")
+HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
 
 
 @lamp(
@@ -18,7 +18,7 @@ HEIGHT = Range("height", 0.7, 1.4, "low", "tall")
     "desk lamp",
     "lamp",
     ranges=(
-        Range("height", 0.5, 1.1, "short", "tall"),
+        Range("height", 0.41, 1.3, "short", "tall"),
         Range("shade", 0.3, 0.55, "narrow", "wide"),
         Range("taper", 0.4, 0.95),
     ),
@@ -45,7 +45,7 @@ def _table_lamp(p: SimpleNamespace) -> list[Piece]:
 @lamp(
     "floor lamp",
     "standing lamp",
-    ranges=(Range("height", 1.2, 1.9, "short", "tall"), Range("shade", 0.16, 0.28), Range("spread", 0.25, 0.5)),
+    ranges=(Range("height", 0.98, 2.24, "short", "tall"), Range("shade", 0.16, 0.28), Range("spread", 0.25, 0.5)),
     count=Count("lampshades", (1, 2, 3), "lampshade"),
     parts=("lampshades", "base"),
     accent="base",

@@ -141,7 +141,8 @@ def pairs(kind: Kind, n: int, seed: int = 0, split: Split | None = None) -> Iter
     _member("kind", kind, KINDS)
     if split is not None:
         _member("split", split, SPLITS)
-    names = [name for name, spec in CATEGORIES.items() if _can(spec, kind)]
+    able = [name for name, spec in CATEGORIES.items() if _can(spec, kind)]
+    names = [able[k] for k in np.argsort(seeded("pairs", kind, seed).random(len(able)), kind="stable")]
     for i in range(n):
         yield _pair(kind, seed, i, split, names)
 

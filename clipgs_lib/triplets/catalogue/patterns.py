@@ -54,11 +54,11 @@ def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _zigzag(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _band(2 * y + 0.7 * np.abs((2 * x) % 1 - 0.5), 0.45)
+    return _band(2 * y + 1.3 * np.abs((2 * x) % 1 - 0.5), 0.42)
 
 
 def _waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _band(2 * y + 0.16 * np.sin(4 * np.pi * x), 0.45)
+    return _band(2 * y + 0.24 * np.sin(2 * np.pi * x), 0.4)
 
 
 def _plaid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -108,8 +108,8 @@ def _noise(x: np.ndarray, y: np.ndarray, waves: tuple[tuple[int, int, float], ..
 
 def _wood(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     bend = 0.10 * _noise(x, y, ((1, 1, 0.3), (2, -1, 1.9), (1, 2, 4.0)))
-    fine = 0.5 + 0.5 * np.sin(2 * np.pi * (11 * x + 5 * bend))
-    coarse = 0.5 + 0.5 * np.sin(2 * np.pi * (3 * x + 6 * bend) + 1.0)
+    fine = 0.5 + 0.5 * np.sin(2 * np.pi * (7 * x + 4 * bend))
+    coarse = 0.5 + 0.5 * np.sin(2 * np.pi * (2 * x + 5 * bend) + 1.0)
     return 0.35 * fine + 0.65 * coarse**2
 
 
@@ -117,11 +117,11 @@ def _marble(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     bend = _noise(x, y, ((1, 2, 0.7), (3, -1, 2.2), (2, 3, 5.1), (-4, 3, 1.1)))
     veins = 1 - np.abs(np.sin(2 * np.pi * (x + y) + 1.6 * bend))
     thin = 1 - np.abs(np.sin(2 * np.pi * (2 * x - y) + 2.4 * bend))
-    return np.clip(veins**6 + 0.6 * thin**10, 0, 1)
+    return np.clip(veins**4 + 0.6 * thin**7, 0, 1)
 
 
 def _speckles(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    waves = ((7, 3, 0.1), (-5, 8, 1.3), (9, -4, 2.9), (3, 10, 4.4), (-8, -6, 0.8), (11, 2, 3.7))
+    waves = ((5, 2, 0.1), (-3, 6, 1.3), (6, -3, 2.9), (2, 7, 4.4), (-6, -4, 0.8), (7, 1, 3.7))
     return _step(_noise(x, y, waves) - 0.95, 0.3)
 
 
@@ -155,8 +155,8 @@ PATTERNS: dict[str, Pattern] = {
     "gradient": Pattern("two-tone", "a fade to {second} at the top", material=True),
     "label": Pattern("labelled", "{article} {second} label", _label, fit=True),
     "bricks": Pattern("brick", "{second} mortar lines", _bricks),
-    "wood": Pattern("wooden", "", _wood, material=True, depth=0.45),
-    "marble": Pattern("marble", "", _marble, material=True, depth=0.75),
+    "wood": Pattern("wooden", "", _wood, material=True, depth=0.65),
+    "marble": Pattern("marble", "", _marble, material=True, depth=0.85),
 }
 PRINTS = tuple(name for name, p in PATTERNS.items() if p.mask and not p.material and name not in ("label", "bricks"))
 

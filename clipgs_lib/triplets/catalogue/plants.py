@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Count, Piece, Range, in_group
+from .model import Count, Piece, Range, in_group
 from .shapes import (
     Shape,
     arc,
@@ -26,7 +26,6 @@ from .shapes import (
 
 plant = in_group("plants")
 
-POTTED = (*EVERY, "bricks", "marble")
 
 GREENS = ("green", "dark green", "lime", "teal")
 
@@ -37,8 +36,8 @@ def _pot(radius: float, height: float) -> list[Piece]:
         0.06,
     )
     return [
-        Piece("pot", "main", outer),
-        Piece("inside", "inside", inner),
+        Piece("pot", "accent", outer),
+        Piece("inside", "accent", inner),
         Piece("soil", "dark brown", cylinder(0.92 * radius, 0.02).move(0, 0.9 * height)),
     ]
 
@@ -67,27 +66,29 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
     ),
     count=Count("leaves", (4, 6, 8, 10), "leaf"),
     parts=("leaves", "pot"),
-    patterns=POTTED,
+    accent="pot",
+    colors=(*GREENS, "red", "purple", "yellow", "pink"),
 )
 def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     inner = p.leaves // 2
     leaves = around(_leaf(p.leaf_length, p.leaf_width, 0.45).move(0, 0, 0.05), p.leaves - inner) + around(
         _leaf(1.2 * p.leaf_length, p.leaf_width, 0.15), inner, 180 / inner
     )
-    return [*_pot(p.pot, p.pot_height), Piece("leaves", "green", leaves.move(0, 0.9 * p.pot_height))]
+    return [*_pot(p.pot, p.pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * p.pot_height))]
 
 
 @plant(
     "cactus",
     "potted cactus",
     ranges=(
-        Range("height", 0.8, 1.4, "short", "tall"),
+        Range("height", 0.66, 1.65, "short", "tall"),
         Range("radius", 0.16, 0.26, "slim", "thick"),
         Range("pot", 0.3, 0.45),
     ),
     count=Count("arms", (1, 2, 3, 4), "arm"),
     parts=("arms", "pot", "flower"),
-    patterns=POTTED,
+    accent="pot",
+    colors=(*GREENS, "turquoise", "yellow"),
 )
 def _cactus(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -106,8 +107,8 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
         )
     return [
         *_pot(p.pot, 0.4),
-        Piece("trunk", "green", low.move(0, 0.34)),
-        Piece("arms", "green", join(arms).move(0, 0.34)),
+        Piece("trunk", "main", low.move(0, 0.34)),
+        Piece("arms", "main", join(arms).move(0, 0.34)),
         Piece("flower", "pink", around(ellipsoid(0.05, 0.04, 0.1).move(0, 0.03, 0.07), 6).move(0, 0.34 + h)),
     ]
 
@@ -116,7 +117,7 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
     "palm tree",
     "palm",
     ranges=(
-        Range("height", 1.0, 1.8, "short", "tall"),
+        Range("height", 0.82, 2.12, "short", "tall"),
         Range("bend", 0.0, 0.5, "straight", "leaning"),
         Range("frond", 0.6, 0.95),
     ),
@@ -178,7 +179,7 @@ def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     "tree",
     "leafy tree",
     ranges=(
-        Range("trunk", 0.5, 1.0, "short", "tall"),
+        Range("trunk", 0.41, 1.18, "short", "tall"),
         Range("crown", 0.35, 0.6, "", "bushy"),
         Range("spread", 0.2, 0.4),
     ),
@@ -203,7 +204,7 @@ def _tree(p: SimpleNamespace) -> list[Piece]:
     "flower",
     "blossom",
     ranges=(
-        Range("stem", 0.8, 1.4, "short-stemmed", "long-stemmed"),
+        Range("stem", 0.66, 1.65, "short-stemmed", "long-stemmed"),
         Range("petal", 0.22, 0.42, "", "large-petalled"),
         Range("center", 0.12, 0.2),
     ),

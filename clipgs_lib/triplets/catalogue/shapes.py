@@ -212,7 +212,8 @@ def superquadric(x: float, y: float, z: float, across: float, along: float, rows
     wide = power(np.cos(b).clip(0), along)
     height = np.broadcast_to(power(np.sin(b), along), (rows, sides + 1))
     points = np.stack([x * wide * power(np.sin(a), across), y * height, z * wide * power(np.cos(a), across)], axis=-1)
-    return _grid(points, u, v, (4 * (x + z), 2 * y + min(x, z)), (True, False))
+    span = (np.pi * (x + z), np.pi / 2 * (y + (x + z) / 2))  # as of a sphere
+    return _grid(points, u, v, span, (True, False))
 
 
 def torus(radius: float, thickness: float, sides: int = SIDES, round_sides: int = 10) -> Shape:

@@ -77,7 +77,7 @@ def _dumbbell(p: SimpleNamespace) -> list[Piece]:
     "bowling pin",
     "skittle",
     ranges=(
-        Range("height", 1.0, 1.6, "short", "tall"),
+        Range("height", 0.82, 1.89, "short", "tall"),
         Range("belly", 0.22, 0.34, "slim", "fat"),
         Range("neck", 0.09, 0.13),
         Range("head", 0.13, 0.18),
@@ -187,7 +187,7 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     "surfboard",
     "longboard",
     ranges=(
-        Range("length", 1.5, 2.3, "short", "long"),
+        Range("length", 1.23, 2.71, "short", "long"),
         Range("width", 0.4, 0.62, "narrow", "wide"),
         Range("point", 0.5, 0.9, "pointed", ""),
     ),

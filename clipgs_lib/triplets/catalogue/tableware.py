@@ -31,7 +31,7 @@ CERAMIC = (*EVERY, "marble")
 
 PACKED = (*EVERY, "label")
 
-HEIGHT = Range("height", 0.6, 1.4, "squat", "tall")
+HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
 
 SHINY = (*PAINTS, *METALS)
 
@@ -77,7 +77,7 @@ def _mug(p: SimpleNamespace) -> list[Piece]:
     "teapot",
     "tea pot",
     ranges=(
-        Range("height", 0.55, 1.0, "squat", "tall"),
+        Range("height", 0.45, 1.18, "squat", "tall"),
         Range("belly", 0.42, 0.62),
         Range("spout", 0.3, 0.5, "short-spouted", "long-spouted"),
     ),
@@ -106,7 +106,7 @@ def _teapot(p: SimpleNamespace) -> list[Piece]:
     "vase",
     "flower vase",
     ranges=(
-        Range("height", 0.8, 1.8, "squat", "tall"),
+        Range("height", 0.66, 2.12, "squat", "tall"),
         Range("belly", 0.3, 0.6, "slender", "bulbous"),
         Range("neck", 0.12, 0.26),
         Range("lip", 0.16, 0.36),
@@ -128,7 +128,7 @@ def _vase(p: SimpleNamespace) -> list[Piece]:
 @tableware(
     "bowl",
     "dish",
-    ranges=(Range("radius", 0.6, 1.0), Range("height", 0.25, 0.7, "shallow", "deep"), Range("foot", 0.25, 0.45)),
+    ranges=(Range("radius", 0.6, 1.0), Range("height", 0.2, 0.83, "shallow", "deep"), Range("foot", 0.25, 0.45)),
     patterns=CERAMIC + ("wood",),
     colors=SHINY,
 )
@@ -165,7 +165,7 @@ def _plate(p: SimpleNamespace) -> list[Piece]:
     "wine glass",
     "goblet",
     ranges=(
-        Range("stem", 0.3, 0.8, "short-stemmed", "long-stemmed"),
+        Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"),
         Range("bowl", 0.25, 0.42),
         Range("height", 0.45, 0.8),
     ),
@@ -191,7 +191,7 @@ def _wine_glass(p: SimpleNamespace) -> list[Piece]:
 @tableware(
     "pitcher",
     "jug",
-    ranges=(Range("height", 0.8, 1.5, "squat", "tall"), Range("belly", 0.35, 0.55), Range("mouth", 0.2, 0.34)),
+    ranges=(Range("height", 0.66, 1.77, "squat", "tall"), Range("belly", 0.35, 0.55), Range("mouth", 0.2, 0.34)),
     choices=(Choice("handle", ("round", "pointed"), "handle"),),
     parts=("handle", "spout"),
     patterns=CERAMIC,
@@ -220,7 +220,7 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
     "fork",
     "table fork",
     ranges=(
-        Range("handle_length", 0.9, 1.6, "short-handled", "long-handled"),
+        Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
         Range("width", 0.2, 0.34),
         Range("tine_length", 0.3, 0.5),
     ),
@@ -254,7 +254,7 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
     "spoon",
     "ladle",
     ranges=(
-        Range("handle_length", 0.8, 1.7, "short-handled", "long-handled"),
+        Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
         Range("width", 0.16, 0.28),
         Range("oval", 1.0, 1.6, "", "oval"),
     ),
@@ -283,7 +283,7 @@ def _spoon(p: SimpleNamespace) -> list[Piece]:
     ranges=(
         Range("radius", 0.5, 0.8, "small", "large"),
         Range("depth", 0.12, 0.32, "shallow", "deep"),
-        Range("handle_length", 0.5, 1.0, "", "long-handled"),
+        Range("handle_length", 0.41, 1.18, "", "long-handled"),
     ),
     parts=("handle",),
     accent="handle",
@@ -307,7 +307,7 @@ def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     "cooking pot",
     "saucepan",
     "stockpot",
-    ranges=(Range("radius", 0.45, 0.7), Range("height", 0.4, 0.9, "shallow", "deep"), Range("lid_height", 0.06, 0.2)),
+    ranges=(Range("radius", 0.45, 0.7), Range("height", 0.33, 1.06, "shallow", "deep"), Range("lid_height", 0.06, 0.2)),
     choices=(Choice("knob", ("round", "flat"), "knob"),),
     parts=("lid", "handles", "knob"),
     accent="lid",

@@ -12,7 +12,7 @@ from .shapes import arc, box, cone, curve, extrude, join, lathe, rod, row, sweep
 
 tool = in_group("tools")
 GRIP = (*EVERY, "wood")
-HANDLE = Range("handle_length", 0.9, 1.6, "short-handled", "long-handled")
+HANDLE = Range("handle_length", 0.74, 1.89, "short-handled", "long-handled")
 WOODY = (*PAINTS, "light brown")
 OVAL = arc(1, 0, 360, 13)[:-1]
 
@@ -57,8 +57,8 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
     "screwdriver",
     "slotted screwdriver",
     ranges=(
-        Range("handle_length", 0.5, 0.9, "short-handled", "long-handled"),
-        Range("shaft", 0.5, 1.2, "stubby", "long"),
+        Range("handle_length", 0.41, 1.06, "short-handled", "long-handled"),
+        Range("shaft", 0.41, 1.42, "stubby", "long"),
         Range("radius", 0.12, 0.2),
     ),
     choices=(Choice("tip", ("flat", "pointed"), "tip"),),
@@ -124,7 +124,7 @@ def _axe(p: SimpleNamespace) -> list[Piece]:
     "shovel",
     "spade",
     ranges=(
-        Range("handle_length", 1.0, 1.7, "short-handled", "long-handled"),
+        Range("handle_length", 0.82, 2.01, "short-handled", "long-handled"),
         Range("blade", 0.4, 0.7, "", "large-bladed"),
         Range("width", 0.32, 0.5, "narrow", "wide"),
     ),
@@ -160,7 +160,7 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     "rake",
     "garden rake",
     ranges=(
-        Range("handle_length", 1.2, 1.9, "short-handled", "long-handled"),
+        Range("handle_length", 0.98, 2.24, "short-handled", "long-handled"),
         Range("width", 0.5, 0.95, "narrow", "wide"),
         Range("tooth", 0.12, 0.26),
     ),
@@ -188,7 +188,7 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
     "paintbrush",
     "brush",
     ranges=(
-        Range("handle_length", 0.6, 1.3, "short-handled", "long-handled"),
+        Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
         Range("width", 0.3, 0.65, "narrow", "wide"),
         Range("bristle_length", 0.3, 0.6),
     ),
@@ -219,7 +219,7 @@ def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     "wrench",
     "spanner",
     ranges=(
-        Range("length", 1.1, 1.8, "short", "long"),
+        Range("length", 0.9, 2.12, "short", "long"),
         Range("jaw", 0.2, 0.32, "", "wide-jawed"),
         Range("thickness", 0.08, 0.14),
     ),
@@ -248,7 +248,7 @@ def _wrench(p: SimpleNamespace) -> list[Piece]:
     "saw",
     "hand saw",
     ranges=(
-        Range("length", 1.1, 1.8, "short", "long"),
+        Range("length", 0.9, 2.12, "short", "long"),
         Range("depth", 0.28, 0.45, "narrow", "wide"),
         Range("taper", 0.3, 0.6),
     ),
@@ -275,7 +275,7 @@ def _saw(p: SimpleNamespace) -> list[Piece]:
     "hand lens",
     ranges=(
         Range("radius", 0.34, 0.55, "small", "large"),
-        Range("handle_length", 0.5, 1.1, "short-handled", "long-handled"),
+        Range("handle_length", 0.41, 1.3, "short-handled", "long-handled"),
         Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
     ),
     parts=("handle", "lens", "rim"),

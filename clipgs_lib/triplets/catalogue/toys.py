@@ -33,7 +33,7 @@ toy = in_group("toys")
     "spinning top",
     "whirligig",
     ranges=(
-        Range("height", 0.6, 1.1, "flat", "tall"),
+        Range("height", 0.49, 1.3, "flat", "tall"),
         Range("radius", 0.4, 0.65, "slim", "wide"),
         Range("shoulder", 0.4, 0.7),
     ),
@@ -184,7 +184,7 @@ def _snowman(p: SimpleNamespace) -> list[Piece]:
     "toy robot",
     ranges=(
         Range("width", 0.5, 0.85, "slim", "stocky"),
-        Range("height", 0.6, 0.95, "short", "tall"),
+        Range("height", 0.49, 1.12, "short", "tall"),
         Range("head", 0.3, 0.5, "", "big-headed"),
         Range("leg", 0.3, 0.55),
     ),
@@ -221,7 +221,7 @@ def _robot(p: SimpleNamespace) -> list[Piece]:
     "paper windmill",
     ranges=(
         Range("radius", 0.45, 0.7, "small", "large"),
-        Range("stick", 0.8, 1.4, "short-sticked", "long-sticked"),
+        Range("stick", 0.66, 1.65, "short-sticked", "long-sticked"),
         Range("curl", 0.08, 0.2),
     ),
     count=Count("blades", (3, 4, 5, 6, 8), "blade"),
@@ -307,7 +307,7 @@ def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     "flying kite",
     ranges=(
         Range("width", 0.7, 1.2, "narrow", "wide"),
-        Range("height", 1.0, 1.5, "", "tall"),
+        Range("height", 0.82, 1.77, "", "tall"),
         Range("tail_length", 0.6, 1.2, "", "long-tailed"),
     ),
     count=Count("bows", (2, 3, 4, 5), "bow"),

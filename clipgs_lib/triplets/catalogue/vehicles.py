@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .colors import contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
 from .shapes import (
     box,
@@ -26,7 +27,7 @@ from .shapes import (
 
 vehicle = in_group("vehicles")
 
-LENGTH = Range("length", 1.4, 2.2, "short", "long")
+LENGTH = Range("length", 1.15, 2.6, "short", "long")
 
 
 def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float) -> list[Piece]:
@@ -46,6 +47,7 @@ def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float)
     ranges=(LENGTH, Range("roof", 0.24, 0.44, "low", "tall"), Range("width", 0.7, 0.95)),
     choices=(Choice("body_form", ("sedan", "hatchback")),),
     parts=("wheels", "windows"),
+    colors=tuple(contrasting("navy")),
 )
 def _car(p: SimpleNamespace) -> list[Piece]:
     n, w, r = p.length, p.width, 0.19
@@ -55,7 +57,8 @@ def _car(p: SimpleNamespace) -> list[Piece]:
     cabin = [(back, 0.5), (0.5 * x, 0.5), (0.18 * x, 0.5 + p.roof), (back + 0.18, 0.5 + p.roof)]
     glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + p.roof), (back + 0.2, 0.46 + p.roof)]
     lamps = sphere(0.07, 7, 10).move(x, 0.36, w / 2 - 0.14) + sphere(0.07, 7, 10).move(x, 0.36, 0.14 - w / 2)
-    front = box(0.02, 0.75 * p.roof, 0.7 * w).turn("z", 32 + 30 * (0.44 - p.roof)).move(0.47 * x + 0.01, 0.54)
+    lean, edge = np.rad2deg(np.arctan2(0.32 * x, p.roof)), np.hypot(0.32 * x, p.roof)
+    front = box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * p.roof)
     return [
         Piece("body", "main", extrude(body, w, 0.06)),
         Piece("cabin", "main", extrude(cabin, w - 0.1, 0.04)),
@@ -79,7 +82,7 @@ def _truck(p: SimpleNamespace) -> list[Piece]:
     n, w = p.length, p.width
     x = n / 2
     cab = [(x - 0.02, 0.2), (x + 0.5, 0.2), (x + 0.5, 0.55), (x + 0.38, 0.92), (x - 0.02, 0.92)]
-    glass = box(0.3, 0.26, w + 0.02).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 19).move(x + 0.47, 0.58)
+    glass = box(0.3, 0.26, w + 0.06).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 18).move(x + 0.5, 0.58)
     xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (p.axles - 2), p.axles - 1)]
     lamps = join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
     return [
@@ -96,17 +99,18 @@ def _truck(p: SimpleNamespace) -> list[Piece]:
     "bus",
     "coach",
     ranges=(
-        Range("length", 1.8, 2.8, "short", "long"),
-        Range("height", 0.7, 1.05, "low", "tall"),
+        Range("length", 1.48, 3.3, "short", "long"),
+        Range("height", 0.57, 1.24, "low", "tall"),
         Range("width", 0.6, 0.85),
     ),
     count=Count("windows", (3, 4, 5, 6), "side window"),
     parts=("wheels", "windows"),
+    colors=tuple(contrasting("navy")),
 )
 def _bus(p: SimpleNamespace) -> list[Piece]:
     n, h, w = p.length, p.height, p.width
     step = (n - 0.3) / p.windows
-    side = row(box(0.74 * step, 0.34 * h, w + 0.02, 0.01), p.windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
+    side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), p.windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
     front = box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)
     lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
     return [
@@ -123,7 +127,7 @@ def _bus(p: SimpleNamespace) -> list[Piece]:
     "train engine",
     "locomotive",
     ranges=(
-        Range("boiler", 0.8, 1.4, "short", "long"),
+        Range("boiler", 0.66, 1.65, "short", "long"),
         Range("radius", 0.24, 0.36, "slim", "wide"),
         Range("chimney", 0.2, 0.45),
     ),
@@ -139,7 +143,7 @@ def _locomotive(p: SimpleNamespace) -> list[Piece]:
     cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3) + box(0.62, 0.06, 2.4 * r, 0.02).move(
         -0.24, 0.65 + 2 * r
     )
-    window = box(0.22, 0.22, 2.12 * r).move(-0.24, 0.3 + 1.5 * r)
+    window = box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
     catcher = extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
     xs = np.linspace(-0.3, n - 0.15, p.axles)
     return [
@@ -159,7 +163,7 @@ def _locomotive(p: SimpleNamespace) -> list[Piece]:
     "bike",
     ranges=(
         Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
-        Range("length", 0.95, 1.2, "short", "long"),
+        Range("length", 0.78, 1.42, "short", "long"),
         Range("handlebar", 0.1, 0.3),
     ),
     parts=("wheels", "saddle", "handlebars", "pedals"),
@@ -214,8 +218,8 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
     "cart",
     "wagon",
     ranges=(
-        Range("length", 0.9, 1.5, "short", "long"),
-        Range("height", 0.3, 0.6, "shallow", "deep"),
+        Range("length", 0.74, 1.77, "short", "long"),
+        Range("height", 0.25, 0.71, "shallow", "deep"),
         Range("wheel", 0.2, 0.36, "", "large-wheeled"),
     ),
     count=Count("wheels", (2, 4, 6), "wheel"),
@@ -258,7 +262,7 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
     "skateboard",
     "board",
     ranges=(
-        Range("length", 1.2, 1.9, "short", "long"),
+        Range("length", 0.98, 2.24, "short", "long"),
         Range("width", 0.35, 0.55, "narrow", "wide"),
         Range("kick", 0.08, 0.24),
     ),
