@@ -88,9 +88,13 @@ class Adam:
 
 @torch.no_grad()
 def confine(parameters: Tensor, extent: float) -> None:
-    """Keep log-scales and logits, in place, where exp and sigmoid stay finite and can still learn."""
+    """Keep log-scales, logits and base colours, in place, where they stay finite and can still learn.
+
+    A colour below black is drawn as black and gets no gradient, so it would never come back.
+    """
     parameters[:, SCALES].clamp_(*torch.tensor([1e-5 * extent, extent]).log().tolist())
     parameters[:, OPACITY].clamp_(-_LOGIT_LIMIT, _LOGIT_LIMIT)
+    parameters[:, SH : SH + 3].clamp_(min=-0.499 / geometry.SH_C0)
 
 
 @torch.no_grad()

@@ -43,10 +43,10 @@ class FitConfig:
     lr_opacities: float = 3e-2  # of the logit
     lr_sh0: float = 1e-2
     lr_shN: float = 5e-4
-    relocate_every: int = 75  # steps between relocations of dead gaussians, or more until all views came up; 0 never
+    relocate_every: int = 75  # steps between relocations of dead gaussians; 0 never
     relocate_until: float = 0.75  # share of the steps after which none is moved any more
     dead_opacity: float = 0.02  # below this a gaussian is dead
-    dead_weight: float = 0.1  # so is one whose colour matters less to the pictures than this share of the mean
+    dead_weight: float = 0.02  # so is one that makes up less of the training views than this share of the mean
     target_psnr: float | None = None  # dB on training views at which to stop early
     check_every: int = 100  # steps between measurements for `curve`, `progress` and the early stop
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the views; training composites over random ones
@@ -140,9 +140,7 @@ def _optimise(
     adam = Adam(parameters, _rates(parameters, extent, config))
     probe = scene.pick(_spread(len(scene.alphas), 8))
     order = _epochs(len(scene.alphas), generator)
-    error, weight = torch.zeros(2, len(parameters), device=parameters.device)
-    least = math.ceil((2 * len(scene.alphas) - 1) / config.views_per_step)  # steps within which each view came up
-    interval = max(config.relocate_every, least)
+    error = torch.zeros(len(parameters), device=parameters.device)
     curve = [_check(probe, parameters, 0, begin)]
     for step in range(config.iterations):
         if config.target_psnr is not None and curve[-1].psnr >= config.target_psnr:
@@ -151,23 +149,19 @@ def _optimise(
         gradient = _gradient(parameters, pictures, torch.rand(3, generator=generator), extent, config)
         size = parameters.detach()[:, SCALES].amax(dim=1).exp()
         error += gradient[:, MEANS].norm(dim=1) * size
-        weight += gradient[:, SH : SH + 3].abs().sum(dim=1)
         share = step / max(config.iterations - 1, 1)
         adam.step(gradient, (config.lr_means_final / config.lr_means) ** share if config.lr_means else 0.0)
         confine(parameters, extent)
         done = step + 1
-        if config.relocate_every and done % interval == 0 and done <= config.relocate_until * config.iterations:
-            adam.clear(
-                relocate(
-                    parameters,
-                    error,
-                    weight >= config.dead_weight * weight.mean(),
-                    dead_opacity=config.dead_opacity,
-                    generator=generator,
-                )
-            )
+        if (
+            config.relocate_every
+            and done % config.relocate_every == 0
+            and done <= config.relocate_until * config.iterations
+        ):
+            visible = scene.visibility(activate(parameters.detach()))
+            seen = visible >= config.dead_weight * visible.mean()
+            adam.clear(relocate(parameters, error, seen, dead_opacity=config.dead_opacity, generator=generator))
             error.zero_()
-            weight.zero_()
         if done % config.check_every == 0 or done == config.iterations:
             curve.append(_check(probe, parameters, done, begin))
             if progress is not None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..geometry import SH_C0
 from ..rendering import Cameras, psnr, rasterize, ssim
 from .fitting_loop import Columns
 
@@ -80,6 +81,21 @@ class Scene(NamedTuple):
     def ssim(self, columns: Columns) -> float:
         """Mean SSIM of gaussians over the views' own background."""
         return float(torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean())
+
+    def visibility(self, columns: Columns) -> Tensor:
+        """How many pixels of all views together each gaussian makes up ``[N]``: its blending weights, summed.
+
+        They are the gradient by a colour that is not clamped at black, as the real ones may be.
+        """
+        grey = torch.zeros_like(columns.sh0).requires_grad_()
+        shape = (column.detach() for column in columns[:4])
+        plain = Columns._make((*shape, grey, columns.shN[:, :0].detach()))
+        total = torch.zeros(len(grey), device=grey.device)
+        for i in range(len(self.alphas)):
+            picture = draw(plain, self.pick([i]).cameras, torch.zeros_like(self.background))
+            (gradient,) = torch.autograd.grad(picture.sum(), grey)
+            total += gradient[:, 0, 0] / SH_C0
+        return total
 
     @torch.no_grad()
     def _pairs(self, columns: Columns) -> Iterator[tuple[Tensor, Tensor]]:

@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1024, 4096], help="gaussians")
     parser.add_argument("--iterations", type=int, default=FitConfig().iterations)
     parser.add_argument("--sh-degree", type=int, default=0, choices=(0, 1, 2, 3), help="of the headline fits")
+    parser.add_argument("--light", type=float, default=0.3, help="share of the headlight in the headline views")
     parser.add_argument("--table", type=int, default=4, help="objects in the trade-off table; 0 leaves it out")
     parser.add_argument("--pictures", type=Path, help="folder for targets beside fits")
     options = parser.parse_args()
@@ -150,9 +151,8 @@ def main() -> None:
     print(f"{'':32} {'mean':>6} {'median':>6} {'worst':>6} {'>=26':>7} {'SSIM':>6} {'s/obj':>7} {'max':>7} "
           f"{'CPU':>6} {'views':>6}  worst object")  # fmt: skip
     for n in options.counts:
-        for light in (0.3, 0.0):
-            label = f"n={n}, {f'headlight {light}' if light else 'unlit'}, SH {config.sh_degree}"
-            report(label, [measure(mesh, n, config, light) for mesh in meshes])
+        label = f"n={n}, headlight {options.light}, SH {config.sh_degree}"
+        report(label, [measure(mesh, n, config, options.light) for mesh in meshes])
     if options.table:
         trade_off(meshes[:: max(1, len(meshes) // options.table)][: options.table], [256, *options.counts])
     if options.pictures:

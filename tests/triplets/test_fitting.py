@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 
+from clipgs_lib.meshes import Mesh
 from clipgs_lib.rendering import Cameras, MeshViews, psnr, render, render_views
 from clipgs_lib.splats import COLUMNS, Splats
 from clipgs_lib.triplets.fitting import (
@@ -122,6 +123,17 @@ def test_relocation_brings_dead_gaussians_back():
     assert len(with_it.splats) == 300 and bool(with_it.splats.finite_mask().all())
     assert alive[0] > alive[1] + 60
     assert with_it.psnr > without.psnr
+
+
+def test_relocation_does_not_take_black_gaussians_for_dead():
+    """Regression: black parts lost their gaussians, since clamped colours get no gradient."""
+    black = Mesh(tuple(replace(part, base_color=(0.0, 0.0, 0.0, 1.0)) for part in stool().parts), up_axis="+y")
+    views = ground_truth(black, cameras_about())
+    scores = [
+        fit(views, cameras_about(), init_from_mesh(black, 250), FitConfig(iterations=120, relocate_every=every)).psnr
+        for every in (30, 0)
+    ]
+    assert scores[0] > scores[1] - 0.5
 
 
 def test_from_points_and_at_random():

@@ -12,7 +12,7 @@ from clipgs_lib.splats import COLUMNS
 from clipgs_lib.triplets.fitting import FitConfig, init_from_mesh
 from clipgs_lib.triplets.fitting_loop import MEANS, OPACITY, SCALES, Adam, activate, confine, pack, relocate, unpack
 from clipgs_lib.triplets.fitting_loss import photometric_loss
-from clipgs_lib.triplets.fitting_scene import split_views
+from clipgs_lib.triplets.fitting_scene import Scene, split_views
 from tests.conftest import make_splats
 from tests.triplets.fitting_scenes import ball, cameras_about
 
@@ -100,8 +100,23 @@ def test_confined_parameters_stay_finite():
     parameters[1] = -1e4
     confine(parameters, 2.0)
     columns = activate(parameters)
+    assert float(unpack(parameters, make_splats(2)).colors.min()) >= 0
     assert float(columns.scales.max()) == pytest.approx(2.0) and float(columns.scales.min()) == pytest.approx(2e-5)
     assert float(columns.opacities.min()) > 0 and float(columns.opacities.max()) < 1
+
+
+def test_visibility_counts_the_pixels_that_a_gaussian_makes_up():
+    splats = make_splats(60)
+    black = unpack(pack(splats, 3.0), splats)
+    black.sh0.fill_(-3.0)  # below black, where colours get no gradient
+    cameras = cameras_about(5)
+    alphas = render(black, *cameras).alphas
+    scene = Scene.of(torch.zeros(5, 48, 48, 3), torch.zeros(5, 48, 48, 1), cameras, (0.0, 0.0, 0.0), black.device)
+    columns = activate(pack(black, 3.0))
+    visible = scene.visibility(columns)
+    assert float(visible.sum()) == pytest.approx(float(alphas.sum()), rel=1e-4)
+    hidden = columns._replace(opacities=columns.opacities.index_fill(0, torch.tensor([7]), 0.0))
+    assert float(scene.visibility(hidden)[7]) == 0 < float(visible[7])
 
 
 def relocated(parameters, error, seen=None, seed=0):
