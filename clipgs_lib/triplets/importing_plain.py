@@ -31,7 +31,10 @@ def read_obj(path: Path, notes: list[str]) -> list[Part]:
 
     shelf = _Materials(path, notes)
     resolver: Any = shelf
-    loaded = _parsed(path, lambda: load_obj(io.BytesIO(path.read_bytes()), resolver=resolver))
+    data = path.read_bytes()
+    if re.search(rb"^f[^\n]*[ \t/]-\d", data, re.MULTILINE):
+        data = _counted_from_the_start(data)
+    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=resolver))
     parts = []
     for geometry in loaded.get("geometry", {}).values():
         visual = geometry.get("visual")
@@ -119,12 +122,36 @@ class _Materials:
         look: dict[str, Any] = {"name": name[:120], "base_color": self.colors.get(name, _GREY)}
         if name in self.maps:
             file = self.maps[name]
-            if file not in self.decoded:
+            if uvs is None or file not in self.decoded:
                 found = _textured(self.textures, file, uvs, self.notes)
-                self.decoded[file] = found.get("texture")
-            if self.decoded[file] is not None and uvs is not None:
+                if uvs is not None:
+                    self.decoded[file] = found.get("texture")
+            if uvs is not None and self.decoded[file] is not None:
                 look |= {"texture": self.decoded[file], "base_color": (1.0, 1.0, 1.0, 1.0)}
         return look
+
+
+def _counted_from_the_start(data: bytes) -> bytes:
+    """An OBJ whose negative indices, which count back from the line they stand on, are made positive."""
+    counts = {b"v": 0, b"vt": 0, b"vn": 0}
+    order = (b"v", b"vt", b"vn")
+    lines = data.splitlines()
+    for i, line in enumerate(lines):
+        words = line.split()
+        if not words:
+            continue
+        if words[0] in counts:
+            counts[words[0]] += 1
+        elif words[0] == b"f" and b"-" in line:
+            corners = [
+                b"/".join(
+                    b"%d" % (counts[kind] + 1 + int(index)) if index[:1] == b"-" and index[1:].isdigit() else index
+                    for kind, index in zip(order, corner.split(b"/"), strict=False)
+                )
+                for corner in words[1:]
+            ]
+            lines[i] = b" ".join([b"f", *corners])
+    return b"\n".join(lines)
 
 
 def _kd(text: str) -> tuple[float, float, float, float]:

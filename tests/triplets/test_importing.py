@@ -110,6 +110,43 @@ def test_obj_with_vertex_colours(tmp_path):
     )
 
 
+def test_obj_indices_may_count_back_from_their_line(tmp_path):
+    square = "v {0} 0 0\nv {1} 0 0\nv {1} 1 0\nv {0} 1 0\nf -4 -3 -2 -1\n"
+    (tmp_path / "a.obj").write_text(square.format(0, 1) + square.format(5, 6) + "v 0 0 9\n")
+    mesh = read_mesh(tmp_path / "a.obj")
+    assert mesh.n_faces == 4
+    assert mesh.bounds()[1].tolist() == [6, 1, 0]
+    assert mesh.sample(9, np.random.default_rng(0)).area == pytest.approx(2)
+
+
+@pytest.mark.parametrize("kind", ["obj", "ply"])
+def test_polygons_are_cut_into_triangles(tmp_path, kind):
+    corners = ["0 0 0", "2 0 0", "3 1 0", "2 2 0", "0 2 0"]
+    if kind == "obj":
+        text = "".join(f"v {c}\n" for c in [*corners, "0 0 1"]) + "f 1 2 3 4 5\nf 1 2 6\nf 1 2 3 6\n"
+    else:
+        text = "ply\nformat ascii 1.0\nelement vertex 6\nproperty float x\nproperty float y\nproperty float z\n"
+        text += "element face 3\nproperty list uchar int vertex_indices\nend_header\n"
+        text += "".join(f"{c}\n" for c in [*corners, "0 0 1"]) + "5 0 1 2 3 4\n3 0 1 5\n4 0 1 2 5\n"
+    (tmp_path / f"a.{kind}").write_text(text)
+    mesh = read_mesh(tmp_path / f"a.{kind}")
+    assert mesh.n_faces == 6
+    flat = mesh.sample(4000, np.random.default_rng(0))
+    assert (np.abs(flat.points[:, 2]) < 1e-6).mean() > 0.5
+
+
+def test_one_part_without_uvs_leaves_the_texture_to_others(tmp_path):
+    (tmp_path / "four.png").write_bytes(png(big()))
+    path = write_obj(tmp_path)
+    with path.open("a") as stream:
+        stream.write("usemtl bare\nf 1 2 4\n")
+    with (tmp_path / "a.mtl").open("a") as stream:
+        stream.write("newmtl bare\nmap_Kd four.png\n")
+    mesh, notes = read_mesh_notes(path)
+    assert {part.name: part.texture is not None for part in mesh.parts} == {"skin": True, "bare": False}
+    assert "no UVs" in notes[0]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "binary"])
 def test_ply_vertex_colours_are_kept_as_displayed(tmp_path, encoding):
     colors = np.array([[255, 0, 0], [0, 128, 0], [0, 0, 64]], np.uint8)
