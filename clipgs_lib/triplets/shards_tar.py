@@ -16,6 +16,7 @@ BLOCK = 512
 MAX_MEMBER = 256 * 1024 * 1024  # bytes; a splat of a million gaussians with SH 3 takes 118 MB
 END = bytes(2 * BLOCK)  # two empty blocks end an archive
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_OCTAL = re.compile(rb"[0-7]+")
 _MEMBER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<part>[a-z0-9.]{1,30})")
 
 
@@ -95,8 +96,7 @@ def parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
     """
     if len(header) < BLOCK:
         raise ShardError(place, "a tar header must have 512 bytes", str(len(header)), "the shard is truncated")
-    want = _octal(header[148:156])
-    if want is None or want != sum(header) - sum(header[148:156]) + 8 * 32:
+    if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
         raise ShardError(place, "a tar header must carry its checksum", "another", "the shard is damaged")
     raw = header[345:500].split(b"\0", 1)[0] + header[:100].split(b"\0", 1)[0]
     name = raw.decode("utf-8", "backslashreplace")
@@ -117,4 +117,4 @@ def parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
 def _octal(field: bytes) -> int | None:
     """A number field of a tar header, or None when it is none (binary sizes of GNU tar count as none)."""
     text = field.strip(b"\0 ")
-    return int(text, 8) if re.fullmatch(rb"[0-7]+", text) else None
+    return int(text, 8) if _OCTAL.fullmatch(text) else None
