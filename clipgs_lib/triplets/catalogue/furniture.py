@@ -34,7 +34,7 @@ def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
     ),
     count=Count("slats", (2, 3, 4, 5), "slat"),
     parts=("legs", "slats", "seat"),
-    accent="seat",
+    accent="slats",
     patterns=TIMBER,
 )
 def _chair(p: SimpleNamespace) -> list[Piece]:
@@ -44,9 +44,9 @@ def _chair(p: SimpleNamespace) -> list[Piece]:
     slats = row(box(0.55 * step, p.back - 0.1, 0.04).move(0, seat, -0.4), p.slats, (step, 0, 0))
     return [
         _four_legs(w, 0.9, seat, 0.08),
-        Piece("seat", "accent", box(w, 0.1, 0.9, 0.03).move(0, seat)),
-        Piece("back", "body", join([posts, box(w, 0.16, 0.08, 0.03).move(0, top - 0.12, -0.4)])),
-        Piece("slats", "main", slats),
+        Piece("seat", "main", box(w, 0.1, 0.9, 0.03).move(0, seat)),
+        Piece("back", "main", join([posts, box(w, 0.16, 0.08, 0.03).move(0, top - 0.12, -0.4)])),
+        Piece("slats", "accent", slats),
     ]
 
 

@@ -33,7 +33,7 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
         [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * p.waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
     ) * [s, s]
     outline = np.concatenate([half, half[-2:0:-1] * [-1, 1]])
-    neck = box(0.11, n, 0.07).move(0, s - 0.06, 0.1)
+    neck = box(0.15, n, 0.07).move(0, s - 0.06, 0.1)
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
     pegs = join(
         [
@@ -42,13 +42,13 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
             for i in range(p.strings // 2)
         ]
     )
-    string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.008, sides=4)
+    string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
     return [
         Piece("body", "main", extrude(outline, 0.22, 0.02)),
         Piece("neck", "accent", neck),
         Piece("head", "accent", head),
         Piece("pegs", "silver", pegs),
-        Piece("strings", "silver", row(string, p.strings, (0.078 / (p.strings - 1), 0, 0))),
+        Piece("strings", "silver", row(string, p.strings, (0.12 / (p.strings - 1), 0, 0))),
         Piece("sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)),
         Piece("bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)),
     ]

@@ -155,7 +155,7 @@ def _plate(p: SimpleNamespace) -> list[Piece]:
     under = lathe([(0, 0), (0.85 * i, 0), (i, 0.6 * d), (r, d), (r, d + 0.03)], 36)
     inner = lathe([(i, 0.6 * d + 0.05), (0.85 * i, 0.05), (0, 0.05)], 36)
     return [
-        Piece("bottom", "body", under),
+        Piece("bottom", "main", under),
         Piece("center", "main", inner),
         Piece("rim", "accent", lathe([(r, d + 0.03), (i, 0.6 * d + 0.05)], 36)),
     ]
