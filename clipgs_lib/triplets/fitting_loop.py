@@ -135,7 +135,7 @@ def relocate(
     direction = rotation.gather(2, axis[:, None, None].expand(-1, 3, 1))[:, :, 0]  # [R, 3]
     shift = _APART * scale.exp()[:, None] * direction
     shorter = (1 - _APART**2) ** 0.5
-    row[torch.arange(count), SCALES.start + axis] += torch.log(torch.tensor(shorter))
+    row[torch.arange(count, device=row.device), SCALES.start + axis] += torch.log(torch.tensor(shorter))
     opacity = row[:, OPACITY].sigmoid()
     at_centre = torch.exp(torch.tensor(-0.5 * (_APART / shorter) ** 2))
     half = torch.minimum((1 - (1 - opacity).sqrt()) / at_centre, opacity)

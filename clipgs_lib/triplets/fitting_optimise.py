@@ -42,7 +42,7 @@ class FitConfig:
     lr_scales: float = 2e-2  # of the logarithm
     lr_opacities: float = 3e-2  # of the logit
     lr_sh0: float = 1e-2
-    lr_shN: float = 5e-4
+    lr_shN: float = 5e-3
     relocate_every: int = 75  # steps between relocations of dead gaussians; 0 never
     relocate_until: float = 0.75  # share of the steps after which none is moved any more
     dead_opacity: float = 0.02  # below this a gaussian is dead
