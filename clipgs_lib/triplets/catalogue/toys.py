@@ -88,8 +88,8 @@ def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
 
 
 @toy(
+    "dice",
     "die",
-    "dice cube",
     ranges=(
         Range("bevel", 0.02, 0.22, "sharp-edged", "rounded"),
         Range("pip", 0.06, 0.1, "", "big-dotted"),
