@@ -18,6 +18,7 @@ MAX_FACES_READ = 50_000_000  # after instancing; more is refused, as memory woul
 MAX_IMAGE_PIXELS = 1 << 26  # of one stored texture, looked up before it is decoded
 MAX_TEXTURE_SIDE = 4096  # larger textures are shrunk to this
 MAX_MESH_TEXELS = 1 << 27  # of all textures of a mesh
+FARTHEST = 1e18  # coordinates beyond overflow when they are squared
 _IMAGE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")  # decoders that run no other program
 
 
@@ -142,7 +143,7 @@ def linear_from_srgb(values: np.ndarray) -> np.ndarray:
 
 
 def sound_part(part_vertices: np.ndarray, faces: np.ndarray, notes: list[str], **columns: object) -> Part | None:
-    """A `Part` of the triangles whose corners are finite; None when there is none.
+    """A `Part` of the triangles whose corners are finite and within reach; None when there is none.
 
     Args:
         part_vertices: ``[V, 3]``.
@@ -150,16 +151,18 @@ def sound_part(part_vertices: np.ndarray, faces: np.ndarray, notes: list[str], *
         notes: a remark on what was dropped goes here.
         **columns: the other fields of `Part`.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         vertices = np.ascontiguousarray(part_vertices, np.float32)
-    broken = np.logical_not(np.isfinite(vertices).all(axis=1))
+        broken = np.logical_not((np.abs(vertices) < FARTHEST).all(axis=1))  # NaN is not less than anything
     uvs = columns.get("uvs")
     if isinstance(uvs, np.ndarray):
         broken |= ~np.isfinite(uvs).all(axis=1)
     if broken.any():
         bad = broken[faces].any(axis=1)
         if bad.any():
-            notes.append(f"{int(bad.sum()):,} of {len(faces):,} triangles were dropped: not finite")
+            notes.append(
+                f"{int(bad.sum()):,} of {len(faces):,} triangles were dropped: a corner is not finite or too far off"
+            )
         faces = faces[~bad]
         vertices = np.where(broken[:, None], np.float32(0), vertices)
         if isinstance(uvs, np.ndarray):

@@ -45,7 +45,8 @@ def read_gltf(path: Path, notes: list[str], factors: str = "linear") -> list[Par
         MeshError: when the file is broken, compressed, or holds no triangles.
     """
     try:
-        return _Reader(load_document(path), notes, factors).parts()
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is dropped, with a note
+            return _Reader(load_document(path), notes, factors).parts()
     except FormatError as error:
         must = error.must.replace("gaussian", "element")  # the bounds of splat files, for vertices and indices
         raise MeshError(error.path, must, error.got, error.todo) from None

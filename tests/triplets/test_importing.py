@@ -551,9 +551,10 @@ def test_damaged_plain_files_never_crash(tmp_path, kind):
             assert error.todo
 
 
-def test_triangles_that_are_not_finite_are_dropped(tmp_path):
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_triangles_that_are_not_finite_are_dropped(tmp_path, value):
     bad = np.concatenate([TRIANGLE, TRIANGLE])
-    bad[4, 0] = np.nan
+    bad[4, 0] = value
     gltf = Gltf()
     gltf.node(mesh=gltf.mesh(POSITION=bad))
     with pytest.warns(MeshWarning, match="1 of 2 triangles were dropped"):
