@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_shards.py [--objects N] [--repeats N]
 
 Objects are like those of a real set: 1,024 gaussians, 12 views of 224 px, 8 texts, embeddings of 512. Every row reads
-the whole set from the page cache; times are medians, taken in turn. Peers: Python's ``tarfile``, streaming and extracting each member
-without looking at it, and a plain ``read`` of the files, which is the floor. Decoding views costs extra: its own row.
+the whole set from the page cache; times are medians, all rows in turn. Peers: Python's ``tarfile``, streaming and
+extracting each member without looking at it, and a plain ``read`` of the files, which is the floor. Decoding views
+costs extra: its own row.
 """
 
 from __future__ import annotations

@@ -76,4 +76,4 @@ def slow(source: Source, config: BuildConfig) -> Triplet:
 
 
 if __name__ == "__main__":
-    build_triplets(sources(24), sys.argv[1], workers=2, limits=LIMITS, produce=slow)
+    build_triplets(sources(18), sys.argv[1], workers=2, limits=LIMITS, produce=slow)
