@@ -91,6 +91,8 @@ class Preprocess:
 
 def check_images(images: torch.Tensor | np.ndarray) -> torch.Tensor:
     """A batch of pictures as a tensor, or a sentence about what is wrong with it."""
+    if isinstance(images, np.ndarray) and not images.flags.writeable:
+        images = images.copy()  # as PIL gives them; torch shares memory only with what it may write to
     batch = torch.as_tensor(images)
     if batch.ndim != 4 or batch.shape[-1] != 3 or 0 in batch.shape[1:]:
         hint = "; add a batch axis" if batch.ndim == 3 else "; move channels last and drop alpha over a background"

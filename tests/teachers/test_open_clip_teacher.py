@@ -183,7 +183,10 @@ def test_bad_options(weights, option, words):
         load_teacher(f"{tiny.NAME}@{weights}", device="cpu", **option)
 
 
-def test_numpy_arrays_are_left_alone(teacher):
+@pytest.mark.parametrize("writeable", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_numpy_arrays_are_left_alone(teacher, writeable):
     pixels = np.zeros((1, 8, 8, 3), np.float64)
+    pixels.flags.writeable = writeable
     teacher.encode_image(pixels)
     assert pixels.dtype == np.float64 and not pixels.any()
