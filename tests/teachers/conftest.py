@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from clipgs_lib.teachers import Teacher, load_teacher
 
@@ -23,3 +24,12 @@ def weights(tmp_path_factory) -> Path:
 def teacher(weights) -> Teacher:
     """The tiny model as a teacher, with batches of 3."""
     return load_teacher(f"{tiny.NAME}@{weights}", device="cpu", batch_size=3)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """These towers are tiny: more threads would only wait for each other, the more so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -138,7 +139,8 @@ cached.encode_text([f"cup {n}" for n in range(40)])
 def test_processes_share_a_cache(weights, teacher, tmp_path):
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(weights)]
-    running = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) for _ in range(2)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, cwd=root, env=env, stderr=subprocess.PIPE) for _ in range(2)]
     for process in running:
         assert process.wait(timeout=120) == 0, process.stderr.read().decode()
         process.stderr.close()
