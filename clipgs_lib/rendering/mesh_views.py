@@ -6,7 +6,9 @@ picture): a context of OpenGL does not survive a fork.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,6 +150,7 @@ class _Stage:
     """A window of OpenGL with one headlight."""
 
     def __init__(self) -> None:
+        _require_opengl()
         import pyvista as pv
 
         self.plotter = cast(Any, pv.Plotter(off_screen=True, window_size=[64, 64], lighting="none"))
@@ -264,6 +267,34 @@ def _vertex_colors(part: Part) -> np.ndarray:
     if part.colors is not None:
         colors = colors * part.colors
     return (np.clip(colors, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _require_opengl() -> None:
+    """Say what is missing where VTK would crash instead: without libEGL, or with one that has no driver."""
+    if sys.platform != "linux" or os.environ.get("DISPLAY"):
+        return
+    for library in ("libEGL.so.1", "libOSMesa.so.8", "libOSMesa.so.6"):
+        try:
+            loaded = ctypes.CDLL(library)
+        except OSError:
+            continue
+        if "EGL" not in library or _egl_devices(loaded) > 0:
+            return
+    raise RuntimeError(
+        "mesh views need OpenGL, got neither libEGL with a driver nor libOSMesa; "
+        "on Debian: apt-get install libegl1 libgl1-mesa-dri"
+    )
+
+
+def _egl_devices(egl: ctypes.CDLL) -> int:
+    """How many devices EGL can draw on (EGL_EXT_device_enumeration)."""
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    if not address:
+        return 0
+    count = ctypes.c_int(0)
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
+    return count.value if query(0, None, ctypes.byref(count)) else 0
 
 
 def _forbid_forks() -> None:

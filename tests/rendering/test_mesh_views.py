@@ -11,7 +11,16 @@ import pytest
 import torch
 
 from clipgs_lib.meshes import Mesh, Part
-from clipgs_lib.rendering import Cameras, look_at, orbit_cameras, pinhole, render, render_views, sphere_cameras
+from clipgs_lib.rendering import (
+    Cameras,
+    look_at,
+    mesh_views,
+    orbit_cameras,
+    pinhole,
+    render,
+    render_views,
+    sphere_cameras,
+)
 from clipgs_lib.splats import Splats
 
 QUAD = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
@@ -277,3 +286,25 @@ def test_drawing_is_silent_without_a_display_works_in_threads_and_refuses_forks(
     done = subprocess.run([sys.executable, "-c", SILENT], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == ""
+
+
+def test_without_opengl_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(mesh_views.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+
+    monkeypatch.setattr(mesh_views.ctypes, "CDLL", missing_library)
+    with pytest.raises(RuntimeError, match="apt-get install libegl1"):
+        mesh_views._require_opengl()
+
+
+def test_an_egl_without_devices_does_not_count(monkeypatch):
+    monkeypatch.setattr(mesh_views.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(mesh_views, "_egl_devices", lambda egl: 0)
+    monkeypatch.setattr(mesh_views.ctypes, "CDLL", lambda name: object() if "EGL" in name else missing_library(name))
+    with pytest.raises(RuntimeError, match="libEGL with a driver"):
+        mesh_views._require_opengl()
+
+
+def missing_library(name):
+    raise OSError(name)
