@@ -24,6 +24,7 @@ _PUBLIC = {
     "orbit_cameras": "rendering",
     "turntable_cameras": "rendering",
     "SplatView": "widgets",
+    "load_teacher": "teachers",
 }
 __all__ = [
     "FormatError",
@@ -33,6 +34,7 @@ __all__ = [
     "Splats",
     "__version__",
     "diagnose",
+    "load_teacher",
     "orbit_cameras",
     "read_points",
     "read_splats",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from .formats.diagnose import diagnose
     from .rendering import RenderOutput, orbit_cameras, render, turntable_cameras
     from .splats import Splats
+    from .teachers import load_teacher
     from .widgets import SplatView
 
 

@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
+from . import catalogue
+from .build import BuildConfig, BuildReport, Source, build_triplets
+from .build_sources import catalogue_sources, folder_sources
+from .build_stages import cameras_of
+from .captions import Caption, draw_caption, score_captions
+from .captions_attributes import Attributes, measure
+from .captions_enrich import ObjectCaptions, caption_object
+from .captions_filter import FilterReport, captions_table, filter_captions
+from .fitting import (
+    FitConfig,
+    FitResult,
+    fit,
+    fit_mesh,
+    init_from_mesh,
+    init_from_points,
+    init_from_splats,
+    init_random,
+    refit,
+)
 from .importing import ImportReport, ImportRow, MeshImport, import_folder, mesh_files, read_mesh, read_mesh_notes
 from .importing_base import MeshError, MeshWarning
+from .inspect_page import write_contact_sheet
+from .inspect_set import Summary, summarize
+from .shards import TeacherInfo, Triplet
+from .shards_read import ShardWarning, TripletStream
+from .shards_set import ShardSet
+from .shards_tar import ShardError
 
 __all__ = [
+    "Attributes",
+    "BuildConfig",
+    "BuildReport",
+    "Caption",
+    "FilterReport",
+    "FitConfig",
+    "FitResult",
     "ImportReport",
     "ImportRow",
     "MeshError",
     "MeshImport",
     "MeshWarning",
+    "ObjectCaptions",
+    "ShardError",
+    "ShardSet",
+    "ShardWarning",
+    "Source",
+    "Summary",
+    "TeacherInfo",
+    "Triplet",
+    "TripletStream",
+    "build_triplets",
+    "cameras_of",
+    "caption_object",
+    "captions_table",
+    "catalogue",
+    "catalogue_sources",
+    "draw_caption",
+    "filter_captions",
+    "fit",
+    "fit_mesh",
+    "folder_sources",
     "import_folder",
+    "init_from_mesh",
+    "init_from_points",
+    "init_from_splats",
+    "init_random",
+    "measure",
     "mesh_files",
     "read_mesh",
     "read_mesh_notes",
+    "refit",
+    "score_captions",
+    "summarize",
+    "write_contact_sheet",
 ]

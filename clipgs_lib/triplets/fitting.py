@@ -1,4 +1,4 @@
-"""Fit n gaussians to an object: the splats of "efficient triplets" (CLIP-GS, section 3.1), in seconds.
+"""Fit n gaussians to an object: the splats of "efficient triplets" of CLIP-GS, in seconds.
 
 The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
 surface itself (`fitting_init`), which already stands near the goal, so that a few hundred steps on small pictures do.
