@@ -116,8 +116,8 @@ def _from_catalogue(source: Source) -> Thing:
     return Thing(made.mesh.normalize(), made.category, made.split, tuple(made.captions), facts)
 
 
-def split_by_shape(shape: Mesh | Splats) -> str:
-    """Train, val or test by a hash of the geometry alone: copies and recoloured twins stay on one side.
+def shape_key(shape: Mesh | Splats) -> str:
+    """A name that copies and recoloured twins share.
 
     Two meshes count as one shape when they have as many triangles and equal extents to 2 digits after normalising;
     splats when they have as many gaussians and equal extents.
@@ -125,8 +125,12 @@ def split_by_shape(shape: Mesh | Splats) -> str:
     low, high = shape.bounds()
     extent = np.asarray(high, np.float64) - np.asarray(low, np.float64)
     count = shape.n_faces if isinstance(shape, Mesh) else len(shape)
-    text = f"{count} " + " ".join(f"{value:.2f}" for value in extent)
-    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return f"{count} " + " ".join(f"{value:.2f}" for value in extent)
+
+
+def split_by_shape(shape: Mesh | Splats) -> str:
+    """Train, val or test by a hash of the geometry alone (see `shape_key`): twins stay on one side."""
+    place = int.from_bytes(hashlib.sha256(shape_key(shape).encode()).digest()[:8], "big") / 2**64
     for name, share in SHARES:
         if place < share:
             return name

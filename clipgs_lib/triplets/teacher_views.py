@@ -1,0 +1,165 @@
+"""Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `teachers.views` reads it.
+
+``python -m clipgs_lib.triplets.teacher_views --meshes DIR --labels TABLE --catalogue N --out DIR``, then
+``python -m clipgs_lib.teachers.train_mini --views DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..meshes import Mesh
+from ..rendering import render_views, sphere_cameras
+from ..teachers.views import assign_split
+from .build import BuildConfig, Source
+from .build_sources import catalogue_sources, folder_sources
+from .build_stages import Thing, load_thing, object_seed, shape_key
+from .shards_write import replacing
+
+INDEX, LEFT_OUT = "views.jsonl", "left_out.jsonl"
+
+
+@dataclass(frozen=True)
+class ViewsReport:
+    """What came of `write_teacher_views`."""
+
+    folder: Path
+    objects: int  # in views.jsonl
+    left_out: tuple[tuple[str, str], ...]  # key and reason, also in left_out.jsonl
+
+
+def write_teacher_views(
+    sources: Sequence[Source],
+    out: str | Path,
+    *,
+    views: int = 16,
+    size: int = 128,
+    seed: int = 0,
+    factors: str = "guess",
+) -> ViewsReport:
+    """Draw every object from all around over nothing, and list it with its label, texts and split.
+
+    Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Catalogue
+    objects keep their split. Meshes are split by `teachers.views.assign_split`, which keeps some labels from training
+    altogether; twins (see `build_stages.shape_key`) follow the first of their labels.
+
+    Args:
+        sources: meshes and catalogue objects; meshes need a label, from their table.
+        out: folder, made when missing.
+        views: per object, on a sphere.
+        size: pixels per side.
+        seed: of the texts.
+        factors: base colour factors of glTF, see `importing.read_mesh`; ``"guess"`` is what most free packs need.
+
+    Raises:
+        ValueError: when no object is left, or a number is out of range.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = BuildConfig(views=views, size=size, seed=seed, factors=factors)
+    rows: list[dict[str, Any]] = []
+    left_out: list[tuple[str, str]] = []
+    for source in tqdm(sources, desc="views", unit="object", disable=not sys.stderr.isatty()):
+        try:
+            rows.append(_one(source, folder, config))
+        except (ValueError, OSError) as error:
+            left_out.append((source.key, f"{type(error).__name__}: {error}"))
+    if not rows:
+        raise ValueError(f"at least one object must have views, got none of {len(sources)}; first: {left_out[:1]}")
+    _write_lines(folder / LEFT_OUT, ({"object": key, "reason": reason} for key, reason in left_out))
+    _write_lines(folder / INDEX, _with_splits(rows))
+    return ViewsReport(folder, len(rows), tuple(left_out))
+
+
+def _one(source: Source, folder: Path, config: BuildConfig) -> dict[str, Any]:
+    thing = load_thing(source, config, object_seed(source.key, config.seed))
+    label = thing.category.strip().lower()
+    if not label or not isinstance(thing.shape, Mesh):
+        raise ValueError("an object for a teacher must be a mesh with a label, got one without; add it to the table")
+    files = [f"{source.key}/{i:03d}.webp" for i in range(config.views)]
+    if not all((folder / file).is_file() for file in files):
+        (folder / source.key).mkdir(exist_ok=True)
+        for file, picture in zip(files, _cut_out(thing.shape, config), strict=True):
+            with replacing(folder / file) as stream:
+                stream.write(picture)
+    return {
+        "object": source.key,
+        "label": label,
+        "texts": _texts(label, thing),
+        "files": files,
+        "split": thing.split if source.kind == "catalogue" else "",
+        "group": source.key if source.kind == "catalogue" else shape_key(thing.shape),
+    }
+
+
+def _cut_out(mesh: Mesh, config: BuildConfig) -> Iterable[bytes]:
+    """Lossless RGBA WebPs with straight alpha."""
+    up = "+y" if mesh.up_axis == "unknown" else mesh.up_axis
+    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size)
+    drawn = render_views(mesh, cameras, background=(0.0, 0.0, 0.0))
+    alphas = drawn.alphas[..., None].numpy()  # [V, H, W, 1]
+    colors = drawn.colors.numpy() / np.maximum(alphas, 1e-6)
+    for picture in (np.concatenate([colors.clip(0, 1), alphas], axis=-1) * 255).round().astype(np.uint8):
+        buffer = io.BytesIO()
+        Image.fromarray(picture, "RGBA").save(buffer, "WEBP", lossless=True, quality=50)
+        yield buffer.getvalue()
+
+
+def _texts(label: str, thing: Thing) -> list[str]:
+    article = "an" if label[0] in "aeiou" else "a"
+    own = [caption.text for caption in thing.captions]
+    return list(dict.fromkeys([label, f"{article} {label}", f"a 3d model of {article} {label}", *own]))
+
+
+def _with_splits(rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The rows, those without a split given one by their group."""
+    lead: dict[str, str] = {}
+    for row in rows:
+        lead[row["group"]] = min(row["label"], lead.get(row["group"], row["label"]))
+    for row in rows:
+        group = row["group"]
+        yield row if row["split"] else row | {"split": assign_split(lead[group], group)}
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with replacing(path) as stream:
+        for row in rows:
+            stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 1 when an object was left out."""
+    parser = argparse.ArgumentParser(prog="python -m clipgs_lib.triplets.teacher_views", description=__doc__)
+    parser.add_argument("--meshes", type=Path, help="folder of meshes")
+    parser.add_argument("--labels", type=Path, help="table with path and label (and name, caption)")
+    parser.add_argument("--catalogue", type=int, default=0, help="so many objects of the catalogue")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--views", type=int, default=16)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--factors", default="guess", choices=("linear", "srgb", "guess"))
+    given = parser.parse_args(arguments)
+    sources = folder_sources(given.meshes, labels=given.labels) if given.meshes else []
+    sources += catalogue_sources(given.catalogue, given.seed) if given.catalogue else []
+    if not sources:
+        parser.error("nothing to draw: give --meshes, --catalogue or both")
+    report = write_teacher_views(
+        sources, given.out, views=given.views, size=given.size, seed=given.seed, factors=given.factors
+    )
+    print(f"{report.folder}: {report.objects:,} objects, {len(report.left_out):,} left out ({LEFT_OUT})")
+    return 1 if report.left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
