@@ -84,7 +84,7 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     if source.kind == "catalogue":
         return _from_catalogue(source)
     data = Path(source.path).read_bytes()
-    facts = {
+    facts: dict[str, Any] = {
         "source": source.info.get("source") or source.name,
         "licence": source.info.get("licence", ""),
         "file": source.name,
@@ -92,9 +92,11 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     }
     shape: Mesh | Splats
     if source.kind == "mesh":
-        from .importing import read_mesh
+        from .importing import read_mesh_notes
 
-        shape = read_mesh(source.path, up_axis=config.up_axis, factors=config.factors).normalize()
+        mesh, notes = read_mesh_notes(source.path, up_axis=config.up_axis, factors=config.factors)
+        shape = mesh.normalize()
+        facts |= {"notes": list(notes)} if notes else {}
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
