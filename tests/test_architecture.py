@@ -14,17 +14,18 @@ PACKAGE = ROOT / "clipgs_lib"
 
 # room -> rooms that it may import; a room is a module or folder directly below clipgs_lib
 ROOMS = {
+    "files": set(),
     "geometry": set(),
     "splats": {"geometry"},
     "samples": {"splats", "geometry", "formats"},
-    "formats": {"splats", "geometry"},
+    "formats": {"files", "splats", "geometry"},
     "meshes": {"splats"},
-    "rendering": {"splats", "geometry", "meshes"},
+    "rendering": {"files", "splats", "geometry", "meshes"},
     "plots": {"splats", "geometry", "rendering"},
     "widgets": {"splats", "geometry", "rendering"},
     "teachers": set(),
     "triplets": {"splats", "geometry", "formats", "rendering", "meshes", "teachers"},
-    "runtime": set(),
+    "runtime": {"files"},
     "runner": {"runtime"},
     "cli_triplets": {"triplets"},
     "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets"},

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from ..files import replacing
 from ..splats import Splats
 
 MAX_GAUSSIANS = 200_000_000
@@ -196,16 +196,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         got = "a directory" if path.is_dir() else "a FIFO or device"
         raise FormatError(path, "the output path must name a file", got, "add a file name")
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:
-        with temporary.open("xb") as stream:
+        with replacing(path) as temporary, temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
         must = "the output folder must exist, be writable and have room"
         raise FormatError(path, must, str(error), "create it, or choose another") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ..files import replacing
 
 
 def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
@@ -165,18 +166,9 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
 
 
 @contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Name of a temporary file beside ``path`` that takes its place on success and is deleted on failure."""
-    path = Path(path)
-    if path.is_dir():
+def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `files.replacing`, with a sentence for a folder."""
+    if Path(path).is_dir():
         raise IsADirectoryError(f"{path}: the output path must name a file, got a directory; add a file name")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".partial")
-    os.close(descriptor)
-    try:
+    with replacing(path) as temporary:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from ..teachers.views import assign_split
 from .build import BuildConfig, Source
 from .build_sources import catalogue_sources, folder_sources
 from .build_stages import Thing, load_thing, object_seed, shape_key
+from .captions_grammar import with_article
 from .shards_write import replacing
 
 INDEX, LEFT_OUT = "views.jsonl", "left_out.jsonl"
@@ -117,9 +118,9 @@ def _cut_out(mesh: Mesh, config: BuildConfig) -> Iterable[bytes]:
 
 
 def _texts(label: str, thing: Thing) -> list[str]:
-    article = "an" if label[0] in "aeiou" else "a"
+    named = with_article(label)
     own = [caption.text for caption in thing.captions]
-    return list(dict.fromkeys([label, f"{article} {label}", f"a 3d model of {article} {label}", *own]))
+    return list(dict.fromkeys([label, named, f"a 3d model of {named}", *own]))
 
 
 def _with_splits(rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
