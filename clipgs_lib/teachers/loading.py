@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from ..libraries import import_open_clip, quick_when_offline
 from . import mini
 from .base import Teacher, TeacherError
-from .libraries import import_open_clip, quick_when_offline
 from .open_clip_teacher import OpenClipTeacher
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..libraries import import_open_clip
 from .base import TeacherError
-from .libraries import import_open_clip
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "teachers" / "mini"
 WEIGHTS, CONFIG, CARD = "image.safetensors", "config.json", "README.md"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .libraries import import_open_clip
+from ..libraries import import_open_clip
 
 Templates = Sequence[str] | Sequence[Callable[[str], str]]
 

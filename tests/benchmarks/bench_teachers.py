@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers import CachedTeacher, mini
-from clipgs_lib.teachers.libraries import import_open_clip
 from clipgs_lib.teachers.open_clip_teacher import OpenClipTeacher
 
 

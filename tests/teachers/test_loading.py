@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from clipgs_lib.libraries import import_open_clip, prepare_torchvision
 from clipgs_lib.teachers import TeacherError, load_teacher
-from clipgs_lib.teachers.libraries import import_open_clip, prepare_torchvision
 
 from . import tiny
 
@@ -36,7 +36,7 @@ def offline(monkeypatch, tmp_path):
 
 def test_torchvision_imports_beside_this_torch():
     """In a fresh process, as the first thing that touches torchvision."""
-    code = "from clipgs_lib.teachers.libraries import import_open_clip; print(import_open_clip().__name__)"
+    code = "from clipgs_lib.libraries import import_open_clip; print(import_open_clip().__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "open_clip"
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers import load_teacher
-from clipgs_lib.teachers.libraries import import_open_clip
 from clipgs_lib.teachers.preprocess import Preprocess
 
 from . import tiny

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers.augment import AugmentConfig, augment
 from clipgs_lib.teachers.contrastive import masked_contrastive
-from clipgs_lib.teachers.libraries import import_open_clip
 from clipgs_lib.teachers.views import assign_split, read_views
 from clipgs_lib.teachers.zero_shot import rank_labels
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipgs_lib.teachers.libraries import import_open_clip
+from clipgs_lib.libraries import import_open_clip
 
 NAME = "tiny-for-tests"
 MODEL_CFG = {

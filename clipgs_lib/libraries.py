@@ -1,4 +1,4 @@
-"""The one place that imports open_clip and what it stands on, because torchvision may need help first."""
+"""The one place that imports open_clip and timm, because torchvision, on which both stand, may need help first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 
 # torchvision from PyPI is built for CUDA. Beside a CPU-only torch its native library cannot be loaded, and its import
 # dies with "operator torchvision::nms does not exist" where it registers shape rules for operators that only that
-# library declares; open_clip and timm die with it. No teacher runs these operators (they serve detectors), so when the
+# library declares; open_clip and timm die with it. Nothing here runs these operators (they serve detectors): when the
 # library does not load we declare the two that torchvision asks for at import, without an implementation.
 _MISSING = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -81,3 +81,12 @@ def import_open_clip() -> ModuleType:
     import open_clip
 
     return open_clip
+
+
+@cache
+def import_timm() -> ModuleType:
+    """timm, imported once, after torchvision is made fit for it."""
+    prepare_torchvision()
+    import timm
+
+    return timm
