@@ -147,8 +147,9 @@ def sphere_cameras(
     width: int = 224,
     height: int = 224,
     fov: float = 40.0,
+    elevations: tuple[float, float] = (-90.0, 90.0),
 ) -> Cameras:
-    """``n`` cameras spread evenly over a sphere (a Fibonacci lattice) that look at its centre.
+    """``n`` cameras spread evenly over a sphere, or a belt of it (a Fibonacci lattice), that look at its centre.
 
     The defaults frame `Mesh.normalize`'s unit sphere. The first cameras look from above, the last from below, none
     from a pole; CLIP-GS takes 36 views of an object.
@@ -161,19 +162,23 @@ def sphere_cameras(
         width: pixels.
         height: pixels.
         fov: across the shorter side of the picture, degrees.
+        elevations: lowest and highest of the belt, degrees, ``-90 <= lowest < highest <= 90``.
 
     Raises:
         ValueError: when a number is out of range.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1 camera, got {n}")
+    if not -90 <= elevations[0] < elevations[1] <= 90:
+        raise ValueError(f"elevations must rise within -90..90 degrees, got {elevations}")
     if not (distance > 0 and math.isfinite(distance)):
         raise ValueError(f"distance must be positive and finite, got {distance}")
     up_vector = axis_vector(up)
     front = axis_vector(_FRONT[up])
     side = torch.linalg.cross(up_vector, front)
     index = torch.arange(n, dtype=torch.float64)[:, None]
-    level = 1 - (2 * index + 1) / n  # sine of the elevation
+    bottom, top = (math.sin(math.radians(degrees)) for degrees in elevations)
+    level = top - (top - bottom) * (2 * index + 1) / (2 * n)  # sine of the elevation
     angles = index * math.pi * (3 - math.sqrt(5))  # the golden angle
     away = (1 - level**2).sqrt() * (angles.cos() * front + angles.sin() * side) + level * up_vector  # [n, 3]
     target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()

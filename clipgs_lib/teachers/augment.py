@@ -20,7 +20,7 @@ class AugmentConfig:
     brightness: float = 0.25  # largest relative change
     contrast: float = 0.25  # largest relative change
     saturation: float = 0.35  # largest relative change
-    hue: float = 0.08  # largest turn of the hue, in whole turns
+    hue: float = 0.03  # largest turn of the hue, in whole turns
     gray: float = 0.05  # share without colour
     blur: float = 0.25  # share blurred
 

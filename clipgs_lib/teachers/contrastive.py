@@ -1,4 +1,4 @@
-"""The loss that trains `mini` against its locked text tower: contrastive, with same-label pairs taken out."""
+"""The loss that trains `mini` against its locked text tower: contrastive, without the negatives that are none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ def masked_contrastive(
     logit_scale: torch.Tensor,
     bank: torch.Tensor | None = None,
     bank_labels: torch.Tensor | None = None,
+    specific: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Symmetric InfoNCE in which another sample of the same label is neither positive nor negative.
+    """Symmetric InfoNCE in which a text that is true of another picture too is no negative of that picture.
 
-    Such a sample carries the same words, so counting it as a negative would push a picture from its own caption; its
-    logit is set to ``-inf`` before the softmax. Each picture's own text stays its only positive.
+    Such are the texts of its own label: counting them would push a picture from its own words, so their logits are set
+    to ``-inf`` before the softmax. Each picture's own text stays its only positive. A ``specific`` text tells what
+    others of its label are not ("a red striped mug"), so it stays a negative of theirs: this is where colours and
+    patterns are learned.
 
     Args:
         images: ``[B, D]`` unit-norm.
@@ -26,11 +29,14 @@ def masked_contrastive(
         logit_scale: exponentiated scale (1 / temperature).
         bank: ``[M, D]`` unit-norm further texts, negatives of the picture-to-text half only.
         bank_labels: ``[M]`` their labels.
+        specific: ``[B]`` bool, texts that are true of their own picture alone; None: of none.
 
     Returns:
         The mean of both directions, a scalar.
     """
     same = labels[:, None] == labels[None, :]  # [B, B]
+    if specific is not None:
+        same = same & ~specific[None, :]
     same.fill_diagonal_(False)
     logits = (logit_scale * images @ texts.T).masked_fill(same, -torch.inf)  # [B, B]
     to_text = logits

@@ -45,6 +45,8 @@ class TrainConfig:
     read_size: int = 128  # pixels at which views are read before they are changed
     validate_every: int = 100  # steps; the best of these is kept
     val_views: int = 4  # views averaged per object when validating
+    label_share: float = 0.6  # of texts that say only the label, by `mini.PROMPTS`; the rest are the object's own
+    bf16: bool = True  # arithmetic of the image tower while it trains
     seed: int = 0
 
     def size_at(self, step: int) -> int:
@@ -97,9 +99,10 @@ class Trainer:
         self.tokenizer = mini.build_tokenizer(self.mini_config)
         self.preprocess = Preprocess.from_config(self.model.visual.preprocess_cfg)
         self.optimizer = _optimizer(self.model, config)
-        self.texts = _TextBank(self.objects, self.model, self.tokenizer, self.device)
+        self.texts = _TextBank(self.objects, self.model, self.tokenizer, self.device, config.label_share)
         self.words = label_weights(views, self.model, self.tokenizer)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self._read: dict[str, np.ndarray] = {}  # views, kept once decoded: at 128 pixels 64 KiB each
 
     def run(self, until: int | None = None) -> Iterator[dict[str, Any]]:
         """Train, from where the folder's checkpoint stopped, and yield each record of ``curves.jsonl``.
@@ -133,13 +136,13 @@ class Trainer:
         rows = self._rows_of(self.step)
         pictures = self._pictures(rows, rng)
         labels = self.texts.labels[rows].to(self.device)
-        texts, bank = self.texts.draw(rows, rng)
+        texts, bank, specific = self.texts.draw(rows, rng)
         self.model.visual.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
             features = self.model.visual(pictures)
         features = F.normalize(features.float(), dim=-1)  # [B, D]
         scale = self.model.logit_scale.exp()
-        loss = masked_contrastive(features, texts, labels, scale, bank, self.texts.bank_labels)
+        loss = masked_contrastive(features, texts, labels, scale, bank, self.texts.bank_labels, specific)
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {self.step}; lower --lr")
         self.optimizer.zero_grad(set_to_none=True)
@@ -162,7 +165,10 @@ class Trainer:
         drawn = torch.rand(len(rows), generator=rng).tolist()
         files = [self.objects[row].files for row in rows]
         names = [own[int(at * len(own))] for own, at in zip(files, drawn, strict=True)]
-        pixels = np.stack([self.views.read(name, self.config.read_size) for name in names])  # [B, S, S, 4]
+        for name in names:
+            if name not in self._read:
+                self._read[name] = self.views.read(name, self.config.read_size)
+        pixels = np.stack([self._read[name] for name in names])  # [B, S, S, 4]
         views = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # [B, 4, S, S]
         pictures = augment(views, self.config.size_at(self.step), self.augmentation, rng).to(self.device)
         mean, std = (
@@ -233,29 +239,37 @@ class Trainer:
 class _TextBank:
     """Embeddings of all training texts; the tower is locked, so they are made once."""
 
-    def __init__(self, objects: Sequence[ViewedObject], model: Any, tokenizer: Any, device: torch.device) -> None:
-        words = sorted({text for obj in objects for text in obj.texts})
-        place = {text: index for index, text in enumerate(words)}
+    def __init__(
+        self, objects: Sequence[ViewedObject], model: Any, tokenizer: Any, device: torch.device, label_share: float
+    ) -> None:
         names = sorted({obj.label for obj in objects})
+        prompts = [[prompt.format(name) for prompt in mini.PROMPTS] for name in names]
+        words = sorted({text for obj in objects for text in obj.texts} | {text for own in prompts for text in own})
+        place = {text: index for index, text in enumerate(words)}
         self.labels = torch.tensor([names.index(obj.label) for obj in objects])
-        self.of_object = [[place[text] for text in obj.texts] for obj in objects]
-        self.of_label: list[list[int]] = [[] for _ in names]
-        for label, own in zip(self.labels.tolist(), self.of_object, strict=True):
-            self.of_label[label] += own
+        self.of_object = [[place[text] for text in obj.texts if text != obj.label] for obj in objects]
+        self.of_label = [[place[text] for text in own] for own in prompts]
+        self.label_share = label_share
         self.bank_labels = torch.arange(len(names), device=device)
         parts = [words[start : start + 256] for start in range(0, len(words), 256)]
         with torch.no_grad():
             made = [model.encode_text(tokenizer(part).to(device), normalize=True) for part in parts]
         self.embeddings = torch.cat(made)  # [U, D]
 
-    def draw(self, rows: Sequence[int], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """One text per object ``[B, D]`` and one per label ``[L, D]``, at random."""
+    def draw(self, rows: Sequence[int], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One text per object ``[B, D]``, one prompt per label ``[L, D]``, and which of the first are specific."""
+        own = torch.rand(len(rows), generator=rng) >= self.label_share
+        specific = own & torch.tensor([bool(self.of_object[row]) for row in rows])
+        lists = [
+            self.of_object[row] if said else self.of_label[int(self.labels[row])]
+            for row, said in zip(rows, specific.tolist(), strict=True)
+        ]
+        device = self.embeddings.device
+        return self._pick(lists, rng), self._pick(self.of_label, rng), specific.to(device)
 
-        def pick(lists: Sequence[Sequence[int]]) -> torch.Tensor:
-            at = torch.rand(len(lists), generator=rng).tolist()
-            return self.embeddings[[own[int(a * len(own))] for own, a in zip(lists, at, strict=True)]]
-
-        return pick([self.of_object[row] for row in rows]), pick(self.of_label)
+    def _pick(self, lists: Sequence[Sequence[int]], rng: torch.Generator) -> torch.Tensor:
+        at = torch.rand(len(lists), generator=rng).tolist()
+        return self.embeddings[[own[int(a * len(own))] for own, a in zip(lists, at, strict=True)]]
 
 
 def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
@@ -274,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as torch decides")
     parser.add_argument("--about", default="", help="a sentence on the data and their licence, for the model card")
     for name, value in asdict(TrainConfig()).items():
-        parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
+        kind = (lambda word: word.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=value)
     given = vars(parser.parse_args(arguments))
     if given["threads"]:
         torch.set_num_threads(given["threads"])

@@ -39,6 +39,7 @@ class BuildConfig:
 
     views: int = 12  # pictures per object (36 in the paper)
     size: int = 224  # pixels per side of a picture
+    elevations: tuple[float, float] = (-20.0, 70.0)  # belt of the cameras, degrees; (-90, 90) is the whole sphere
     gaussians: int = 1_024  # per object
     iterations: int = 600  # of fitting; 0 keeps the initialisation
     teacher: str | None = None  # name for `teachers.load_teacher`; None leaves embeddings out
@@ -61,6 +62,8 @@ class BuildConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number in {low}..{high:,}, got {value!r}")
+        if not -90 <= self.elevations[0] < self.elevations[1] <= 90:
+            raise ValueError(f"elevations must rise within -90..90 degrees, got {self.elevations}")
         words = {"up_axis": (None, *UP_AXES), "factors": ("linear", "srgb", "guess")}
         for name, allowed in words.items():
             if getattr(self, name) not in allowed:
@@ -223,7 +226,8 @@ def _recipe(sources: Sequence[Source], config: BuildConfig) -> dict[str, Any]:
     """What the set depends on, as it stands in the manifest."""
     parts = [[s.key, s.kind, s.index, s.seed, s.name, s.bytes, sorted(s.info.items())] for s in sources]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return {"config": asdict(config), "sources": len(sources), "sources_sha256": digest, "object_schema": SCHEMA}
+    told = json.loads(json.dumps(asdict(config)))  # as it will be read back
+    return {"config": told, "sources": len(sources), "sources_sha256": digest, "object_schema": SCHEMA}
 
 
 def _finished(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:

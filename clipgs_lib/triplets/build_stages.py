@@ -144,9 +144,9 @@ def split_by_shape(shape: Mesh | Splats) -> str:
 
 
 def draw_views(shape: Mesh | Splats, config: BuildConfig) -> tuple[Cameras, np.ndarray]:
-    """Cameras all around the unit sphere, and their pictures ``[V, H, W, 3]`` uint8 over white."""
+    """Cameras about the unit sphere, and their pictures ``[V, H, W, 3]`` uint8 over white."""
     up = "+y" if shape.up_axis == "unknown" else shape.up_axis
-    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size)
+    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size, elevations=config.elevations)
     if isinstance(shape, Mesh):
         from ..rendering.mesh_views import render_views
 

@@ -49,7 +49,7 @@ def write_teacher_views(
     seed: int = 0,
     factors: str = "guess",
 ) -> ViewsReport:
-    """Draw every object from all around over nothing, and list it with its label, texts and split.
+    """Draw every object over nothing, seen from a belt around it, and list it with its label, texts and split.
 
     Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Catalogue
     objects keep their split. Meshes are split by `teachers.views.assign_split`, which keeps some labels from training
@@ -107,7 +107,7 @@ def _one(source: Source, folder: Path, config: BuildConfig) -> dict[str, Any]:
 def _cut_out(mesh: Mesh, config: BuildConfig) -> Iterable[bytes]:
     """Lossless RGBA WebPs with straight alpha."""
     up = "+y" if mesh.up_axis == "unknown" else mesh.up_axis
-    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size)
+    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size, elevations=config.elevations)
     drawn = render_views(mesh, cameras, background=(0.0, 0.0, 0.0))
     alphas = drawn.alphas[..., None].numpy()  # [V, H, W, 1]
     colors = drawn.colors.numpy() / np.maximum(alphas, 1e-6)
@@ -118,9 +118,10 @@ def _cut_out(mesh: Mesh, config: BuildConfig) -> Iterable[bytes]:
 
 
 def _texts(label: str, thing: Thing) -> list[str]:
-    named = with_article(label)
-    own = [caption.text for caption in thing.captions]
-    return list(dict.fromkeys([label, named, f"a 3d model of {named}", *own]))
+    """What is said of this object and not of every one with its label; only the label when there is nothing."""
+    plain = {label, with_article(label)}
+    own = [caption.text for caption in thing.captions if caption.text.lower() not in plain]
+    return list(dict.fromkeys(own)) or [label]
 
 
 def _with_splits(rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:

@@ -224,6 +224,11 @@ def test_sphere_cameras_are_spread_and_frame_the_unit_sphere():
     assert alphas.mean() > 0.5
 
 
+def test_a_belt_of_cameras_keeps_to_its_elevations():
+    heights = torch.rad2deg(torch.asin(sphere_cameras(100, elevations=(-20, 70)).centers[:, 1] / 3.2))
+    assert -20 < float(heights.min()) < -18 and 65 < float(heights.max()) < 70
+
+
 @pytest.mark.parametrize("up", ["+y", "-z", "+x"])
 def test_sphere_cameras_keep_the_up_axis_up(up):
     vector = torch.zeros(3)
@@ -257,7 +262,7 @@ def test_bad_options_are_refused(options):
 
 
 def test_bad_sphere_cameras_are_refused():
-    for options in ({"n": 0}, {"distance": 0.0}, {"up": "unknown"}, {"fov": 180}):
+    for options in ({"n": 0}, {"distance": 0.0}, {"up": "unknown"}, {"fov": 180}, {"elevations": (40, 10)}):
         with pytest.raises(ValueError, match=next(iter(options))):
             sphere_cameras(**options)
 

@@ -26,17 +26,21 @@ def unit(rows: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(made, dim=1)
 
 
-def slow_loss(images, texts, labels, scale, bank=(), bank_labels=()):
+def slow_loss(images, texts, labels, scale, bank=(), bank_labels=(), specific=None):
     """The same loss, pair by pair."""
     total = 0.0
     count = len(images)
+
+    def counts(image: int, text: int) -> bool:
+        """Whether a pair is in the sums: the text must be a picture's own, or false of it."""
+        return image == text or labels[image] != labels[text] or (specific is not None and bool(specific[text]))
+
     for i in range(count):
         own = math.exp(scale * float(images[i] @ texts[i]))
-        keep = [j for j in range(count) if j == i or labels[j] != labels[i]]
-        rows = sum(math.exp(scale * float(images[i] @ texts[j])) for j in keep)
+        rows = sum(math.exp(scale * float(images[i] @ texts[j])) for j in range(count) if counts(i, j))
         more = [b for b, label in zip(bank, bank_labels, strict=True) if label != labels[i]]
         rows += sum(math.exp(scale * float(images[i] @ b)) for b in more)
-        columns = sum(math.exp(scale * float(images[j] @ texts[i])) for j in keep)
+        columns = sum(math.exp(scale * float(images[j] @ texts[i])) for j in range(count) if counts(j, i))
         total -= math.log(own / rows) + math.log(own / columns)
     return total / (2 * count)
 
@@ -49,6 +53,9 @@ def test_masking_against_the_slow_way():
     assert float(made) == pytest.approx(slow_loss(images, texts, labels, 7.0), rel=1e-9)
     made = masked_contrastive(images, texts, labels, scale, bank, bank_labels)
     assert float(made) == pytest.approx(slow_loss(images, texts, labels, 7.0, bank, bank_labels.tolist()), rel=1e-9)
+    specific = torch.tensor([True, False, False, True, False, True])
+    made = masked_contrastive(images, texts, labels, scale, specific=specific)
+    assert float(made) == pytest.approx(slow_loss(images, texts, labels, 7.0, specific=specific), rel=1e-9)
 
 
 def test_without_repeats_it_is_open_clips_loss():

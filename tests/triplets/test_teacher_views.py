@@ -18,7 +18,7 @@ def test_catalogue_objects_are_cut_out_and_keep_their_split(tmp_path):
     for index, viewed in enumerate(views.objects):
         made = catalogue.make(index)
         assert (viewed.label, viewed.split, len(viewed.files)) == (made.category, made.split, 3)
-        assert made.captions[0].text in viewed.texts
+        assert made.captions[-1].text in viewed.texts and made.category not in viewed.texts
     picture = views.read(views.objects[0].files[0], 32)
     assert picture.shape == (32, 32, 4)
     assert picture[0, 0, 3] == 0 and picture[..., 3].max() == 255
