@@ -181,7 +181,7 @@ class Gallery:
             if allowed is not None:
                 some = allowed[start : start + step]
                 rows, scores = rows[some], scores[:, some]
-            best = torch.cat([best, _top(_pack(scores, rows), k)], dim=1)
+            best = torch.cat([best, _best_of(scores, rows, k)], dim=1)
         return _unpack(_top(best, k))
 
     # ---- files -------------------------------------------------------------------------------------------------
@@ -288,8 +288,16 @@ def _unit(vectors: Tensor, name: str) -> Tensor:
     return vectors / norms
 
 
+def _best_of(scores: Tensor, rows: Tensor, k: int) -> Tensor:
+    """The best ``k`` of scores ``[Q, n]`` of rows ``[n]``, packed ``[Q, k]``."""
+    values, places = scores.topk(min(k, len(rows)), dim=1)
+    if bool(((scores >= values[:, -1:]).sum(dim=1) > values.shape[1]).any()):  # equal scores on both sides of the cut
+        return _top(_pack(scores, rows), k)
+    return _pack(values, rows[places])
+
+
 def _pack(scores: Tensor, rows: Tensor) -> Tensor:
-    """Scores ``[Q, n]`` float32 and rows ``[n]`` as int64 in the order of (score, -row): ties have one answer."""
+    """Pack scores ``[Q, n]`` float32 and rows ``[n]`` or ``[Q, n]`` as int64 in the order of (score, -row)."""
     bits = (scores + 0.0).view(torch.int32)  # -0.0 becomes 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # floats as integers of the same order
     return (ordered.to(torch.int64) << 32) | (_ROWS - rows)
