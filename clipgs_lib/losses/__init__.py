@@ -1,0 +1,24 @@
+"""Contrastive losses of CLIP-GS and its peers: pure functions of unit-norm embeddings."""
+
+from __future__ import annotations
+
+from .base import LogitScale, same_rows
+from .clip_gs import LossTerms, clip_gs_loss
+from .pairs import CONVENTIONS, contrastive_3d, pair_loss
+from .voting import NEGATIVES, REDUCTIONS, WEIGHTINGS, image_voting_loss, multi_positive_loss, voting_weights
+
+__all__ = [
+    "CONVENTIONS",
+    "NEGATIVES",
+    "REDUCTIONS",
+    "WEIGHTINGS",
+    "LogitScale",
+    "LossTerms",
+    "clip_gs_loss",
+    "contrastive_3d",
+    "image_voting_loss",
+    "multi_positive_loss",
+    "pair_loss",
+    "same_rows",
+    "voting_weights",
+]

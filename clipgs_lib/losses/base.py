@@ -1,0 +1,160 @@
+"""What all losses share: the learnable temperature, checks of embeddings, masks of false negatives, full precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+NORM_TOLERANCE = 1e-2  # unit norm up to the rounding of bf16
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LogitScale(nn.Module):
+    """Hold the learnable scale s = 1/τ of all logits as its logarithm, within ``[1, maximum]`` (CLIP, Uni3D).
+
+    Call the module for s. `clamp_` after each optimiser step keeps the parameter itself in range; without it the value
+    would still stop at the limit, but the parameter would get no gradient from beyond it.
+
+    Args:
+        init: s at the start; CLIP's 1 / 0.07.
+        maximum: upper limit of s.
+
+    Raises:
+        ValueError: unless ``1 <= init <= maximum``.
+    """
+
+    def __init__(self, init: float = 1 / 0.07, maximum: float = 100.0) -> None:
+        super().__init__()
+        if not 1 <= init <= maximum < math.inf:
+            raise ValueError(f"logit scale must hold 1 <= init <= maximum, got {init} and {maximum}; is this 1/scale?")
+        self.maximum = maximum
+        self.log = nn.Parameter(torch.tensor(math.log(init)))
+
+    def forward(self) -> Tensor:
+        """The scale s, a scalar tensor, already exponentiated."""
+        return self.log.clamp(0, math.log(self.maximum)).exp()
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Put the parameter back into range, in place."""
+        self.log.clamp_(0, math.log(self.maximum))
+
+    def extra_repr(self) -> str:
+        """The scale now and its limit."""
+        return f"scale={self().item():.2f}, maximum={self.maximum:g}"
+
+
+def same_rows(*ids: Tensor) -> Tensor:
+    """Which objects of a batch must not be negatives of one another, from ids of their captions, objects, ...
+
+    Args:
+        ids: one or more ``[B]`` integer tensors; equal ids say "the same"; a negative id is shared with nobody.
+
+    Returns:
+        ``[B, B]`` bool, symmetric, True on the diagonal: rows that share any id. Give it as ``same`` to the losses over
+        views, and ``~same`` as ``keep`` to those over pairs.
+
+    Raises:
+        ValueError: without ids, or when they are not integers ``[B]``.
+    """
+    if not ids or any(i.dim() != 1 or len(i) != len(ids[0]) or i.is_floating_point() for i in ids):
+        raise ValueError(
+            f"ids must be integer tensors [B] of one length, got {[(i.dtype, list(i.shape)) for i in ids]}"
+        )
+    same = torch.eye(len(ids[0]), dtype=torch.bool, device=ids[0].device)
+    for i in ids:
+        same = same | ((i[:, None] == i[None, :]) & (i >= 0)[:, None])  # [B, B]
+    return same
+
+
+def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
+    """Run a loss outside autocast: logits of scale 100 lose their small differences in half precision."""
+
+    @wraps(loss)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        kinds = {value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
+        with torch.autocast(kinds.pop() if kinds else "cpu", enabled=False):
+            return loss(*args, **kwargs)
+
+    return run
+
+
+def embeddings(name: str, values: Tensor, shape: tuple[int, ...], valid: Tensor | None = None) -> Tensor:
+    """Embeddings in at least float32, with their masked rows at zero, or a sentence about what is wrong with them.
+
+    Args:
+        name: what to call them.
+        values: ``[..., D]`` unit-norm rows; masked rows may hold anything, NaN included.
+        shape: what their shape must be.
+        valid: bool of ``shape[:-1]``, False for rows that are not there; None for all there.
+
+    Raises:
+        ValueError: for another shape, non-finite rows (named), or rows that are not unit-norm (named).
+    """
+    if tuple(values.shape) != shape or not values.is_floating_point():
+        raise ValueError(f"{name} must be float {list(shape)}, got {values.dtype} {list(values.shape)}")
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    if valid is not None:
+        check_mask(f"the mask of {name}", valid, shape[:-1])
+        values = torch.where(valid[..., None], values, 0.0)
+    norm = values.detach().norm(dim=-1)
+    good = (norm - 1).abs() <= NORM_TOLERANCE
+    good = good if valid is None else good | ~valid
+    if bool(good.all()):
+        return values
+    if broken := rows_of(~norm.isfinite()):
+        raise ValueError(f"{name} must be finite, got NaN or inf in rows {broken}; look at these samples")
+    raise ValueError(
+        f"{name} must be unit-norm, got norms from {norm[~good].min():.3g} to {norm[~good].max():.3g} in rows "
+        f"{rows_of(~good)}; normalise them: torch.nn.functional.normalize({name}, dim=-1)"
+    )
+
+
+def rows_of(mask: Tensor, most: int = 8) -> str:
+    """Indices of the True entries as text, the first few of them; empty when there are none."""
+    found = [tuple(row) if len(row) > 1 else row[0] for row in mask.nonzero().tolist()]
+    return ", ".join(str(row) for row in found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a mask that is not bool of the given shape."""
+    if mask.dtype != torch.bool or tuple(mask.shape) != tuple(shape):
+        raise ValueError(f"{name} must be bool {list(shape)}, got {mask.dtype} {list(mask.shape)}")
+
+
+def batch_of(name: str, values: Tensor) -> tuple[int, int]:
+    """Size and width ``(B, D)`` of a batch of embeddings, or a sentence about why there is no loss for it."""
+    if values.dim() != 2:
+        raise ValueError(f"{name} must be [B, D], got {list(values.shape)}")
+    if len(values) < 2:
+        raise ValueError(
+            f"a contrastive loss needs at least 2 objects, got {len(values)}: without negatives it is constant; "
+            "use larger batches, and drop or merge a last batch of one"
+        )
+    return int(values.shape[0]), int(values.shape[1])
+
+
+def scale_of(logit_scale: Tensor | float, like: Tensor) -> Tensor:
+    """The exponentiated logit scale as a scalar tensor beside ``like``, or a sentence about what it should be."""
+    scale = torch.as_tensor(logit_scale, dtype=like.dtype, device=like.device)
+    if scale.numel() != 1 or not 0 < float(scale.detach()) < math.inf:
+        raise ValueError(f"logit_scale must be one positive number (already exponentiated), got {logit_scale}")
+    return scale.reshape(())
+
+
+def choice(name: str, value: str, among: tuple[str, ...]) -> str:
+    """A value that is one of the known ones, or a sentence that lists them."""
+    if value not in among:
+        raise ValueError(f"{name} must be one of {', '.join(among)}, got {value!r}")
+    return value
+
+
+def local(rows: slice | None, size: int, device: torch.device) -> Tensor:
+    """Indices ``[R]`` of the rows whose loss is wanted: all of them, or one process's rows of a gathered batch."""
+    return torch.arange(size, device=device)[slice(None) if rows is None else rows]

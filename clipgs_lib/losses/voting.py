@@ -1,0 +1,259 @@
+"""Losses between splats and several views each: CLIP-GS's image voting (Eq. 4), and a multi-positive alternative."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .base import batch_of, check_mask, choice, embeddings, full_precision, local, scale_of
+from .pairs import cross_entropy
+
+WEIGHTINGS = ("cosine", "softmax", "normalised", "uniform", "top1")  # cosine: the paper's S, as third parties note it
+REDUCTIONS = ("mean", "sum")  # over the views of an object; "sum" is K times "mean" when all objects have K views
+NEGATIVES = ("object", "view")  # what counts once among the negatives of a splat
+TEMPERATURE = 0.07  # of softmax voting; the paper's normalisation is unknown, this is CLIP's first τ
+
+
+@torch.no_grad()
+def voting_weights(
+    images: Tensor,
+    texts: Tensor,
+    weighting: str,
+    valid: Tensor | None = None,
+    *,
+    text_valid: Tensor | None = None,
+    temperature: float = TEMPERATURE,
+) -> Tensor:
+    """Compute the votes S of Eq. 4: how much each view of an object counts, from the frozen teacher's embeddings.
+
+    "cosine" is S = max(0, cos(text, view)). All others average to 1 over an object's valid views, so that equal views
+    vote 1 each: "softmax" n·softmax(cos / temperature), "normalised" n·S / ΣS, "uniform" 1, "top1" n for the
+    view of the largest cosine (the first of equals) and 0 for the others; n is the number of valid views.
+
+    Negative cosines: a negative vote would push a splat away from its own view, so votes stop at 0 (our choice; the
+    paper does not say). An object all of whose cosines are <= 0 gets no vote under "cosine" and "normalised".
+    An object without a caption has no cosine, so no vote, save under "uniform".
+
+    Args:
+        images: ``[B, K, D]`` unit-norm.
+        texts: ``[B, D]`` unit-norm.
+        weighting: one of `WEIGHTINGS`.
+        valid: ``[B, K]`` bool, False for views that an object does not have; they get 0.
+        text_valid: ``[B]`` bool, False for objects without a caption.
+        temperature: of "softmax", > 0.
+
+    Returns:
+        ``[B, K]`` >= 0, without gradient.
+
+    Raises:
+        ValueError: for an unknown weighting, other shapes, non-finite or unnormalised rows, or a temperature <= 0.
+    """
+    choice("weighting", weighting, WEIGHTINGS)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}; use weighting='top1' for its limit")
+    images, there = _views(images, valid)
+    texts = embeddings("texts", texts, (len(images), images.shape[2]), text_valid)
+    if weighting == "uniform":
+        return there.to(images.dtype)
+    cosine = torch.einsum("bkd,bd->bk", images, texts)  # [B, K]
+    if weighting == "cosine":
+        votes = cosine.clamp(min=0)
+    elif weighting == "softmax":
+        votes = (cosine / temperature).masked_fill(~there, -torch.inf).softmax(dim=1)
+    elif weighting == "normalised":
+        positive = torch.where(there, cosine.clamp(min=0), 0.0)
+        votes = positive / positive.sum(dim=1, keepdim=True).clamp(min=torch.finfo(cosine.dtype).tiny)
+    else:
+        best = cosine.masked_fill(~there, -torch.inf).argmax(dim=1, keepdim=True)  # [B, 1]
+        votes = torch.zeros_like(cosine).scatter(1, best, 1.0)
+    if weighting != "cosine":
+        votes = votes * there.sum(dim=1, keepdim=True)
+    has_text = there if text_valid is None else there & text_valid[:, None]
+    return torch.where(has_text, votes, 0.0)  # an object without views has NaN votes up to here
+
+
+class _Logits(NamedTuple):
+    """Scaled similarities between one process's splats and all views, with what may be compared to what."""
+
+    chosen: Tensor  # [R] rows of the batch that are computed
+    toward: Tensor  # [R, B, K] of the chosen splats with all views
+    back: Tensor  # [R, K, B] of their views with all splats
+    own: Tensor  # [R, K] of the chosen splats with their own views
+    others: Tensor  # [R] log of the summed exponentials of the views of other objects; -inf without any
+    keep: Tensor  # [B, B] bool: object j may be a negative of object i; False on the diagonal
+    there: Tensor  # [B, K] bool: the view exists
+
+
+@full_precision
+def image_voting_loss(
+    shape: Tensor,
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    weighting: str = "cosine",
+    reduction: str = "mean",
+    exclude_own: bool = True,
+    negatives: str = "object",
+    same: Tensor | None = None,
+    views_valid: Tensor | None = None,
+    text_valid: Tensor | None = None,
+    temperature: float = TEMPERATURE,
+    rows: slice | None = None,
+) -> Tensor:
+    """Compute Eq. 4 of CLIP-GS: ``-1/(2N) Σ_i red_k S_ik (log p(view ik | splat i) + log p(splat i | view ik))``.
+
+    Each view takes its turn as the positive. For view -> splat the candidates are the B splats. For splat -> view they
+    are the positive and the views of the other objects: with ``negatives="object"`` each other object counts once (the
+    mean of its views' exponentials), so uniform logits give log B and K equal views are the same as one; with "view"
+    each view counts, and uniform logits give log(1 + (B-1) K). With ``exclude_own=False`` an object's K-1 other views
+    are negatives of its own splat too: log(B + (K-1)/K) and log(B K).
+
+    Args:
+        shape: ``[B, D]`` unit-norm embeddings of the splats.
+        images: ``[B, K, D]`` unit-norm embeddings of their views, from the frozen teacher.
+        texts: ``[B, D]`` unit-norm embeddings of their captions; they only vote, and get no gradient.
+        logit_scale: s = 1/τ, already exponentiated.
+        weighting: how views vote; see `voting_weights`.
+        reduction: over an object's valid views: their "mean" or "sum" of S times loss.
+        exclude_own: leave the object's other views out of the negatives.
+        negatives: "object" or "view", as above; the paper does not say.
+        same: ``[B, B]`` bool, symmetric, True for objects that must not be each other's negatives, as of `same_rows`;
+            their logits become -inf. The diagonal does not matter.
+        views_valid: ``[B, K]`` bool, False for views that are not there. They are no candidates.
+        text_valid: ``[B]`` bool, False for objects without a caption. They cannot vote, save with "uniform"; their
+            views and splats stay negatives.
+        temperature: of weighting "softmax".
+        rows: one process's rows of a gathered batch; the result is their share of the loss, see `pair_loss`.
+
+    Returns:
+        Scalar. N counts the objects that have a view and, save with "uniform", a caption; 0 when there are none.
+
+    Raises:
+        ValueError: for fewer than 2 objects, unknown choices, other shapes, or bad rows (named).
+    """
+    choice("reduction", reduction, REDUCTIONS)
+    votes = voting_weights(images, texts, weighting, views_valid, text_valid=text_valid, temperature=temperature)
+    logits = _logits(shape, images, logit_scale, negatives, same, views_valid, rows)
+    counted = logits.there.any(dim=1)  # [B]
+    if text_valid is not None and weighting != "uniform":
+        counted = counted & text_valid
+    against = [logits.own[..., None], logits.others[:, None, None].expand(-1, votes.shape[1], 1)]  # [R, K, 1] each
+    if not exclude_own:
+        against.append(_own_negatives(logits, negatives))
+    forward = torch.cat(against, dim=2).logsumexp(dim=2) - logits.own  # [R, K]
+    backward = _view_to_splat(logits)  # [R, K]
+    voted = torch.where(logits.there[logits.chosen], votes[logits.chosen] * (forward + backward), 0.0)  # [R, K]
+    if reduction == "mean":
+        voted = voted / logits.there[logits.chosen].sum(dim=1, keepdim=True).clamp(min=1)
+    return voted.sum() / (2 * counted.sum().clamp(min=1))
+
+
+@full_precision
+def multi_positive_loss(
+    shape: Tensor,
+    positives: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    same: Tensor | None = None,
+    valid: Tensor | None = None,
+    rows: slice | None = None,
+) -> Tensor:
+    """Compute a decoupled multi-positive loss, in the manner of HOLA (2026): the published alternative to voting.
+
+    Positives are averaged outside the softmax and left out of the denominator, which holds negatives only:
+    ``1/(2N) Σ_i mean_k (log Σ_neg exp(s_neg) - s_ik)`` in both directions. Each other object counts once, as in
+    `image_voting_loss`, so uniform logits give log(B - 1). The loss may become negative. The form is
+    ours, after the idea in HOLA's abstract; it is not a copy of its formula.
+
+    Args:
+        shape: ``[B, D]`` unit-norm embeddings of the splats.
+        positives: ``[B, K, D]`` unit-norm: an object's views, its texts, or both.
+        logit_scale: s = 1/τ, already exponentiated.
+        same: ``[B, B]`` bool, as in `image_voting_loss`. An object without any negative left is not counted.
+        valid: ``[B, K]`` bool, False for positives that are not there.
+        rows: one process's rows of a gathered batch; the result is their share of the loss, see `pair_loss`.
+
+    Returns:
+        Scalar. N counts the objects that have a positive and a negative; 0 when there are none.
+
+    Raises:
+        ValueError: for fewer than 2 objects, other shapes, or bad rows (named).
+    """
+    logits = _logits(shape, positives, logit_scale, "object", same, valid, rows)
+    here = logits.there[logits.chosen]  # [R, K]
+    counted = (logits.keep & logits.there.any(dim=1)).any(dim=1) & logits.there.any(dim=1)  # [B]
+    wanted = counted[logits.chosen]  # [R]
+    forward = torch.where(wanted, logits.others, 0.0)[:, None] - logits.own  # [R, K]
+    keep = logits.keep[logits.chosen] | ~wanted[:, None]  # rows that are not counted keep all, to stay finite
+    backward = logits.back.masked_fill(~keep[:, None], -torch.inf).logsumexp(dim=2) - logits.own  # [R, K]
+    both = torch.where(here & wanted[:, None], forward + backward, 0.0)  # [R, K]
+    return (both.sum(dim=1) / here.sum(dim=1).clamp(min=1)).sum() / (2 * counted.sum().clamp(min=1))
+
+
+def _views(images: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Checked views ``[B, K, D]``, absent ones at zero, and which are there ``[B, K]``."""
+    if images.dim() != 3 or images.shape[1] == 0:
+        raise ValueError(f"images must be [B, K, D] with K >= 1, got {list(images.shape)}; is the view axis missing?")
+    images = embeddings("images", images, tuple(images.shape), valid)
+    there = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device) if valid is None else valid
+    return images, there
+
+
+def _logits(
+    shape: Tensor,
+    images: Tensor,
+    logit_scale: Tensor | float,
+    negatives: str,
+    same: Tensor | None,
+    valid: Tensor | None,
+    rows: slice | None,
+) -> _Logits:
+    """Check the inputs, and compute what the losses over views have in common."""
+    choice("negatives", negatives, NEGATIVES)
+    size, dim = batch_of("shape", shape)
+    shape = embeddings("shape", shape, (size, dim))
+    if images.dim() == 3 and (images.shape[0], images.shape[2]) != (size, dim):
+        raise ValueError(f"images must be [{size}, K, {dim}] like shape, got {list(images.shape)}")
+    images, there = _views(images, valid)
+    scale = scale_of(logit_scale, shape)
+    keep = ~torch.eye(size, dtype=torch.bool, device=shape.device)
+    if same is not None:
+        check_mask("same", same, (size, size))
+        keep = keep & ~same
+    chosen = local(rows, size, shape.device)
+    toward = scale * torch.einsum("rd,jkd->rjk", shape[chosen], images)  # [R, B, K]
+    back = scale * torch.einsum("rkd,jd->rkj", images[chosen], shape)  # [R, K, B]
+    own = back.gather(2, chosen[:, None, None].expand(-1, back.shape[1], 1)).squeeze(2)  # [R, K]
+    return _Logits(chosen, toward, back, own, _others(toward, keep[chosen], there, negatives), keep, there)
+
+
+def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: str) -> Tensor:
+    """Log-sum-exp ``[R]`` of the views of other objects; -inf, without harm to gradients, where there are none."""
+    allowed = keep[:, :, None] & there  # [R, B, K]
+    if negatives == "object":
+        toward = toward - there.sum(dim=1).clamp(min=1).to(toward.dtype).log()[:, None]  # log n_j
+    some = allowed.any(dim=(1, 2))  # [R]
+    masked = toward.masked_fill(~(allowed | ~some[:, None, None]), -torch.inf)
+    return masked.flatten(1).logsumexp(dim=1).masked_fill(~some, -torch.inf)
+
+
+def _own_negatives(logits: _Logits, negatives: str) -> Tensor:
+    """Logits ``[R, K, K]`` of the object's other views, for each view as positive; -inf for itself and absent ones."""
+    here = logits.there[logits.chosen]  # [R, K]
+    count = here.shape[1]
+    own = logits.own[:, None, :].expand(-1, count, -1)  # [R, K, K]
+    if negatives == "object":
+        own = own - here.sum(dim=1).clamp(min=1).to(own.dtype).log()[:, None, None]
+    itself = torch.eye(count, dtype=torch.bool, device=own.device)
+    return own.masked_fill(itself | ~here[:, None, :], -torch.inf)
+
+
+def _view_to_splat(logits: _Logits) -> Tensor:
+    """Cross-entropy ``[R, K]`` of each view of the chosen objects over all splats that may be compared."""
+    rows, views, size = logits.back.shape
+    keep = logits.keep[logits.chosen].repeat_interleave(views, dim=0)  # [R*K, B]
+    target = logits.chosen.repeat_interleave(views)  # [R*K]
+    return cross_entropy(logits.back.reshape(rows * views, size), keep, target).view(rows, views)
