@@ -133,7 +133,7 @@ def _spread(values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _hilbert_tables() -> tuple[Tensor, Tensor]:
-    """For orientation s and octant o, at ``8 s + o``: the octant's rank, and the orientation inside it (``[192]`` each).
+    """For orientation s and octant o, at ``8 s + o``: the octant's rank, and the orientation inside (``[192]`` each).
 
     An orientation is the corner where the curve enters (3 bits) and the axis along which it leaves.
     """

@@ -1,0 +1,28 @@
+"""The GS Tokenizer of CLIP-GS: splats to patches to tokens, with the indices needed to draw them.
+
+``collate`` makes a `SplatBatch` of splats of any sizes, ``patchify`` cuts it into patches (farthest points, nearest
+neighbours), ``GSTokenizer`` makes one token of each patch. Paper: CLIP-GS (ICCV 2025), "GS Tokenizer".
+"""
+
+from __future__ import annotations
+
+from .batch import SplatBatch, TokenizerWarning, collate
+from .branches import AttributeEncoder, PointPatchEncoder
+from .config import CHANNELS, TokenizerConfig
+from .patches import Patches, patchify
+from .tokens import GSTokenizer, Tokens, attribute_channels
+
+__all__ = [
+    "CHANNELS",
+    "AttributeEncoder",
+    "GSTokenizer",
+    "Patches",
+    "PointPatchEncoder",
+    "SplatBatch",
+    "TokenizerConfig",
+    "TokenizerWarning",
+    "Tokens",
+    "attribute_channels",
+    "collate",
+    "patchify",
+]

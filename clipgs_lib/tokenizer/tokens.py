@@ -1,0 +1,119 @@
+"""The GS Tokenizer: patches of gaussians to tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..geometry import ORDERS, quat_to_rotmat
+from .batch import SplatBatch
+from .branches import AttributeEncoder, PointPatchEncoder
+from .config import TokenizerConfig
+from .patches import Patches, patchify
+
+
+class Tokens(NamedTuple):
+    """``tokens [B, G, dim]`` (zero where ``patches.mask`` is False) and the patches that they stand for."""
+
+    tokens: Tensor
+    patches: Patches
+
+
+class GSTokenizer(nn.Module):
+    """Splats to tokens, as in CLIP-GS: patches, linear & norm, order indicator, refinement block.
+
+    The result is a function of the set of gaussians: their order, the sign of their quaternions and the padding of the
+    batch change it by rounding only.
+
+    Args:
+        config: all switches.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.points = PointPatchEncoder(config.dim, config.point_widths)
+        self.attributes: AttributeEncoder | None = None
+        if config.attributes == "all":
+            self.attributes = AttributeEncoder(
+                len(config.channels),
+                config.dim,
+                config.attribute_widths,
+                pool=config.pool,
+                zero_init=config.zero_init,
+                norm_inputs=config.norm_inputs,
+            )
+
+    def patchify(self, batch: SplatBatch) -> Patches:
+        """The patches that `forward` would make; a loader may do so ahead, in its own processes."""
+        return patchify(batch, self.config.groups, self.config.group_size, sort=self.config.sort_patches)
+
+    def forward(self, batch: SplatBatch, patches: Patches | None = None) -> Tokens:
+        """Make tokens.
+
+        Args:
+            batch: B objects in the unit sphere.
+            patches: of this batch, when they are known already.
+
+        Returns:
+            ``tokens [B, G, dim]`` and the patches.
+        """
+        patches = self.patchify(batch) if patches is None else patches
+        where = patches.mask.nonzero(as_tuple=True)  # object and patch of P real patches
+        rows = patches.indices[where]  # [P, M]
+        objects = where[0][:, None]
+        offsets = batch.means[objects, rows] - patches.centers[where][:, None]  # [P, M, 3]
+        values = self.points(torch.cat([offsets, batch.colors[objects, rows]], dim=2))
+        if self.attributes is not None:
+            features = attribute_channels(batch, objects, rows, offsets, self.config)
+            values = values + self.attributes(features, self._orders(offsets, where[1]))
+        tokens = values.new_zeros(*patches.mask.shape, self.config.dim).index_put(where, values)
+        return Tokens(tokens, patches)
+
+    @torch.no_grad()
+    def _orders(self, offsets: Tensor, ranks: Tensor) -> Tensor:
+        """Sequences ``[O, P, M]`` in which the attribute branch sees patches ``offsets [P, M, 3]`` of ranks ``[P]``."""
+        config = self.config
+        if not config.order_within:  # nearest first, as they come
+            return torch.arange(offsets.shape[1], device=offsets.device).expand(1, *offsets.shape[:2])
+        if config.combine == "average" or len(config.orders) == 1:
+            return torch.stack([ORDERS[name](offsets) for name in config.orders])
+        turn = ranks % len(config.orders)
+        out = torch.empty(offsets.shape[:2], dtype=torch.int64, device=offsets.device)
+        for index, name in enumerate(config.orders):
+            out[turn == index] = ORDERS[name](offsets[turn == index])
+        return out[None]
+
+
+def attribute_channels(
+    batch: SplatBatch, objects: Tensor, rows: Tensor, offsets: Tensor, config: TokenizerConfig
+) -> Tensor:
+    """What the attribute branch sees of gaussians ("linear & norm"), in the order of `TokenizerConfig.channels`.
+
+    Args:
+        batch: the objects.
+        objects: ``[P, 1]`` int64 into B.
+        rows: ``[P, M]`` int64 into N.
+        offsets: ``[P, M, 3]`` means relative to the centre of the patch.
+        config: squash and rotation.
+
+    Returns:
+        ``[P, M, 19]``, or 14 channels with quaternions.
+    """
+    opacities, scales = batch.opacities[objects, rows][..., None], batch.scales[objects, rows]
+    if config.squash == "sigmoid":  # of the stored logit and log: sigmoid(logit(o)) = o, sigmoid(log(s)) = s / (1 + s)
+        scales = scales / (1 + scales)
+    elif config.squash == "sigmoid-linear":
+        opacities, scales = opacities.sigmoid(), scales.sigmoid()
+    quats = batch.quats[objects, rows]
+    rotations = quat_to_rotmat(quats).flatten(2) if config.rotation == "matrix" else _upper_half(quats)
+    return torch.cat([offsets, batch.colors[objects, rows], opacities, scales, rotations], dim=2)
+
+
+def _upper_half(quats: Tensor) -> Tensor:
+    """Unit quaternions of which the first component that is not zero is positive: one for each rotation."""
+    quats = nn.functional.normalize(quats, dim=-1)
+    first = (quats != 0).int().argmax(dim=-1, keepdim=True)
+    return torch.where(quats.gather(-1, first) < 0, -quats, quats)
