@@ -1,0 +1,31 @@
+"""How good embeddings are: zero-shot, retrieval and few-shot scores with chance levels and intervals.
+
+Ties are not decided by position: a target that ties with others counts with the probability that a random order of the
+tied puts it among the first k. An encoder that gives the same embedding to everything therefore scores chance, exactly.
+Scores closer than `TIE` are ties, because float32 products cannot tell them apart.
+
+All intervals are 95 % percentile bootstraps with a seed. They resample whole objects (or episodes), so that many
+queries of one object do not pass for many independent ones. Where all objects agree (all hits, no hits, a single
+object) such an interval has no width, which says nothing about certainty: look at the count.
+"""
+
+from __future__ import annotations
+
+from .few_shots import METHODS, FewShot, few_shot
+from .ranking import Recalls, TopK, retrieval, zero_shot
+from .scores import RESAMPLES, TIE, Interval, hit_rates, relevant_mask
+
+__all__ = [
+    "METHODS",
+    "RESAMPLES",
+    "TIE",
+    "FewShot",
+    "Interval",
+    "Recalls",
+    "TopK",
+    "few_shot",
+    "hit_rates",
+    "relevant_mask",
+    "retrieval",
+    "zero_shot",
+]

@@ -1,0 +1,208 @@
+"""Retrieval and zero-shot classification: both rank candidates by cosine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .scores import Interval, hit_probability, hit_rates, intervals, relevant_mask, rows_of, unit
+
+CELLS = 1 << 24  # similarities held in memory at a time
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Retrieval: how often something relevant is among the first k."""
+
+    ks: tuple[int, ...]
+    recalls: tuple[Interval, ...]  # at each of ks: mean over queries
+    chance: tuple[float, ...]  # at each of ks: of a random order of the gallery
+    queries: int
+    objects: int  # that the queries belong to; what the bootstrap resamples
+    gallery: int  # items searched
+
+    def at(self, k: int) -> Interval:
+        """R@k."""
+        return self.recalls[_position(k, self.ks)]
+
+    def __str__(self) -> str:
+        scores = _scores("R@", self.ks, self.recalls, self.chance)
+        return f"{scores} · {self.queries:,} queries of {self.objects:,} objects in a gallery of {self.gallery:,}"
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Zero-shot classification: how often the right class is among the first k."""
+
+    ks: tuple[int, ...]
+    tops: tuple[Interval, ...]  # at each of ks: mean over objects
+    chance: tuple[float, ...]  # at each of ks: of blind guessing
+    objects: int
+    classes: int  # to choose from
+    class_accuracy: tuple[float, ...]  # at the first of ks, of each class; NaN for classes without objects
+    class_counts: tuple[int, ...]  # objects of each class
+
+    def at(self, k: int) -> Interval:
+        """Top-k accuracy."""
+        return self.tops[_position(k, self.ks)]
+
+    @property
+    def macro(self) -> float:
+        """Mean of the accuracies of the classes that have objects, at the first of ks."""
+        return float(np.nanmean(self.class_accuracy))
+
+    def __str__(self) -> str:
+        seen = sum(count > 0 for count in self.class_counts)
+        scores = _scores("Top-", self.ks, self.tops, self.chance)
+        return (
+            f"{scores} · macro Top-{self.ks[0]} {100 * self.macro:.1f} % · {self.objects:,} objects of {seen:,} "
+            f"classes, {self.classes:,} to choose from"
+        )
+
+
+def retrieval(
+    queries: Tensor,
+    gallery: Tensor,
+    relevant: Tensor,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    objects: Tensor | None = None,
+    seed: int = 0,
+) -> Recalls:
+    """Search a gallery for each query; with several relevant items the first one found counts.
+
+    Args:
+        queries: ``[Q, D]`` unit-norm.
+        gallery: ``[N, D]`` unit-norm, on the same device.
+        relevant: ``[Q]`` integer index into the gallery, or ``[Q, N]`` bool (several items with one caption, say).
+        ks: increasing numbers of results looked at. From the size of the gallery on, recall and chance are 1.
+        objects: ``[Q]`` integer ids of what the queries belong to (several views of one object); None for one each.
+        seed: of the bootstrap.
+
+    Returns:
+        The recalls at ``ks``: the mean over queries, with chance and intervals.
+
+    Raises:
+        ValueError: for other shapes, non-finite or unnormalised rows (named), or queries without a relevant item.
+    """
+    ks, hits, chance = _rank("queries", queries, "gallery", gallery, relevant, ks)
+    groups = _check_objects(objects, len(queries))
+    return Recalls(
+        ks=ks,
+        recalls=intervals(hits, groups, seed),
+        chance=chance,
+        queries=len(queries),
+        objects=len(np.unique(groups)),
+        gallery=len(gallery),
+    )
+
+
+def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int] = (1, 3, 5), *, seed: int = 0) -> TopK:
+    """Classify objects by the nearest class embedding (REFERENCE: CLIP's zero-shot inference).
+
+    Args:
+        embeds: ``[N, D]`` unit-norm embeddings, one for each object.
+        weights: ``[C, D]`` unit-norm class embeddings, as of ``teacher.zero_shot_weights``, on the same device.
+        target: ``[N]`` integer index of the right class.
+        ks: increasing; from C on, accuracy and chance are 1.
+        seed: of the bootstrap.
+
+    Returns:
+        Top-k accuracies with chance and intervals, and the accuracy of each class.
+
+    Raises:
+        ValueError: for other shapes, non-finite or unnormalised rows (named), or targets outside ``[0, C)``.
+    """
+    if target.dim() != 1:
+        raise ValueError(f"target must be [N] class indices, got {list(target.shape)}")
+    ks, hits, chance = _rank("embeds", embeds, "weights", weights, target, ks)
+    classes = target.cpu().numpy()
+    counts = np.bincount(classes, minlength=len(weights))
+    sums = np.bincount(classes, weights=hits[:, 0], minlength=len(weights))
+    return TopK(
+        ks=ks,
+        tops=intervals(hits, np.arange(len(embeds)), seed),
+        chance=chance,
+        objects=len(embeds),
+        classes=len(weights),
+        class_accuracy=tuple(s / c if c else math.nan for s, c in zip(sums.tolist(), counts.tolist(), strict=True)),
+        class_counts=tuple(counts.tolist()),
+    )
+
+
+@torch.no_grad()
+def _rank(
+    name: str, queries: Tensor, other: str, gallery: Tensor, relevant: Tensor, ks: Sequence[int]
+) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...]]:
+    """Checked ks, hits ``[Q, k]`` of each query and the mean chance at each k, some queries at a time."""
+    queries, gallery, ks = unit(name, queries), unit(other, gallery), _check_ks(ks)
+    if queries.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"{name} and {other} must have one width, got {queries.shape[1]} and {gallery.shape[1]}; "
+            "are they of different teachers?"
+        )
+    _check_relevant(relevant, len(queries), len(gallery))
+    step = max(1, CELLS // len(gallery))
+    hits, chance = [], []
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        wanted = relevant_mask(relevant[part], len(gallery))  # [q, N]
+        with torch.autocast(queries.device.type, enabled=False):  # half precision would make ties of neighbours
+            hits.append(hit_rates(queries[part] @ gallery.T, wanted, ks))
+        right = wanted.sum(dim=1)
+        chance.append(hit_probability(torch.zeros_like(right), len(gallery) - right, right, ks))
+    return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist())
+
+
+def _scores(name: str, ks: tuple[int, ...], values: tuple[Interval, ...], chance: tuple[float, ...]) -> str:
+    """The scores at all ks, each with its chance, as one line."""
+    told = zip(ks, values, chance, strict=True)
+    return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in told)
+
+
+def _position(k: int, ks: tuple[int, ...]) -> int:
+    """Where k stands among the ks that were computed."""
+    if k not in ks:
+        raise ValueError(f"k must be one of those computed, {', '.join(map(str, ks))}, got {k}")
+    return ks.index(k)
+
+
+def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    """Increasing positive ks, or a sentence."""
+    ks = tuple(ks)
+    if not ks or ks[0] < 1 or any(a >= b for a, b in pairwise(ks)):
+        raise ValueError(f"ks must be increasing numbers >= 1, got {ks}")
+    return ks
+
+
+def _check_relevant(relevant: Tensor, queries: int, size: int) -> None:
+    """Refuse targets of another shape, and targets that the gallery does not hold."""
+    if relevant.dtype == torch.bool and relevant.shape == (queries, size):
+        missing = ~relevant.any(dim=1)
+    elif relevant.shape == (queries,) and relevant.dtype in (torch.int64, torch.int32):
+        missing = (relevant < 0) | (relevant >= size)
+    else:
+        raise ValueError(
+            f"targets must be integers [{queries}] or bool [{queries}, {size}], got {relevant.dtype} "
+            f"{list(relevant.shape)}"
+        )
+    if bool(missing.any()):
+        raise ValueError(
+            f"each query needs its target among the {size} candidates; queries {rows_of(missing)} have none: "
+            "leave them out and report how many, or complete the gallery"
+        )
+
+
+def _check_objects(objects: Tensor | None, queries: int) -> np.ndarray:
+    """Ids of the objects of all queries ``[Q]``."""
+    if objects is None:
+        return np.arange(queries)
+    if objects.shape != (queries,) or objects.is_floating_point():
+        raise ValueError(f"objects must be integers [{queries}], got {objects.dtype} {list(objects.shape)}")
+    return objects.cpu().numpy()
