@@ -25,6 +25,8 @@ _PUBLIC = {
     "turntable_cameras": "rendering",
     "SplatView": "widgets",
     "load_teacher": "teachers",
+    "build_encoder": "encoders",
+    "load_encoder": "encoders",
 }
 __all__ = [
     "FormatError",
@@ -33,7 +35,9 @@ __all__ = [
     "SplatWarning",
     "Splats",
     "__version__",
+    "build_encoder",
     "diagnose",
+    "load_encoder",
     "load_teacher",
     "orbit_cameras",
     "read_points",
@@ -44,6 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .encoders import build_encoder, load_encoder
     from .formats import FormatError, SplatWarning, read_points, read_splats, write_splats
     from .formats.diagnose import diagnose
     from .rendering import RenderOutput, orbit_cameras, render, turntable_cameras

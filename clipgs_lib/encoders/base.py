@@ -1,0 +1,218 @@
+"""The interface of all encoders: splats in, one embedding in the teacher's space out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..splats import Splats
+from ..tokenizer import Patches, SplatBatch, collate
+from .config import AnyConfig, EncoderError
+
+
+class TokenOutput(NamedTuple):
+    """What enters the transformer for each patch, before its position is added."""
+
+    tokens: Tensor  # [B, G, W] float
+    centers: Tensor  # [B, G, 3] of the patches, in the normalised frame
+    indices: Tensor  # [B, G, M] int64, gaussians of each patch
+    mask: Tensor  # [B, G] bool; False for a repeated patch of an object with too few gaussians
+
+
+class Encoder(nn.Module, ABC):
+    """Splats -> ``[B, D]``, in the space of the teacher that it was trained against."""
+
+    config: AnyConfig
+    info: dict[str, Any]  # what its checkpoint tells: teacher, data, metrics; empty for a new one
+
+    def __init__(self, config: AnyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.info = {}
+
+    # ---- to be filled in -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def patchify(self, batch: SplatBatch) -> Patches:
+        """The patches that `tokenize` would make; a loader may do so ahead, in its own processes."""
+
+    @abstractmethod
+    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
+        """Cut objects into patches and turn each into a token.
+
+        Args:
+            batch: B objects, from `clipgs_lib.tokenizer.collate`.
+            patches: of this batch, when they are known already.
+        """
+
+    @abstractmethod
+    def embed(self, tokens: TokenOutput) -> Tensor:
+        """Run the transformer.
+
+        Args:
+            tokens: from `tokenize`.
+
+        Returns:
+            ``[B, D]``, **not** normalised.
+        """
+
+    @abstractmethod
+    def attention_maps(self, tokens: TokenOutput, layer: int) -> Tensor:
+        """Softmaxed attention of one block ``[B, H, 1+G, 1+G]``; ``layer`` is in ``0 .. depth - 1``."""
+
+    @abstractmethod
+    def layer_of(self, parameter: str) -> int:
+        """Depth of a parameter, for layer-wise learning rates.
+
+        Args:
+            parameter: its name, as ``named_parameters()`` says.
+
+        Returns:
+            0 for tokenizer, CLS and positions, ``1 .. depth`` for the blocks, ``depth + 1`` for what comes after.
+        """
+
+    # ---- for everybody ---------------------------------------------------------------------------------------
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the teacher's."""
+        return self.config.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def identity(self) -> str:
+        """``"NAME sha256:DIGEST"`` of settings and weights as they are now; equal ones embed equally."""
+        told = self.config.to_dict()
+        name = told.pop("name")
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        for key, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return f"{name} sha256:{digest.hexdigest()}"
+
+    def forward(self, batch: SplatBatch, patches: Patches | None = None) -> Tensor:
+        """Embed a batch, with gradients.
+
+        Args:
+            batch: B objects, on the encoder's device.
+            patches: of this batch, when they are known already.
+
+        Returns:
+            ``[B, D]``, **not** normalised.
+        """
+        return self.embed(self.tokenize(batch, patches))
+
+    def encode(self, splats: Splats | Sequence[Splats], batch_size: int = 16) -> Tensor:
+        """Embed objects of any size, without gradients and without dropout of any kind.
+
+        Args:
+            splats: one object or many; each is centred and scaled to the unit sphere.
+            batch_size: objects in one pass, ``>= 1``.
+
+        Returns:
+            ``[B, D]`` float32, unit-norm, on the encoder's device, in the order given.
+
+        Raises:
+            ValueError: for an object that cannot be normalised (no extent).
+            EncoderError: when an embedding is not finite.
+        """
+        objects = [splats] if isinstance(splats, Splats) else list(splats)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        embeds = torch.empty(len(objects), self.embed_dim, device=self.device)
+        by_size = sorted(range(len(objects)), key=lambda i: len(objects[i]))  # little padding
+        with self._evaluating():
+            for start in range(0, len(objects), batch_size):
+                rows = by_size[start : start + batch_size]
+                embeds[rows] = nn.functional.normalize(self(self._batch([objects[i] for i in rows])).float(), dim=-1)
+        if not bool(embeds.isfinite().all()):
+            bad = sorted({int(row) for row in (~embeds.isfinite()).nonzero()[:, 0]})
+            raise EncoderError(f"embeddings must be finite, got NaN for objects {bad[:8]}; did this encoder diverge?")
+        return embeds
+
+    def tokens(self, splats: Splats | Sequence[Splats]) -> TokenOutput:
+        """Tokens of objects, as they enter the transformer, with the patches they stand for.
+
+        Args:
+            splats: one object or many, which run as one batch.
+        """
+        with self._evaluating():
+            return self.tokenize(self._batch(splats))
+
+    def attention(self, splats: Splats | Sequence[Splats], layer: int = -1) -> Tensor:
+        """Who looks at whom in one block: softmaxed attention; the first row and column are the CLS token's.
+
+        Args:
+            splats: one object or many, which run as one batch.
+            layer: which block, counted from the last if negative.
+
+        Returns:
+            ``[B, H, 1+G, 1+G]``; rows sum to 1, and patches masked for want of gaussians get 0.
+
+        Raises:
+            ValueError: when there is no such block.
+        """
+        depth = self.config.depth
+        if not -depth <= layer < depth:
+            raise ValueError(f"layer must lie in {-depth} .. {depth - 1}, got {layer}")
+        with self._evaluating():
+            return self.attention_maps(self.tokenize(self._batch(splats)), layer % depth)
+
+    def extra_repr(self) -> str:
+        """Name and numbers, for ``print``."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return f"{self.config.name!r}, D={self.embed_dim}, {count:,} parameters"
+
+    def _batch(self, splats: Splats | Sequence[Splats]) -> SplatBatch:
+        objects = [splats] if isinstance(splats, Splats) else splats
+        return collate(objects, color_default=self.config.color_default).to(self.device)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients; each module's own mode comes back afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad():  # not inference_mode: with autocast(bfloat16) on a CPU that is far slower
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def attended(mask: Tensor) -> Tensor | None:
+    """Which keys attention may look at ``[B, 1, 1, 1+G]``, CLS first; None where all patches ``[B, G]`` are real.
+
+    None lets attention take its fastest kernels, which know no mask.
+    """
+    if bool(mask.all()):
+        return None
+    return nn.functional.pad(mask, (1, 0), value=True)[:, None, None, :]
+
+
+def drop_patches(tokens: Tensor, mask: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Leave out a random share of each object's patches, repeated ones first (FLIP, arXiv 2212.00794).
+
+    Args:
+        tokens: ``[B, G, W]``.
+        mask: ``[B, G]`` bool.
+        share: in ``[0, 1)``; at least one patch stays.
+
+    Returns:
+        ``([B, K, W], [B, K])`` with ``K = max(1, int(G * (1 - share)))``.
+    """
+    kept = max(1, int(tokens.shape[1] * (1 - share)))
+    luck = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
+    index = luck.topk(kept, dim=1).indices  # [B, K]
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), mask.gather(1, index)

@@ -1,0 +1,166 @@
+"""Settings of encoders: frozen, with a strict way to and from plain dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from ..tokenizer import TokenizerConfig
+
+
+class EncoderError(RuntimeError):
+    """An encoder that cannot be built, loaded or saved, with the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A transformer over the tokens of `GSTokenizer`: CLIP-GS, and Uni3D's point encoder where those are points'.
+
+    The shape is Uni3D's (REFERENCE 2): linear map to the transformer's width, a CLS token, positions from patch
+    centres, EVA-02 blocks without rotary embedding, LayerNorm, linear map to the teacher's dimension.
+    """
+
+    kind: ClassVar[str] = "transformer"
+    name: str  # for people and for the files; "clipgs-mini", "point-base", ...
+    tokenizer: TokenizerConfig  # splats -> tokens [B, G, tokenizer.dim]
+    block: str  # timm model whose blocks and last LayerNorm are used
+    width: int  # of the transformer; a multiple of the block's number of heads
+    depth: int  # number of blocks
+    embed_dim: int  # D, the teacher's
+    patch_dropout: float = 0.5  # share of the patches left out, in training only [C: Uni3D]
+    drop_path: float = 0.2  # stochastic depth, linearly rising over the blocks, in training only [C: Uni3D]
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if not isinstance(self.tokenizer, TokenizerConfig):
+            raise EncoderError(f"tokenizer must be a TokenizerConfig, got {type(self.tokenizer).__name__}")
+
+    @property
+    def color_default(self) -> float:
+        """Colour of a gaussian that has none."""
+        return self.tokenizer.color_default
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, with ``kind``."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
+        """The settings that `to_dict` wrote.
+
+        Raises:
+            EncoderError: for unknown, missing or impossible settings.
+        """
+        told = dict(values)
+        if isinstance(told.get("tokenizer"), Mapping):
+            told["tokenizer"] = from_fields(TokenizerConfig, told["tokenizer"])
+        return from_fields(cls, told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointBertConfig:
+    """OpenShape's point transformer ("PPAT"), scale 4, which its PointBERT checkpoint has [C]."""
+
+    kind: ClassVar[str] = "pointbert"
+    name: str = "pointbert"  # for people and for the files
+    groups: int = 384  # patches
+    group_size: int = 64  # gaussians in a patch
+    radius: float = 0.2  # of the ball around a centre, in units of the object's unit sphere
+    patch_dim: int = 256  # channels of a patch before the transformer
+    width: int = 512  # of the transformer
+    depth: int = 12  # number of blocks
+    heads: int = 8  # of 64 channels each
+    mlp_dim: int = 1536  # hidden channels between attentions
+    embed_dim: int = 1280  # D, the teacher's (ViT-bigG-14)
+    patch_dropout: float = 0.0  # share of the patches left out, in training only
+    color_default: float = 0.4  # colour of a gaussian that has none [C]
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, with ``kind``."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PointBertConfig:
+        """The settings that `to_dict` wrote.
+
+        Raises:
+            EncoderError: for unknown, missing or impossible settings.
+        """
+        return from_fields(cls, dict(values))
+
+
+AnyConfig = EncoderConfig | PointBertConfig
+_KINDS: dict[str, type[EncoderConfig] | type[PointBertConfig]] = {c.kind: c for c in (EncoderConfig, PointBertConfig)}
+
+
+def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
+    """The settings that either ``to_dict`` wrote, by their ``kind``.
+
+    Raises:
+        EncoderError: for another kind, and for unknown, missing or impossible settings.
+    """
+    kind = values.get("kind")
+    if kind not in _KINDS:
+        raise EncoderError(f"an encoder's kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    return _KINDS[kind].from_dict(values)
+
+
+def override(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
+    """``config`` with settings changed by name; those of the tokenizer are named alike, without a prefix.
+
+    Raises:
+        EncoderError: for a name that neither the encoder nor its tokenizer has, or an impossible value.
+    """
+    own = {f.name for f in fields(config)}
+    tokenizer = getattr(config, "tokenizer", None)
+    inner = {f.name for f in fields(TokenizerConfig)} - own if tokenizer is not None else set()
+    if unknown := sorted(set(changes) - own - inner):
+        names = ", ".join(sorted(own | inner))
+        raise EncoderError(f"{config.name} has no setting {', '.join(unknown)}; it has {names}")
+    told = {name: value for name, value in changes.items() if name in own}
+    if deeper := {name: value for name, value in changes.items() if name in inner}:
+        told["tokenizer"] = _made(replace, told.get("tokenizer", tokenizer), **deeper)
+    return _made(replace, config, **told)
+
+
+def from_fields(cls: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass from a dictionary of JSON types: lists become tuples, ``kind`` is checked, nothing is left over.
+
+    Raises:
+        EncoderError: for unknown, missing or impossible entries.
+    """
+    told = dict(values)
+    kind = told.pop("kind", None)
+    if kind != getattr(cls, "kind", None):
+        raise EncoderError(f"{cls.__name__} must be of kind {getattr(cls, 'kind', None)!r}, got {kind!r}")
+    names = {f.name for f in fields(cls)}
+    if unknown := sorted(set(told) - names):
+        raise EncoderError(
+            f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; was it written by a newer clipgs_lib?"
+        )
+    return _made(cls, **{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})
+
+
+def _made(make: Any, *args: Any, **values: Any) -> Any:
+    try:
+        return make(*args, **values)
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"settings of an encoder do not hold: {error}") from error
+
+
+def check_numbers(config: Any) -> None:
+    """Counts are positive integers and shares lie in ``[0, 1)``, or an `EncoderError` names what does not hold."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise EncoderError(f"{field.name} must be a positive integer, got {value!r}")
+        if field.name in ("patch_dropout", "drop_path") and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise EncoderError(f"{field.name} must lie in [0, 1), got {value!r}")
+        if field.type == "str" and not (isinstance(value, str) and value):
+            raise EncoderError(f"{field.name} must be a word, got {value!r}")
+    if hasattr(config, "radius") and not 0 < config.radius < float("inf"):
+        raise EncoderError(f"radius must be positive, got {config.radius!r}")

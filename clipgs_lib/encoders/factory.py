@@ -1,0 +1,92 @@
+"""Encoders by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tokenizer import TokenizerConfig
+from .base import Encoder
+from .config import AnyConfig, EncoderConfig, EncoderError, PointBertConfig, override
+from .pointbert import PointBert
+from .transformer import SplatTransformer
+
+UNI3D_DIM = 1024  # of EVA02-E-14-plus, the teacher of Uni3D's weights [C]
+# Uni3D's sizes [C]: the timm model whose blocks are used, width, depth
+UNI3D = {
+    "tiny": ("eva02_tiny_patch14_224", 192, 12),
+    "small": ("eva02_small_patch14_224", 384, 12),
+    "base": ("eva02_base_patch14_448", 768, 12),
+    "large": ("eva02_large_patch14_448", 1024, 24),
+    "giant": ("eva_giant_patch14_560", 1408, 40),
+}
+SIZES = ("mini", *UNI3D)
+FAMILIES = ("clipgs", "point")
+
+
+def encoder_names() -> list[str]:
+    """All names that `build_encoder` knows."""
+    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + ["pointbert"]
+
+
+def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) -> AnyConfig:
+    """Settings by name.
+
+    Args:
+        name: one of `encoder_names`. ``clipgs-SIZE`` reads all attributes of a splat, ``point-SIZE`` only centres and
+            colours. ``mini`` is ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's.
+        embed_dim: D; without it the dimension of the teacher that the size is made for.
+        **overrides: other settings, of the encoder or its tokenizer, by name (``depth=4``, ``groups=64``).
+
+    Raises:
+        EncoderError: for an unknown name or setting.
+    """
+    if name not in encoder_names():
+        raise EncoderError(f"an encoder's name must be one of {', '.join(encoder_names())}, got {name!r}")
+    family, _, size = name.partition("-")
+    config: AnyConfig
+    if family == "pointbert":
+        config = PointBertConfig()
+    else:
+        attributes = "all" if family == "clipgs" else "points"
+        config = _mini(name, attributes) if size == "mini" else _uni3d(name, attributes, size)
+    return override(config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
+
+
+def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None, **overrides: Any) -> Encoder:
+    """Build an encoder with new weights, drawn from torch's generator.
+
+    Args:
+        name_or_config: one of `encoder_names`, or settings.
+        embed_dim: D, if other than the settings say.
+        **overrides: settings to change, as for `encoder_config`.
+
+    Raises:
+        EncoderError: for an unknown name or setting, or settings that do not go together.
+    """
+    if isinstance(name_or_config, str):
+        config = encoder_config(name_or_config, embed_dim, **overrides)
+    else:
+        config = override(name_or_config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
+    return PointBert(config) if isinstance(config, PointBertConfig) else SplatTransformer(config)
+
+
+def _uni3d(name: str, attributes: str, size: str) -> EncoderConfig:
+    block, width, depth = UNI3D[size]
+    tokenizer = TokenizerConfig(groups=512, group_size=64, dim=512, attributes=attributes)
+    return EncoderConfig(name=name, tokenizer=tokenizer, block=block, width=width, depth=depth, embed_dim=UNI3D_DIM)
+
+
+def _mini(name: str, attributes: str) -> EncoderConfig:
+    """Half of tiny: half the depth, a quarter of the patches of half the size, half the channels within a patch."""
+    tokenizer = TokenizerConfig(
+        groups=128,
+        group_size=32,
+        dim=256,
+        attributes=attributes,
+        point_widths=(64, 128, 256),
+        attribute_widths=(32, 64, 128),
+    )
+    block, width, _ = UNI3D["tiny"]
+    return EncoderConfig(
+        name=name, tokenizer=tokenizer, block=block, width=width, depth=6, embed_dim=384, drop_path=0.0
+    )

@@ -1,0 +1,221 @@
+"""OpenShape's point transformer ("PPAT") with the parameter names of its published PointBERT checkpoints.
+
+Patches are balls: a set abstraction (PointNet++, arXiv 1706.02413) turns each into a vector, which with its centre is
+lifted to the transformer's width. There are no other positions. Centres and colours are read, nothing else of a splat.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import geometry
+from ..tokenizer import Patches, SplatBatch
+from .base import Encoder, TokenOutput, attended, drop_patches
+from .config import PointBertConfig
+
+HEAD_DIM = 64  # channels of a head [C]
+_IN_DIM = 9  # centred xyz, xyz, rgb [C]
+_HIDDEN = (64, 64)  # channels of the set abstraction before its output [C]
+_CELLS = 2**15  # per unit length, for the order within a ball
+
+
+class PointBert(Encoder):
+    """Centres and colours through OpenShape's transformer into the teacher's space.
+
+    Args:
+        config: sizes and switches.
+    """
+
+    config: PointBertConfig
+
+    def __init__(self, config: PointBertConfig) -> None:
+        super().__init__(config)
+        self.ppat = PatchTransformer(config)
+        self.proj = nn.Linear(config.width, config.embed_dim)
+
+    @torch.no_grad()
+    def patchify(self, batch: SplatBatch) -> Patches:
+        """Balls about spread-out centres."""
+        index = geometry.farthest_points(batch.means, self.config.groups, mask=batch.mask)  # [B, G]
+        centers = batch.means.gather(1, index[..., None].expand(-1, -1, 3))
+        indices = ball_query(batch, centers, self.config.radius, self.config.group_size)
+        ranks = torch.arange(self.config.groups, device=batch.device)
+        return Patches(centers, indices, ranks < batch.mask.sum(dim=1, keepdim=True))
+
+    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
+        """Patches, each lifted to the transformer's width."""
+        patches = self.patchify(batch) if patches is None else patches
+        near = patches.gather(torch.cat([batch.means, batch.colors], dim=-1))  # [B, G, M, 6]
+        offsets = near[..., :3] - patches.centers[:, :, None]
+        tokens = self.ppat.lift_patches(patches.centers, torch.cat([offsets, near], dim=-1))
+        return TokenOutput(tokens, *patches)
+
+    def embed(self, tokens: TokenOutput) -> Tensor:
+        """``[B, D]``, not normalised."""
+        x, attend = self._enter(tokens)
+        for block in self.ppat.blocks:
+            x = block(x, attend)
+        return self.proj(x[:, 0])
+
+    def attention_maps(self, tokens: TokenOutput, layer: int) -> Tensor:
+        """Softmaxed attention of one block ``[B, H, 1+G, 1+G]``."""
+        x, attend = self._enter(tokens)
+        for block in self.ppat.blocks[:layer]:
+            x = block(x, attend)
+        return self.ppat.blocks[layer].attention_maps(x, attend)
+
+    def layer_of(self, parameter: str) -> int:
+        """0 for patches and CLS, ``1 .. depth`` for the blocks, ``depth + 1`` for the last linear map."""
+        if block := re.match(r"ppat\.transformer\.layers\.(\d+)\.", parameter):
+            return int(block[1]) + 1
+        return self.config.depth + 1 if parameter.startswith("proj.") else 0
+
+    def _enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
+        x, mask = tokens.tokens, tokens.mask
+        if self.training and self.config.patch_dropout > 0:
+            x, mask = drop_patches(x, mask, self.config.patch_dropout)
+        cls = self.ppat.cls_token.expand(len(x), 1, -1)
+        return torch.cat([cls, x], dim=1), attended(mask)
+
+
+class PatchTransformer(nn.Module):
+    """The parts of PPAT, named as in the checkpoints: ``sa``, ``lift``, ``cls_token``, ``transformer``."""
+
+    def __init__(self, config: PointBertConfig) -> None:
+        super().__init__()
+        widths = (_IN_DIM, *_HIDDEN, config.patch_dim)
+        self.sa = nn.ModuleDict(
+            {
+                "mlp_convs": nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths)),
+                "mlp_bns": nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:]),
+            }
+        )
+        self.lift = nn.ModuleDict(
+            {"0": nn.Conv1d(config.patch_dim + 3, config.width, 1), "2": nn.LayerNorm(config.width)}
+        )
+        self.cls_token = nn.Parameter(torch.randn(config.width))
+        blocks = [Block(config.width, config.heads, config.mlp_dim) for _ in range(config.depth)]
+        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformer's blocks, first to last."""
+        return [cast(Block, block) for block in cast(nn.ModuleList, self.transformer["layers"])]
+
+    def lift_patches(self, centers: Tensor, patches: Tensor) -> Tensor:
+        """``[B, G, 3]`` and ``[B, G, M, 9]`` -> ``[B, G, W]``."""
+        x = patches.permute(0, 3, 2, 1)  # [B, 9, M, G]
+        convs, norms = cast(nn.ModuleList, self.sa["mlp_convs"]), cast(nn.ModuleList, self.sa["mlp_bns"])
+        for conv, norm in zip(convs, norms, strict=True):
+            x = norm(conv(x)).relu()
+        x = torch.cat([centers.transpose(1, 2), x.amax(dim=2)], dim=1)  # [B, 3 + C, G]
+        return self.lift["2"](self.lift["0"](x).transpose(1, 2))
+
+
+class Block(nn.ModuleList):
+    """Attention, then an MLP, each after a LayerNorm and added to what went in."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__([PreNorm(width, Attention(width, heads)), PreNorm(width, FeedForward(width, hidden))])
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
+        x = x + self[0](x, attend)
+        return x + self[1](x)
+
+    def attention_maps(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """The softmaxed weights by which `forward` sums ``[B, H, L, L]``."""
+        first = cast(PreNorm, self[0])
+        return first.fn.maps(first.norm(x), attend)
+
+
+class PreNorm(nn.Module):
+    """LayerNorm, then something."""
+
+    def __init__(self, width: int, fn: Any) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fn = fn
+
+    def forward(self, x: Tensor, *more: Any) -> Tensor:
+        """``[B, L, W]`` -> ``[B, L, W]``."""
+        return self.fn(self.norm(x), *more)
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleDict({"0": nn.Linear(width, hidden), "3": nn.Linear(hidden, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, W]`` -> ``[B, L, W]``."""
+        return self.net["3"](nn.functional.gelu(self.net["0"](x)))
+
+
+class Attention(nn.Module):
+    """Self-attention with heads of 64 channels."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(width, 3 * heads * HEAD_DIM, bias=False)
+        self.to_out = nn.ModuleDict({"0": nn.Linear(heads * HEAD_DIM, width)})
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
+        q, k, v = self._split(x)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, H, L, 64]
+        return self.to_out["0"](out.transpose(1, 2).flatten(2))
+
+    def maps(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """Softmaxed weights ``[B, H, L, L]``."""
+        q, k, _ = self._split(x)
+        scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
+        return (scores if attend is None else scores.masked_fill(~attend, float("-inf"))).softmax(dim=-1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, 64]
+        return q, k, v
+
+
+def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) -> Tensor:
+    """Up to ``count`` gaussians within a radius of each centre; the first one fills the places that stay empty.
+
+    OpenShape takes the first in the order of its shuffled points. The order here is as arbitrary but a function of the
+    coordinates, so that the order of the file does not matter.
+
+    Args:
+        batch: B objects.
+        centers: ``[B, G, 3]``, each on a gaussian of its object.
+        radius: same units.
+        count: M.
+
+    Returns:
+        ``[B, G, M]`` int64 into the N gaussians.
+    """
+    found = []
+    for points, mask, middles in zip(batch.means, batch.mask, centers, strict=True):  # [N, 3], [N], [G, 3]
+        order = scattered_order(points)
+        order = order[mask[order]]  # [n], real gaussians
+        apart = torch.cdist(middles, points[order], compute_mode="donot_use_mm_for_euclid_dist")  # [G, n]
+        place = torch.arange(len(order), device=order.device).masked_fill(apart > radius, len(order))  # [G, n]
+        nearest = place.topk(min(count, len(order)), dim=1, largest=False, sorted=True).values
+        nearest = nn.functional.pad(nearest, (0, count - nearest.shape[1]), value=len(order))
+        found.append(order[nearest.where(nearest < len(order), nearest[:, :1])])
+    return torch.stack(found)
+
+
+def scattered_order(points: Tensor) -> Tensor:
+    """An arbitrary but fixed order of points ``[N, 3]`` that depends on their coordinates alone ``[N]`` int64."""
+    cells = (points.detach() * _CELLS).round().long()
+    mixed = cells[:, 0] * 73_856_093 ^ cells[:, 1] * 19_349_663 ^ cells[:, 2] * 83_492_791
+    for factor in (0x45D9F3B, 0x119DE1F3):  # spread every bit over the low 32
+        mixed = ((mixed ^ (mixed >> 16)) * factor) & 0xFFFFFFFF
+    return mixed.argsort(stable=True)

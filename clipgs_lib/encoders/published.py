@@ -1,0 +1,145 @@
+"""Weights of point-cloud encoders as a start for CLIP-GS: published Uni3D and OpenShape checkpoints, and our own.
+
+Checkpoints are read as tensors and nothing else; `adoption` tells what went where.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .adoption import Adoption, adopt
+from .base import Encoder
+from .config import EncoderError
+from .factory import FAMILIES, UNI3D, build_encoder
+from .transformer import SplatTransformer
+
+# Where Uni3D's mini-PointNet lives in our tokenizer, and the branch that it knows nothing of.
+_POINT_BRANCH = "tokenizer.points."
+_ATTRIBUTES = {"tokenizer.attributes.": "new: reads the other attributes, and adds exactly zero at the start"}
+_UNI3D_UNUSED = {
+    r"logit_scale": "training only: exp of it multiplies the cosines",
+    r"point_encoder\.visual\.(cls_token|pos_embed|patch_embed\.proj\.(weight|bias))": "stem for pictures, never run",
+    r"point_encoder\.visual\.head\.(weight|bias)": "classifier for pictures, never run",
+}
+_WRAPPER = "module."  # of DistributedDataParallel
+
+
+def import_uni3d(
+    path: str | os.PathLike[str], size: str, *, family: str = "clipgs", **overrides: Any
+) -> tuple[Encoder, Adoption]:
+    """Build an encoder from a published Uni3D checkpoint (github.com/baaivision/Uni3D, MIT).
+
+    Args:
+        path: ``.pt`` with ``{"module": state_dict}``, or ``.safetensors`` with the same names (``point_encoder.*``).
+        size: tiny, small, base, large or giant.
+        family: "clipgs" reads all attributes and gives, before any training, what the point model gives; "point" is
+            the point model itself.
+        **overrides: settings to change, as for `build_encoder`.
+
+    Returns:
+        The encoder in evaluation mode, and the table of what went where.
+
+    Raises:
+        EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
+    """
+    if size not in UNI3D or family not in FAMILIES:
+        raise EncoderError(
+            f"size must be one of {', '.join(UNI3D)} and family {' or '.join(FAMILIES)}, got {size!r} and {family!r}"
+        )
+    state = _read(path, "module")
+    encoder = build_encoder(f"{family}-{size}", **overrides)
+    return encoder.eval(), adopt_uni3d(encoder, state, f"{Path(path).name} -> {encoder.config.name}")
+
+
+def adopt_uni3d(encoder: Encoder, state: Mapping[str, Tensor], title: str) -> Adoption:
+    """Copy a state dict of Uni3D's published names into an encoder of that size; as `import_uni3d`, without a file."""
+    return adopt(encoder, state, title=title, rename=_uni3d_name, unused=_UNI3D_UNUSED, fresh=_ATTRIBUTES)
+
+
+def import_openshape(path: str | os.PathLike[str], **overrides: Any) -> tuple[Encoder, Adoption]:
+    """Build ``pointbert`` from a published OpenShape checkpoint (huggingface.co/OpenShape, Apache-2.0).
+
+    Args:
+        path: ``.pt`` with ``{"state_dict": ...}``, or ``.safetensors`` with the same names (``ppat.*``,
+            ``proj.*``); the one in ViT-bigG-14's space, which is of this shape.
+        **overrides: settings to change, as for `build_encoder`.
+
+    Returns:
+        The encoder in evaluation mode, and the table of what went where.
+
+    Raises:
+        EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
+    """
+    state = _read(path, "state_dict")
+    encoder = build_encoder("pointbert", **overrides)
+    title = f"{Path(path).name} -> {encoder.config.name}"
+    table = adopt(encoder, state, title=title, rename=lambda key: key, unused={}, fresh={})
+    return encoder.eval(), table
+
+
+def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
+    """Start CLIP-GS from a point model of ours, as the paper does from Uni3D.
+
+    Args:
+        clipgs: gets the weights; its attribute branch keeps its own, which add exactly zero as long as it is untrained.
+        point: a point model of the same size.
+
+    Returns:
+        The table of what went where.
+
+    Raises:
+        EncoderError: when they are not of these kinds or sizes.
+    """
+    for encoder, wanted in ((clipgs, "all"), (point, "points")):
+        got = encoder.config.tokenizer.attributes if isinstance(encoder, SplatTransformer) else "no tokenizer of ours"
+        if got != wanted:
+            raise EncoderError(
+                f"init_from_point(clipgs, point) needs an encoder of attributes {wanted!r}, got {encoder.config.name} "
+                f"with {got!r}; build them as clipgs-SIZE and point-SIZE"
+            )
+    title = f"{point.config.name} -> {clipgs.config.name}"
+    return adopt(clipgs, point.state_dict(), title=title, rename=lambda key: key, unused={}, fresh=_ATTRIBUTES)
+
+
+def _uni3d_name(key: str) -> str:
+    """Ours for a published name."""
+    name = key.removeprefix("point_encoder.")
+    if name == key:
+        return f"(not below point_encoder) {key}"
+    if name.startswith("encoder."):
+        return _POINT_BRANCH + name.removeprefix("encoder.")
+    return name.replace("visual.norm.", "visual.fc_norm.")  # timm's name where a model pools its CLS token
+
+
+def _read(path: str | os.PathLike[str], container: str) -> dict[str, Tensor]:
+    """Tensors of a file, from its ``container`` if it has one, without DistributedDataParallel's prefix."""
+    path = Path(path)
+    if not path.is_file():
+        raise EncoderError(f"a checkpoint must be a file, got none at {path}; fetch it and check the path")
+    try:
+        if path.suffix == ".safetensors":
+            document: Any = load_file(path)
+        else:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise EncoderError(f"{path} must be a safetensors file, got {error}; fetch it anew") from error
+    except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
+        told = " ".join(str(error).split())[:300]
+        raise EncoderError(
+            f"{path} must be a checkpoint of tensors and plain containers, got {type(error).__name__}: {told}; objects "
+            "are never unpickled: save its state dict alone, best as .safetensors"
+        ) from None
+    state = document.get(container, document) if isinstance(document, Mapping) else document
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise EncoderError(f"{path} must hold a state dict, by itself or under {container!r}; got no tensors by name")
+    if all(str(key).startswith(_WRAPPER) for key in state):
+        return {str(key).removeprefix(_WRAPPER): tensor for key, tensor in state.items()}
+    return {str(key): tensor for key, tensor in state.items()}
