@@ -1,9 +1,10 @@
-"""``clipgs triplets``: build a set of triplets, and look at one."""
+"""``clipgs triplets``: build a set of triplets, embed it by another teacher, and look at one."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ Wrap = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def mount(app: typer.Typer, plain_errors: Wrap) -> None:
-    """Hang ``triplets build`` and ``triplets inspect`` into the command.
+    """Hang ``triplets build``, ``triplets embed`` and ``triplets inspect`` into the command.
 
     Args:
         app: the command.
@@ -21,6 +22,7 @@ def mount(app: typer.Typer, plain_errors: Wrap) -> None:
     """
     own = typer.Typer(help="Make triplets (splats, views, texts) and look at them.", no_args_is_help=True)
     own.command("build")(plain_errors(build))
+    own.command("embed")(plain_errors(embed))
     own.command("inspect")(plain_errors(inspect))
     app.add_typer(own, name="triplets")
 
@@ -35,6 +37,10 @@ def build(
     ] = None,
     views: Annotated[int, typer.Option(min=2, max=1000, help="Pictures per object.")] = 12,
     size: Annotated[int, typer.Option(min=16, max=4096, help="Pixels per side of a picture.")] = 224,
+    elevations: Annotated[
+        tuple[float, float],
+        typer.Option(metavar="LOW HIGH", help="Belt of the cameras, degrees; -90 90 is all around."),
+    ] = (-20.0, 70.0),
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the WebP pictures.")] = 90,
     gaussians: Annotated[int, typer.Option(min=4, help="Per object.")] = 1024,
     iterations: Annotated[int, typer.Option(min=0, help="Steps of fitting; 0 keeps the initialisation.")] = 600,
@@ -43,6 +49,7 @@ def build(
     up: Annotated[str | None, typer.Option(help="Up axis of all meshes or splats, e.g. +z; as the file says.")] = None,
     factors: Annotated[str, typer.Option(help="Base colour factors of glTF: linear, srgb or guess.")] = "linear",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    limit: Annotated[float, typer.Option(help="Seconds for one object; after that it is set aside.")] = 1800.0,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on this Ray cluster; 'local' starts one.")
     ] = None,
@@ -53,8 +60,6 @@ def build(
     Objects that fail are set aside in quarantine.jsonl with the reason; the exit code is 1 then. The same command goes
     on with a build that was stopped, even by kill -9.
     """
-    from tqdm import tqdm
-
     from .triplets.build import BuildConfig, build_triplets
     from .triplets.build_sources import catalogue_sources, folder_sources
 
@@ -68,6 +73,7 @@ def build(
     config = BuildConfig(
         views=views,
         size=size,
+        elevations=elevations,
         gaussians=gaussians,
         iterations=iterations,
         teacher=None if teacher == "none" else teacher,
@@ -77,17 +83,49 @@ def build(
         up_axis=up,
         factors=factors,
     )
-    with tqdm(total=len(sources), desc="building", unit="object", disable=not sys.stderr.isatty()) as bar:
+    with _bar(len(sources), "building") as show:
+        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=show)
+    print(report)
+    if report.quarantined:
+        raise typer.Exit(1)
+
+
+def embed(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished set, with or without embeddings.")],
+    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, e.g. mini.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new set; an unfinished one there goes on.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the teacher.")] = 256,
+) -> None:
+    """Embed the views and texts of a set by another teacher; splats and views stay as they are.
+
+    Objects that cannot be read are set aside; the exit code is 1 then. The same command goes on with a run that was
+    stopped.
+    """
+    from .triplets.build_embed import embed_triplets
+    from .triplets.shards_set import ShardSet
+
+    shards = ShardSet(folder)
+    with _bar(len(shards), "embedding") as show:
+        report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=show)
+    print(report)
+    if report.objects < len(shards):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(total: int, doing: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar on a terminal, as a function of objects done, in all, and set aside."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=doing, unit="object", disable=not sys.stderr.isatty()) as bar:
 
         def show(done: int, total: int, aside: int) -> None:
             bar.n = done
             bar.set_postfix(aside=aside, refresh=False)
             bar.refresh()
 
-        report = build_triplets(sources, out, config, workers=workers, ray=ray, progress=show)
-    print(report)
-    if report.quarantined:
-        raise typer.Exit(1)
+        yield show
 
 
 def inspect(

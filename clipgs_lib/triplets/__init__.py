@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from . import catalogue
 from .build import BuildConfig, BuildReport, Source, build_triplets
+from .build_embed import embed_triplets
+from .build_sample import build_sample_set, sample_set
 from .build_sources import catalogue_sources, folder_sources
 from .build_stages import cameras_of
 from .captions import Caption, draw_caption, score_captions
@@ -52,6 +54,7 @@ __all__ = [
     "TeacherInfo",
     "Triplet",
     "TripletStream",
+    "build_sample_set",
     "build_triplets",
     "cameras_of",
     "caption_object",
@@ -59,6 +62,7 @@ __all__ = [
     "catalogue",
     "catalogue_sources",
     "draw_caption",
+    "embed_triplets",
     "filter_captions",
     "fit",
     "fit_mesh",
@@ -73,6 +77,7 @@ __all__ = [
     "read_mesh",
     "read_mesh_notes",
     "refit",
+    "sample_set",
     "score_captions",
     "summarize",
     "write_contact_sheet",

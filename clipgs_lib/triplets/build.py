@@ -7,30 +7,27 @@ which they finish shows in the result. An object that fails is set aside with it
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..splats import UP_AXES
-from .build_pool import over_processes, over_ray
+from .build_pool import LIMIT, over_processes, over_ray
+from .build_staging import QUARANTINE, BuildReport, Staging, finished_set, staged
 from .shards import SCHEMA, Triplet, encode_triplet
-from .shards_set import ShardSet
 from .shards_tar import KEY, ShardError
-from .shards_write import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing, write_set
+from .shards_write import ShardLimits
 
-QUARANTINE = "quarantine.jsonl"
-_STAGING = ".building"
+__all__ = ["QUARANTINE", "BuildConfig", "BuildReport", "Outcome", "Source", "StopBuild", "build_triplets"]
 
 
 @dataclass(frozen=True)
@@ -102,22 +99,6 @@ class Outcome:
     fatal: bool = False  # no other object would fare better
 
 
-@dataclass(frozen=True)
-class BuildReport:
-    """How a build ended."""
-
-    folder: Path
-    objects: int  # in the set
-    quarantined: int  # set aside, listed in quarantine.jsonl
-    resumed: int  # of both, taken over from a build that was stopped
-    seconds: float  # wall clock of this run
-
-    def __str__(self) -> str:
-        taken = f", {self.resumed:,} taken over" if self.resumed else ""
-        aside = f", {self.quarantined:,} set aside in {QUARANTINE}" if self.quarantined else ""
-        return f"{self.folder}: {self.objects:,} objects{aside}{taken}, {self.seconds:.1f} s"
-
-
 def build_triplets(
     sources: Sequence[Source],
     out: str | os.PathLike[str],
@@ -125,6 +106,7 @@ def build_triplets(
     *,
     workers: int = 1,
     ray: str | None = None,
+    limit: float = LIMIT,
     limits: ShardLimits | None = None,
     produce: Producer | None = None,
     progress: Callable[[int, int, int], None] | None = None,
@@ -139,6 +121,7 @@ def build_triplets(
         config: None takes the defaults.
         workers: processes, or CPUs of a Ray started here (``ray="local"``).
         ray: address of a Ray cluster, which then does the work; only this process writes.
+        limit: seconds that one object may take before it is set aside and its process ended.
         limits: of the shards.
         produce: importable function that makes one object; None for `build_stages.produce`.
         progress: called with objects done, objects in all, objects set aside.
@@ -151,34 +134,42 @@ def build_triplets(
     began, folder, config = time.monotonic(), Path(out), config or BuildConfig()
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if not limit > 0:
+        raise ValueError(f"limit must be a positive number of seconds, got {limit}")
     _check_sources(sources)
     recipe = _recipe(sources, config)
-    finished = _finished(folder, recipe)
+    finished = finished_set(folder, recipe)
     if finished is not None:
         return replace(finished, seconds=time.monotonic() - began)
-    with _staged(folder, recipe) as stage:
-        todo = [source for source in sources if not stage.has(source)]
+    with staged(folder, recipe) as stage:
+        todo = [source for source in sources if not stage.has(source.key)]
         counts = [len(sources) - len(todo), stage.failures()]
         resumed = counts[0]
-        results = _results(partial(_attempt, produce or _default_producer(), config), todo, config, workers, ray)
+        work = partial(_attempt, produce or _default_producer(), config)
+        if ray is None:
+            results = over_processes(work, todo, workers, _died, limit)
+        else:
+            gpus = float(config.device != "cpu")
+            results = over_ray(work, todo, ray, _died, workers=workers, gpus=gpus, limit=limit)
         with closing(results):
             for outcome in results:
                 if outcome.fatal:
                     raise ShardError(str(folder), "objects must be makeable", outcome.error, "mend it and build again")
-                stage.keep(outcome)
+                _keep(stage, outcome)
                 counts = [counts[0] + 1, counts[1] + bool(outcome.error)]
                 if progress is not None:
                     progress(counts[0], len(sources), counts[1])
-        objects = stage.pack(sources, recipe, limits)
-    return BuildReport(folder, objects, counts[1], resumed, time.monotonic() - began)
+        objects, aside = stage.pack([source.key for source in sources], recipe, limits)
+    return BuildReport(folder, objects, aside, resumed, time.monotonic() - began)
 
 
-def _results(
-    work: Callable[[Source], Outcome], todo: Sequence[Source], config: BuildConfig, workers: int, ray: str | None
-) -> Generator[Outcome, None, None]:
-    if ray is not None:
-        return over_ray(work, todo, ray, _died, workers=workers, gpus=float(config.device != "cpu"))
-    return over_processes(work, todo, workers, _died)
+def _keep(stage: Staging, outcome: Outcome) -> None:
+    source = outcome.source
+    if outcome.error:
+        shown = source.name or f"{source.kind} {source.index}"
+        stage.set_aside(source.key, shown, outcome.error, outcome.place)
+    else:
+        stage.keep(source.key, outcome.block)
 
 
 def _attempt(produce: Producer, config: BuildConfig, source: Source) -> Outcome:
@@ -228,103 +219,3 @@ def _recipe(sources: Sequence[Source], config: BuildConfig) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     told = json.loads(json.dumps(asdict(config)))  # as it will be read back
     return {"config": told, "sources": len(sources), "sources_sha256": digest, "object_schema": SCHEMA}
-
-
-def _finished(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
-    """The report of a finished set by the same recipe; None when there is no set yet."""
-    if not (folder / MANIFEST).exists():
-        return None
-    done = ShardSet(folder)
-    _same_recipe(folder, done.manifest["build"], recipe)
-    path = folder / QUARANTINE
-    aside = len(path.read_bytes().splitlines()) if path.exists() else 0
-    if (folder / _STAGING).exists():  # killed after the last rename
-        shutil.rmtree(folder / _STAGING)
-    return BuildReport(folder, len(done), aside, len(done) + aside, 0.0)
-
-
-def _same_recipe(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if there == wanted:
-        return
-    old, new = {**there, **there.get("config", {})}, {**wanted, **wanted["config"]}
-    names = [name for name in new if name != "config" and old.get(name) != new[name]]
-    got = ", ".join(f"{name} {old.get(name)} there and {new[name]} now" for name in names)
-    todo = "choose another folder, or remove this one to start anew"
-    raise ShardError(str(folder), "the folder must be empty or of the same sources and options", got, todo)
-
-
-# ---- staging -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _staged(folder: Path, recipe: Mapping[str, Any]) -> Iterator[_Staging]:
-    """The place for finished objects, for one build at a time; removed once the set is complete."""
-    place = folder / _STAGING
-    strangers = [] if place.exists() or not folder.exists() else [p.name for p in folder.iterdir()]
-    if strangers:
-        got = ", ".join(sorted(strangers)[:3])
-        raise ShardError(str(folder), "the folder must be empty, or hold a build to go on with", got, "choose another")
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
-        except OSError:
-            raise ShardError(str(folder), "one build may run in a folder", "a second", "wait for the first") from None
-        recipe_file = place / "recipe.json"
-        if recipe_file.exists():
-            _same_recipe(folder, json.loads(recipe_file.read_text(encoding="utf-8")), recipe)
-        else:
-            with replacing(recipe_file) as stream:
-                stream.write(json.dumps(recipe).encode())
-        yield _Staging(folder)
-        shutil.rmtree(place)
-
-
-class _Staging:
-    """Finished objects and failures as files, until they are packed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._place = folder, folder / _STAGING
-        self._have = {path.stem for pattern in ("*/*.tar", "*/*.json") for path in self._place.glob(pattern)}
-        for path in [*self._place.glob("*/.*.partial"), *folder.glob(".*.partial")]:
-            path.unlink()  # what a killed build was writing
-
-    def has(self, source: Source) -> bool:
-        return source.key in self._have
-
-    def failures(self) -> int:
-        return sum(1 for _ in self._place.glob("*/*.json"))
-
-    def keep(self, outcome: Outcome) -> None:
-        """Write one outcome, whole or not at all."""
-        path = self._path(outcome.source, ".json" if outcome.error else ".tar")
-        path.parent.mkdir(exist_ok=True)
-        data = outcome.block
-        if outcome.error:
-            source = outcome.source
-            entry = {"key": source.key, "source": source.name or f"{source.kind} {source.index}"}
-            data = json.dumps(entry | {"reason": outcome.error, "place": outcome.place}, ensure_ascii=False).encode(
-                "utf-8", "backslashreplace"
-            )
-        with replacing(path) as stream:
-            stream.write(data)
-
-    def pack(self, sources: Sequence[Source], recipe: Mapping[str, Any], limits: ShardLimits | None) -> int:
-        """Write quarantine, shards, index and manifest; returns the number of objects."""
-        failed = [path.read_bytes() for s in sources if (path := self._path(s, ".json")).exists()]
-        if len(failed) == len(sources):
-            first = json.loads(failed[0])["reason"]
-            must = f"at least one of {len(sources):,} objects must work"
-            raise ShardError(str(self.folder), must, f"failures only, the first: {first}", "mend it, remove the folder")
-        shards = [path for path in self.folder.glob("*.tar") if SHARD_NAME.fullmatch(path.name)]
-        for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE]:
-            old.unlink(missing_ok=True)  # of a packing that was killed
-        if failed:
-            with replacing(self.folder / QUARANTINE) as stream:
-                stream.write(b"\n".join(failed) + b"\n")
-        blocks = (path.read_bytes() for s in sources if (path := self._path(s, ".tar")).exists())
-        return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"])
-
-    def _path(self, source: Source, suffix: str) -> Path:
-        part = hashlib.sha256(source.key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets
-        return self._place / part / f"{source.key}{suffix}"

@@ -22,7 +22,8 @@ from ..rendering.cameras import sphere_cameras
 from ..splats import Splats
 from .build import BuildConfig, Source, StopBuild
 from .captions import Caption, score_captions
-from .captions_enrich import caption_object
+from .captions_enrich import caption_object, names_a_set
+from .captions_filter import filter_captions
 from .shards import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
 from .shards_tar import ShardError
 
@@ -52,6 +53,7 @@ def produce(source: Source, config: BuildConfig) -> Triplet:
             object aside.
         OSError: when its file cannot be read.
     """
+    check_texts(source)
     seed = object_seed(source.key, config.seed)
     thing = load_thing(source, config, seed)
     cameras, images = draw_views(thing.shape, config)
@@ -74,6 +76,26 @@ def produce(source: Source, config: BuildConfig) -> Triplet:
 def object_seed(key: str, seed: int) -> int:
     """Seed of one object, in ``0 .. 2**32 - 1``."""
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:4], "big")
+
+
+def check_texts(source: Source) -> None:
+    """Refuse a file that would end up without a text, before it is even read.
+
+    Raises:
+        ValueError: when its names say that it holds a whole set of objects, with what was removed and why.
+    """
+    if source.kind == "catalogue":
+        return
+    report = filter_captions(_texts_of(source))
+    if names_a_set(report):
+        told = ", ".join(f"{text!r} ({reason})" for text, reason in report.facts()["texts"])
+        raise ValueError(f"an object must have a text, got none after filtering {told}; name it in the table of labels")
+
+
+def _texts_of(source: Source) -> list[str]:
+    """What a table says about a file, or else its name."""
+    texts = [text for name in ("name", "label", "caption") if (text := source.info.get(name, ""))]
+    return texts or [Path(source.name).stem]
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------
@@ -100,8 +122,8 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
-    texts = [text for name in ("name", "label", "caption") if (text := source.info.get(name, ""))]
-    found = caption_object(texts or [Path(source.name).stem], shape, seed=seed)
+    found = caption_object(_texts_of(source), shape, seed=seed)
+    facts["filter"] = found.report.facts()
     return Thing(shape, source.info.get("label", ""), split_by_shape(shape), found.captions, facts)
 
 
@@ -220,6 +242,22 @@ def embed(
     teacher = _teacher(config.teacher, config.device)
     image_embeds = teacher.encode_image(images).float().cpu()
     text_embeds = teacher.encode_text([caption.text for caption in captions]).float().cpu()
+    return teacher_columns(captions, image_embeds, text_embeds, teacher)
+
+
+def teacher_columns(
+    captions: tuple[Caption, ...], image_embeds: torch.Tensor, text_embeds: torch.Tensor, teacher: Teacher
+) -> tuple[tuple[Caption, ...], dict[str, Any]]:
+    """What a teacher adds to an object.
+
+    Args:
+        captions: its texts.
+        image_embeds: ``[V, D]`` of its views, by ``teacher``.
+        text_embeds: ``[T, D]`` of its texts, by ``teacher``.
+
+    Returns:
+        The texts with their scores, and the columns ``teacher``, ``image_embeds`` and ``text_embeds`` of `Triplet`.
+    """
     scored = score_captions(captions, image_embeds, lambda _: text_embeds)
     columns = {
         "teacher": TeacherInfo(teacher.identity, teacher.embed_dim),

@@ -82,10 +82,14 @@ def caption_object(
     report = filter_captions(found, kind=kind)
     attributes = None if shape is None else measure(shape, seed=seed)
     names = [caption.text for caption in report.kept]
-    is_set = not names and "several-objects" in report.counts
-    more = [] if is_set else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)
+    more = [] if names_a_set(report) else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)
     raw = [Caption(change.before, "raw") for change in report.changed if _FILE_STEPS.isdisjoint(change.steps)]
     return ObjectCaptions((*raw, *report.kept, *more), report, attributes)
+
+
+def names_a_set(report: FilterReport) -> bool:
+    """Whether the only names of an object say that it is a whole set, so that it gets no text whatever its shape."""
+    return not report.kept and "several-objects" in report.counts
 
 
 def enrich(

@@ -27,6 +27,7 @@ REASONS = {
     "near-duplicate": "the object already has a text with the same words",
 }
 _MAX_ROUNDS = 12
+_FACTS_TEXTS, _FACTS_CHARACTERS = 12, 120  # what `FilterReport.facts` keeps at most
 
 _SEVERAL = re.compile(
     r"(?:every|all)(?: the)? ?(?:models?|objects?|assets?|items?|meshes|props|weapons|parts|variants|in one)?"
@@ -102,6 +103,16 @@ class FilterReport:
         reasons = ", ".join(f"{reason} {n}" for reason, n in self.counts.items())
         tail = f" ({reasons})" if reasons else ""
         return f"kept {len(self.kept)}, changed {len(self.changed)}, removed {len(self.removed)}{tail}"
+
+    def facts(self) -> dict[str, Any]:
+        """The report as short plain JSON, for an object's provenance.
+
+        Returns:
+            ``{"kept": n, "changed": n, "removed": {reason: n}, "texts": [[text, reason], ...]}``; ``texts`` holds up to
+            12 of what was removed, cut after 120 characters.
+        """
+        texts = [[_cut(removal.text), removal.reason] for removal in self.removed[:_FACTS_TEXTS]]
+        return {"kept": len(self.kept), "changed": len(self.changed), "removed": self.counts, "texts": texts}
 
 
 def filter_captions(texts: Iterable[Caption | str | Any], *, kind: Kind = "auto") -> FilterReport:
@@ -205,6 +216,10 @@ def _row(name: str, before: str, caption: Caption | None, status: str, why: str)
     after, source, score = (caption.text, caption.source, caption.score) if caption else ("", "", None)
     columns = ("object", "before", "after", "source", "status", "why", "score")
     return dict(zip(columns, (name, before, after, source, status, why, score), strict=True))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _FACTS_CHARACTERS else text[:_FACTS_CHARACTERS] + "…"
 
 
 def _shown(text: str) -> str:

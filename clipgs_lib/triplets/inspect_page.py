@@ -12,7 +12,8 @@ import torch
 from ..rendering import render
 from .build_stages import WHITE, cameras_of
 from .captions import Caption
-from .inspect_set import Summary, choose, read_quarantine, spread, summarize
+from .captions_filter import REASONS
+from .inspect_set import Summary, choose, filter_totals, read_quarantine, spread, summarize
 from .shards import Triplet, encode_view
 from .shards_set import ShardSet
 from .shards_tar import ShardError
@@ -48,6 +49,7 @@ li { padding: 2px 0 2px 10px; border-left: 3px solid var(--line); margin-top: 4p
 li.raw { border-color: var(--raw); } li.filtered { border-color: var(--filtered); }
 li.enriched { border-color: var(--enriched); }
 li small { color: var(--soft); white-space: nowrap; }
+.gone { color: var(--soft); font-size: 13px; margin: 8px 0 0; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 14px; }
 .legend li { margin: 0; }
 .bad { color: var(--bad); font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -73,7 +75,7 @@ def write_contact_sheet(
     """
     shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
     target = Path(path) if path is not None else shards.folder / SHEET
-    chosen = choose(shards, objects)
+    chosen, summary = choose(shards, objects), summarize(shards)
     cards = "\n".join(_card(shards, number) for number in chosen)
     name = html.escape(shards.folder.resolve().name)
     page = f"""<!DOCTYPE html>
@@ -81,13 +83,14 @@ def write_contact_sheet(
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{name}: triplets</title><link rel="icon" href="data:,"><style>{_STYLE}</style></head>
 <body><header><h1>{name}</h1><p>Triplets: splats, views and texts of {len(shards):,} objects</p>
-{_facts(summarize(shards))}</header>
+{_facts(summary)}</header>
 <h2>{len(chosen):,} of {len(shards):,} objects</h2>
 <ul class="legend"><li class="raw">raw text</li><li class="filtered">filtered</li><li class="enriched">enriched</li>
 <li class="soft">last picture: the splats, from the camera of the view before it</li>{_scores(shards)}</ul>
 <main>
 {cards}
 </main>
+{_filtered(summary)}
 {_aside(shards.folder)}
 </body></html>
 """
@@ -123,7 +126,8 @@ def _card(shards: ShardSet, number: int) -> str:
     facts = f"{triplet.split} · {len(triplet.splats):,} gaussians · {len(triplet.views)} views{psnr}"
     return (
         f'<article><div class="strip">{strip}</div><div class="text"><h3>{html.escape(triplet.category or triplet.key)}'
-        f'</h3><p class="facts">{html.escape(facts)}<br>{html.escape(triplet.key)}</p>{_texts(triplet)}</div></article>'
+        f'</h3><p class="facts">{html.escape(facts)}<br>{html.escape(triplet.key)}</p>{_texts(triplet)}'
+        f"{_removed(triplet)}</div></article>"
     )
 
 
@@ -149,6 +153,30 @@ def _text(caption: Caption) -> str:
     shown = caption.text if len(caption.text) <= _TEXT else caption.text[:_TEXT] + "…"
     score = f" <small>{caption.score:.2f}</small>" if caption.score is not None else ""
     return f'<li class="{caption.source}" dir="auto">{html.escape(shown)}{score}</li>'
+
+
+def _removed(triplet: Triplet) -> str:
+    """Texts that filtering took out of this object, each with the reason."""
+    totals = filter_totals([triplet.provenance.get("filter")])
+    if not totals.removed:
+        return ""
+    told = "; ".join(f"{text} ({reason})" for reason, text in totals.examples.items())
+    more = sum(totals.removed.values()) - len(totals.examples)
+    return f'<p class="gone" dir="auto">removed: {html.escape(told)}{f", {more:,} more" if more else ""}</p>'
+
+
+def _filtered(summary: Summary) -> str:
+    """What filtering removed from the texts of the set, by reason, with an example of each."""
+    totals = summary.filter
+    if not totals.removed:
+        return ""
+    rows = "".join(
+        f"<tr><td>{count:,}</td><td>{html.escape(reason)}</td><td>{html.escape(REASONS.get(reason, ''))}</td>"
+        f'<td dir="auto">{html.escape(totals.examples.get(reason, ""))}</td></tr>'
+        for reason, count in totals.removed.items()
+    )
+    head = f"<h2>{sum(totals.removed.values()):,} texts removed from {totals.objects:,} objects</h2>"
+    return f"{head}<table><tr><th>texts</th><th>reason</th><th>meaning</th><th>example</th></tr>{rows}</table>"
 
 
 def _aside(folder: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,24 @@ from .shards_set import ShardSet
 from .shards_tar import ShardError
 
 _READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
+
+
+@dataclass(frozen=True)
+class FilterTotals:
+    """What filtering did to the texts that objects came with."""
+
+    objects: int = 0  # that came with texts of their own; those of the catalogue are made with theirs
+    kept: int = 0
+    changed: int = 0  # among the kept
+    removed: dict[str, int] = field(default_factory=dict)  # reason -> texts, most frequent first
+    examples: dict[str, str] = field(default_factory=dict)  # reason -> a text that was removed for it
+
+    def __str__(self) -> str:
+        if not self.objects:
+            return "not needed, texts were made with the objects"
+        reasons = f" ({_counts(self.removed)})" if self.removed else ""
+        total = sum(self.removed.values())
+        return f"kept {self.kept:,} ({self.changed:,} of them changed), removed {total:,}{reasons}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Summary:
     read: int  # objects that were read for what follows
     damaged: int  # objects among them that could not be
     sources: dict[str, int]  # texts among them by source: raw, filtered, enriched
+    filter: FilterTotals  # what filtering did to the texts of the objects read
     parts: dict[str, float]  # mean bytes per object of splat, views, texts and so on
     quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
     config: dict[str, Any]  # how it was built
@@ -54,6 +73,7 @@ class Summary:
             f"  licences    {_counts(self.licences, 6)}",
             f"  per object  {_range(self.gaussians)} gaussians, {_range(self.views)} views, {_range(self.texts)} texts",
             f"  texts       {_counts(self.sources)} (of {self.read:,} objects read)",
+            f"  filtering   {self.filter}",
             f"  bytes       {', '.join(f'{name} {size / 1e3:.1f} kB' for name, size in self.parts.items())} on average",
             f"  PSNR        {self._psnr()}",
             f"  teacher     {self.teacher or 'none, no embeddings'}",
@@ -83,13 +103,14 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
     shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
     rows, manifest = shards.rows, shards.manifest
     chosen = spread(len(rows), _READ)
-    sources, parts, read = Counter[str](), Counter[str](), 0
+    sources, parts, read, reports = Counter[str](), Counter[str](), 0, list[Any]()
     for number in chosen:
         try:
             triplet = shards.read(number)
         except ShardError:
             continue  # counted below, named by `ShardSet.verify`
         read += 1
+        reports.append(triplet.provenance.get("filter"))
         sources.update(caption.source for caption in triplet.texts)
         embeds = [e.nbytes for e in (triplet.image_embeds, triplet.text_embeds) if e is not None]
         sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in _COLUMNS), "embeddings": sum(embeds)}
@@ -116,10 +137,29 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
         read=read,
         damaged=len(chosen) - read,
         sources=dict(sources.most_common()),
+        filter=filter_totals(reports),
         parts={name: size / max(1, read) for name, size in parts.items()},
         quarantined=_quarantined(shards.folder),
         config=dict(manifest["build"].get("config", {})),
     )
+
+
+def filter_totals(reports: Iterable[Any]) -> FilterTotals:
+    """Add up what objects keep of their `FilterReport` in ``provenance["filter"]``; anything else counts as nothing."""
+    kept, changed, objects = 0, 0, 0
+    removed, examples = Counter[str](), dict[str, str]()
+    for report in reports:
+        try:
+            counts = {str(reason): int(count) for reason, count in report["removed"].items()}
+            texts = [(str(text), str(reason)) for text, reason in report["texts"]]
+            numbers = int(report["kept"]), int(report["changed"])
+        except (TypeError, ValueError, KeyError, AttributeError):
+            continue  # a set of the catalogue, or one that others wrote
+        objects, kept, changed = objects + 1, kept + numbers[0], changed + numbers[1]
+        removed.update(counts)
+        for text, reason in texts:
+            examples.setdefault(reason, text)
+    return FilterTotals(objects, kept, changed, dict(removed.most_common()), examples)
 
 
 _COLUMNS = ("means", "quats", "scales", "opacities", "sh0", "shN")

@@ -119,8 +119,11 @@ def decode_view(data: bytes, where: str) -> np.ndarray:
         raise ShardError(where, "a view must be an intact WebP", str(error)[:200], "fetch the shard again") from None
 
 
-def encode_triplet(triplet: Triplet) -> bytes:
+def encode_triplet(triplet: Triplet, splat: bytes | None = None) -> bytes:
     """The bytes of one object in a shard, after checking everything the reader will check; equal in, equal out.
+
+    Args:
+        splat: the member of its splats where that is at hand, to go over byte for byte; None encodes ``splats``.
 
     Raises:
         ShardError: naming the object, when a value is not finite or outside float16, an embedding is not unit-norm,
@@ -128,7 +131,7 @@ def encode_triplet(triplet: Triplet) -> bytes:
     """
     where = f"object {triplet.key}"
     check_triplet(triplet, where)
-    parts = {"splat.safetensors": _encode_splats(triplet.splats, where)}
+    parts = {"splat.safetensors": _encode_splats(triplet.splats, where) if splat is None else splat}
     texts = [{"text": c.text, "source": c.source, "score": c.score} for c in triplet.texts]
     parts["texts.json"] = _json(texts, where)
     if triplet.teacher is not None:

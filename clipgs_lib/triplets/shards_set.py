@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import tempfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -151,11 +154,30 @@ class ShardSet:
         if self._process != os.getpid():  # after a fork: leave the parent's descriptors alone
             self._files, self._process = OrderedDict(), os.getpid()
         if name not in self._files:
-            self._files[name] = os.open(self.folder / name, os.O_RDONLY)
+            packed = name.endswith(".gz")
+            self._files[name] = self._unpack(name) if packed else os.open(self.folder / name, os.O_RDONLY)
             if len(self._files) > _MAX_OPEN:
                 os.close(self._files.popitem(last=False)[1])
         self._files.move_to_end(name)
         return self._files[name]
+
+    def _unpack(self, name: str) -> int:
+        """A compressed shard as a temporary file without a name, which is gone once closed."""
+        wanted = next(entry["tar_bytes"] for entry in self.manifest["shards"] if entry["name"] == name)
+        size = 0
+        try:
+            with gzip.open(self.folder / name) as packed, tempfile.TemporaryFile() as plain:
+                while size <= wanted and (data := packed.read(1 << 20)):
+                    size += len(data)
+                    plain.write(data)
+                plain.flush()
+                if size != wanted:
+                    got = f"more than {wanted:,}" if size > wanted else f"{size:,}"
+                    raise ShardError(name, f"the shard must unpack to {wanted:,} bytes", got, "fetch it again")
+                return os.dup(plain.fileno())
+        except (OSError, EOFError, zlib.error) as error:
+            todo = "fetch it again, or make room for temporary files"
+            raise ShardError(name, "the shard must unpack as gzip", str(error)[:200], todo) from None
 
 
 # ---- manifest and index ------------------------------------------------------------------------------------------
@@ -186,6 +208,8 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     if teacher is not None and not (isinstance(teacher["identity"], str) and type(teacher["dim"]) is int):
         raise TypeError("teacher must be null or {identity, dim}")
     for entry in manifest["shards"]:
+        if entry["name"].endswith(".gz") and type(entry["tar_bytes"]) is not int:
+            raise TypeError("tar_bytes must be a whole number")
         if not SHARD_NAME.fullmatch(entry["name"]):
             raise ShardError(
                 str(folder / MANIFEST), "a shard must be called SPLIT-000000.tar", repr(entry["name"])[:120]
@@ -214,7 +238,7 @@ def _read_index(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _check_index(where: str, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
-    sizes = {entry["name"]: entry["bytes"] for entry in manifest["shards"]}
+    sizes = {entry["name"]: entry.get("tar_bytes", entry["bytes"]) for entry in manifest["shards"]}
     for row in rows:
         start, length = row["offset"], row["bytes"]
         if row["shard"] not in sizes or start < 0 or length < BLOCK or start + length > sizes[row["shard"]]:

@@ -8,7 +8,9 @@ otherwise; its tar reader and decoders are not used at all.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,7 +61,13 @@ def _read_shards(sources: Iterator[Mapping[str, str]]) -> Iterator[Triplet]:
     for source in sources:
         url = source["url"]
         with _open(url) as stream:
-            yield from _read_objects(stream, url)
+            if not url.endswith(".gz"):
+                yield from _read_objects(stream, url)
+                continue
+            try:
+                yield from _read_objects(gzip.GzipFile(fileobj=stream), url)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise ShardError(url, "the shard must unpack as gzip", str(error)[:200], "fetch it again") from None
 
 
 def _open(url: str) -> Any:
@@ -68,7 +76,7 @@ def _open(url: str) -> Any:
     return Path(url).open("rb")
 
 
-def _read_objects(stream: BinaryIO, where: str) -> Iterator[Triplet]:
+def _read_objects(stream: BinaryIO | gzip.GzipFile, where: str) -> Iterator[Triplet]:
     """Objects out of a tar that is read once, from front to back."""
     key, parts, position = "", dict[str, bytes](), 0
     while True:

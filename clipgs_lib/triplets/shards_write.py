@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from .shards_tar import END, ShardError
 SET_SCHEMA = "clipgs-triplets/1"
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
-SHARD_NAME = re.compile(r"[a-z0-9_]{1,32}-\d{6}\.tar")
+SHARD_NAME = re.compile(r"[a-z0-9_]{1,32}-\d{6}\.tar(?:\.gz)?")
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -47,10 +48,11 @@ INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ShardLimits:
-    """When a shard is full."""
+    """When a shard is full, and how it lies on disk."""
 
     max_bytes: int = 256 * 1024 * 1024  # a shard may be longer by less than one object
     max_objects: int = 4_096
+    compress: bool = False  # as .tar.gz: about a fifth smaller, but unpacked to a temporary file to be read
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or self.max_objects < 1:
@@ -58,14 +60,14 @@ class ShardLimits:
 
 
 class ShardWriter:
-    """Append objects to ``SPLIT-000000.tar``, ``SPLIT-000001.tar``, ...; each appears whole or not at all.
+    """Append objects to ``SPLIT-000000.tar`` (or ``.tar.gz``), ``SPLIT-000001.tar``, ...; each whole or not at all.
 
     Use it as a context: leaving it normally finishes the last shard, leaving it by an exception removes it.
     """
 
     def __init__(self, folder: Path, split: str, limits: ShardLimits | None = None) -> None:
         self.folder, self.split, self.limits = Path(folder), split, limits or ShardLimits()
-        self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 of each finished one
+        self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 (and tar_bytes) of each finished one
         self._open: _OpenShard | None = None
 
     def __enter__(self) -> ShardWriter:
@@ -85,8 +87,8 @@ class ShardWriter:
             ShardError: when the folder is missing, not writable or full.
         """
         if self._open is None:
-            name = f"{self.split}-{len(self.shards):06d}.tar"
-            self._open = _OpenShard(self.folder / name)
+            name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if self.limits.compress else "")
+            self._open = _OpenShard(self.folder / name, self.limits.compress)
         shard = self._open
         place = (shard.path.name, shard.bytes)
         shard.append(block)
@@ -98,30 +100,40 @@ class ShardWriter:
     def _finish(self) -> None:
         shard, self._open = self._open, None
         if shard is not None:
-            shard.append(END)
-            shard.stack.close()
-            digest = shard.digest.hexdigest()
-            self.shards.append(
-                {"name": shard.path.name, "bytes": shard.bytes, "objects": shard.objects, "sha256": digest}
-            )
+            self.shards.append(shard.finish())
 
 
 class _OpenShard:
     """A tar that is being written under another name."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.bytes, self.objects, self.digest = path, 0, 0, hashlib.sha256()
+    def __init__(self, path: Path, compress: bool) -> None:
+        self.path, self.bytes, self.objects = path, 0, 0  # bytes: of the tar, packed or not
+        self._digest, self._written = hashlib.sha256(), 0  # of the file
+        self._packer = zlib.compressobj(9, wbits=31) if compress else None  # 31: with the header of gzip, no date in it
         self.stack = ExitStack()
         self._stream = self.stack.enter_context(replacing(path))
 
     def append(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._write(self._packer.compress(data) if self._packer else data)
+
+    def finish(self) -> dict[str, Any]:
+        """Put the file in its place; its entry in the manifest."""
+        self.append(END)
+        if self._packer:
+            self._write(self._packer.flush())
+        self.stack.close()
+        entry = {"name": self.path.name, "bytes": self._written, "objects": self.objects}
+        return entry | {"sha256": self._digest.hexdigest()} | ({"tar_bytes": self.bytes} if self._packer else {})
+
+    def _write(self, data: bytes) -> None:
         try:
             self._stream.write(data)
         except OSError as error:
             self.stack.__exit__(type(error), error, error.__traceback__)
             raise
-        self.bytes += len(data)
-        self.digest.update(data)
+        self._written += len(data)
+        self._digest.update(data)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -50,6 +51,24 @@ def deadly(source: Source, config: BuildConfig) -> Triplet:
     """Object 2 takes its process down, as a crash in native code does."""
     if source.index == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    return cheap(source, config)
+
+
+def endless(source: Source, config: BuildConfig) -> Triplet:
+    """Objects 1 and 4 never come to an end: one asleep, one inside a C function that keeps Python's lock."""
+    if source.index == 1:
+        time.sleep(3_600)
+    if source.index == 4:
+        re.match("(a+)+b", 60 * "a")
+    return cheap(source, config)
+
+
+def leaving(source: Source, config: BuildConfig) -> Triplet:
+    """Every object takes its process down the first time, as where memory is short; the second time it works."""
+    mark = Path(os.environ["BUILD_LOG"]) / source.key
+    if not mark.exists():
+        mark.touch()
+        os._exit(1)
     return cheap(source, config)
 
 

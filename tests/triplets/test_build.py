@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from clipgs_lib.formats import base
-from clipgs_lib.triplets.build import BuildConfig, Source, build_triplets
+from clipgs_lib.triplets.build import BuildConfig, Source, _attempt, _died, build_triplets
+from clipgs_lib.triplets.build_pool import over_processes
 from clipgs_lib.triplets.shards_set import ShardSet
 from clipgs_lib.triplets.shards_tar import ShardError
 
 from ..conftest import ROOT
-from .build_samples import LIMITS, cheap, deadly, hopeless, slow, sources, teacherless, troubled
+from .build_samples import LIMITS, cheap, deadly, endless, hopeless, leaving, slow, sources, teacherless, troubled
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -75,6 +77,37 @@ def test_an_object_that_kills_its_process_costs_only_itself(tmp_path):
     assert json.loads(line)["key"] == "thing-002" and "worker process died" in json.loads(line)["reason"]
 
 
+def test_an_object_without_end_is_set_aside_and_its_worker_replaced(tmp_path):
+    report = build(tmp_path / "set", 8, produce=endless, workers=2, limit=1.5)
+    assert (report.objects, report.quarantined) == (6, 2)
+    lines = [json.loads(line) for line in (tmp_path / "set" / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == ["thing-001", "thing-004"]
+    assert {line["reason"] for line in lines} == {"it took longer than 1.5 s, so its process was ended"}
+    assert not worker_processes()
+
+
+def test_objects_whose_process_died_have_a_second_try(tmp_path, monkeypatch):
+    (tmp_path / "log").mkdir()
+    monkeypatch.setenv("BUILD_LOG", str(tmp_path / "log"))
+    report = build(tmp_path / "set", 4, produce=leaving, workers=2)
+    assert (report.objects, report.quarantined) == (4, 0)
+    build(tmp_path / "other", 4)
+    assert files(tmp_path / "set") == files(tmp_path / "other")
+
+
+def test_a_build_that_nobody_wants_any_more_leaves_no_worker(tmp_path):
+    results = over_processes(partial(_attempt, endless, BuildConfig()), sources(8), 2, _died)
+    assert next(results).source.index == 0
+    assert len(worker_processes()) == 2
+    results.close()
+    assert not worker_processes()
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Children of our children: workers are forked by a server."""
+    return [child for child in psutil.Process().children(recursive=True) if child.ppid() != os.getpid()]
+
+
 def test_when_nothing_works_there_is_no_set(tmp_path):
     with pytest.raises(ShardError, match=r"at least one of 3 objects must work, .* OSError: no such texture"):
         build(tmp_path / "set", 3, produce=hopeless)
@@ -121,7 +154,7 @@ def until(condition, seconds: float = 60.0) -> None:
 
 
 def test_a_packing_that_was_killed_is_done_again(tmp_path, monkeypatch):
-    from clipgs_lib.triplets import build as module
+    from clipgs_lib.triplets import build_staging as module
 
     def killed(*_args, **_named):
         (tmp_path / "set" / "train-000000.tar").write_bytes(b"half")
@@ -191,6 +224,8 @@ def test_sources_and_numbers_are_checked(tmp_path):
             build_triplets(wrong, tmp_path / "set", produce=cheap)
     with pytest.raises(ValueError, match="workers must be at least 1"):
         build(tmp_path / "set", 2, workers=0)
+    with pytest.raises(ValueError, match="limit must be a positive number of seconds, got 0"):
+        build(tmp_path / "set", 2, limit=0)
     for wrong in ({"views": 1}, {"size": 8}, {"gaussians": 3}, {"iterations": -1}, {"quality": 101}, {"seed": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number"):
             BuildConfig(**wrong)
