@@ -1,4 +1,4 @@
-"""Plotly figures of splats: what is in a file, where it lies, and how two of them differ.
+"""Plotly figures: of splats, of their tokens, and of what training made of them.
 
 Every function returns a `plotly.graph_objects.Figure` (never a FigureWidget, which adds megabytes to a
 saved notebook), carries its own template, and sends numbers as typed arrays.
@@ -8,17 +8,40 @@ from __future__ import annotations
 
 from .histograms import attribute_histograms, value_histograms
 from .images import difference_figure, error_image, image_row
+from .learning import curves_figure, intervals_figure, similarity_figure
+from .neighbours import Neighbour, neighbours_figure
 from .scene import MAX_POINTS, compare_figure, splat_figure
 from .style import TEMPLATE
+from .tokens import (
+    PatchRows,
+    channels_figure,
+    coverage_figure,
+    order_figure,
+    patch_figure,
+    patch_rows,
+    token_coverage_figure,
+)
 
 __all__ = [
     "MAX_POINTS",
     "TEMPLATE",
+    "Neighbour",
+    "PatchRows",
     "attribute_histograms",
+    "channels_figure",
     "compare_figure",
+    "coverage_figure",
+    "curves_figure",
     "difference_figure",
     "error_image",
     "image_row",
+    "intervals_figure",
+    "neighbours_figure",
+    "order_figure",
+    "patch_figure",
+    "patch_rows",
+    "similarity_figure",
     "splat_figure",
+    "token_coverage_figure",
     "value_histograms",
 ]

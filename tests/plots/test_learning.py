@@ -1,0 +1,219 @@
+"""Numbers and limits of the figures about training and retrieval (how they look was checked by eye)."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+from PIL import Image
+
+from clipgs_lib.plots import (
+    MAX_POINTS,
+    Neighbour,
+    curves_figure,
+    intervals_figure,
+    neighbours_figure,
+    similarity_figure,
+)
+from clipgs_lib.plots.learning import SHORT, shorten
+from clipgs_lib.plots.neighbours import THUMB
+
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+def rows(count: int, scale: float = 1.0) -> list[dict[str, float | None]]:
+    return [{"step": i, "loss": scale / (i + 1), "top1": i / count if i % 10 == 0 else None} for i in range(count)]
+
+
+# ---- curves --------------------------------------------------------------------------------------------------------
+
+
+def test_each_metric_has_a_panel_and_each_run_a_line():
+    runs = {MARKUP: rows(100), "b": rows(50, 2.0)}
+    figure = curves_figure(runs, ["loss", "top1"], log=["loss"], title=MARKUP)
+    assert len(figure.data) == 4
+    first, second, third, _ = figure.data
+    assert np.allclose(first.y, [1 / (i + 1) for i in range(100)]) and len(second.x) == 50
+    assert third.x.tolist() == list(range(0, 100, 10))
+    assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", "linear")
+    assert first.name == "&lt;img src=x onerror=alert(1)&gt;" and "<" not in figure.layout.title.text
+    assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
+    assert first.line.color == third.line.color != second.line.color
+    assert figure.layout.title.subtitle.text == ""
+
+
+def test_what_cannot_be_drawn_is_counted():
+    bad = [
+        {"step": 0, "loss": float("nan")},
+        {"step": 1, "loss": 0.0},
+        {"step": 2, "loss": 3},
+        {"step": 3},
+        {"loss": 1},
+    ]
+    figure = curves_figure({"a": bad}, ["loss"], log=["loss"])
+    assert figure.data[0].x.tolist() == [2] and not figure.layout.showlegend
+    assert figure.layout.title.subtitle.text.startswith("2 points not finite")
+    assert curves_figure({"a": bad}, ["loss"]).data[0].x.tolist() == [1, 2]
+
+
+def test_long_runs_are_thinned_and_keep_their_end():
+    figure = curves_figure({"a": rows(3 * MAX_POINTS)}, ["loss"])
+    assert len(figure.data[0].x) <= MAX_POINTS and figure.data[0].x[-1] == 3 * MAX_POINTS - 1
+
+
+def test_many_runs_stay_apart():
+    figure = curves_figure({str(i): rows(3) for i in range(20)}, ["loss"])
+    assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 20
+
+
+@pytest.mark.parametrize(
+    ("runs", "metrics", "words"),
+    [
+        ({}, ["loss"], "needs runs, metrics"),
+        ({"a": rows(3)}, [], "needs runs, metrics"),
+        ({"a": rows(3)}, ["los"], "hold numbers 'step' and 'los', got none; check the names"),
+        ({"a": []}, ["loss"], "got none"),
+    ],
+)
+def test_curves_of_nothing_are_refused(runs, metrics, words):
+    with pytest.raises(ValueError, match=words):
+        curves_figure(runs, metrics)
+
+
+# ---- similarity ----------------------------------------------------------------------------------------------------
+
+
+def test_matrices_share_one_scale_and_equal_labels_stay_apart():
+    before, after = torch.eye(3), 2 * torch.eye(3)[[1, 0, 2]]
+    labels = ["a chair", "a chair", MARKUP + "x" * 60]
+    figure = similarity_figure({"before": before, "after": after}, labels, labels)
+    heats = [trace for trace in figure.data if isinstance(trace, go.Heatmap)]
+    assert np.array_equal(heats[0].z, before.numpy()) and np.array_equal(heats[1].z, after.numpy())
+    assert {trace.coloraxis for trace in heats} == {"coloraxis"}
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 2)
+    assert figure.layout.xaxis.tickvals == (0, 1, 2) and figure.layout.xaxis.ticktext[:2] == ("a chair", "a chair")
+    assert all("<img" not in text and len(text) < SHORT + 20 for text in figure.layout.yaxis.ticktext)
+    assert "&lt;img" in heats[0].customdata[2][2]
+    numbers = [trace for trace in figure.data if isinstance(trace, go.Scatter)][1]
+    bold = [text for text in numbers.text if text.startswith("<b>")]
+    assert bold == ["<b>2.00</b>"] * 3 and len(numbers.text) == 9
+
+
+def test_large_matrices_ring_the_best_of_each_row():
+    matrix = np.random.default_rng(0).normal(size=(40, 60))
+    matrix[3] = np.nan
+    figure = similarity_figure({"": matrix}, [f"s{i}" for i in range(40)], [f"t{i}" for i in range(60)])
+    heat, ring = figure.data
+    assert ring.y.tolist() == [row for row in range(40) if row != 3]
+    assert ring.x.tolist() == np.delete(matrix, 3, axis=0).argmax(axis=1).tolist()
+    assert heat.customdata is None and len(figure.to_json()) < 60_000
+    assert len(figure.layout.xaxis.ticktext) < 60  # labels that would overlap are left out
+
+
+@pytest.mark.parametrize(
+    ("matrices", "words"),
+    [
+        ({}, "got {}"),
+        ({"a": np.zeros((2, 3))}, r"shape \[2, 2\], .* got {'a': \[2, 3\]}"),
+        ({"a": np.full((2, 2), np.nan)}, "0 finite"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(matrices, words):
+    with pytest.raises(ValueError, match=words):
+        similarity_figure(matrices, ["a", "b"], ["c", "d"])
+
+
+def test_a_matrix_with_too_many_cells_is_refused():
+    with pytest.raises(ValueError, match="got 90,000"):
+        similarity_figure({"a": np.zeros((300, 300))}, ["s"] * 300, ["t"] * 300)
+
+
+# ---- neighbours ----------------------------------------------------------------------------------------------------
+
+
+def picture(level: int, height: int = 300, width: int = 200) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def test_neighbours_are_laid_out_in_rows_with_captions_and_scores():
+    found = [Neighbour(picture(40 * i), f"{MARKUP} {i}", 0.9 - 0.1 * i, [True, False, None][i]) for i in range(3)]
+    figure = neighbours_figure([MARKUP, picture(200)], [found, found[:1]], notes=["before", "after"], title=MARKUP)
+    assert len(figure.layout.images) == 5 and len(figure.layout.shapes) == 5
+    assert all("<img" not in note.text for note in figure.layout.annotations) and "<img" not in figure.layout.title.text
+    texts = " ".join(note.text for note in figure.layout.annotations)
+    assert all(word in texts for word in ("✓ 0.900", "✗ 0.800", "<br>0.700", "before", "after"))
+    xs = [image.x for image in figure.layout.images[:3]]
+    assert xs == sorted(xs) and xs[1] - xs[0] > THUMB
+    assert figure.layout.images[0].y == 0 and figure.layout.images[3].y < -THUMB
+
+
+def test_thumbnails_are_small_and_show_the_picture():
+    figure = neighbours_figure(["q"], [[Neighbour(picture(120, 900, 600), "c", 0.5)]])
+    head, data = figure.layout.images[0].source.split(",")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    assert head == "data:image/webp;base64" and max(shown.shape) == THUMB and abs(int(shown.mean()) - 120) <= 2
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    sheet = neighbours_figure(["q"] * 4, [[Neighbour(noise, "c", 0.5)] * 6] * 4)
+    assert len(sheet.to_json()) < 400_000  # noise is the worst there is
+
+
+@pytest.mark.parametrize(
+    ("queries", "found", "words"),
+    [
+        ([], [], "one query"),
+        (["a"], [], "one query"),
+        (["a"], [[]], "at least one neighbour"),
+        (["a"], [[Neighbour(np.zeros((2, 2, 4), np.uint8), "c", 0)]], r"rows\[0\]\[0\] must have shape"),
+        ([np.zeros(3)], [[Neighbour(picture(1), "c", 0)]], r"queries\[0\] must have shape"),
+    ],
+)
+def test_sheets_of_nothing_are_refused(queries, found, words):
+    with pytest.raises(ValueError, match=words):
+        neighbours_figure(queries, found)
+
+
+# ---- intervals -----------------------------------------------------------------------------------------------------
+
+
+def test_bars_carry_their_intervals_and_runs():
+    names = ["one view", MARKUP]
+    figure = intervals_figure(
+        names, [0.2, 0.3], [0.1, 0.25], [0.4, 0.35], axis="R@1", samples=[[0.1, 0.3], [0.5]], chance=0.05, title="t"
+    )
+    bars, first, second = figure.data
+    assert bars.x.tolist() == [0.2, 0.3]
+    assert np.allclose(bars.error_x.array, [0.2, 0.05]) and np.allclose(bars.error_x.arrayminus, [0.1, 0.05])
+    assert first.x.tolist() == [0.1, 0.3] and second.x.tolist() == [0.5]
+    assert figure.layout.xaxis.range[0] == 0 and figure.layout.xaxis.range[1] > 0.5
+    assert figure.layout.yaxis.range == (1.5, -0.5)  # the first on top
+    assert "<img" not in figure.layout.yaxis.ticktext[1]
+    assert any(note.text == "chance 0.05" for note in figure.layout.annotations)
+
+
+def test_negative_differences_are_shown_whole():
+    figure = intervals_figure(["a"], [-0.1], [-0.2], [0.0], axis="difference")
+    assert figure.layout.xaxis.range[0] < -0.2 and figure.layout.xaxis.range[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        (([], [], []), {}, "one length >= 1"),
+        (([0.1], [0.0], [0.2, 0.3]), {}, r"got \[1, 1, 1, 2\]"),
+        (([0.1], [0.0], [0.2]), {"samples": [[1], [2]]}, "one length"),
+        (([0.1], [0.2], [0.3]), {}, "low <= value <= high"),
+        (([float("nan")], [0.2], [0.3]), {}, "must be finite"),
+    ],
+)
+def test_intervals_that_do_not_hold_are_refused(columns, options, words):
+    values, lows, highs = columns
+    with pytest.raises(ValueError, match=words):
+        intervals_figure(["n"] * len(values), values, lows, highs, axis="x", **options)
+
+
+def test_labels_are_cut_before_they_are_escaped():
+    assert shorten("a  b\n c", 9) == "a b c" and shorten("<" * 9, 3) == "&lt;&lt;…"
