@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,3 +62,61 @@ def rasterize_cuda(
         rasterize_mode="classic",
     )
     return pictures[..., :3], alphas, pictures[..., 3:]
+
+
+def rasterize_cuda_batch(
+    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    background: Tensor,
+) -> Tensor:
+    """Draw B objects, each through its own C cameras, in one call of gsplat 1.5.3; arguments are not checked.
+
+    As `rasterize_cuda`, with all harmonics that there are. A gaussian that is not finite is drawn with opacity 0,
+    since all objects keep the same N.
+
+    Args:
+        gaussians: means ``[B, N, 3]``, quats ``[B, N, 4]``, scales ``[B, N, 3]``, opacities ``[B, N]``,
+            sh0 ``[B, N, 1, 3]``, shN ``[B, N, K-1, 3]``, all on one CUDA device. ``N >= 32`` where B > 1: gsplat's
+            backward pass sums gradients of equal gaussian index within a warp of 32, whatever their object.
+        viewmats: ``[B, C, 4, 4]``.
+        Ks: ``[B, C, 3, 3]``.
+        width: pixels.
+        height: pixels.
+        background: ``[B, C, 3]``.
+
+    Returns:
+        colours ``[B, C, H, W, 3]``.
+
+    Raises:
+        ValueError: when B > 1 and N < 32.
+    """
+    import gsplat
+
+    means, quats, scales, opacities, sh0, shN = gaussians
+    if len(means) > 1 and means.shape[1] < 32:
+        raise ValueError(f"a batch of objects needs N >= 32 gaussians each, got {means.shape[1]}; draw them one by one")
+    sh = torch.cat([sh0, shN], dim=2)  # [B, N, K, 3]
+    rows = (means, quats, scales, opacities[..., None], sh.flatten(2))
+    good = torch.stack([row.detach().isfinite().all(dim=2) for row in rows]).all(dim=0)
+    good &= (quats.detach() != 0).any(dim=2)  # [B, N]
+    means, quats, scales = (torch.where(good[..., None], row, 1.0) for row in rows[:3])
+    colors, _, _ = gsplat.rasterization(
+        means,
+        quats,
+        scales,
+        torch.where(good, opacities, 0.0),
+        torch.where(good[..., None, None], sh, 0.0),
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree=math.isqrt(sh.shape[2]) - 1,
+        packed=False,
+        backgrounds=background,
+        render_mode="RGB",
+        rasterize_mode="classic",
+    )
+    return colors

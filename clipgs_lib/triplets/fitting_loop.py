@@ -1,4 +1,7 @@
-"""The parameters of a fit as one tensor: their meaning, their Adam step, and the relocation of dead gaussians."""
+"""The parameters of a fit as one tensor: their meaning, their Adam step, and the relocation of dead gaussians.
+
+Leading dimensions ``[..., N, D]`` are objects that are fitted together.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,21 @@ _LOGIT_LIMIT = 8.0  # opacities stay within 0.0003 of 0 and 1, where a sigmoid c
 class Columns(NamedTuple):
     """What `rendering.rasterize` takes: linear scales and opacities."""
 
-    means: Tensor  # [N, 3]
-    quats: Tensor  # [N, 4]
-    scales: Tensor  # [N, 3]
-    opacities: Tensor  # [N]
-    sh0: Tensor  # [N, 1, 3]
-    shN: Tensor  # [N, K-1, 3]
+    means: Tensor  # [..., N, 3]
+    quats: Tensor  # [..., N, 4]
+    scales: Tensor  # [..., N, 3]
+    opacities: Tensor  # [..., N]
+    sh0: Tensor  # [..., N, 1, 3]
+    shN: Tensor  # [..., N, K-1, 3]
 
 
 def activate(parameters: Tensor) -> Columns:
-    """Read ``[N, 11 + 3K]`` parameters: means, quats, log-scales, logit of the opacity, SH."""
-    n, width = parameters.shape
-    means, quats, scales, opacity, sh0, shN = parameters.split([3, 4, 3, 1, 3, width - 14], dim=1)
+    """Read ``[..., N, 11 + 3K]`` parameters: means, quats, log-scales, logit of the opacity, SH."""
+    *rows, width = parameters.shape
+    means, quats, scales, opacity, sh0, shN = parameters.split([3, 4, 3, 1, 3, width - 14], dim=-1)
     return Columns(
-        means, quats, scales.exp(), opacity.sigmoid()[:, 0], sh0.view(n, 1, 3), shN.reshape(n, -1, 3)
+        means, quats, scales.exp(), opacity.sigmoid()[..., 0],
+        sh0.reshape(*rows, 1, 3), shN.reshape(*rows, (width - 14) // 3, 3),
     )  # fmt: skip
 
 
@@ -60,8 +64,8 @@ class Adam:
     """Adam (Kingma & Ba 2015) with one learning rate per column, and moments that can be cleared by row.
 
     Args:
-        parameters: ``[N, D]`` leaf tensor, updated in place.
-        rates: ``[D]`` learning rates.
+        parameters: ``[..., N, D]`` leaf tensor, updated in place.
+        rates: learning rates, ``[D]`` or, one set per object, ``[..., 1, D]``.
     """
 
     def __init__(self, parameters: Tensor, rates: Tensor) -> None:
@@ -71,30 +75,41 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradient: Tensor, means_factor: float) -> None:
-        """Move the parameters against ``gradient [N, D]``; the rate of the means times ``means_factor``."""
+        """Move the parameters against ``gradient [..., N, D]``; the rate of the means times ``means_factor``."""
         self.steps += 1
         self.first.lerp_(gradient, 1 - _BETAS[0])
         self.second.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
         first_bias, second_bias = 1 - _BETAS[0] ** self.steps, 1 - _BETAS[1] ** self.steps
         rates = self.rates / first_bias
-        rates[MEANS] *= means_factor
+        rates[..., MEANS] *= means_factor
         self.parameters.sub_(rates * self.first / ((self.second / second_bias).sqrt_().add_(1e-15)))
 
-    def clear(self, rows: Tensor) -> None:
-        """Forget the moments of ``rows``."""
+    def clear(self, *rows: int | Tensor) -> None:
+        """Forget the moments of the rows at an index, such as ``rows [R]``, or an object and its ``rows [R]``."""
         self.first[rows] = 0
         self.second[rows] = 0
 
+    def keep(self, objects: Tensor) -> Tensor:
+        """Go on with some ``objects [K]`` of the first dimension; returns their parameters, a new leaf tensor."""
+        self.parameters = self.parameters.detach()[objects].requires_grad_()
+        self.rates, self.first, self.second = self.rates[objects], self.first[objects], self.second[objects]
+        return self.parameters
+
 
 @torch.no_grad()
-def confine(parameters: Tensor, extent: float) -> None:
+def confine(parameters: Tensor, extent: float | Tensor) -> None:
     """Keep log-scales, logits and base colours, in place, where they stay finite and can still learn.
 
     A colour below black is drawn as black and gets no gradient, so it would never come back.
+
+    Args:
+        parameters: ``[..., N, D]``.
+        extent: largest scale, one number or one per object ``[..., 1, 1]``.
     """
-    parameters[:, SCALES].clamp_(*torch.tensor([1e-5 * extent, extent]).log().tolist())
-    parameters[:, OPACITY].clamp_(-_LOGIT_LIMIT, _LOGIT_LIMIT)
-    parameters[:, SH : SH + 3].clamp_(min=-0.499 / geometry.SH_C0)
+    most = torch.as_tensor(extent, device=parameters.device)
+    parameters[..., SCALES].clamp_((1e-5 * most).log(), most.log())
+    parameters[..., OPACITY].clamp_(-_LOGIT_LIMIT, _LOGIT_LIMIT)
+    parameters[..., SH : SH + 3].clamp_(min=-0.499 / geometry.SH_C0)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
@@ -40,11 +40,12 @@ def split_views(count: int, holdout: int) -> tuple[list[int], list[int]]:
 
 
 class Scene(NamedTuple):
-    """Targets without their background, and their cameras."""
+    """Targets of B objects without their background, and their cameras."""
 
-    foreground: Tensor  # [V, H, W, 3] colours times alpha
-    alphas: Tensor  # [V, H, W, 1]
-    cameras: Cameras
+    foreground: Tensor  # [B, V, H, W, 3] colours times alpha
+    alphas: Tensor  # [B, V, H, W, 1]
+    viewmats: Tensor  # [B, V, 4, 4]
+    Ks: Tensor  # [B, V, 3, 3]
     background: Tensor  # [3] of the views as they came
 
     @classmethod
@@ -56,58 +57,94 @@ class Scene(NamedTuple):
         background: tuple[float, float, float],
         device: torch.device,
     ) -> Scene:
-        """Take the background out of ``colors [V, H, W, 3]``, and move everything to ``device``."""
+        """Take the background out of ``colors [V, H, W, 3]`` of one object, and move everything to ``device``."""
         behind = torch.tensor(background, device=device)
         colors, alphas = colors.to(device), alphas.to(device)
-        viewmats, Ks = cameras.viewmats.to(device), cameras.Ks.to(device)
-        return cls(colors - (1 - alphas) * behind, alphas, Cameras(viewmats, Ks, *cameras[2:]), behind)
+        viewmats, Ks = cameras.viewmats.to(device).float(), cameras.Ks.to(device).float()
+        return cls((colors - (1 - alphas) * behind)[None], alphas[None], viewmats[None], Ks[None], behind)
 
-    def pick(self, index: list[int]) -> Scene:
-        """The views ``index``."""
-        viewmats, Ks, *size = self.cameras
-        return Scene(
-            self.foreground[index].contiguous(), self.alphas[index].contiguous(),
-            Cameras(viewmats[index], Ks[index], *size), self.background,
-        )  # fmt: skip
+    @classmethod
+    def stack(cls, scenes: list[Scene]) -> Scene:
+        """The objects of several scenes of equally many and equally large views."""
+        return cls(
+            torch.cat([scene.foreground for scene in scenes]),
+            torch.cat([scene.alphas for scene in scenes]),
+            torch.cat([scene.viewmats for scene in scenes]),
+            torch.cat([scene.Ks for scene in scenes]),
+            scenes[0].background,
+        )
+
+    def pick(self, views: list[int]) -> Scene:
+        """The same ``views`` of every object."""
+        return self._each(lambda column: column[:, views])
+
+    def pick_each(self, views: list[list[int]]) -> Scene:
+        """Views of each object by itself, ``[B, C]``."""
+        index = torch.tensor(views).to(self.alphas.device)
+        rows = torch.arange(len(views), device=index.device)[:, None]
+        return self._each(lambda column: column[rows, index])
+
+    def keep(self, objects: Tensor) -> Scene:
+        """Some ``objects [K]``."""
+        return self._each(lambda column: column[objects])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Scene:
+        columns = (change(column) for column in (self.foreground, self.alphas, self.viewmats, self.Ks))
+        return Scene._make((*columns, self.background))
 
     def over(self, background: Tensor) -> Tensor:
-        """Targets ``[V, H, W, 3]`` over another background ``[3]``."""
-        return self.foreground + (1 - self.alphas) * background
+        """Targets ``[B, V, H, W, 3]`` over other backgrounds ``[B, 3]`` or ``[3]``."""
+        return self.foreground + (1 - self.alphas) * background.reshape(-1, 1, 1, 1, 3)
 
-    def psnr(self, columns: Columns) -> float:
-        """Mean PSNR of gaussians over the views' own background, dB."""
-        return float(torch.stack([psnr(a, b).clamp_max(_BEST) for a, b in self._pairs(columns)]).mean())
+    def draw(self, columns: Columns, background: Tensor) -> Tensor:
+        """Pictures ``[B, V, H, W, 3]`` of gaussians over backgrounds ``[B, 3]``."""
+        if columns.means.device.type == "cuda":
+            return self._draw_together(columns, background)
+        pictures = []
+        for i, each in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
+            cameras = Cameras(self.viewmats[i], self.Ks[i], self.alphas.shape[3], self.alphas.shape[2])
+            pictures.append(rasterize(*Columns._make(each), *cameras, background=background[i]).colors)
+        return torch.stack(pictures)
 
-    def ssim(self, columns: Columns) -> float:
-        """Mean SSIM of gaussians over the views' own background."""
-        return float(torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean())
+    def _draw_together(self, columns: Columns, background: Tensor) -> Tensor:
+        """`draw` in one call of gsplat."""
+        from ..rendering.cuda import rasterize_cuda_batch
+
+        height, width = self.alphas.shape[2:4]
+        behind = background[:, None].expand(-1, self.viewmats.shape[1], -1)  # [B, V, 3]
+        return rasterize_cuda_batch(columns, self.viewmats, self.Ks, width, height, behind)
+
+    def psnr(self, columns: Columns) -> Tensor:
+        """Mean PSNR of each object's gaussians over the views' own background, dB ``[B]``."""
+        return torch.stack([psnr(a, b).clamp_max(_BEST) for a, b in self._pairs(columns)]).mean(dim=0)
+
+    def ssim(self, columns: Columns) -> Tensor:
+        """Mean SSIM of each object's gaussians over the views' own background ``[B]``."""
+        return torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean(dim=0)
 
     def visibility(self, columns: Columns) -> Tensor:
-        """How many pixels of all views together each gaussian makes up ``[N]``: its blending weights, summed.
+        """How many pixels of all views together each gaussian makes up ``[B, N]``: its blending weights, summed.
 
         They are the gradient by a colour that is not clamped at black, as the real ones may be.
         """
         grey = torch.zeros_like(columns.sh0).requires_grad_()
         shape = (column.detach() for column in columns[:4])
-        plain = Columns._make((*shape, grey, columns.shN[:, :0].detach()))
-        total = torch.zeros(len(grey), device=grey.device)
-        for i in range(len(self.alphas)):
-            picture = draw(plain, self.pick([i]).cameras, torch.zeros_like(self.background))
+        plain = Columns._make((*shape, grey, columns.shN[..., :0, :].detach()))
+        total = torch.zeros_like(columns.opacities)
+        black = self.background.new_zeros(len(grey), 3)
+        for i in range(self.alphas.shape[1]):
+            picture = self.pick([i]).draw(plain, black)
             (gradient,) = torch.autograd.grad(picture.sum(), grey)
-            total += gradient[:, 0, 0] / SH_C0
+            total += gradient[..., 0, 0] / SH_C0
         return total
 
     @torch.no_grad()
     def _pairs(self, columns: Columns) -> Iterator[tuple[Tensor, Tensor]]:
-        """Picture (clipped, as in a file) and target ``[H, W, 3]`` of each view."""
-        for i in range(len(self.alphas)):
+        """Pictures (clipped, as in a file) and targets ``[B, H, W, 3]``, view by view."""
+        behind = self.background.expand(len(self.alphas), 3)
+        for i in range(self.alphas.shape[1]):
             view = self.pick([i])
-            yield draw(columns, view.cameras, self.background)[0].clamp(0, 1), view.over(self.background)[0]
-
-
-def draw(columns: Columns, cameras: Cameras, background: Tensor) -> Tensor:
-    """Pictures ``[C, H, W, 3]`` of gaussians."""
-    return rasterize(*columns, *cameras, background=background).colors
+            yield view.draw(columns, behind)[:, 0].clamp(0, 1), view.over(behind)[:, 0]
 
 
 def check_views(views: Views, cameras: Cameras) -> tuple[Tensor, Tensor]:

@@ -112,11 +112,11 @@ def test_visibility_counts_the_pixels_that_a_gaussian_makes_up():
     cameras = cameras_about(5)
     alphas = render(black, *cameras).alphas
     scene = Scene.of(torch.zeros(5, 48, 48, 3), torch.zeros(5, 48, 48, 1), cameras, (0.0, 0.0, 0.0), black.device)
-    columns = activate(pack(black, 3.0))
-    visible = scene.visibility(columns)
+    columns = activate(pack(black, 3.0)[None])
+    visible = scene.visibility(columns)[0]
     assert float(visible.sum()) == pytest.approx(float(alphas.sum()), rel=1e-4)
-    hidden = columns._replace(opacities=columns.opacities.index_fill(0, torch.tensor([7]), 0.0))
-    assert float(scene.visibility(hidden)[7]) == 0 < float(visible[7])
+    hidden = columns._replace(opacities=columns.opacities.index_fill(1, torch.tensor([7]), 0.0))
+    assert float(scene.visibility(hidden)[0, 7]) == 0 < float(visible[7])
 
 
 def relocated(parameters, error, seen=None, seed=0):
