@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from . import __version__, cli_triplets
+from . import __version__, cli_train, cli_triplets
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,7 @@ def _version(wanted: bool) -> None:
 
 
 cli_triplets.mount(app, _plain_errors)
+cli_train.mount(app, _plain_errors)
 
 
 @app.callback()

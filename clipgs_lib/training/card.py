@@ -1,0 +1,157 @@
+"""The model card of a run: where the weights come from and what they can do, in numbers that this run measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..encoders import Encoder
+from .config import FREE, TrainConfig
+
+CARD = "README.md"
+_ROWS = 24  # of the table of the curve
+_TASKS = (
+    ("zero_shot_top1", "zero-shot by category, Top-1"),
+    ("zero_shot_top3", "zero-shot by category, Top-3"),
+    ("zero_shot_top5", "zero-shot by category, Top-5"),
+    ("image_r1", "splat finds its own views, R@1"),
+    ("image_r5", "splat finds its own views, R@5"),
+    ("text_r1", "text finds its splat, R@1"),
+    ("text_r5", "text finds its splat, R@5"),
+)
+
+
+def command_of(config: TrainConfig) -> str:
+    """The command that repeats a run, with names of folders instead of this machine's paths."""
+    told, plain = config.to_dict(), TrainConfig(shards=("?",), out="?").to_dict()
+    words = ["clipgs train", *(f"--shards {Path(folder).name}" for folder in config.shards)]
+    words += [f"--encoder {config.encoder}", f"--init {Path(config.init).name}", f"--out {Path(config.out).name}"]
+    for name, value in told.items():
+        if name in FREE or name in ("encoder", "init") or value == plain[name]:
+            continue
+        inner = value if isinstance(value, dict) else None
+        for key, entry in inner.items() if inner is not None else [("", value)]:
+            if inner is None or not isinstance(plain[name], dict) or plain[name].get(key) != entry:
+                text = Path(entry).name if name == "zero_shot" else json.dumps(entry)
+                words.append(f"--set {name}{'.' + key if key else ''}={text.replace(' ', '')}")
+    return " \\\n  ".join(words)
+
+
+def write_card(
+    folder: Path,
+    *,
+    config: TrainConfig,
+    encoder: Encoder,
+    teacher: Mapping[str, Any],
+    data: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, float]],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Write ``README.md`` beside the exported weights.
+
+    Args:
+        folder: of the export.
+        config: the run.
+        encoder: what was exported.
+        teacher: its identity and dimension.
+        data: as `Objects.facts` tells.
+        records: of the run, as `train` yields them.
+        metrics: by split, as `Validator.measure` gives them.
+        facts: seconds, device, threads, world, steps_done, best_step, validated.
+
+    Returns:
+        Its path.
+    """
+    lines = [
+        *_about(config, encoder, teacher, facts),
+        *_data(config, data),
+        *_results(metrics),
+        *_curve(records),
+        *_limits(teacher),
+    ]
+    path = folder / CARD
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _about(config: TrainConfig, encoder: Encoder, teacher: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    count = sum(value.numel() for value in encoder.parameters())
+    start = "random weights" if config.init == "none" else f"`{Path(config.init).name}`"
+    processes = f", {facts['world']} processes" if facts["world"] > 1 else ""
+    threads = f", {facts['threads']} threads" if facts["device"] == "cpu" else ""
+    return [
+        f"# {encoder.config.name}",
+        "",
+        f"An encoder of 3D Gaussian splats in the space of the teacher `{teacher['identity']}` (D = {teacher['dim']}).",
+        f"{count:,} parameters; averaged weights, stored as float16.",
+        "",
+        "```",
+        command_of(config),
+        "```",
+        "",
+        f"- Start: {start}, seed {config.seed}.",
+        f"- {facts['steps_done']} steps of {config.batch_size} objects; these weights are those of step "
+        f"{facts['best_step']}, {'the best on validation objects' if facts['validated'] else 'the last'}.",
+        f"- Time: {facts['seconds'] / 60:.1f} minutes on {facts['device']}{threads}{processes}, with validation.",
+        f"- Settings of the encoder: `{json.dumps(encoder.config.to_dict(), sort_keys=True)}`",
+        f"- Settings of the run: `{json.dumps(config.identity(), sort_keys=True)}`",
+        "- Licence of these weights: MIT, as the project.",
+        "",
+    ]
+
+
+def _data(config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["## Data", ""] + ([config.about, ""] if config.about else [])
+    lines += ["| set | objects | splits | licences | content sha256 |", "|---|---|---|---|---|"]
+    for entry in data:
+        splits = ", ".join(f"{name} {count}" for name, count in entry["splits"].items())
+        licences = ", ".join(f"{name} ({count})" for name, count in entry["licences"].items())
+        lines.append(f"| {entry['name']} | {entry['objects']} | {splits} | {licences} | `{entry['content_sha256']}` |")
+    return [*lines, ""]
+
+
+def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = ["## On held-out objects", ""]
+    if not any(metrics.values()):
+        return [*lines, "Nothing was held out, so nothing is known about other objects.", ""]
+    lines += ["*Bag of views*: the mean of the teacher's embeddings of the object's own views, without an encoder."]
+    lines += ["For the views' retrieval by a splat it is the thing looked for, so it has no number there."]
+    lines += ["In brackets: 95 % intervals by bootstrap over objects.", ""]
+    lines += ["| split | objects | task | this encoder | bag of views | chance |", "|---|---|---|---|---|---|"]
+    for split, found in metrics.items():
+        for key, task in _TASKS:
+            if key in found:
+                own = f"{100 * found[key]:.1f} % [{100 * found['low_' + key]:.1f}, {100 * found['high_' + key]:.1f}]"
+                others = [found.get("views_" + key), found.get("chance_" + key)]
+                shown = " | ".join("" if value is None else f"{100 * value:.1f} %" for value in others)
+                lines.append(f"| {split} | {found['objects']} | {task} | {own} | {shown} |")
+    return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
+
+
+def _curve(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = ["loss", "loss_text", "loss_image", "lr", "logit_scale", "val_score", "val_zero_shot_top1"]
+    keys += ["val_image_r1", "val_text_r1"]
+    checked = [row for row in records if "val_score" in row or row is records[-1]]
+    rows = checked[:: max(1, -(-len(checked) // _ROWS))]
+    rows += [] if not checked or rows[-1] is checked[-1] else [checked[-1]]
+    lines = ["## Curve", "", f"| step | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
+    for row in rows:
+        cells = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in keys]
+        lines.append(f"| {row['step']} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _limits(teacher: Mapping[str, Any]) -> list[str]:
+    name = str(teacher["identity"]).rpartition(" sha256:")[0]
+    return [
+        "## Limits",
+        "",
+        f"- Its space is that of `{name}`: embeddings of another teacher cannot be compared with it.",
+        "- It knows single objects like those above, centred, with a known up axis; not scenes, not photographs.",
+        "- Words and shapes that the sets do not have were never seen; the numbers above are about objects of the same",
+        "  sets, with the same rendering and fitting.",
+        "",
+    ]

@@ -1,0 +1,172 @@
+"""Checkpoints of a run: safetensors and JSON in a folder of their own that appears whole or not at all.
+
+``OUT/checkpoints/step-00000200/`` holds ``tensors.safetensors`` (weights, averaged and best weights, state of the
+optimiser) and ``state.json`` (format, step, what identifies the run, progress, sha256 of the tensors). Random numbers
+and the position in the data follow from the seed and the step, so nothing else is needed to go on exactly. Nothing is
+ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = "clipgs-checkpoint/1"
+TENSORS, STATE, FOLDER = "tensors.safetensors", "state.json", "checkpoints"
+_STEP = re.compile(r"step-(\d{8,})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or written, or belongs to another run."""
+
+
+def save_checkpoint(
+    out: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
+) -> Path:
+    """Write a checkpoint beside its place, rename it, then delete all but the newest ``keep``.
+
+    Args:
+        out: folder of the run.
+        step: optimiser steps that are done.
+        tensors: any names.
+        state: plain JSON; ``format``, ``step`` and ``sha256`` are added.
+        keep: how many stay, at least 1.
+
+    Raises:
+        CheckpointError: when the disk is full or refuses; the checkpoints that were there stay as they are.
+    """
+    home = out / FOLDER
+    draft, place = home / f".step-{step:08d}.partial", home / f"step-{step:08d}"
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for left in home.glob(".step-*.partial"):  # of a run that was killed while saving
+            shutil.rmtree(left)
+        draft.mkdir()
+        save_file(plain, str(draft / TENSORS))
+        facts = dict(state) | {"format": FORMAT, "step": step, "sha256": _sha256(draft / TENSORS)}
+        (draft / STATE).write_text(json.dumps(facts, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
+        for name in (TENSORS, STATE):
+            with (draft / name).open("rb") as file:
+                os.fsync(file.fileno())
+        if place.exists():
+            shutil.rmtree(place)
+        draft.rename(place)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        size = sum(value.numel() * value.element_size() for value in plain.values())
+        raise CheckpointError(
+            f"a checkpoint of {size / 1e6:.1f} MB must fit into {home}, got: {error}; make room and go on with "
+            "--resume, older checkpoints are intact"
+        ) from error
+    for old in _checkpoints(out)[:-keep]:
+        shutil.rmtree(old)
+    return place
+
+
+def last_checkpoint(out: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        CheckpointError: when the folder has none.
+    """
+    found = _checkpoints(out)
+    if not found:
+        raise CheckpointError(
+            f"--resume needs a checkpoint in {out / FOLDER}, got {'none' if out.is_dir() else 'no such folder'}; "
+            "check --out, or start the run without --resume"
+        )
+    return found[-1]
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and state of one checkpoint.
+
+    Raises:
+        CheckpointError: when it is incomplete or damaged, or of another version.
+    """
+    todo = f"delete {path.name} to go on from the checkpoint before it"
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / STATE} must be JSON, got {str(error)[:200]}; {todo}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        got = repr(state.get("format"))[:60] if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(
+            f"{path / STATE}: format must be {FORMAT!r}, got {got}; another version wrote it, update clipgs_lib"
+        )
+    try:
+        digest = _sha256(path / TENSORS)
+        if digest != state.get("sha256"):
+            want = str(state.get("sha256"))[:12]
+            raise CheckpointError(f"{path / TENSORS} must have sha256 {want}..., got {digest[:12]}...; {todo}")
+        tensors = load_file(path / TENSORS)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path / TENSORS} must be intact safetensors, got {str(error)[:200]}; {todo}") from None
+    return tensors, state
+
+
+def check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run: other settings, encoder, teacher or data.
+
+    Args:
+        path: for the message.
+        found: ``identity`` of the checkpoint.
+        wanted: that of the run now.
+
+    Raises:
+        CheckpointError: naming what differs, with both values.
+    """
+    old, new = _flat(found), _flat(json.loads(json.dumps(wanted)))
+    odd = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
+    if odd:
+        shown = "; ".join(f"{name} is {_short(old.get(name))} there, {_short(new.get(name))} now" for name in odd[:6])
+        more = f" and {len(odd) - 6} more" if len(odd) > 6 else ""
+        raise CheckpointError(
+            f"{path} must be of this very run, got another: {shown}{more}; give the same settings, or another --out"
+        )
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names with ``prefix/`` before them."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix/``, without it."""
+    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    home = out / FOLDER
+    found = [path for path in home.iterdir() if _STEP.fullmatch(path.name)] if home.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    out: dict[str, Any] = {}
+    for name, entry in value.items():
+        out |= _flat(entry, f"{prefix}.{name}" if prefix else str(name))
+    return out
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,260 @@
+"""What decides a training run: a frozen dataclass, read from JSON or YAML, that refuses what it does not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from .augment import AugmentConfig
+
+# fields that do not change the numbers of a run: a resumed run may have others
+FREE = (
+    "shards",
+    "out",
+    "resume",
+    "save_every",
+    "keep",
+    "device",
+    "workers",
+    "memory_gb",
+    "tensorboard",
+    "about",
+    "threads",
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Where the paper is silent the default is Uni3D's recipe, scaled to a small batch."""
+
+    shards: tuple[str, ...]  # folders of finished sets, all embedded by one teacher
+    out: str  # folder of the run; must not hold another one
+    encoder: str = "clipgs-mini"  # a name of `encoder_names()`
+    encoder_options: Mapping[str, Any] = field(default_factory=dict)  # fields of EncoderConfig that differ
+    init: str = "none"  # shipped name or folder of an encoder to start from, e.g. point-mini; none: at random
+    resume: bool = False  # go on with the run in `out`
+
+    steps: int = 2000  # optimiser steps
+    batch_size: int = 64  # objects per step, over all ranks and micro-batches
+    accumulate: int = 1  # micro-batches per step and rank; the loss is still that of the whole batch
+    views: int = 5  # K views drawn per object and step [N: 5]
+    text_sources: Mapping[str, float] | None = None  # share of raw/filtered/enriched texts; None: alike
+    seed: int = 0  # of everything that is drawn
+
+    image_loss: Literal["voting", "pair", "multi_positive", "none"] = "voting"  # pair: one random view, as before [P]
+    weighting: Literal["cosine", "softmax", "normalised", "uniform", "top1"] = "cosine"  # S_i of Eq. 4
+    reduction: Literal["mean", "sum"] = "mean"  # over the K views
+    exclude_own: bool = True  # an object's other views are no negatives
+    negatives: Literal["object", "view"] = "object"  # what counts once among the negatives of a splat
+    vote_temperature: float = 0.07  # of softmax weighting
+    convention: Literal["half", "quarter"] = "half"  # published code, or the paper's 1/(4N), which is half of it
+    text_weight: float = 1.0  # of the text loss
+    image_weight: float = 1.0  # of the image loss
+    mask_same_text: bool = True  # objects with an equal caption are no negatives of each other's text
+    logit_scale: float = 1 / 0.07  # at the start; learned, clamped to [1, 100]
+
+    lr: float = 1e-3  # peak learning rate
+    min_lr: float = 0.0  # at the end of the cosine
+    warmup: int = 100  # steps of linear warm-up
+    weight_decay: float = 0.1  # of AdamW, on matrices only
+    betas: tuple[float, float] = (0.9, 0.98)  # of AdamW
+    layer_decay: float = 0.95  # learning rate factor per transformer layer below the last
+    clip: float = 5.0  # largest norm of all gradients together
+    ema: float = 0.999  # decay of the averaged weights, reached slowly: min(ema, (1 + step) / (10 + step))
+    batch_norm: Literal["local", "sync", "frozen"] = (
+        "local"  # statistics: per rank, of all ranks (CUDA), or stored ones
+    )
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the encoder's arithmetic (autocast); the loss is fp32
+    compile: bool = False  # torch.compile the transformer
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    train_split: str = "train"
+    val_split: str = "val"  # chooses the best weights; none: no validation, the last weights count
+    test_split: str = "test"  # measured once at the end, if the sets have it
+    validate_every: int = 200  # steps
+    patience: int = 0  # validations without a better score until the run stops; 0: never
+    zero_shot: str = "teacher"  # class weights: by the shards' teacher at start, a .safetensors file, or none
+    prompts: tuple[str, ...] = ("{}", "a {}", "a 3d model of a {}")  # texts of a class
+
+    save_every: int = 200  # steps between checkpoints
+    keep: int = 2  # newest checkpoints that stay
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    threads: int = 0  # of torch on the CPU; 0: as torch decides
+    workers: int = 1  # threads that prepare batches ahead; 0: prepare them when needed
+    memory_gb: float = 8.0  # sets whose splats and embeddings need more are streamed from disk
+    tensorboard: bool = False  # also write event files, if the package is there
+    about: str = ""  # a sentence on the data, for the model card
+
+    def __post_init__(self) -> None:
+        for rule, holds in self._rules().items():
+            if not holds:
+                name = rule.split()[0]
+                raise ValueError(f"{rule}, got {name} = {getattr(self, name)!r}")
+
+    def _rules(self) -> dict[str, bool]:
+        counts = ("steps", "accumulate", "views", "validate_every", "save_every", "keep")
+        finite = ("lr", "min_lr", "weight_decay", "text_weight", "image_weight", "memory_gb")
+        return {
+            "shards must name at least one folder": bool(self.shards),
+            "batch_size must be at least 2, because a contrastive loss over one object is constant": self.batch_size
+            >= 2,
+            **{f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts},
+            **{f"{name} must be at least 0": getattr(self, name) >= 0 for name in ("warmup", "patience", "workers")},
+            **{f"{name} must be finite and at least 0": 0 <= getattr(self, name) < math.inf for name in finite},
+            "text_weight must be above 0 unless there is an image loss": self.text_weight > 0
+            or (self.image_weight > 0 and self.image_loss != "none"),
+            "layer_decay must lie in (0, 1]": 0 < self.layer_decay <= 1,
+            "ema must lie in [0, 1)": 0 <= self.ema < 1,
+            "clip must be above 0": self.clip > 0,
+            "vote_temperature must be above 0": self.vote_temperature > 0,
+            "logit_scale must lie in [1, 100]": 1 <= self.logit_scale <= 100,
+            "seed must lie in 0 .. 2**31 - 1": 0 <= self.seed < 2**31,
+            "prompts must each contain {}": bool(self.prompts) and all("{}" in prompt for prompt in self.prompts),
+        }
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine to ``min_lr``."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def ema_at(self, step: int) -> float:
+        """Decay of the averaged weights at a step."""
+        return min(self.ema, (1 + step) / (10 + step))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that a resumed run must share."""
+        return {name: value for name, value in self.to_dict().items() if name not in FREE}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Check names and types of plain values, and build the configuration.
+
+        Raises:
+            ValueError: for unknown or missing keys, or a value of another type; the message names the key.
+        """
+        return _build(cls, values, "")
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Values of a JSON or YAML file.
+
+    Raises:
+        ValueError: when the file holds no mapping.
+        OSError: when it cannot be read.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold NAME: value pairs, got {type(values).__name__}")
+    return values
+
+
+def set_values(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """``values`` with ``NAME=VALUE`` settings put in; ``augment.NAME`` and ``encoder_options.NAME`` go one level down.
+
+    Raises:
+        ValueError: for a setting without ``=``, or one that is no YAML value.
+    """
+    out = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"a setting must be NAME=VALUE, got {setting!r}")
+        head, _, tail = name.strip().partition(".")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"a setting's value must be a YAML value, got {setting!r}; quote it") from None
+        if isinstance(value, str):
+            value = _number(value)
+        if tail:
+            inner = out.setdefault(head, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{head} has no fields to set, got {setting!r}")
+            inner[tail] = value
+        else:
+            out[head] = value
+    return out
+
+
+def _number(text: str) -> Any:
+    """YAML 1.1 reads 1e-3 as a text; people mean the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        names = ", ".join(prefix + str(name) for name in unknown)
+        raise ValueError(f"settings must be among {', '.join(known)}; got unknown {names}")
+    missing = [
+        name
+        for name, entry in known.items()
+        if entry.default is entry.default_factory is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise ValueError(f"settings must include {', '.join(prefix + name for name in missing)}; got none")
+    return kind(**{name: _convert(value, hints[name], prefix + name) for name, value in values.items()})
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as the type that ``hint`` asks for, or a sentence."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return (
+            value
+            if isinstance(value, typing.cast(type, hint))
+            else _build(
+                typing.cast(type, hint), _demand(value, isinstance(value, Mapping), name, "a mapping"), name + "."
+            )
+        )
+    if origin is Literal:
+        return _demand(value, value in inner, name, "one of " + ", ".join(map(str, inner)))
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _convert(value, next(kind for kind in inner if kind is not type(None)), name)
+    if origin is tuple:
+        whole = [value] if isinstance(value, str) else value
+        items = _demand(whole, isinstance(whole, list | tuple), name, "a list")
+        if inner[-1] is not Ellipsis:
+            _demand(items, len(items) == len(inner), name, f"a list of {len(inner)}")
+        return tuple(_convert(item, inner[0], name) for item in items)
+    if origin is not None:  # Mapping
+        return dict(_demand(value, isinstance(value, Mapping), name, "a mapping"))
+    if hint is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(_demand(value, good, name, "a number"))
+    if hint is int:
+        whole_number = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+        return int(_demand(value, whole_number, name, "a whole number"))
+    return _demand(value, isinstance(value, hint), name, {"str": "a text", "bool": "true or false"}[hint.__name__])
+
+
+def _demand(value: Any, good: bool, name: str, what: str) -> Any:
+    if not good:
+        raise ValueError(f"{name} must be {what}, got {value!r}")
+    return value

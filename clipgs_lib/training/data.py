@@ -1,0 +1,319 @@
+"""Batches out of shards: every batch follows from the seed and the number of the step alone.
+
+So an exact resume needs no state of a loader, and what is prepared ahead by threads is what would be prepared later.
+Splats and embeddings are decoded once and kept in memory when they fit; larger sets are read as `TripletStream` orders
+them, each rank its own part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..splats import Splats
+from ..tokenizer import SplatBatch, collate
+from ..triplets import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream, draw_caption
+from .augment import augment
+from .config import TrainConfig
+from .distributed import Place, share
+
+_GAUSSIAN = 56  # bytes of one gaussian of SH degree 0 in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What training needs of one object."""
+
+    number: int  # in `Objects`
+    key: str  # of its set
+    splats: Splats  # SH degree 0, normalised into the unit sphere
+    triplet: Triplet  # texts, category; its views and splats are dropped
+    image_embeds: Tensor  # [V, D] float16
+    text_embeds: Tensor  # [T, D] float16
+    text_ids: tuple[int, ...]  # T; equal texts have equal ones in any set
+
+
+class Objects:
+    """The objects of one or more sets, numbered through, with their common teacher.
+
+    Args:
+        folders: finished sets.
+        memory_gb: keep decoded objects when all of them need no more than this.
+
+    Raises:
+        ShardError: for a set that is broken, was built without a teacher, or has another teacher than the first, and
+            for an object that lies in different splits of two sets.
+    """
+
+    def __init__(self, folders: Sequence[str], memory_gb: float = 8.0) -> None:
+        self.sets = [ShardSet(folder) for folder in folders]
+        first = self.sets[0].teacher
+        if first is None:
+            todo = "build it with --teacher, since training needs embeddings"
+            raise ShardError(str(self.sets[0].folder), "the set must have embeddings", "none", todo)
+        for other in self.sets[1:]:
+            other.check_teacher(first.identity, first.dim)
+        self.teacher: TeacherInfo = first
+        self.rows = [(own, row) for own in self.sets for row in own.rows]
+        self.starts = np.cumsum([0] + [len(own) for own in self.sets]).tolist()
+        _check_splits(self.rows)
+        need = sum(
+            row["n_gaussians"] * _GAUSSIAN + (row["n_views"] + row["n_texts"]) * 2 * first.dim for _, row in self.rows
+        )
+        self.in_memory = need <= memory_gb * 1e9
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def numbers(self, split: str) -> list[int]:
+        """Objects of a split in all sets that have it."""
+        return [number for number, (_, row) in enumerate(self.rows) if row["split"] == split]
+
+    def categories(self) -> list[str]:
+        """Every known category, sorted."""
+        return sorted({row["category"] for _, row in self.rows} - {""})
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Name, counts, hash and licences of each set, without folders of this machine."""
+        return [
+            {
+                "name": own.folder.resolve().name,
+                "objects": len(own),
+                "splits": {name: entry["objects"] for name, entry in own.manifest["splits"].items()},
+                "content_sha256": own.manifest["content_sha256"],
+                "licences": dict(Counter(row["licence"] or "not stated" for row in own.rows)),
+            }
+            for own in self.sets
+        ]
+
+    def preload(self, numbers: Sequence[int]) -> Iterator[int]:
+        """Decode objects into memory, if they fit; yields how many are done."""
+        for done, number in enumerate(numbers if self.in_memory else (), start=1):
+            self.sample(number)
+            yield done
+
+    def sample(self, number: int) -> Sample:
+        """One object.
+
+        Raises:
+            ShardError: when it is damaged, or cannot be normalised.
+        """
+        found = self._kept.get(number)
+        if found is None:
+            own, row = self.rows[number]
+            found = _sample(own.read(row["key"]), number)
+            if self.in_memory:
+                self._kept[number] = found
+        return found
+
+
+def _sample(triplet: Triplet, number: int) -> Sample:
+    try:
+        splats = triplet.splats.with_sh_degree(0).normalize()
+    except ValueError as error:
+        raise ShardError(f"object {triplet.key}", "the splat must have a size", str(error), "leave it out") from None
+    assert triplet.image_embeds is not None and triplet.text_embeds is not None  # the set has a teacher
+    return Sample(
+        number=number,
+        key=triplet.key,
+        splats=splats,
+        triplet=replace(triplet, splats=splats[:0], views=()),
+        image_embeds=torch.from_numpy(triplet.image_embeds),
+        text_embeds=torch.from_numpy(triplet.text_embeds),
+        text_ids=tuple(text_id(caption.text) for caption in triplet.texts),
+    )
+
+
+def text_id(text: str) -> int:
+    """A number in ``[0, 2**62)`` for a text; case and outer space do not count."""
+    return int.from_bytes(hashlib.sha256(text.strip().casefold().encode()).digest()[:8], "big") >> 2
+
+
+def _check_splits(rows: Sequence[tuple[ShardSet, Mapping[str, Any]]]) -> None:
+    seen: dict[tuple[str, str], tuple[ShardSet, str]] = {}
+    for own, row in rows:
+        where, split = seen.setdefault((row["key"], row["source"]), (own, row["split"]))
+        if split != row["split"]:
+            got = f"{split!r} in {where.folder.name}, {row['split']!r} in {own.folder.name}"
+            must = "an object must lie in one split, so that nothing trained on is tested on"
+            raise ShardError(f"object {row['key']}", must, got, "build the sets with the same seed, or use one of them")
+
+
+# ---- which objects make up a step --------------------------------------------------------------------------------
+
+
+class Plan:
+    """Which objects a rank has in each step, from the seed and the step alone.
+
+    In memory, an epoch is one permutation of all objects, cut into batches whose sizes differ by at most one, and each
+    rank takes a contiguous part of each batch: the batches are the same for any number of ranks. Streamed, each rank
+    goes through its own part of the shards in the order of `TripletStream`.
+
+    Args:
+        objects: all sets.
+        config: the run.
+        place: this process.
+
+    Raises:
+        ValueError: when a rank or a micro-batch would have no object in some batch, or a batch fewer than 2.
+    """
+
+    def __init__(self, objects: Objects, config: TrainConfig, place: Place) -> None:
+        self.numbers, self.config, self.place = objects.numbers(config.train_split), config, place
+        self.streams = [] if objects.in_memory else _streams(objects, config, place)
+        self.starts = objects.starts
+        total = sum(len(stream) for stream in self.streams) if self.streams else len(self.numbers)
+        size = max(1, config.batch_size // place.world) if self.streams else config.batch_size
+        self.total, self.batches = total, max(1, -(-total // size))  # of this rank when streamed; per epoch
+        least, ranks = (total // self.batches, 1) if self.streams else (total // self.batches, place.world)
+        need = max(1 if self.streams and place.world > 1 else 2, ranks * config.accumulate)
+        if least < need:
+            raise ValueError(
+                f"batches must hold at least {need} objects, got {least}: rank {place.rank} of {place.world} has "
+                f"{total} objects of split {config.train_split!r} in {self.batches} batches; use fewer processes or "
+                "micro-batches, another batch_size, or more data"
+            )
+        self._order = lru_cache(maxsize=2)(self._order_of)  # threads may stand in two epochs
+
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen before a step."""
+        return step / self.batches
+
+    def batch(self, step: int) -> tuple[list[int], int, tuple[int, ...]]:
+        """This rank's objects, the place of the first of them in the batch, and how many every rank has."""
+        epoch, place = divmod(step, self.batches)
+        order = self._order(epoch)
+        low, high = self.total * place // self.batches, self.total * (place + 1) // self.batches
+        world = self.place.world
+        if self.streams:
+            count = high - low
+            return order[low:high].tolist(), count * self.place.rank, (count,) * world
+        own = share(high - low, self.place)
+        sizes = tuple(share(high - low, Place(rank, world, self.place.device)) for rank in range(world))
+        return order[low:high][own].tolist(), own.start, tuple(part.stop - part.start for part in sizes)
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.config.seed, 1, epoch])
+        if not self.streams:
+            return rng.permutation(np.asarray(self.numbers, dtype=np.int64))
+        orders = [self.starts[at] + stream.order(epoch) for at, stream in enumerate(self.streams)]
+        mixed = rng.permutation(np.repeat(np.arange(len(orders)), [len(order) for order in orders]))
+        out = np.empty(len(mixed), np.int64)
+        for at, order in enumerate(orders):
+            out[mixed == at] = order
+        return out
+
+
+def _streams(objects: Objects, config: TrainConfig, place: Place) -> list[TripletStream]:
+    return [
+        TripletStream(own, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True)
+        for own in objects.sets
+        if config.train_split in own.manifest["splits"]
+    ]
+
+
+# ---- batches -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One rank's part of a step. b: its objects, K: views."""
+
+    step: int
+    keys: tuple[str, ...]  # b
+    parts: tuple[SplatBatch, ...]  # micro-batches, b objects in all
+    sizes: tuple[int, ...]  # objects of every rank
+    images: Tensor  # [b, K, D] float32 unit rows; zeros where there is no view
+    views_valid: Tensor  # [b, K] bool
+    texts: Tensor  # [b, D] float32 unit rows; zeros where there is no text
+    text_valid: Tensor  # [b] bool
+    text_ids: Tensor  # [b] int64, -1 where there is no text
+    ids: Tensor  # [b] int64, numbers of the objects
+
+
+def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> Batch:
+    """Draw views and texts, change the splats, and put a rank's part of a step together."""
+    numbers, first, sizes = plan.batch(step)
+    count = 1 if config.image_loss == "pair" else config.views
+    samples = [objects.sample(number) for number in numbers]
+    images, texts = (
+        torch.zeros(len(samples), count, objects.teacher.dim),
+        torch.zeros(len(samples), objects.teacher.dim),
+    )
+    views_valid, text_ids = torch.zeros(len(samples), count, dtype=torch.bool), torch.full((len(samples),), -1)
+    changed = []
+    for row, sample in enumerate(samples):
+        rng = np.random.default_rng([config.seed, 2, step, first + row])
+        drawn = rng.permutation(len(sample.image_embeds))[:count]
+        images[row, : len(drawn)] = unit(sample.image_embeds[drawn])
+        views_valid[row, : len(drawn)] = True
+        text = _draw_text(sample, rng, config.text_sources)
+        if text is not None:
+            texts[row], text_ids[row] = unit(sample.text_embeds[text]), sample.text_ids[text]
+        changed.append(augment(sample.splats, rng, config.augment))
+    cuts = [len(changed) * part // config.accumulate for part in range(config.accumulate + 1)]
+    pieces = [changed[low:high] for low, high in itertools.pairwise(cuts)]
+    return Batch(
+        step=step,
+        keys=tuple(sample.key for sample in samples),
+        parts=tuple(collate(piece, normalize=False) for piece in pieces),
+        sizes=sizes,
+        images=images,
+        views_valid=views_valid,
+        texts=texts,
+        text_valid=text_ids >= 0,
+        text_ids=text_ids,
+        ids=torch.tensor(numbers),
+    )
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows ``[..., D]`` in float32, with length 1 again after their rounding to float16."""
+    return torch.nn.functional.normalize(rows.float(), dim=-1)
+
+
+def _draw_text(sample: Sample, rng: np.random.Generator, weights: Mapping[str, float] | None) -> int | None:
+    captions = sample.triplet.texts
+    if weights is not None and not any(weights.get(caption.source, 0) > 0 for caption in captions):
+        return None
+    return captions.index(draw_caption(captions, rng, weights))
+
+
+class Loader:
+    """Batches of consecutive steps, prepared ahead by threads; the first error of a thread comes out of `get`.
+
+    Args:
+        objects, plan, config: what `make_batch` takes.
+        first: the first step.
+    """
+
+    def __init__(self, objects: Objects, plan: Plan, config: TrainConfig, first: int) -> None:
+        self._make = lambda step: make_batch(objects, plan, step, config)
+        self._pool = ThreadPoolExecutor(config.workers, "batches") if config.workers else None
+        self._last, self._ahead = config.steps, config.workers + 1
+        self._next, self._waiting = first, dict[int, Future[Batch]]()
+
+    def get(self, step: int) -> Batch:
+        """The batch of a step; steps must be asked for in order."""
+        if self._pool is None:
+            return self._make(step)
+        while self._next < min(step + self._ahead, self._last):
+            self._waiting[self._next] = self._pool.submit(self._make, self._next)
+            self._next += 1
+        return self._waiting.pop(step).result()
+
+    def close(self) -> None:
+        """Stop the threads; what they still hold is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,298 @@
+"""The run: data, encoder and checkpoints put together, and the loop that yields metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
+from ..runtime import resolve_device, write_text_atomically
+from .card import write_card
+from .checkpoint import FOLDER, check_identity, last_checkpoint, load_checkpoint, part, prefixed, save_checkpoint
+from .config import TrainConfig
+from .data import Loader, Objects, Plan
+from .distributed import Place, agree, join, wait
+from .step import Learner
+from .validate import Validator
+
+METRICS, CONFIG, EXPORT = "metrics.jsonl", "config.json", "encoder"
+
+
+def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Train an encoder on shards, and yield one record per step, for curves that grow while it runs.
+
+    Under ``torchrun`` every process calls this with the same configuration and yields the same losses; only rank 0
+    writes. In ``config.out``: ``metrics.jsonl`` (the records), ``checkpoints/``, ``config.json``, and ``encoder/``, the
+    best averaged weights as `load_encoder` reads them, with a model card.
+
+    Args:
+        config: the run.
+
+    Yields:
+        ``step`` (done so far), ``epoch``, ``loss``, ``loss_text``, ``loss_image``, ``lr``, ``grad_norm``,
+        ``logit_scale``, ``objects``, ``without_text``, ``without_view``, ``views``, ``seconds`` (of the whole run),
+        ``objects_per_second``, ``share_data``, ``share_tokenizer``, ``share_encoder``, ``share_loss``,
+        ``share_optimizer`` (of the step's time); after a validation ``val_*``, see `Validator.measure`. The first
+        record has step 0 and nothing but a validation. The last one has ``finished`` and what the test split gave.
+
+    Raises:
+        ValueError: for settings, data or a checkpoint that do not fit (`ShardError`, `CheckpointError`), and when
+            something is no longer finite (`DivergedError`).
+        EncoderError: for an encoder that cannot be built or loaded.
+        FileExistsError: when ``out`` holds another run and ``resume`` is not set.
+    """
+    threads = torch.get_num_threads()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        with join(resolve_device(config.device)) as place:
+            yield from Trainer(config, place).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Trainer:
+    """One process's part of a run; `train` is the usual way in.
+
+    Args:
+        config: the run.
+        place: this process.
+    """
+
+    def __init__(self, config: TrainConfig, place: Place) -> None:
+        self.config, self.place, self.out = config, place, Path(config.out)
+        path = self._starting_point()
+        self.objects = Objects(config.shards, config.memory_gb)
+        self.plan = Plan(self.objects, config, place)
+        encoder = make_encoder(config, self.objects)
+        self.identity: dict[str, Any] = {
+            "config": config.identity(),
+            "encoder": encoder.config.to_dict(),
+            "teacher": {"identity": self.objects.teacher.identity, "dim": self.objects.teacher.dim},
+            "data": [entry["content_sha256"] for entry in self.objects.facts()],
+            "streamed_by": 0 if self.objects.in_memory else place.world,
+        }
+        agree(json.dumps(self.identity, sort_keys=True), place)
+        self.step, self.since_best, self.seconds = 0, 0, 0.0
+        self.best: dict[str, Any] = {"step": 0, "score": None, "metrics": {}}
+        self.learner = Learner(encoder.to(place.device), config, place)
+        self.best_weights = self._averaged()
+        if path is not None:
+            self._resume(path)
+        if place.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._trim_metrics()
+            write_text_atomically(self.out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
+        wait(place)
+        self.validator = Validator(self.objects, config, place, self.out)
+        for _ in self.objects.preload(range(len(self.objects))):
+            pass
+
+    # ---- the loop --------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Train from where the run stands to its end, and yield records; see `train`."""
+        loader = Loader(self.objects, self.plan, self.config, self.step)
+        try:
+            with _event_files(self.config, self.out, self.place) as note:
+                if self.step == 0:
+                    yield self._record({"step": 0, "epoch": 0.0} | self._validate(), note)
+                while self.step < self.config.steps and not self._stale():
+                    yield self._record(self._one_step(loader), note)
+                    if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():
+                        self._save()
+                yield self._finish()
+        finally:
+            loader.close()
+
+    def _one_step(self, loader: Loader) -> dict[str, Any]:
+        start = time.perf_counter()
+        batch = loader.get(self.step)
+        waited = time.perf_counter() - start
+        told = self.learner.update(batch)
+        self.step += 1
+        taken = time.perf_counter() - start
+        spent = {name[8:]: told.pop(name) for name in list(told) if name.startswith("seconds_")} | {"data": waited}
+        record: dict[str, Any] = {"step": self.step, "epoch": round(self.plan.epoch(self.step), 4), **told}
+        record |= {f"share_{name}": round(value / taken, 4) for name, value in sorted(spent.items())}
+        record["objects_per_second"] = round(told["objects"] / taken, 2)
+        if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+            record |= self._validate()
+        self.seconds += time.perf_counter() - start
+        return record | {"seconds": round(self.seconds, 3)}
+
+    def _validate(self) -> dict[str, float]:
+        """Metrics of held-out objects; keeps the weights if they are the best so far."""
+        split = self.config.val_split
+        found = {} if split == "none" else self.validator.measure(self.learner.average.module, split)
+        if not found:
+            if self.step:
+                self._keep({}, None)
+            return {}
+        if self.best["score"] is None or found["score"] > self.best["score"]:
+            self._keep(found, found["score"])
+            self.since_best = 0
+        else:
+            self.since_best += 1
+        return _named("val_", found)
+
+    def _keep(self, metrics: dict[str, float], score: float | None) -> None:
+        self.best = {"step": self.step, "score": score, "metrics": metrics}
+        self.best_weights = self._averaged()
+        self._export({"val": metrics})
+
+    def _stale(self) -> bool:
+        return bool(self.config.patience) and self.since_best >= self.config.patience
+
+    def _finish(self) -> dict[str, Any]:
+        """Measure the best weights once on the test split, export them and write the model card."""
+        encoder = self.learner.average.module
+        ahead = self._averaged()
+        encoder.load_state_dict(self.best_weights)
+        split = self.config.test_split
+        test = {} if split == "none" else self.validator.measure(encoder, split)
+        found = {"val": self.best["metrics"]} | ({"test": test} if test else {})
+        self._export(found)
+        if self.place.first:
+            facts = {"seconds": self.seconds, "device": self.place.device.type, "world": self.place.world}
+            facts |= {"steps_done": self.step, "best_step": self.best["step"], "threads": torch.get_num_threads()}
+            facts["validated"] = self.best["score"] is not None
+            records = (self.out / METRICS).read_text(encoding="utf-8").splitlines()
+            write_card(
+                self.out / EXPORT,
+                config=self.config,
+                encoder=encoder,
+                teacher=self.identity["teacher"],
+                data=self.objects.facts(),
+                records=[json.loads(line) for line in records],
+                metrics=found,
+                facts=facts,
+            )
+        encoder.load_state_dict(ahead)
+        return {
+            "step": self.step,
+            "finished": True,
+            "best_step": self.best["step"],
+            "encoder": str(self.out / EXPORT),
+            **_named("test_", test),
+        }
+
+    # ---- files -----------------------------------------------------------------------------------------------
+
+    def _record(self, record: dict[str, Any], note: Any) -> dict[str, Any]:
+        if self.place.first:
+            with (self.out / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+            note(record)
+        return record
+
+    def _export(self, metrics: dict[str, Any]) -> None:
+        if not self.place.first:
+            return
+        encoder = self.learner.average.module
+        ahead = self._averaged()
+        encoder.load_state_dict(self.best_weights)
+        told = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
+        info = {"teacher": self.identity["teacher"], "data": told, "metrics": metrics}
+        save_encoder(self.out / EXPORT, encoder, info, half=True)
+        encoder.load_state_dict(ahead)
+
+    def _averaged(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self.learner.average.module.state_dict().items()}
+
+    def _save(self) -> None:
+        if self.place.first:
+            progress = {"best": self.best, "since_best": self.since_best, "seconds": self.seconds}
+            tensors = self.learner.tensors() | prefixed("best", self.best_weights)
+            state = {"identity": self.identity, "progress": progress}
+            save_checkpoint(self.out, self.step, tensors, state, keep=self.config.keep)
+        wait(self.place)
+
+    def _starting_point(self) -> Path | None:
+        """The checkpoint to go on from, or None for a new run in an unused folder."""
+        if self.config.resume:
+            return last_checkpoint(self.out)
+        used = [name for name in (METRICS, FOLDER, EXPORT) if (self.out / name).exists()]
+        if used:
+            raise FileExistsError(
+                f"--out must be a folder without another run, got {self.out} with {', '.join(used)}; "
+                "go on with --resume, or choose another folder"
+            )
+        return None
+
+    def _resume(self, path: Path) -> None:
+        tensors, state = load_checkpoint(path)
+        check_identity(path, state["identity"], self.identity)
+        self.learner.load(tensors)
+        self.step, progress = int(state["step"]), state["progress"]
+        self.best, self.since_best, self.seconds = progress["best"], progress["since_best"], progress["seconds"]
+        self.best_weights = {name: value.to(self.place.device) for name, value in part("best", tensors).items()}
+
+    def _trim_metrics(self) -> None:
+        """Drop records of steps after the checkpoint: they are done again."""
+        path = self.out / METRICS
+        if self.config.resume and path.is_file():
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+                with suppress(ValueError):  # the last line of a killed run may be cut off
+                    if json.loads(line)["step"] <= self.step:
+                        kept.append(line)
+            write_text_atomically(path, "".join(kept))
+
+
+def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of a split for a record, without their intervals."""
+    return {prefix + name: round(value, 5) for name, value in metrics.items() if not name.startswith(("low_", "high_"))}
+
+
+def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
+    """A new encoder in the space of the sets' teacher, with weights drawn from the seed or taken from ``config.init``.
+
+    Raises:
+        EncoderError: when it cannot be built, or the weights are of another size.
+        ValueError: when the weights to start from belong to another teacher.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = build_encoder(config.encoder, embed_dim=objects.teacher.dim, **config.encoder_options)
+    if config.init == "none":
+        return encoder
+    start = load_encoder(config.init)
+    told = start.info.get("teacher", {})
+    if told.get("identity") != objects.teacher.identity or start.embed_dim != objects.teacher.dim:
+        raise ValueError(
+            f"--init must be an encoder of the shards' teacher {objects.teacher}, got {config.init} of "
+            f"{told.get('identity')!r} (D = {start.embed_dim}); start from another, or build shards with that teacher"
+        )
+    wide, own = start.state_dict(), encoder.state_dict()
+    if {name: value.shape for name, value in wide.items()} == {name: value.shape for name, value in own.items()}:
+        encoder.load_state_dict(wide)
+    else:
+        init_from_point(encoder, start)
+    return encoder
+
+
+@contextmanager
+def _event_files(config: TrainConfig, out: Path, place: Place) -> Iterator[Any]:
+    """A function that writes a record's numbers for TensorBoard, or one that does nothing."""
+    if not config.tensorboard or not place.first:
+        yield lambda record: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("tensorboard=true needs a package that is missing; run: pip install tensorboard") from error
+    with SummaryWriter(str(out / "tensorboard")) as writer:
+
+        def note(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                if name != "step":
+                    writer.add_scalar(name, value, record["step"])
+
+        yield note

@@ -1,0 +1,326 @@
+"""One optimiser step: forward, loss over all ranks' objects, backward, clipping, averaging.
+
+The loss always sees the whole batch. With micro-batches the encoder runs twice (GradCache, arXiv 2101.06983): first
+without gradients for all embeddings, then, with the loss's gradient of each embedding known, once more for the weights.
+Random numbers are seeded per step, rank and micro-batch, so both passes draw the same and any step can be repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..encoders import Encoder
+from ..losses import CONVENTIONS, LogitScale, clip_gs_loss, multi_positive_loss, pair_loss, same_rows
+from ..tokenizer import SplatBatch
+from .checkpoint import part, prefixed
+from .config import TrainConfig
+from .data import Batch
+from .distributed import Place, gather, gather_with_grad
+from .optim import Average, load_optimizer, optimizer_tensors, parameter_groups, set_lr
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class DivergedError(ValueError):
+    """A loss, gradient or embedding that is not finite; the message names the objects of the batch."""
+
+
+class Losses(NamedTuple):
+    """A rank's share of the loss, and counts of the whole batch."""
+
+    text: Tensor  # scalar, weighted
+    image: Tensor  # scalar, weighted
+    captioned: int  # objects with a text
+    viewed: int  # objects with a view
+    views: int  # views that are there
+
+
+class _Timed(nn.Module):
+    """The encoder, with the time its tokenizer takes."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.seconds = encoder, 0.0
+
+    def forward(self, batch: SplatBatch) -> Tensor:
+        start = time.perf_counter()
+        tokens = self.encoder.tokenize(batch)
+        self.seconds += time.perf_counter() - start
+        return self.encoder.embed(tokens)
+
+
+class Learner:
+    """Encoder, logit scale, optimiser and averaged weights of a run.
+
+    Args:
+        encoder: on the device, initialised; trained in place.
+        config: the run.
+        place: this process.
+
+    Raises:
+        ValueError: for ``batch_norm="sync"`` without CUDA.
+    """
+
+    def __init__(self, encoder: Encoder, config: TrainConfig, place: Place) -> None:
+        if config.batch_norm == "sync":
+            if place.device.type != "cuda":
+                raise ValueError("batch_norm='sync' needs CUDA, since torch has no other; use 'local' or 'frozen'")
+            encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+        self.encoder, self.config, self.place = encoder, config, place
+        self.scale = LogitScale(config.logit_scale).to(place.device)
+        self.average = Average(encoder)
+        if config.compile:
+            for block in _blocks(encoder):
+                block.compile()
+        self.timed = _Timed(encoder)
+        self.model: nn.Module = self.timed
+        if place.world > 1:
+            self.model = DistributedDataParallel(self.timed, gradient_as_bucket_view=True)
+        groups = parameter_groups(encoder, config.weight_decay, config.layer_decay)
+        own = {"params": [self.scale.log], "names": ["logit_scale"], "weight_decay": 0.0, "lr_scale": 1.0}
+        self.optimizer = torch.optim.AdamW([*groups, own], lr=config.lr, betas=config.betas, fused=True)
+
+    # ---- one step --------------------------------------------------------------------------------------------
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Do one optimiser step and say how it went.
+
+        Raises:
+            DivergedError: when something is not finite; the weights are as before the step.
+        """
+        clock = _Clock(self.place.device)
+        set_lr(self.optimizer, self.config.lr_at(batch.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        self._training_mode()
+        self.timed.seconds = 0.0
+        devices = [self.place.device] if self.place.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            embeds = self._forward(batch)
+            clock.lap("encoder")
+            leaf = embeds.detach().float().requires_grad_()
+            losses = self._losses(leaf, batch)
+            total = losses.text + losses.image
+            total.backward()
+            told = self._told(losses)
+            clock.lap("loss")
+            if not torch.isfinite(told).all():
+                raise DivergedError(self._sentence("the loss", batch))
+            assert leaf.grad is not None
+            self._backward(batch, embeds, leaf.grad * self.place.world)  # DDP divides by the number of ranks
+        clock.lap("encoder")
+        norm = self._finish(batch)
+        clock.lap("optimizer")
+        clock.move(self.timed.seconds, "encoder", "tokenizer")
+        text, image = told.tolist()
+        return {
+            "loss": text + image,
+            "loss_text": text,
+            "loss_image": image,
+            "lr": self.config.lr_at(batch.step),
+            "grad_norm": norm,
+            "logit_scale": float(self.scale().detach()),
+            "objects": sum(batch.sizes),
+            "without_text": sum(batch.sizes) - losses.captioned,
+            "without_view": sum(batch.sizes) - losses.viewed,
+            "views": losses.views,
+            **{f"seconds_{name}": value for name, value in clock.seconds.items()},
+        }
+
+    def _forward(self, batch: Batch) -> Tensor:
+        """Embeddings of this rank's objects ``[b, D]``; with a graph when there is a single micro-batch."""
+        if len(batch.parts) == 1:
+            self._seed(batch.step, 0)
+            with self._autocast():
+                return self.model(batch.parts[0].to(self.place.device))
+        found = []
+        with torch.no_grad(), _still(self.encoder), self._autocast():
+            for index, piece in enumerate(batch.parts):
+                self._seed(batch.step, index)
+                found.append(self.timed(piece.to(self.place.device)))
+        return torch.cat(found)
+
+    def _backward(self, batch: Batch, embeds: Tensor, grad: Tensor) -> None:
+        if len(batch.parts) == 1:
+            embeds.backward(grad.to(embeds.dtype))
+            return
+        pieces = grad.split([len(piece) for piece in batch.parts])
+        for index, (piece, wanted) in enumerate(zip(batch.parts, pieces, strict=True)):
+            self._seed(batch.step, index)
+            last = index == len(batch.parts) - 1
+            quiet = isinstance(self.model, DistributedDataParallel) and not last
+            with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
+                with self._autocast():
+                    again = self.model(piece.to(self.place.device))
+                again.backward(wanted.to(again.dtype))
+
+    def _losses(self, leaf: Tensor, batch: Batch) -> Losses:
+        """This rank's share of the loss of all ranks' objects."""
+        config, device, sizes = self.config, self.place.device, batch.sizes
+        everyone = gather_with_grad(leaf, sizes)  # [B, D]
+        bad = ~everyone.detach().isfinite().all(dim=1)  # [B]
+        if bool(bad.any()):
+            raise DivergedError(self._sentence("embeddings", batch, bad))
+        shape = nn.functional.normalize(everyone, dim=-1)
+        names = ("images", "views_valid", "texts", "text_valid", "text_ids", "ids")
+        all_of = {name: gather(getattr(batch, name).to(device), sizes) for name in names}
+        ids = (all_of["text_ids"], all_of["ids"]) if config.mask_same_text else (all_of["ids"],)
+        start = sum(sizes[: self.place.rank])
+        own = slice(start, start + sizes[self.place.rank]) if self.place.world > 1 else None
+        text, image = _loss(config, shape, all_of, self.scale(), same_rows(*ids), own)
+        there = all_of["views_valid"]
+        return Losses(
+            config.text_weight * text,
+            config.image_weight * image,
+            int(all_of["text_valid"].sum()),
+            int(there.any(dim=1).sum()),
+            int(there.sum()),
+        )
+
+    def _told(self, losses: Losses) -> Tensor:
+        """Text and image loss of the whole batch ``[2]``."""
+        both = torch.stack([losses.text.detach(), losses.image.detach()])
+        if self.place.world > 1:
+            dist.all_reduce(both)
+        return both
+
+    def _finish(self, batch: Batch) -> float:
+        """Clip, step, clamp, average; returns the norm of all gradients before clipping."""
+        if self.place.world > 1 and self.scale.log.grad is not None:
+            dist.all_reduce(self.scale.log.grad)  # shares sum to the gradient of the whole
+        values = [value for group in self.optimizer.param_groups for value in group["params"]]
+        norm = float(nn.utils.clip_grad_norm_(values, self.config.clip))
+        if not norm < float("inf"):
+            raise DivergedError(self._sentence("gradients", batch))
+        self.optimizer.step()
+        self.scale.clamp_()
+        self.average.update(self.encoder, self.config.ema_at(batch.step))
+        return norm
+
+    def _sentence(self, what: str, batch: Batch, bad: Tensor | None = None) -> str:
+        keys = list(batch.keys)
+        if bad is not None:
+            start = sum(batch.sizes[: self.place.rank])
+            keys = [key for key, odd in zip(keys, bad[start : start + len(keys)].tolist(), strict=True) if odd]
+        named = ", ".join(keys[:64]) + (f" and {len(keys) - 64} more" if len(keys) > 64 else "")
+        return (
+            f"{what} must stay finite, got NaN or infinity in step {batch.step} for the objects: "
+            f"{named or 'of another rank'}; look at them with clipgs triplets inspect, lower lr, or use precision fp32"
+        )
+
+    def _training_mode(self) -> None:
+        self.encoder.train()
+        if self.config.batch_norm == "frozen":
+            for module in self.encoder.modules():
+                if isinstance(module, _NORMS):
+                    module.eval()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _seed(self, step: int, index: int) -> None:
+        key = np.random.SeedSequence([self.config.seed, 3, step, self.place.rank, index])
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+
+    # ---- state -----------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a later step depends on, by name."""
+        return {
+            **prefixed("encoder", self.encoder.state_dict()),
+            **prefixed("average", self.average.module.state_dict()),
+            **prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            "logit_scale": self.scale.log.detach(),
+        }
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
+        self.encoder.load_state_dict(part("encoder", tensors))
+        self.average.module.load_state_dict(part("average", tensors))
+        load_optimizer(self.optimizer, part("optimizer", tensors))
+        self.scale.log.copy_(tensors["logit_scale"])
+
+
+def _loss(
+    config: TrainConfig, shape: Tensor, batch: Mapping[str, Tensor], scale: Tensor, same: Tensor, rows: slice | None
+) -> tuple[Tensor, Tensor]:
+    """Text and image loss, before their weights."""
+    views, there = batch["images"], batch["views_valid"]
+    if config.image_loss == "voting":
+        parts = clip_gs_loss(
+            shape,
+            views,
+            batch["texts"],
+            scale,
+            weighting=config.weighting,
+            reduction=config.reduction,
+            exclude_own=config.exclude_own,
+            negatives=config.negatives,
+            same=same,
+            views_valid=there,
+            text_valid=batch["text_valid"],
+            temperature=config.vote_temperature,
+            rows=rows,
+        )
+        text, image = parts.text, parts.image
+    else:
+        text = pair_loss(shape, batch["texts"], scale, keep=~same, valid=batch["text_valid"], rows=rows)
+        if config.image_loss == "multi_positive":
+            image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
+        elif config.image_loss == "pair":
+            image = pair_loss(shape, views[:, 0], scale, keep=~same, valid=there[:, 0], rows=rows)
+        else:
+            image = torch.zeros_like(text)
+    factor = CONVENTIONS[config.convention]
+    return factor * text, factor * image
+
+
+def _blocks(encoder: Encoder) -> nn.ModuleList:
+    """The transformer's blocks."""
+    lists = [own for own in encoder.modules() if isinstance(own, nn.ModuleList)]
+    return next(own for own in lists if len(own) == encoder.config.depth)
+
+
+@contextmanager
+def _still(module: nn.Module) -> Iterator[None]:
+    """Keep batch norms from moving their running statistics for a while."""
+    norms = [own for own in module.modules() if isinstance(own, _NORMS)]
+    before = [own.momentum for own in norms]
+    for own in norms:
+        own.momentum = 0.0
+    try:
+        yield
+    finally:
+        for own, momentum in zip(norms, before, strict=True):
+            own.momentum = momentum
+
+
+class _Clock:
+    """Seconds per part of a step; a GPU is waited for at each lap."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, dict[str, float]()
+        self._last = self._now()
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = self._now()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        self.seconds[source] -= seconds
+        self.seconds[target] = self.seconds.get(target, 0.0) + seconds
