@@ -78,7 +78,6 @@ class _Logits(NamedTuple):
     """Scaled similarities between one process's splats and all views, with what may be compared to what."""
 
     chosen: Tensor  # [R] rows of the batch that are computed
-    toward: Tensor  # [R, B, K] of the chosen splats with all views
     back: Tensor  # [R, K, B] of their views with all splats
     own: Tensor  # [R, K] of the chosen splats with their own views
     others: Tensor  # [R] log of the summed exponentials of the views of other objects; -inf without any
@@ -186,8 +185,8 @@ def multi_positive_loss(
     here = logits.there[logits.chosen]  # [R, K]
     counted = (logits.keep & logits.there.any(dim=1)).any(dim=1) & logits.there.any(dim=1)  # [B]
     wanted = counted[logits.chosen]  # [R]
-    forward = torch.where(wanted, logits.others, 0.0)[:, None] - logits.own  # [R, K]
-    keep = logits.keep[logits.chosen] | ~wanted[:, None]  # rows that are not counted keep all, to stay finite
+    forward = logits.others[:, None] - logits.own  # [R, K]
+    keep = logits.keep[logits.chosen]  # [R, B]
     backward = logits.back.masked_fill(~keep[:, None], -torch.inf).logsumexp(dim=2) - logits.own  # [R, K]
     both = torch.where(here & wanted[:, None], forward + backward, 0.0)  # [R, K]
     return (both.sum(dim=1) / here.sum(dim=1).clamp(min=1)).sum() / (2 * counted.sum().clamp(min=1))
@@ -227,17 +226,15 @@ def _logits(
     toward = scale * torch.einsum("rd,jkd->rjk", shape[chosen], images)  # [R, B, K]
     back = scale * torch.einsum("rkd,jd->rkj", images[chosen], shape)  # [R, K, B]
     own = back.gather(2, chosen[:, None, None].expand(-1, back.shape[1], 1)).squeeze(2)  # [R, K]
-    return _Logits(chosen, toward, back, own, _others(toward, keep[chosen], there, negatives), keep, there)
+    return _Logits(chosen, back, own, _others(toward, keep[chosen], there, negatives), keep, there)
 
 
 def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: str) -> Tensor:
-    """Log-sum-exp ``[R]`` of the views of other objects; -inf, without harm to gradients, where there are none."""
+    """Log-sum-exp ``[R]`` of the views of other objects; -inf (torch then gives gradient 0) where there are none."""
     allowed = keep[:, :, None] & there  # [R, B, K]
     if negatives == "object":
         toward = toward - there.sum(dim=1).clamp(min=1).to(toward.dtype).log()[:, None]  # log n_j
-    some = allowed.any(dim=(1, 2))  # [R]
-    masked = toward.masked_fill(~(allowed | ~some[:, None, None]), -torch.inf)
-    return masked.flatten(1).logsumexp(dim=1).masked_fill(~some, -torch.inf)
+    return toward.masked_fill(~allowed, -torch.inf).flatten(1).logsumexp(dim=1)
 
 
 def _own_negatives(logits: _Logits, negatives: str) -> Tensor:
