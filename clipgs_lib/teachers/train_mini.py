@@ -102,7 +102,10 @@ class Trainer:
         self.texts = _TextBank(self.objects, self.model, self.tokenizer, self.device, config.label_share)
         self.words = label_weights(views, self.model, self.tokenizer)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
-        self._read: dict[str, np.ndarray] = {}  # views, kept once decoded: at 128 pixels 64 KiB each
+        # views, kept once decoded, in one block: thousands of small ones among large temporaries would tear the heap
+        self._place = {file: i for i, file in enumerate(file for obj in self.objects for file in obj.files)}
+        self._views = np.empty((len(self._place), config.read_size, config.read_size, 4), np.uint8)  # filled as read
+        self._known = np.zeros(len(self._place), bool)
 
     def run(self, until: int | None = None) -> Iterator[dict[str, Any]]:
         """Train, from where the folder's checkpoint stopped, and yield each record of ``curves.jsonl``.
@@ -165,10 +168,11 @@ class Trainer:
         drawn = torch.rand(len(rows), generator=rng).tolist()
         files = [self.objects[row].files for row in rows]
         names = [own[int(at * len(own))] for own, at in zip(files, drawn, strict=True)]
-        for name in names:
-            if name not in self._read:
-                self._read[name] = self.views.read(name, self.config.read_size)
-        pixels = np.stack([self._read[name] for name in names])  # [B, S, S, 4]
+        places = [self._place[name] for name in names]
+        for name, place in zip(names, places, strict=True):
+            if not self._known[place]:
+                self._views[place], self._known[place] = self.views.read(name, self.config.read_size), True
+        pixels = self._views[places]  # [B, S, S, 4]
         views = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # [B, 4, S, S]
         pictures = augment(views, self.config.size_at(self.step), self.augmentation, rng).to(self.device)
         mean, std = (
