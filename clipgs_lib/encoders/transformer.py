@@ -29,6 +29,7 @@ class Blocks(nn.Module):
                 embed_dim=config.width,
                 depth=config.depth,
                 drop_path_rate=config.drop_path,
+                use_rot_pos_emb=False,
                 num_classes=0,
             )
         except (RuntimeError, TypeError) as error:
