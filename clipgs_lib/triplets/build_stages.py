@@ -88,7 +88,7 @@ def check_texts(source: Source) -> None:
         return
     report = filter_captions(_texts_of(source))
     if names_a_set(report):
-        told = ", ".join(f"{text!r} ({reason})" for text, reason in report.facts()["texts"])
+        told = ", ".join(dict.fromkeys(f"{text!r} ({reason})" for text, reason in report.facts()["texts"]))
         raise ValueError(f"an object must have a text, got none after filtering {told}; name it in the table of labels")
 
 

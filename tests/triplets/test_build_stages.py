@@ -95,6 +95,31 @@ def test_a_folder_of_meshes_with_a_broken_one(folder, tmp_path):
     assert str(tmp_path) not in line and str(tmp_path).encode() not in shards.block(0)
 
 
+def test_what_filtering_did_is_kept_with_the_object(folder, tmp_path):
+    table = tmp_path / "labels.tsv"
+    table.write_text("path\tname\tlabel\tcaption\ncrate 01.obj\tCrate_01\tcrate\tUltimate Crates Pack\n")
+    [source] = [s for s in folder_sources(folder, labels=table) if "crate" in s.name]
+    triplet = decode_triplet(encode_triplet(produce(source, CONFIG)), "test")
+    assert triplet.provenance["filter"] == {
+        "kept": 1,
+        "changed": 1,
+        "removed": {"duplicate": 1, "pack-name": 1},
+        "texts": [["crate", "duplicate"], ["Ultimate Crates Pack", "pack-name"]],
+    }
+
+
+def test_an_object_without_a_text_is_refused_before_its_mesh_is_read(folder, tmp_path):
+    (folder / "every model.obj").write_text("this is no mesh")
+    report = build_triplets(folder_sources(folder), tmp_path / "set", CONFIG)
+    assert (report.objects, report.quarantined) == (1, 2)
+    lines = [json.loads(line) for line in (tmp_path / "set" / "quarantine.jsonl").read_text().splitlines()]
+    [reason] = [line["reason"] for line in lines if line["source"] == "every model.obj"]
+    assert reason == (
+        "ValueError: an object must have a text, got none after filtering 'every model' (several-objects); "
+        "name it in the table of labels"
+    )
+
+
 def test_a_table_of_labels(folder, tmp_path):
     table = tmp_path / "labels.tsv"
     rows = [
@@ -183,6 +208,20 @@ def test_cameras_that_are_none_are_refused():
         cameras_of(triplet)
 
 
+def test_the_command_takes_a_belt_and_a_limit(folder, tmp_path):
+    words = ["triplets", "build", "--meshes", str(folder), "--out", str(tmp_path / "set"), "--teacher", "none"]
+    words += ["--views", "4", "--size", "32", "--gaussians", "16", "--iterations", "0", "--limit", "500"]
+    ran = CliRunner().invoke(app, [*words, "--elevations", "0", "5"])
+    assert "1 objects" in ran.stdout, ran.output
+    shards = ShardSet(tmp_path / "set")
+    assert shards.manifest["build"]["config"]["elevations"] == [0.0, 5.0] and "limit" not in str(shards.manifest)
+    centers = torch.linalg.inv(cameras_of(shards.read(0)).viewmats)[:, :3, 3]
+    heights = torch.rad2deg(torch.asin(centers[:, 1] / centers.norm(dim=1)))
+    assert bool((heights > -0.01).all()) and bool((heights < 5.01).all())
+    wrong = CliRunner().invoke(app, [*words, "--elevations", "5", "0"])
+    assert wrong.exit_code == 2 and "elevations must rise within -90..90 degrees" in wrong.stderr
+
+
 def test_the_command_builds_and_goes_on(folder, tmp_path):
     words = ["triplets", "build", "--meshes", str(folder), "--out", str(tmp_path / "set"), "--teacher", "none"]
     words += ["--views", "2", "--size", "32", "--gaussians", "16", "--iterations", "0"]
@@ -192,5 +231,6 @@ def test_the_command_builds_and_goes_on(folder, tmp_path):
     assert "2 taken over" in again.stdout
     other = CliRunner().invoke(app, [*words, "--seed", "5"])
     assert other.exit_code == 2 and "seed 0 there and 5 now" in other.stderr
+    assert ShardSet(tmp_path / "set").manifest["build"]["config"]["elevations"] == [-20.0, 70.0]
     both = CliRunner().invoke(app, [*words, "--catalogue", "3"])
     assert both.exit_code == 2 and "exactly one of --meshes, --splats and --catalogue" in both.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import unicodedata
 from itertools import islice
 
@@ -293,3 +294,14 @@ def test_real_prompts_survive_untouched(real_data):
     assert len(prompts) > 10_000
     assert report.changed == ()
     assert set(report.counts) <= {"duplicate", "near-duplicate"} and len(report.removed) < 0.01 * len(prompts)
+
+
+def test_facts_are_short_plain_json():
+    texts = ["Chair_01", "chair", "every model", "x" * 5_000, *(f"{i:08x}" for i in range(40))]
+    facts = filter_captions(texts).facts()
+    assert facts == json.loads(json.dumps(facts)) and len(json.dumps(facts)) < 2_500
+    assert facts["removed"]["duplicate"] == 1 and facts["removed"]["several-objects"] == 1
+    assert facts["kept"] + sum(facts["removed"].values()) == len(texts) and len(facts["texts"]) == 12
+    assert facts["texts"][:2] == [["chair", "duplicate"], ["every model", "several-objects"]]
+    long = filter_captions([200 * "word ", 200 * "Word "]).facts()["texts"]
+    assert [len(text) for text, _ in long] == [121] and long[0][0].endswith("…")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from clipgs_lib.cli import app
 from clipgs_lib.triplets.captions import Caption
 from clipgs_lib.triplets.inspect_page import write_contact_sheet
-from clipgs_lib.triplets.inspect_set import choose, spread, summarize
+from clipgs_lib.triplets.inspect_set import choose, filter_totals, spread, summarize
 from clipgs_lib.triplets.shards import encode_triplet
 from clipgs_lib.triplets.shards_set import ShardSet
 from clipgs_lib.triplets.shards_write import write_set
@@ -88,6 +88,47 @@ def test_nothing_in_a_set_becomes_markup(tmp_path):
     page = Tags(path.read_text())
     assert "script" not in page.tags and page.tags.count("img") == 2 and NASTY in page.shown
     assert "عربة حمراء" in page.shown and len(page.shown) < 8_000 and "1 set aside" in page.shown
+
+
+REPORTS = (
+    {"kept": 2, "changed": 1, "removed": {"pack-name": 1, "id": 2}, "texts": [[NASTY, "pack-name"], ["a1b2", "id"]]},
+    {"kept": 1, "changed": 0, "removed": {"id": 1}, "texts": [["ffff0000", "id"]]},
+    {"kept": 3, "changed": 2, "removed": {}, "texts": []},
+)
+
+
+@pytest.fixture
+def filtered(tmp_path) -> Path:
+    """Three objects with a report of their filtering, one without."""
+    provenance = [{"filter": report} for report in REPORTS] + [{}]
+    blocks = [encode_triplet(make_triplet(i, provenance=facts)) for i, facts in enumerate(provenance)]
+    write_set(tmp_path, blocks, build={})
+    return tmp_path
+
+
+def test_the_summary_tells_what_filtering_removed(filtered, folder):
+    totals = summarize(filtered).filter
+    assert (totals.objects, totals.kept, totals.changed) == (3, 6, 3)
+    assert totals.removed == {"id": 3, "pack-name": 1} and totals.examples == {"pack-name": NASTY, "id": "a1b2"}
+    assert "kept 6 (3 of them changed), removed 4 (id 3, pack-name 1)" in str(summarize(filtered))
+    assert "not needed, texts were made with the objects" in str(summarize(folder))
+
+
+def test_the_sheet_shows_what_filtering_removed(filtered, folder, tmp_path):
+    page = Tags(write_contact_sheet(filtered).read_text())
+    assert "script" not in page.tags and "4 texts removed from 3 objects" in page.shown
+    assert f"removed: {NASTY} (pack-name); a1b2 (id), 1 more" in page.shown
+    assert "a hash, UUID or serial number" in page.shown  # what the reason means
+    assert page.shown.count("removed: ") == 2
+    none = Tags(write_contact_sheet(folder, tmp_path / "none.html").read_text()).shown
+    assert "texts removed" not in none and "removed: " not in none
+
+
+@pytest.mark.parametrize(
+    "report", ["x", 3, [], {"kept": 1}, REPORTS[0] | {"removed": [1]}, REPORTS[0] | {"texts": [["a", "b", "c"]]}]
+)
+def test_reports_that_are_none_count_as_nothing(report):
+    assert filter_totals([report, None, REPORTS[2]]) == filter_totals([REPORTS[2]])
 
 
 def test_the_splats_are_drawn_when_the_cameras_are_known(tmp_path):
