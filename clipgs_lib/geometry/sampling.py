@@ -1,11 +1,12 @@
 """Farthest point sampling and nearest neighbours, exact, batched and masked.
 
-Both are functions of the coordinates: permuting the points permutes the result. Where distances tie, the point that is
-lower along the cloud's longest axis wins, then along the other axes, then by index. Distances are sums of squared
-differences in float32, never ``|a|^2 + |b|^2 - 2ab``, which cancels away from the origin.
+Both are functions of the coordinates: permuting the points permutes the result. Where distances tie, the point wins
+that comes first along the Z-order curve through the cloud's box; among points in one cell of the curve, that with the
+lower first coordinate, then the next coordinates; among points in one place, that with the lower index. Distances are
+sums of squared differences in float32, never ``|a|^2 + |b|^2 - 2ab``, which cancels away from the origin.
 
-On the CPU numba kernels look only at points that the longest axis does not rule out; on other devices plain tensor
-operations do the same with the same result.
+On the CPU numba kernels look only at points that their boxes do not rule out; on other devices plain tensor operations
+look at all, with the same result.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .orders import z_keys
+
+CURVE_BITS = 20  # of each axis in the keys that decide ties
+_LARGEST = 1e18  # coordinate whose square is still finite
 
 
 def farthest_points(points: Tensor, count: int, *, mask: Tensor | None = None) -> Tensor:
@@ -94,9 +100,13 @@ def _checked(points: Any, mask: Tensor | None, name: str) -> Tensor:
     if not bool(valid.any(dim=1).all()):
         empty = (~valid.any(dim=1)).nonzero()[:, 0].tolist()
         raise ValueError(f"every cloud needs at least one valid point, got none in {empty}")
-    bad = int((valid & ~points.detach().isfinite().all(dim=2)).sum())
+    good = (points.detach().abs() < _LARGEST).all(dim=2)  # NaN is not below anything
+    bad = int((valid & ~good).sum())
     if bad:
-        raise ValueError(f"{name} must be finite where the mask holds, got {bad} that are not; mask or remove them")
+        raise ValueError(
+            f"{name} must be finite and below {_LARGEST:.0e} where the mask holds, got {bad} that are not; "
+            "mask or remove them"
+        )
     return valid
 
 
@@ -148,17 +158,20 @@ def _nearest_any_device(points: Tensor, centers: Tensor, k: int, valid: Tensor) 
 
 
 def _canonical_order(points: Tensor, valid: Tensor) -> Tensor:
-    """Permutations ``[B, N]``: valid points first, by the longest axis, then the other axes, then index."""
-    away = valid[..., None].expand_as(points)
-    high = points.masked_fill(~away, -torch.inf).amax(dim=1)
-    low = points.masked_fill(~away, torch.inf).amin(dim=1)
-    width = points.shape[2]
-    axes = torch.arange(width, device=points.device)[None] + (high - low).argmax(dim=1)[:, None]  # [B, D]
-    columns = points.nan_to_num().gather(2, (axes % width)[:, None].expand_as(points))
+    """Permutations ``[B, N]``: valid points first, by key along the Z-order curve, then coordinates, then index."""
+    inside = valid[..., None]
+    axes = min(points.shape[2], 3)
+    low = points.masked_fill(~inside, torch.inf).amin(dim=1, keepdim=True)[..., :axes]
+    high = points.masked_fill(~inside, -torch.inf).amax(dim=1, keepdim=True)[..., :axes]
+    size = (high - low).amax(dim=2, keepdim=True).clamp_min(1e-38)
+    points = points.masked_fill(~inside, 0.0)
+    cells = ((points[..., :axes] - low) / size * 2**CURVE_BITS).long().clamp(0, 2**CURVE_BITS - 1)
+    cells = torch.nn.functional.pad(cells, (0, 3 - axes))
+    columns = [~valid, z_keys(cells, CURVE_BITS), *points.unbind(2)]  # the first matters most
     order = torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
-    for column in columns.unbind(2)[::-1]:
+    for column in columns[::-1]:
         order = order.gather(1, column.gather(1, order).argsort(dim=1, stable=True))
-    return order.gather(1, (~valid).gather(1, order).int().argsort(dim=1, stable=True))
+    return order
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
