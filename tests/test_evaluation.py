@@ -109,6 +109,13 @@ def test_ties_count_as_their_mean_over_all_orders():
         assert evaluation.hit_rates(scores, relevant, ks)[0].tolist() == pytest.approx(list(hits / len(orders)))
 
 
+def test_scores_that_float32_cannot_tell_apart_are_ties():
+    relevant = torch.tensor([[True, False]])
+    for lead, expected in ((4e-7, 0.5), (-4e-7, 0.5), (1e-4, 0.0), (-1e-4, 1.0)):
+        scores = torch.tensor([[0.5, 0.5 + lead]], dtype=torch.float64)
+        assert evaluation.hit_rates(scores, relevant, (1,)).item() == expected
+
+
 def test_an_encoder_that_says_the_same_to_everything_scores_chance():
     same = unit(1, 16).expand(50, 16)
     target = torch.zeros(50, dtype=torch.long)  # all at the first place, which argmax and topk would flatter
@@ -176,6 +183,11 @@ def test_many_queries_of_one_object_do_not_narrow_the_interval():
     assert many.at(1).value == pytest.approx(once.at(1).value)
 
 
+def test_resampled_means_are_over_the_drawn_queries_when_objects_have_uneven_numbers():
+    groups = np.repeat(np.arange(6), [1, 2, 3, 10, 20, 40])
+    assert evaluation.scores.intervals(np.ones((76, 1)), groups, 0) == (evaluation.Interval(1, 1, 1),)
+
+
 # ---- few-shot ----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +217,15 @@ def test_two_ways_work_and_the_prototype_is_a_naive_nearest_mean():
     means = [normalize(embeds[d[:4]].mean(dim=0), dim=0) for d in drawn]
     right = [np.argmax([float(m @ embeds[i]) for m in means]) == way for way, d in enumerate(drawn) for i in d[4:]]
     assert found.accuracy.value == pytest.approx(np.mean(right)) and found.std == 0
+
+
+def test_spread_is_the_sample_standard_deviation_over_episodes():
+    embeds, _, target = labelled(size=300)
+    one, two = (
+        evaluation.few_shot(embeds, target, 4, 2, queries=9, episodes=e, method="prototype", seed=3) for e in (1, 2)
+    )
+    second = 2 * two.accuracy.value - one.accuracy.value
+    assert two.std == pytest.approx(abs(second - one.accuracy.value) / math.sqrt(2)) and two.std > 0
 
 
 def test_classes_with_too_few_objects_are_not_drawn():
