@@ -33,7 +33,7 @@ def build(
     splats: Annotated[Path | None, typer.Option(help="Folder of splats of any known format.")] = None,
     catalogue: Annotated[int | None, typer.Option(min=1, help="So many objects of the procedural catalogue.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Table (.tsv, .csv) with path, and name, label, caption, source, licence.")
+        Path | None, typer.Option(help="Table (.tsv, .csv): path, and name, label, caption, synonyms, source, licence.")
     ] = None,
     views: Annotated[int, typer.Option(min=2, max=1000, help="Pictures per object.")] = 12,
     size: Annotated[int, typer.Option(min=16, max=4096, help="Pixels per side of a picture.")] = 224,

@@ -36,7 +36,8 @@ def folder_sources(
     Args:
         kind: ``"mesh"`` or ``"splat"``.
         labels: a table with tabs (.tsv) or commas (.csv) and a header. ``path`` (matched by its end) names the file;
-            ``name``, ``label``, ``caption``, ``source`` and ``licence`` are used when they are there.
+            ``name``, ``label``, ``caption``, ``synonyms`` (other names of the label, with ``;`` between them),
+            ``source`` and ``licence`` are used when they are there.
 
     Raises:
         ValueError: for another kind, or a table without ``path``.
@@ -73,6 +74,6 @@ def _read_labels(path: Path) -> dict[str, dict[str, str]]:
         rows = csv.DictReader(stream, delimiter="," if path.suffix.lower() == ".csv" else "\t")
         if "path" not in (rows.fieldnames or []):
             raise ValueError(f"{path}: a table of labels must have a column 'path', got {rows.fieldnames}")
-        wanted = ("path", "name", "label", "caption", "source", "licence")
+        wanted = ("path", "name", "label", "caption", "synonyms", "source", "licence")
         kept = [{key: row[key] for key in wanted if row.get(key)} for row in rows]
     return {Path(row["path"]).name: row for row in kept if "path" in row}

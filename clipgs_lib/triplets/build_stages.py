@@ -24,6 +24,7 @@ from .build import BuildConfig, Source, StopBuild
 from .captions import Caption, score_captions
 from .captions_enrich import caption_object, names_a_set
 from .captions_filter import filter_captions
+from .captions_synonyms import Synonyms
 from .shards import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
 from .shards_tar import ShardError
 
@@ -98,6 +99,13 @@ def _texts_of(source: Source) -> list[str]:
     return texts or [Path(source.name).stem]
 
 
+def _synonyms_of(source: Source) -> Synonyms | None:
+    """Other names of the label that the table gives, beside our own; None for our own alone."""
+    others = [name for word in source.info.get("synonyms", "").split(";") if (name := word.strip())]
+    label = source.info.get("label", "")
+    return Synonyms.with_group(dict.fromkeys([label, *others])) if label and others else None
+
+
 # ---- loading -----------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +130,7 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
-    found = caption_object(_texts_of(source), shape, seed=seed)
+    found = caption_object(_texts_of(source), shape, synonyms=_synonyms_of(source), seed=seed)
     facts["filter"] = found.report.facts()
     return Thing(shape, source.info.get("label", ""), split_by_shape(shape), found.captions, facts)
 

@@ -92,6 +92,13 @@ class Synonyms:
         ours = {name.casefold() for group in OWN_GROUPS for name in group}
         return cls([*OWN_GROUPS, *(group for group in groups if ours.isdisjoint(name.casefold() for name in group))])
 
+    @classmethod
+    def with_group(cls, names: Iterable[str]) -> Synonyms:
+        """Our own table and one more group, which wins where our table has one of its names as well."""
+        group = tuple(names)
+        said = {name.casefold() for name in group}
+        return cls([group, *(own for own in OWN_GROUPS if said.isdisjoint(name.casefold() for name in own))])
+
     def __len__(self) -> int:
         """Names that have a synonym."""
         return sum(group is not None for group in self._groups.values())

@@ -17,7 +17,7 @@ from clipgs_lib.rendering import render
 from clipgs_lib.triplets import build_stages
 from clipgs_lib.triplets.build import BuildConfig, StopBuild, build_triplets
 from clipgs_lib.triplets.build_sources import catalogue_sources, folder_sources
-from clipgs_lib.triplets.build_stages import cameras_of, produce, split_by_shape
+from clipgs_lib.triplets.build_stages import cameras_of, load_thing, produce, split_by_shape
 from clipgs_lib.triplets.shards import decode_triplet, encode_triplet
 from clipgs_lib.triplets.shards_set import ShardSet
 from clipgs_lib.triplets.shards_tar import ShardError
@@ -106,6 +106,16 @@ def test_what_filtering_did_is_kept_with_the_object(folder, tmp_path):
         "removed": {"duplicate": 1, "pack-name": 1},
         "texts": [["crate", "duplicate"], ["Ultimate Crates Pack", "pack-name"]],
     }
+
+
+def test_synonyms_of_a_table_go_into_the_texts(folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,synonyms\ncrate 01.obj,sofa,davenport; chesterfield ;\n")
+    [source] = [s for s in folder_sources(folder, labels=table) if "crate" in s.name]
+    assert source.info["synonyms"] == "davenport; chesterfield ;"
+    words = " ".join(" ".join(c.text for c in load_thing(source, CONFIG, seed).captions) for seed in range(6))
+    assert "davenport" in words and "chesterfield" in words
+    assert "couch" not in words  # our own table has it, but the user's group wins
 
 
 def test_an_object_without_a_text_is_refused_before_its_mesh_is_read(folder, tmp_path):
