@@ -113,8 +113,11 @@ def _find(name: str | os.PathLike[str]) -> Path:
     there = sorted(path.name for path in SHIPPED.glob("*") if (path / CONFIG).is_file())
     hint = f"shipped are {', '.join(there)}" if there else "none is shipped yet"
     if str(name) in encoder_names():
-        way = f"clipgs train --encoder {name} --out data/encoders/{name}"
-        raise EncoderError(f"weights of {name!r} must lie in data/encoders/{name}, got none ({hint}); make them: {way}")
+        make = f"clipgs train --encoder {name} --shards SET --out RUN"
+        raise EncoderError(
+            f"weights of {name!r} must lie in data/encoders/{name}, got none ({hint}); train them with `{make}` and load "
+            "the folder RUN/encoder, or copy it there"
+        )
     raise EncoderError(f"an encoder must be a shipped name or a folder with {CONFIG}, got {str(name)!r} ({hint})")
 
 

@@ -90,7 +90,7 @@ def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
 
     Args:
         clipgs: gets the weights; its attribute branch keeps its own, which add exactly zero as long as it is untrained.
-        point: a point model of the same size.
+        point: a point model of the same size; with as many patches as large, both then embed exactly alike.
 
     Returns:
         The table of what went where.

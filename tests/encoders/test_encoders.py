@@ -17,6 +17,7 @@ from clipgs_lib.encoders import (
 )
 from clipgs_lib.encoders.base import attended, drop_patches
 from clipgs_lib.encoders.pointbert import ball_query, scattered_order
+from clipgs_lib.formats import read_splats
 from clipgs_lib.tokenizer import SplatBatch, collate
 
 from ..conftest import make_splats
@@ -375,6 +376,19 @@ def test_settings_survive_json(name):
 def test_bad_settings(make, message):
     with pytest.raises(EncoderError, match=message):
         make()
+
+
+def test_real_splats(encoders, real_data):
+    """Tens of thousands of gaussians: finite, independent of the order in the file, and not all alike."""
+    files = sorted((real_data / "splats" / "spz").glob("*.spz"))[:2]
+    assert files
+    made = [read_splats(path).prune()[0] for path in files]
+    made = [one.subsample(20_000) if len(one) > 20_000 else one for one in made]
+    for name in ("clipgs-mini", "pointbert"):
+        embeds = encoders[name].encode(made)
+        shuffled = [one[torch.randperm(len(one), generator=torch.Generator().manual_seed(1))] for one in made]
+        assert float((encoders[name].encode(shuffled) * embeds).sum(dim=1).min()) > 1 - 1e-5
+        assert float(embeds[0] @ embeds[-1]) < 0.999 or len(made) == 1
 
 
 def test_batches_must_be_batches():
