@@ -63,6 +63,7 @@ WALLS = {
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
     "papermill": {"runner"},
+    "sklearn": {"evaluation"},
     "nbclient": {"runner"},
     "nbconvert": {"runner"},
     "nbformat": {"runner"},
