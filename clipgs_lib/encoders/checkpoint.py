@@ -115,8 +115,8 @@ def _find(name: str | os.PathLike[str]) -> Path:
     if str(name) in encoder_names():
         make = f"clipgs train --encoder {name} --shards SET --out RUN"
         raise EncoderError(
-            f"weights of {name!r} must lie in data/encoders/{name}, got none ({hint}); train them with `{make}` and load "
-            "the folder RUN/encoder, or copy it there"
+            f"weights of {name!r} must lie in data/encoders/{name}, got none ({hint}); train them with `{make}` "
+            "and load the folder RUN/encoder, or copy it there"
         )
     raise EncoderError(f"an encoder must be a shipped name or a folder with {CONFIG}, got {str(name)!r} ({hint})")
 
