@@ -18,6 +18,7 @@ from .checkpoint import FOLDER, check_identity, last_checkpoint, load_checkpoint
 from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
+from .memory import keep_freed_memory
 from .step import Learner
 from .validate import Validator
 
@@ -52,6 +53,8 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         torch.set_num_threads(config.threads)
     try:
         with join(resolve_device(config.device)) as place:
+            if place.device.type == "cpu":
+                keep_freed_memory()
             yield from Trainer(config, place).run()
     finally:
         torch.set_num_threads(threads)
@@ -260,7 +263,8 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = build_encoder(config.encoder, embed_dim=objects.teacher.dim, **config.encoder_options)
+        options = {n: tuple(v) if isinstance(v, list) else v for n, v in config.encoder_options.items()}
+        encoder = build_encoder(config.encoder, embed_dim=objects.teacher.dim, **options)
     if config.init == "none":
         return encoder
     start = load_encoder(config.init)

@@ -13,7 +13,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..encoders import Encoder
@@ -175,7 +175,7 @@ def write_class_weights(path: Path, weights: Tensor, labels: Sequence[str], teac
     """Keep class weights ``[C, D]`` with their names and teacher in one file."""
     told = {"labels": json.dumps(list(labels)), "teacher": teacher.identity}
     with replacing(path) as draft:
-        save_file({"weights": weights.contiguous()}, str(draft), metadata=told)
+        draft.write_bytes(save({"weights": weights.contiguous()}, metadata=told))
 
 
 def read_class_weights(path: Path, labels: Sequence[str], teacher: TeacherInfo) -> Tensor:

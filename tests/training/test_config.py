@@ -1,0 +1,89 @@
+"""Settings: strict, complete, and back from JSON."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from clipgs_lib.training import TrainConfig, read_config, set_values
+from clipgs_lib.training.card import command_of
+
+PLAIN = {"shards": ["a"], "out": "b"}
+
+
+def test_json_and_back():
+    config = TrainConfig.from_dict(
+        PLAIN | {"augment": {"drop": 0.1}, "text_sources": {"raw": 1.0}, "betas": [0.8, 0.9]}
+    )
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.augment.drop == 0.1 and config.betas == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 3}, "unknown batch"),
+        ({"augment": {"drip": 1}}, "unknown augment.drip"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"batch_size": "many"}, "batch_size must be a whole number, got 'many'"),
+        ({"batch_size": 2.5}, "whole number"),
+        ({"weighting": "loud"}, "weighting must be one of cosine, softmax"),
+        ({"compile": 1}, "compile must be true or false"),
+        ({"lr": float("nan")}, "lr must be finite"),
+        ({"betas": [0.9]}, "list of 2"),
+        ({"prompts": ["a thing"]}, "prompts must each contain"),
+        ({"text_weight": 0, "image_loss": "none"}, "text_weight must be above 0"),
+        ({"layer_decay": 0}, "layer_decay"),
+        ({"shards": []}, "shards must name"),
+    ],
+)
+def test_what_does_not_hold_is_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig.from_dict(PLAIN | change)
+
+
+def test_missing_settings_are_named():
+    with pytest.raises(ValueError, match="must include out"):
+        TrainConfig.from_dict({"shards": ["a"]})
+
+
+def test_settings_on_the_command_line():
+    values = set_values(
+        {"augment": {"drop": 0.3}}, ["lr=1e-3", "augment.jitter=0", "weighting=top1", "prompts=['a {}']"]
+    )
+    assert values == {"augment": {"drop": 0.3, "jitter": 0}, "lr": 1e-3, "weighting": "top1", "prompts": ["a {}"]}
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        set_values({}, ["lr"])
+    with pytest.raises(ValueError, match="no fields"):
+        set_values({"lr": 1.0}, ["lr.x=1"])
+
+
+def test_files(tmp_path):
+    (tmp_path / "run.yml").write_text("shards: [a]\nout: b\nsteps: 7\n")
+    assert TrainConfig.from_dict(read_config(tmp_path / "run.yml")).steps == 7
+    (tmp_path / "list.yml").write_text("- a\n")
+    with pytest.raises(ValueError, match="NAME: value"):
+        read_config(tmp_path / "list.yml")
+    (tmp_path / "bad.yml").write_text("{")
+    with pytest.raises(ValueError, match="must be JSON or YAML"):
+        read_config(tmp_path / "bad.yml")
+
+
+def test_warm_up_and_cosine():
+    config = TrainConfig.from_dict(PLAIN | {"steps": 100, "warmup": 10, "lr": 1.0, "min_lr": 0.1})
+    rates = [config.lr_at(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) == rates[10]
+    assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_the_command_of_the_card_holds_every_departure_and_no_folder_of_this_machine():
+    config = TrainConfig.from_dict(
+        {"shards": ["/here/one", "/here/two"], "out": "/there/run", "augment": {"drop": 0.1}, "lr": 0.002}
+    )
+    command = command_of(config)
+    assert "/here" not in command and "/there" not in command
+    assert "--shards one" in command and "--set augment.drop=0.1" in command and "--set lr=0.002" in command
+    assert "weight_decay" not in command
