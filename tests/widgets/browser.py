@@ -70,11 +70,11 @@ window.mount = async (state, poster) => {
   window.errors = [];
   window.addEventListener("error", (event) => errors.push(String(event.message)));
   window.close_view = await widget.render({ model, el: cell });
-  const root = cell.querySelector(".clipgs-sv");
+  const root = cell.querySelector("[data-state]");
   new MutationObserver(() => {
     if (root.dataset.state !== "ready" || window.ready_at) return;
-    const gl = cell.querySelector(".sv-canvas").getContext("webgl2");
-    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits until it is drawn
+    const gl = cell.querySelector(".sv-canvas")?.getContext("webgl2");
+    gl?.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits until it is drawn
     window.ready_at = performance.now();
   }).observe(root, { attributes: true, attributeFilter: ["data-state"] });
 };
@@ -142,7 +142,7 @@ class WidgetPage:
         self.page.on("pageerror", lambda error: self.log.append(f"page error: {error}"))
         self.page.route("**/*", self._serve)
         view.send = lambda content, buffers=None: self.queue.append((content, buffers or []))
-        self._applying = False
+        self._applied: dict[str, Any] = {}
         view.observe(self._changed)
         self.page.goto(ADDRESS)
         self.page.add_style_tag(content=view._css)
@@ -166,17 +166,19 @@ class WidgetPage:
             route.abort()
 
     def _changed(self, change: Any) -> None:
-        if not self._applying and change["name"] in self.view.keys and _plain(change["new"]):
-            self.queue.append(({change["name"]: change["new"]}, None))
+        name, new = change["name"], change["new"]
+        echo = name in self._applied and self._applied[name] == new  # anything else is sent, as ipywidgets do
+        if not echo and name in self.view.keys and _plain(new):
+            self.queue.append(({name: new}, None))
 
     def pump(self) -> int:
         """Carry waiting messages both ways; returns how many there were."""
         sent = self.page.evaluate("() => { const box = model.outbox; model.outbox = []; return box; }")
         for message in sent:
             if "state" in message:
-                self._applying = True
+                self._applied = message["state"]
                 self.view.set_state(message["state"])
-                self._applying = False
+                self._applied = {}
             else:
                 carried = [memoryview(base64.b64decode(text)) for text in message["buffers"]]
                 self.view._handle_custom_msg(message["content"], carried)
@@ -191,7 +193,7 @@ class WidgetPage:
 
     @property
     def state(self) -> str:
-        return self.page.evaluate("() => document.querySelector('.clipgs-sv').dataset.state")
+        return self.page.evaluate("() => document.querySelector('[data-state]').dataset.state")
 
     def settle(self, seconds: float = 30.0) -> None:
         """Pump until the picture is at rest and no message waits."""
