@@ -20,6 +20,9 @@ NUMBERED = 14
 """Matrices of at most this many rows and columns have their numbers written in."""
 HOVERED = 900
 """Cells up to which each one carries its whole labels for the hover text."""
+_TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
+LOG_AXIS = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
+"""A logarithmic axis whose every tick has its whole number, which plotly's own have not."""
 _LABEL_PIXELS = 15
 _CELL = (8, 34)  # least and greatest pixels of a cell of a matrix
 _DASHES = ("solid", "dash", "dot")
@@ -70,7 +73,8 @@ def curves_figure(
         for number, name in enumerate(runs):
             figure.add_trace(_curve(lines[name, metric], name, number, step, place == 0), row, col)
         figure.update_xaxes(title_text=escape(x, quote=False), row=row, col=col)
-        figure.update_yaxes(type="log" if metric in log else "linear", row=row, col=col)
+        if metric in log:
+            figure.update_yaxes(LOG_AXIS, row=row, col=col)
     for place in range(len(metrics), rows_ * columns):
         figure.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
         figure.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)

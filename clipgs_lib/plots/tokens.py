@@ -15,6 +15,7 @@ from ..splats import Splats
 from ..tokenizer import CHANNELS
 from .frame import Frame, opening_camera
 from .histograms import PANEL_HEIGHT, Curve, Panel, _draw
+from .learning import LOG_AXIS
 from .scene import HEIGHT, MAX_POINTS, choose
 from .style import BLUE, CATEGORIES, COLORBAR, GREEN, INK, QUANTITY, RED, TEMPLATE, plural
 
@@ -22,8 +23,6 @@ PATCH_COLORS = CATEGORIES[:7]
 """Neighbouring patches differ; grey is left for gaussians in no patch."""
 _PIXELS = (2.0, 9.0)
 _EDGE = {"color": "#20242a", "width": 1.5}
-_TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
-_LOG = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
 
 
 class PatchRows(NamedTuple):
@@ -210,8 +209,8 @@ def coverage_figure(
                 x=count[shown], y=y.astype(np.float32), mode="lines", name=f"{escape(name, quote=False)}, {what}",
                 line=line, hovertemplate="%{y:.3~g}",
             )  # fmt: skip
-    figure.update_xaxes(_LOG | {"title_text": "centres"})
-    figure.update_yaxes(_LOG | {"title_text": "distance to the nearest centre"})
+    figure.update_xaxes(LOG_AXIS | {"title_text": "centres"})
+    figure.update_yaxes(LOG_AXIS | {"title_text": "distance to the nearest centre"})
     _finish(figure, title or "What the centres cover", f"{len(places):,} gaussians; units of the points")
     return figure
 
@@ -257,7 +256,7 @@ def token_coverage_figure(
             x=shown + 1, y=share[shown].astype(np.float32), mode="lines", name=f"{size} a patch",
             line={"color": CATEGORIES[number % len(CATEGORIES)], "width": 2}, hovertemplate="%{y:.1f} %",
         )  # fmt: skip
-    figure.update_xaxes(_LOG | {"title_text": "tokens"})
+    figure.update_xaxes(LOG_AXIS | {"title_text": "tokens"})
     figure.update_yaxes(title_text="% of gaussians in a patch", range=[0, 102])
     _finish(figure, title or "Tokens against coverage", plural(count, "gaussian"))
     return figure
