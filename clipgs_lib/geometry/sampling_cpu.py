@@ -324,7 +324,7 @@ def _keep_smallest(keys, size, kept):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _sort(keys, size):
-    """Sort ``keys[:size]`` in place (Shell's method): for a hundred of them faster than numpy's, and compiled faster."""
+    """Sort ``keys[:size]`` in place (Shell's method): up to a hundred, faster than numpy's."""
     gap = 1
     while gap < size // 3:
         gap = 3 * gap + 1
