@@ -17,7 +17,7 @@ _NEEDED = ("start", "n", "iterations", "psnr", "psnr_worst", "cpu_seconds", "obj
 def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a fit costs") -> go.Figure:
     """Draw PSNR (above) and seconds of CPU (below) against steps, a column for each number of gaussians.
 
-    The cost table of CLIP-GS (Table 5 there counts points, views and time) as curves, with the start as a third factor.
+    The model is the cost table of CLIP-GS on its "efficient triplets"; here the kind of start is a third factor.
 
     Args:
         rows: measured cells, each with "start" ("mesh", "points" or "random"), "n", "iterations", "psnr" and
