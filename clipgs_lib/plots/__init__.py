@@ -6,6 +6,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from __future__ import annotations
 
+from .fitting import fitting_tradeoff
 from .histograms import attribute_histograms, value_histograms
 from .images import difference_figure, error_image, image_row
 from .learning import curves_figure, intervals_figure, similarity_figure
@@ -34,6 +35,7 @@ __all__ = [
     "curves_figure",
     "difference_figure",
     "error_image",
+    "fitting_tradeoff",
     "image_row",
     "intervals_figure",
     "neighbours_figure",

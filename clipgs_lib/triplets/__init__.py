@@ -14,13 +14,16 @@ from .captions_enrich import ObjectCaptions, caption_object
 from .captions_filter import FilterReport, captions_table, filter_captions
 from .fitting import (
     FitConfig,
+    FitJob,
     FitResult,
     fit,
+    fit_many,
     fit_mesh,
     init_from_mesh,
     init_from_points,
     init_from_splats,
     init_random,
+    mesh_job,
     refit,
 )
 from .importing import ImportReport, ImportRow, MeshImport, import_folder, mesh_files, read_mesh, read_mesh_notes
@@ -39,6 +42,7 @@ __all__ = [
     "Caption",
     "FilterReport",
     "FitConfig",
+    "FitJob",
     "FitResult",
     "ImportReport",
     "ImportRow",
@@ -65,6 +69,7 @@ __all__ = [
     "embed_triplets",
     "filter_captions",
     "fit",
+    "fit_many",
     "fit_mesh",
     "folder_sources",
     "import_folder",
@@ -74,6 +79,7 @@ __all__ = [
     "init_random",
     "measure",
     "mesh_files",
+    "mesh_job",
     "read_mesh",
     "read_mesh_notes",
     "refit",
