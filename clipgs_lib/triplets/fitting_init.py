@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -252,37 +251,6 @@ def _fill_up(
     return points, colors, normals
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def _thin(points, n):
+def _thin(points: np.ndarray, n: int) -> np.ndarray:
     """Indices ``[n]``, all different, of farthest points of ``points [P, D]``; the first is farthest from the mean."""
-    count, width = points.shape
-    columns = points.T.copy()  # [D, P]: the inner loops run over points
-    distances = np.zeros(count, np.float32)
-    for d in range(width):
-        middle = np.float32(columns[d].mean())
-        for i in range(count):
-            distances[i] += (columns[d, i] - middle) ** 2
-    out = np.empty(n, np.int64)
-    last = 0
-    for i in range(count):
-        if distances[i] > distances[last]:
-            last = i
-    distances[:] = np.float32(np.inf)
-    squares = np.empty(count, np.float32)
-    for k in range(n):
-        out[k] = last
-        distances[last] = np.float32(-1)  # never again
-        squares[:] = np.float32(0)
-        for d in range(width):
-            at = columns[d, last]
-            for i in range(count):
-                offset = columns[d, i] - at
-                squares[i] += offset * offset
-        best = np.float32(-2)
-        for i in range(count):
-            distances[i] = min(distances[i], squares[i])
-        for i in range(count):
-            if distances[i] > best:
-                best = distances[i]
-                last = i
-    return out
+    return geometry.farthest_points(torch.from_numpy(points)[None], n)[0].numpy()
