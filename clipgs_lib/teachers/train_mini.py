@@ -39,9 +39,9 @@ class TrainConfig:
     weight_decay: float = 0.05  # of AdamW, on matrices and kernels only
     warmup: int = 50  # steps
     image_tower: str = "resnet18"  # timm model
-    image_size: int = 96  # pixels, of the finished tower
+    image_size: int = 64  # pixels, of the finished tower
     small_size: int = 64  # pixels in the first part of the run, which is cheaper
-    small_share: float = 0.7  # of the run at small_size
+    small_share: float = 0.7  # of the run at small_size; 600 steps at a small rate were too few to get used to 96 px
     read_size: int = 128  # pixels at which views are read before they are changed
     validate_every: int = 100  # steps; the best of these is kept
     val_views: int = 4  # views averaged per object when validating
