@@ -145,3 +145,15 @@ def test_what_cannot_be_sampled_is_refused():
     for function in (lambda: farthest_points(points, 0), lambda: nearest(points, points, 0)):
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
             function()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_the_same():
+    points = cloud(3, 800)
+    mask = torch.rand(3, 800, generator=torch.Generator().manual_seed(0)) < 0.8
+    chosen = farthest_points(points, 64, mask=mask)
+    assert torch.equal(farthest_points(points.cuda(), 64, mask=mask.cuda()).cpu(), chosen)
+    centers = points.gather(1, chosen[..., None].expand(-1, -1, 3))
+    near = nearest(points.cuda(), centers.cuda(), 16, mask=mask.cuda())
+    assert torch.equal(near.cpu(), nearest(points, centers, 16, mask=mask))
