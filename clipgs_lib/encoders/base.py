@@ -113,12 +113,12 @@ class Encoder(nn.Module, ABC):
         """
         return self.embed(self.tokenize(batch, patches))
 
-    def encode(self, splats: Splats | Sequence[Splats], batch_size: int = 16) -> Tensor:
+    def encode(self, splats: Splats | Sequence[Splats], batch_size: int | None = None) -> Tensor:
         """Embed objects of any size, without gradients and without dropout of any kind.
 
         Args:
             splats: one object or many; each is centred and scaled to the unit sphere.
-            batch_size: objects in one pass, ``>= 1``.
+            batch_size: objects in one pass, ``>= 1``; by default 4 on a CPU (as many fit its caches), else 16.
 
         Returns:
             ``[B, D]`` float32, unit-norm, on the encoder's device, in the order given.
@@ -128,6 +128,8 @@ class Encoder(nn.Module, ABC):
             EncoderError: when an embedding is not finite.
         """
         objects = [splats] if isinstance(splats, Splats) else list(splats)
+        if batch_size is None:
+            batch_size = 4 if self.device.type == "cpu" else 16
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         embeds = torch.empty(len(objects), self.embed_dim, device=self.device)
