@@ -53,8 +53,8 @@ def train(
 ) -> None:
     """Train an encoder; the best weights and their model card come to OUT/encoder.
 
-    Options go before --set, which goes before --config. For several processes start the same command with torchrun:
-    torchrun --nproc-per-node 8 -m clipgs_lib.cli train ...
+    An option beats --set, which beats --config. A run that was stopped, even by kill -9, goes on exactly with --resume
+    --out DIR. For several processes: torchrun --nproc-per-node 8 -m clipgs_lib.cli train ...
     """
     from .encoders import EncoderError
     from .training import TrainConfig, read_config, set_values
@@ -74,12 +74,15 @@ def train(
         "device": device,
         "resume": resume or None,
     }
-    values = set_values(read_config(config) if config else {}, settings or [])
-    chosen = TrainConfig.from_dict(values | {name: value for name, value in named.items() if value is not None})
+    given = {name: value for name, value in named.items() if value is not None}
     if list_settings:
-        for name, value in chosen.to_dict().items():
+        for name, value in TrainConfig.from_dict({"shards": ["DIR"], "out": "DIR"} | given).to_dict().items():
             print(f"{name} = {value}")
         return
+    before = Path(out or "") / "config.json"  # of the run that is resumed
+    values = read_config(before) if resume and before.is_file() else {}
+    values = set_values(values | (read_config(config) if config else {}), settings or [])
+    chosen = TrainConfig.from_dict(values | given)
     try:
         last = _follow(run(chosen), chosen.steps)
     except EncoderError as error:

@@ -60,7 +60,7 @@ class TrainConfig:
     convention: Literal["half", "quarter"] = "half"  # published code, or the paper's 1/(4N), which is half of it
     text_weight: float = 1.0  # of the text loss
     image_weight: float = 1.0  # of the image loss
-    mask_same_text: bool = True  # objects with an equal caption are no negatives of each other's text
+    mask_same_text: bool = True  # objects that drew equal texts are no negatives of each other
     logit_scale: float = 1 / 0.07  # at the start; learned, clamped to [1, 100]
 
     lr: float = 1e-3  # peak learning rate
@@ -71,9 +71,10 @@ class TrainConfig:
     layer_decay: float = 0.95  # learning rate factor per transformer layer below the last
     clip: float = 5.0  # largest norm of all gradients together
     ema: float = 0.999  # decay of the averaged weights, reached slowly: min(ema, (1 + step) / (10 + step))
-    batch_norm: Literal["local", "sync", "frozen"] = (
-        "local"  # statistics: per rank, of all ranks (CUDA), or stored ones
-    )
+    # statistics of batch norm in training: of the rank's own objects (the stored ones are averaged over ranks), of all
+    # ranks' objects (CUDA only), or the stored ones. Only with the last two does a step not depend on the number of
+    # ranks and micro-batches.
+    batch_norm: Literal["local", "sync", "frozen"] = "local"
     precision: Literal["fp32", "bf16"] = "fp32"  # of the encoder's arithmetic (autocast); the loss is fp32
     compile: bool = False  # torch.compile the transformer
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class Objects:
         )
         self.in_memory = need <= memory_gb * 1e9
         self._kept: dict[int, Sample] = {}
+        self._reading = Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,7 +114,9 @@ class Objects:
         found = self._kept.get(number)
         if found is None:
             own, row = self.rows[number]
-            found = _sample(own.read(row["key"]), number)
+            with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
+                triplet = own.read(row["key"])
+            found = _sample(triplet, number)
             if self.in_memory:
                 self._kept[number] = found
         return found

@@ -39,8 +39,9 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         ``step`` (done so far), ``epoch``, ``loss``, ``loss_text``, ``loss_image``, ``lr``, ``grad_norm``,
         ``logit_scale``, ``objects``, ``without_text``, ``without_view``, ``views``, ``seconds`` (of the whole run),
         ``objects_per_second``, ``share_data``, ``share_tokenizer``, ``share_encoder``, ``share_loss``,
-        ``share_optimizer`` (of the step's time); after a validation ``val_*``, see `Validator.measure`. The first
-        record has step 0 and nothing but a validation. The last one has ``finished`` and what the test split gave.
+        ``share_optimizer`` (of the step's time; the tokenizer's backward counts for the encoder); after a validation
+        ``val_*``, see `Validator.measure`. The first record has step 0 and nothing but a validation. The last one has
+        ``finished`` and what the test split gave.
 
     Raises:
         ValueError: for settings, data or a checkpoint that do not fit (`ShardError`, `CheckpointError`), and when
@@ -105,7 +106,9 @@ class Trainer:
         try:
             with _event_files(self.config, self.out, self.place) as note:
                 if self.step == 0:
-                    yield self._record({"step": 0, "epoch": 0.0} | self._validate(), note)
+                    record = self._record({"step": 0, "epoch": 0.0} | self._validate(), note)
+                    self._save()
+                    yield record
                 while self.step < self.config.steps and not self._stale():
                     yield self._record(self._one_step(loader), note)
                     if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():

@@ -84,7 +84,7 @@ class Learner:
         self.timed = _Timed(encoder)
         self.model: nn.Module = self.timed
         if place.world > 1:
-            self.model = DistributedDataParallel(self.timed, gradient_as_bucket_view=True)
+            self.model = DistributedDataParallel(self.timed, broadcast_buffers=False, gradient_as_bucket_view=True)
         groups = parameter_groups(encoder, config.weight_decay, config.layer_decay)
         own = {"params": [self.scale.log], "names": ["logit_scale"], "weight_decay": 0.0, "lr_scale": 1.0}
         self.optimizer = torch.optim.AdamW([*groups, own], lr=config.lr, betas=config.betas, fused=True)
@@ -202,8 +202,18 @@ class Learner:
             raise DivergedError(self._sentence("gradients", batch))
         self.optimizer.step()
         self.scale.clamp_()
+        self._share_statistics()
         self.average.update(self.encoder, self.config.ema_at(batch.step))
         return norm
+
+    def _share_statistics(self) -> None:
+        """Give all ranks the mean of their batch norms' running statistics."""
+        if self.place.world == 1 or self.config.batch_norm == "frozen":
+            return
+        for buffer in self.encoder.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.place.world
 
     def _sentence(self, what: str, batch: Batch, bad: Tensor | None = None) -> str:
         keys = list(batch.keys)

@@ -76,7 +76,7 @@ def steps_of(shards: Path, out: Path):
 def two(shards, tmp_path_factory):
     """What two processes found, by rank; and their folder."""
     out = tmp_path_factory.mktemp("two")
-    run = config(shards, out / "run", steps=3, warmup=1, validate_every=2, encoder_options=SHARP, batch_norm="frozen")
+    run = config(shards, out / "run", steps=3, warmup=1, validate_every=2, encoder_options=SHARP)
     job = {name: settings.to_dict() for name, settings in steps_of(shards, out).items()}
     text = json.dumps({"out": str(out), "steps": job, "run": run.to_dict()})
     with socket.socket() as probe:

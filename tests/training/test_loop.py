@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -121,6 +122,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, shards, tmp_path):
     assert mine.identity == theirs.identity
 
 
+def test_a_streamed_run_goes_on_bit_for_bit(shards, tmp_path):
+    def run(name, **changes):
+        return train(
+            config(shards, tmp_path / name, steps=6, save_every=2, memory_gb=1e-6, val_split="none", **changes)
+        )
+
+    whole = list(run("whole"))
+    stopped = run("run")
+    next(row for row in stopped if row["step"] == 3)
+    stopped.close()
+    assert curve(run("run", resume=True))[:-1] == curve(whole[3:])[:-1]
+    with pytest.raises(CheckpointError, match="streamed_by is 1 there, 0 now"):
+        next(train(config(shards, tmp_path / "run", steps=6, save_every=2, val_split="none", resume=True)))
+
+
 CHILD = """
 import json, sys, torch
 from clipgs_lib.training import TrainConfig, train
@@ -132,7 +148,7 @@ for row in train(TrainConfig.from_dict(json.loads(sys.argv[1]))):
 
 def test_a_run_killed_at_a_random_step_goes_on_bit_for_bit(whole, shards, tmp_path):
     settings = config(shards, tmp_path / "run")
-    stop = int(np.random.default_rng(time.time_ns()).integers(4, 12))
+    stop = int(np.random.default_rng(time.time_ns()).integers(1, 12))
     child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(settings.to_dict())], stdout=subprocess.PIPE)
     for line in child.stdout:
         if int(line) == stop:
@@ -294,3 +310,12 @@ def test_class_weights_can_be_given_as_a_file(shards, tmp_path):
         read_class_weights(path, ["ball", "cup"], TEACHER)
     with pytest.raises(ValueError, match="zero-shot needs the shards' teacher 'stand-in'"):
         next(train(config(shards, tmp_path / "other", zero_shot="teacher")))
+
+
+def test_event_files_need_their_package(shards, tmp_path):
+    if importlib.util.find_spec("tensorboard"):
+        list(train(config(shards, tmp_path / "run", steps=1, warmup=0, tensorboard=True)))
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+    else:
+        with pytest.raises(ValueError, match="pip install tensorboard"):
+            list(train(config(shards, tmp_path / "run", tensorboard=True)))
