@@ -22,6 +22,7 @@ from .style import BLUE, CATEGORIES, COLORBAR, GREEN, INK, QUANTITY, RED, TEMPLA
 PATCH_COLORS = CATEGORIES[:7]
 """Neighbouring patches differ; grey is left for gaussians in no patch."""
 _PIXELS = (2.0, 9.0)
+_STEPS = 16  # of a pixel, so that sizes are bytes
 _EDGE = {"color": "#20242a", "width": 1.5}
 
 
@@ -112,7 +113,8 @@ def patch_figure(
     owner = patches.owner[cloud.index]
     colors = np.append(_spread_colors(centers), 0)[owner].astype(np.uint8)
     sizes = 2 * np.sqrt(cloud.splats.area().numpy()) * frame.pixels_per_unit(HEIGHT)
-    sizes = np.clip(sizes, *_PIXELS).astype(np.float32)
+    sizes = np.round(_STEPS * np.clip(sizes, *_PIXELS)).astype(np.uint8)
+    number = np.int16 if len(splats) < 2**15 else np.int32
     tokens = np.append(patches.tokens, -1)[owner]
     figure = go.Figure()
     for held, name, drawn in ((True, "in a patch", 1.0), (False, "in no patch", 0.35)):
@@ -123,11 +125,11 @@ def patch_figure(
         x, y, z = np.ascontiguousarray(means[rows].T)
         look = {"size": 2, "color": CATEGORIES[7]}
         if held:
-            look = {"size": sizes[rows], "color": colors[rows], "coloraxis": "coloraxis"}
+            look = {"size": sizes[rows], "sizeref": _STEPS, "color": colors[rows], "coloraxis": "coloraxis"}
         figure.add_scatter3d(
             x=x, y=y, z=z, mode="markers", name=f"{name}: {len(rows):,}", hovertemplate=hover + "<extra></extra>",
             marker=look | {"opacity": drawn, "line": {"width": 0}},
-            customdata=np.stack([cloud.index[rows], tokens[rows]], axis=1).astype(np.int32),
+            customdata=np.stack([cloud.index[rows], tokens[rows]], axis=1).astype(number),
         )  # fmt: skip
     figure.add_trace(_centers(centers, patches))
     last = len(PATCH_COLORS) - 1
