@@ -24,13 +24,17 @@ _PUBLIC = {
     "orbit_cameras": "rendering",
     "turntable_cameras": "rendering",
     "SplatView": "widgets",
+    "RetrievalExplorer": "widgets",
+    "Gallery": "gallery",
     "load_teacher": "teachers",
     "build_encoder": "encoders",
     "load_encoder": "encoders",
 }
 __all__ = [
     "FormatError",
+    "Gallery",
     "RenderOutput",
+    "RetrievalExplorer",
     "SplatView",
     "SplatWarning",
     "Splats",
@@ -51,10 +55,11 @@ if TYPE_CHECKING:
     from .encoders import build_encoder, load_encoder
     from .formats import FormatError, SplatWarning, read_points, read_splats, write_splats
     from .formats.diagnose import diagnose
+    from .gallery import Gallery
     from .rendering import RenderOutput, orbit_cameras, render, turntable_cameras
     from .splats import Splats
     from .teachers import load_teacher
-    from .widgets import SplatView
+    from .widgets import RetrievalExplorer, SplatView
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ def test_mini_is_small_enough():
         assert 2.5e6 < numbers < 3.5e6
         assert 2 * numbers + 4 * sum(b.numel() for b in encoder.buffers()) < 7e6
         assert encoder.embed_dim == 384
-        assert (encoder.config.tokenizer.groups, encoder.config.tokenizer.group_size) == (128, 32)
+        assert (encoder.config.tokenizer.groups, encoder.config.tokenizer.group_size) == (64, 32)
         assert (encoder.config.width, encoder.config.depth) == (192, 6)
 
 
