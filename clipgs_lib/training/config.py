@@ -139,8 +139,9 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def identity(self) -> dict[str, Any]:
-        """The fields that a resumed run must share."""
-        return {name: value for name, value in self.to_dict().items() if name not in FREE}
+        """The fields that a resumed run must share; of files and folders their names."""
+        told = {name: value for name, value in self.to_dict().items() if name not in FREE}
+        return told | {name: Path(told[name]).name for name in ("init", "zero_shot")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

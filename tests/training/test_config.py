@@ -87,3 +87,5 @@ def test_the_command_of_the_card_holds_every_departure_and_no_folder_of_this_mac
     assert "/here" not in command and "/there" not in command
     assert "--shards one" in command and "--set augment.drop=0.1" in command and "--set lr=0.002" in command
     assert "weight_decay" not in command
+    started = TrainConfig.from_dict(PLAIN | {"init": "/here/point/encoder"})
+    assert "--init encoder" in command_of(started) and "/here" not in json.dumps(started.identity())
