@@ -81,7 +81,7 @@ class Validator:
         with mixed:
             for start in range(0, len(own), _CHUNK):
                 chunk = [self.objects.sample(number).splats for number in own[start : start + _CHUNK]]
-                parts.append(encoder.encode(chunk, batch_size=32))
+                parts.append(encoder.encode(chunk))
         shapes = gather(torch.cat(parts), shares(len(numbers), self.place.world)).cpu()
         return shapes, [self.objects.sample(number) for number in numbers]
 
