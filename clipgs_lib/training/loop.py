@@ -105,7 +105,7 @@ class Trainer:
         loader = Loader(self.objects, self.plan, self.config, self.step)
         try:
             with _event_files(self.config, self.out, self.place) as note:
-                if self.step == 0:
+                if not self.config.resume:
                     record = self._record({"step": 0, "epoch": 0.0} | self._validate(), note)
                     self._save()
                     yield record

@@ -167,6 +167,14 @@ def test_a_used_folder_is_not_overwritten_and_an_unused_one_not_resumed(whole, s
         next(train(config(shards, tmp_path / "none", resume=True)))
 
 
+def test_a_run_stopped_before_its_first_step_goes_on(whole, shards, tmp_path):
+    stopped = train(config(shards, tmp_path / "run"))
+    next(stopped)
+    stopped.close()
+    list(train(config(shards, tmp_path / "run", resume=True)))
+    assert curve(written(tmp_path / "run")) == curve(written(whole[0]))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
