@@ -1,4 +1,4 @@
-"""Our own perceptual colormap: dark violet to light yellow, even steps in the OKLab space (Ottosson 2020)."""
+"""Our own perceptual colormaps, even steps in the OKLab space (Ottosson 2020), and how what has no value fades."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from functools import lru_cache
 import numpy as np
 
 STEPS = 255  # entries 0..254 are the ramp
-NOT_A_NUMBER = 255  # the last entry is grey
-_GREY = 128
+NOT_A_NUMBER = 255  # no entry of the table: the gaussian keeps its own colour, faded
+# Fading: most of the chroma goes, and the luma moves into a band that shows on white, on black and beside a ramp.
+FADE_LOW = 0.45  # luma that black gets
+FADE_SPAN = 0.4  # white gets FADE_LOW + FADE_SPAN
+FADE_CHROMA = 0.2  # share of the chroma that stays, before the span
+LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709, of encoded RGB
+FADING = {  # what the shader must know of it
+    "NOT_A_NUMBER": NOT_A_NUMBER,
+    "FADE_LOW": FADE_LOW,
+    "FADE_SPAN": FADE_SPAN,
+    "FADE_CHROMA": FADE_CHROMA,
+    "LUMA": LUMA,
+}
 # OKLab corner points (lightness, green-red, blue-yellow) that the ramp passes through.
 _KNOTS = np.array(
     [
@@ -20,6 +31,8 @@ _KNOTS = np.array(
         [0.93, -0.03, 0.13],
     ]
 )
+_RED_KNOTS = np.array([[0.28, 0.1], [0.46, 0.17], [0.68, 0.19]])  # lightness, chroma
+_RED_HUE = np.radians(27)
 _LAB_TO_LMS = np.array(
     [
         [1.0, 0.3963377774, 0.2158037573],
@@ -38,17 +51,32 @@ _LMS_TO_RGB = np.array(
 
 @lru_cache(maxsize=1)
 def colormap() -> np.ndarray:
-    """RGBA bytes ``[256, 4]``: the ramp in 0..254, grey for values that are not finite in 255."""
-    steps = np.linalg.norm(np.diff(_KNOTS, axis=0), axis=1)
+    """Dark violet to light yellow, RGBA bytes ``[256, 4]``: the ramp in 0..254; 255 is transparent, never drawn."""
+    return _ramp(_KNOTS)
+
+
+@lru_cache(maxsize=1)
+def red_colormap() -> np.ndarray:
+    """One hue, black red to bright red, that stands out from what is faded; laid out as `colormap`."""
+    lightness, chroma = _RED_KNOTS.T
+    return _ramp(np.stack([lightness, chroma * np.cos(_RED_HUE), chroma * np.sin(_RED_HUE)], axis=1))
+
+
+def _ramp(knots: np.ndarray) -> np.ndarray:
+    steps = np.linalg.norm(np.diff(knots, axis=0), axis=1)
     along = np.concatenate([[0.0], steps.cumsum()]) / steps.sum()
     position = np.linspace(0, 1, STEPS)
-    lab = np.stack([np.interp(position, along, _KNOTS[:, c]) for c in range(3)], axis=1)  # [255, 3]
+    lab = np.stack([np.interp(position, along, knots[:, c]) for c in range(3)], axis=1)  # [255, 3]
     linear = np.clip((lab @ _LAB_TO_LMS.T) ** 3 @ _LMS_TO_RGB.T, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    table = np.full((256, 4), 255, dtype=np.uint8)
-    table[:STEPS, :3] = np.round(255 * encoded)
-    table[NOT_A_NUMBER, :3] = _GREY
+    table = np.zeros((256, 4), dtype=np.uint8)
+    table[:STEPS, :3], table[:STEPS, 3] = np.round(255 * encoded), 255
     return table
+
+
+def fade_matrix() -> np.ndarray:
+    """``[3, 3]`` M such that a colour c fades to ``FADE_LOW + M c``; linear, so SH coefficients fade by M alone."""
+    return FADE_SPAN * ((1 - FADE_CHROMA) * np.tile(LUMA, (3, 1)) + FADE_CHROMA * np.eye(3))
 
 
 def color_indices(values: np.ndarray, low: float, high: float) -> np.ndarray:

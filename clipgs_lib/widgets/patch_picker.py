@@ -11,13 +11,14 @@ import numpy as np
 from ..plots import patch_rows
 from ..splats import Splats
 from ..tokenizer import Patches
+from .colormap import red_colormap
 from .splat_view import SplatView
 
 HINT = "Click a gaussian to see its patch; Esc goes back to the whole."
 
 
 class PatchPicker(ipywidgets.VBox):
-    """A `SplatView` in which a click shows a patch: its gaussians coloured by distance to the centre, the rest grey.
+    """A `SplatView` in which a click shows a patch: its gaussians red, darkest at the centre, the rest faded.
 
     Args:
         splats: the splat as it was given to the tokenizer.
@@ -66,7 +67,7 @@ class PatchPicker(ipywidgets.VBox):
         values = np.full(len(self._splats), np.nan)
         values[self._patches.rows[patch]] = self._patches.distances[patch]
         label = f"distance to the centre of token {found['token']}"
-        self.view.set_values(values, label=label, value_range=(0.0, found["radius"]))
+        self.view.set_values(values, label=label, value_range=(0.0, found["radius"]), ramp=red_colormap())
         self._text.value = _sentence(found)
         self.view.selected = [0, found["gaussian"]]
         return found

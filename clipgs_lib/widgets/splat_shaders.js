@@ -1,4 +1,5 @@
-// The shaders, with the constants that Python puts in front (NEAR_PLANE, EPS_2D, MIN_ALPHA, MAX_ALPHA, SH_C1 to SH_C3).
+// The shaders, with the constants that Python puts in front (NEAR_PLANE, EPS_2D, MIN_ALPHA, MAX_ALPHA, SH_C1 to SH_C3,
+// and from colormap.py NOT_A_NUMBER, FADE_LOW, FADE_SPAN, FADE_CHROMA, LUMA).
 
 const TEXTURE_WIDTH = 2048;
 const BATCH = 4096; // gaussians per instance: an instance of one alone costs some drivers more than its pixels
@@ -100,12 +101,15 @@ void main() {
   vec2 extent = reach * (abs(axis) * sqrt(long2) + abs(axis.yx) * sqrt(short2));
   if (any(lessThan(center + extent, vec2(0.0))) || any(greaterThan(center - extent, uSize))) return;
 
+  uint row = uByValue ? texel(uValue, splat).x : 0u;
+  bool faded = uByValue && row == ${NOT_A_NUMBER}u;
   vec3 color;
-  if (uByValue) {
-    color = texelFetch(uColormap, ivec2(texel(uValue, splat).x, 0), 0).rgb;
+  if (uByValue && !faded) {
+    color = texelFetch(uColormap, ivec2(row, 0), 0).rgb;
   } else {
     color = vec3(unpackHalf2x16(third.z), unpackHalf2x16(third.w).x);
     if (uDegree > 0) color += shColor(splat, normalize(mean - uEye));
+    if (faded) color = ${FADE_LOW} + ${FADE_SPAN} * mix(vec3(dot(vec3(${LUMA}), color)), color, ${FADE_CHROMA});
   }
   outPlace = floatBitsToUint(vec4(center, reach * sqrt(long2) * axis));
   outShape = floatBitsToUint(vec4(sqrt(short2 / long2), sqrt(c / det), -b / sqrt(det * c), inversesqrt(c)));

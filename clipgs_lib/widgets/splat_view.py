@@ -18,7 +18,7 @@ from .. import geometry
 from ..rendering import Cameras, turntable_cameras
 from ..rendering.cameras import axis_vector, frame
 from ..splats import Splats
-from .colormap import color_indices, colormap
+from .colormap import FADING, color_indices, colormap
 from .packing import block_words, choose, pack
 from .still import still_picture
 
@@ -34,8 +34,9 @@ Values = Tensor | np.ndarray | Sequence[float]
 
 def _script() -> str:
     """The JavaScript module: constants, then the files, joined because a notebook front end loads one string."""
-    constants = {**DRAWING, "PICK_ALPHA": PICK_ALPHA, "SH_C1": geometry.SH_C1, "SH_C2": geometry.SH_C2}
-    lines = [f"const {name} = {json.dumps(value)};" for name, value in {**constants, "SH_C3": geometry.SH_C3}.items()]
+    constants: dict[str, Any] = {**DRAWING, **FADING, "PICK_ALPHA": PICK_ALPHA}
+    constants |= {name: getattr(geometry, name) for name in ("SH_C1", "SH_C2", "SH_C3")}
+    lines = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
     return "\n".join([*lines, *((_FOLDER / f"splat_{part}.js").read_text(encoding="utf-8") for part in _PARTS)])
 
 
@@ -50,7 +51,7 @@ class SplatView(anywidget.AnyWidget):
 
     Args:
         splats: one `Splats`, a list of them, or a dict from names to them; each gets a viewport.
-        values: one number per gaussian ``[N]`` (or a list of such, one per viewport) to colour by; non-finite is grey.
+        values: one number per gaussian ``[N]`` (or a list of such, one per viewport) to colour by; non-finite fades.
         value_label: what the numbers are, for the legend.
         value_range: numbers at the two ends of the colour bar; None takes the least and the greatest finite value.
         columns: viewports side by side; None chooses.
@@ -195,13 +196,17 @@ class SplatView(anywidget.AnyWidget):
         *,
         label: str = "value",
         value_range: tuple[float, float] | None = None,
+        ramp: np.ndarray | None = None,
     ) -> None:
         """Colour by numbers, one per gaussian as passed; None goes back to the splats' own colours.
+
+        A gaussian whose number is not finite keeps its own colour, greyed and lightened.
 
         Args:
             values: ``[N]``, or a list of such with one per viewport.
             label: for the legend.
             value_range: numbers at the ends of the colour bar; None takes the least and greatest finite ones shown.
+            ramp: RGBA bytes ``[256, 4]`` as `colormap` makes them; None takes that.
 
         Raises:
             ValueError: when the counts differ, nothing is finite, or the range is empty.
@@ -219,7 +224,8 @@ class SplatView(anywidget.AnyWidget):
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise ValueError(f"value_range must be two finite numbers, low <= high, got ({low}, {high})")
         self._indices = [color_indices(array, low, high) for array in arrays]
-        self._legend = {"low": low, "high": high, "label": str(label), "colormap": colormap().ravel().tolist()}
+        table = (colormap() if ramp is None else ramp).ravel().tolist()
+        self._legend = {"low": low, "high": high, "label": str(label), "colormap": table}
         self.color_mode = "value"
         self._send_values()
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .. import geometry
 from ..rendering import Cameras, render
 from ..splats import Splats
-from .colormap import colormap
+from .colormap import FADE_LOW, NOT_A_NUMBER, fade_matrix
 
 if TYPE_CHECKING:
     from .splat_view import SplatView
@@ -52,12 +53,20 @@ def _as_seen(view: SplatView, i: int) -> Splats:
     splats = view._shown[i].splats
     splats = replace(splats, scales=splats.scales * view.splat_scale)
     if view.color_mode == "value" and view._indices is not None:
-        colors = torch.from_numpy(colormap()[view._indices[i], :3].astype(np.float32) / 255)
-        attributes = {name: getattr(splats, name) for name in ("means", "quats", "scales", "opacities")}
-        splats = Splats.from_colors(colors=colors, **attributes)
+        splats = _by_value(splats, view._indices[i], view._legend["colormap"])
     kept = view._shown[i].kept
     mask = view.crop_mask(i).cpu()
     return splats[mask if kept is None else mask[kept]]
+
+
+def _by_value(splats: Splats, rows: np.ndarray, colormap: list[int]) -> Splats:
+    """The splats in the colours of their rows ``[N]`` of a colormap; their own, faded, where there is no value."""
+    table = torch.tensor(colormap, dtype=torch.float32).reshape(-1, 4)[:, :3] / 255
+    none = torch.from_numpy(rows == NOT_A_NUMBER)[:, None]  # [N, 1]
+    fade = torch.from_numpy(fade_matrix()).to(torch.float32)
+    colors = torch.where(none, FADE_LOW + splats.colors @ fade.T, table[rows.astype(np.int64)])
+    shN = torch.where(none[..., None], splats.shN @ fade.T, 0.0)
+    return replace(splats, sh0=((colors - 0.5) / geometry.SH_C0)[:, None], shN=shN)
 
 
 def _fit(cameras: Cameras, i: int, width: int, height: int) -> Cameras:

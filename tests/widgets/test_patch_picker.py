@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from clipgs_lib.tokenizer import Patches, collate, patchify
-from clipgs_lib.widgets import PatchPicker
-from clipgs_lib.widgets.colormap import NOT_A_NUMBER
+from clipgs_lib.widgets import PatchPicker, SplatView
+from clipgs_lib.widgets.colormap import LUMA, NOT_A_NUMBER, red_colormap
 from clipgs_lib.widgets.patch_picker import HINT
 
 from .browser import CHROMIUM, WidgetPage, chromium
@@ -40,6 +40,8 @@ def test_pick_tells_the_patch_and_colours_it(splats_factory):
         colored = picker.view._indices[0] != NOT_A_NUMBER
         assert set(np.flatnonzero(colored)) == set(members.tolist())
         assert picker.view._legend["label"] == f"distance to the centre of token {token}"
+        assert picker.view._indices[0][center] == 0 == picker.view._indices[0].min()  # the darkest
+        assert picker.view._legend["colormap"] == red_colormap().ravel().tolist()
         assert picker.view.selected == [0, center] and picker.view.color_mode == "value"
         assert json.loads(json.dumps(found)) == found == picker.picked
 
@@ -126,6 +128,24 @@ def test_a_saved_notebook_holds_the_picture_of_the_patch(splats_factory):
     assert picture.shape == (120, 160, 3) and data["image/png"] != plain
 
 
+def test_the_whole_has_its_own_colours_and_beside_a_patch_they_fade(splats_factory):
+    splats = splats_factory(400, seed=3)
+    splats = replace(splats, opacities=torch.ones(400))
+    picker, _ = picker_of(splats, 10, 12, width=320, height=240)
+    own = pixels_of(picker.still())
+    assert np.array_equal(own, pixels_of(SplatView(splats, width=320, height=240).still()))
+    picker.pick(7)
+    seen = pixels_of(picker.still())
+    drawn, chroma = own.min(axis=2) < 0.95, np.ptp(seen, axis=2)
+    rest = drawn & (chroma < 0.1)
+    assert 0.002 < (chroma > 0.25).mean() < 0.3 and rest.sum() > 0.5 * drawn.sum()
+    assert np.corrcoef((own @ LUMA)[rest], (seen @ LUMA)[rest])[0, 1] > 0.9  # the form is still there
+
+
+def pixels_of(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
+
+
 @pytest.mark.browser
 def test_a_click_in_chromium_picks_the_patch_under_it(splats_factory):
     if not CHROMIUM.exists():
@@ -141,7 +161,7 @@ def test_a_click_in_chromium_picks_the_patch_under_it(splats_factory):
         page.settle()
         assert picker.picked is not None and picker.view.selected == [0, picker.picked["gaussian"]]
         assert picker.picked["token"] in range(10)
-        assert np.abs(page.snapshot() - before).mean() > 0.02  # grey but for the patch
+        assert np.abs(page.snapshot() - before).mean() > 0.02  # faded but for the patch
         assert page.text(".sv-name") == f"distance to the centre of token {picker.picked['token']}"
         page.page.locator(".sv-surface").first.focus()
         page.page.keyboard.press("Escape")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
+import itertools
 import json
 from dataclasses import replace
 
@@ -16,7 +18,16 @@ from PIL import Image
 from clipgs_lib.rendering import Cameras, cpu_projection, orbit_cameras, render, turntable_cameras
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView, packing, splat_view
-from clipgs_lib.widgets.colormap import NOT_A_NUMBER, STEPS, color_indices, colormap
+from clipgs_lib.widgets.colormap import (
+    FADE_LOW,
+    LUMA,
+    NOT_A_NUMBER,
+    STEPS,
+    color_indices,
+    colormap,
+    fade_matrix,
+    red_colormap,
+)
 from clipgs_lib.widgets.still import MAX_BYTES
 
 
@@ -216,13 +227,26 @@ def test_crop_mask_counts_in_the_splats_as_passed(splats_factory):
 def test_the_colormap_climbs_in_even_perceptual_steps():
     table = colormap()
     assert table.shape == (256, 4) and table.dtype == np.uint8
-    assert table[NOT_A_NUMBER].tolist() == [128, 128, 128, 255]
+    assert table[NOT_A_NUMBER, 3] == 0 and (table[:STEPS, 3] == 255).all()
     encoded = table[:STEPS, :3] / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     lightness = 116 * np.cbrt(luminance) - 16  # CIE L*
     assert (np.diff(lightness[::2]) > 0).all() and lightness[0] < 25 and lightness[-1] > 85
     assert np.diff(lightness[::16]).max() < 4 * np.diff(lightness[::16]).min()
+
+
+def test_the_red_colormap_has_one_hue_that_no_faded_colour_comes_near():
+    ramp = red_colormap()[:STEPS, :3] / 255
+    hue, saturation, _ = np.array([colorsys.rgb_to_hsv(*color) for color in ramp]).T
+    hue = (hue + 0.5) % 1  # red in the middle
+    assert hue.max() - hue.min() < 0.03 and saturation.min() > 0.6
+    assert (np.diff(ramp[::2] @ LUMA) > 0).all()
+    corners = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
+    faded = FADE_LOW + corners @ fade_matrix().T
+    assert np.allclose(faded[[0, -1]], [[0.45] * 3, [0.85] * 3])
+    assert np.argsort(faded @ LUMA).tolist() == np.argsort(corners @ LUMA).tolist()  # what is lighter stays lighter
+    assert np.ptp(faded, axis=1).max() < 0.1 < 0.25 < np.ptp(ramp, axis=1).min()
 
 
 def test_values_become_rows_of_the_colormap():

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clipgs_lib.formats import read_splats
-from clipgs_lib.geometry import quat_to_rotmat
+from clipgs_lib.geometry import SH_C0, quat_to_rotmat
 from clipgs_lib.rendering import Cameras, orbit_cameras, render
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView
-from clipgs_lib.widgets.colormap import colormap
+from clipgs_lib.widgets.colormap import (
+    FADE_CHROMA,
+    FADE_LOW,
+    FADE_SPAN,
+    LUMA,
+    NOT_A_NUMBER,
+    colormap,
+    red_colormap,
+)
 from clipgs_lib.widgets.splat_view import PICK_ALPHA
 
 from .browser import CHROMIUM, WidgetPage, chromium
@@ -127,15 +137,19 @@ def test_controls_change_the_picture_as_render_would(browser, splats_factory):
         compare(page.snapshot(), drawn(smaller, page.view.camera, sh_degree=0), "size slider at 0.5")
 
 
-def test_values_are_drawn_in_the_colormaps_colours(browser, splats_factory):
-    splats = splats_factory(900)
+def test_values_are_drawn_in_the_colormaps_colours_and_the_rest_faded(browser, splats_factory):
+    splats = splats_factory(900, 2)
     values = splats.means[:, 0].clone()
-    values[::7] = float("nan")
+    values[::2] = float("nan")
     view = SplatView(splats, values=values, value_label="x <b>", background=WHITE, **SIZE)
     with WidgetPage(browser, view) as page:
-        colors = torch.from_numpy(colormap()[view._indices[0], :3] / np.float32(255))
-        rest = {name: getattr(splats, name) for name in ("means", "quats", "scales", "opacities")}
-        compare(page.snapshot(), drawn(Splats.from_colors(colors=colors, **rest), view.camera), "values")
+        first = page.snapshot()
+        compare(first, drawn(by_value(view, splats), view.camera), "values")
+        still = np.asarray(Image.open(io.BytesIO(view.still())).convert("RGB")) / 255
+        compare(still, first, "the still picture and the page", psnr=30, worst=0.3)  # the still has 256 colours
+        press(page, "[", "[")
+        compare(page.snapshot(), drawn(by_value(view, splats), view.camera, sh_degree=0), "values, SH 0")
+        press(page, "]", "]")
         assert page.text(".sv-legend").endswith("x <b>")
         page.page.get_by_label("colouring").select_option("color")
         page.settle()
@@ -144,11 +158,27 @@ def test_values_are_drawn_in_the_colormaps_colours(browser, splats_factory):
         assert not page.page.locator(".sv-legend").is_visible()
         view.set_values(-values, label="minus x")
         page.settle()
-        compare(page.snapshot(), drawn(Splats.from_colors(colors=colors_of(view), **rest), view.camera), "new values")
+        compare(page.snapshot(), drawn(by_value(view, splats), view.camera), "new values")
+        view.set_values(values, ramp=red_colormap())
+        page.settle()
+        compare(page.snapshot(), drawn(by_value(view, splats, red_colormap()), view.camera), "in red")
+        bar = page.page.evaluate("() => document.querySelector('.sv-bar').style.background")
+        assert bar.startswith("linear-gradient(to right, rgb({}, {}, {})".format(*red_colormap()[0, :3]))
 
 
-def colors_of(view: SplatView) -> torch.Tensor:
-    return torch.from_numpy(colormap()[view._indices[0], :3] / np.float32(255))
+def by_value(view: SplatView, splats: Splats, ramp: np.ndarray | None = None) -> Splats:
+    """The splats with each base colour or SH coefficient replaced or faded, as the formula in words has it."""
+    rows = torch.from_numpy(view._indices[0].astype(np.int64))
+    table = torch.from_numpy((colormap() if ramp is None else ramp)[:, :3] / np.float32(255))
+
+    def faded(numbers: torch.Tensor) -> torch.Tensor:
+        luma = (numbers * torch.tensor(LUMA)).sum(dim=-1, keepdim=True)
+        return FADE_SPAN * (luma + FADE_CHROMA * (numbers - luma))
+
+    none = rows == NOT_A_NUMBER
+    colors = torch.where(none[:, None], FADE_LOW + faded(splats.colors), table[rows])
+    shN = faded(splats.shN) * none[:, None, None]
+    return replace(splats, sh0=((colors - 0.5) / SH_C0)[:, None], shN=shN)
 
 
 def test_the_crop_box_hides_what_the_mask_leaves_out(browser, splats_factory):
