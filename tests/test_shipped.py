@@ -1,0 +1,45 @@
+"""What is shipped beside the code: settings for large machines name real parameters, data keep to their budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clipgs_lib.runner import find_notebooks, read_parameters_file, resolve_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = sorted((ROOT / "notebooks" / "full").glob("*.yaml"))
+BUDGET = {  # bytes
+    "": 52e6,
+    "teachers": 24e6,
+    "encoders/clipgs-mini": 8e6,
+    "encoders/point-mini": 8e6,
+    "triplets": 12e6,
+}
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=[path.stem for path in SETTINGS])
+def test_settings_for_large_machines_name_parameters_of_their_notebook(path):
+    (notebook,) = find_notebooks(ROOT / "notebooks", [path.stem])
+    given = read_parameters_file(path)
+    told = resolve_parameters({notebook.name: notebook.parameters}, [], given)[notebook.name]
+    assert given and {name: told[name] for name in given} == given
+
+
+def test_there_are_settings():
+    assert {"04_training", "05_voting_loss"} <= {path.stem for path in SETTINGS}
+
+
+@pytest.mark.parametrize("folder", BUDGET)
+def test_data_stay_within_their_budget(folder):
+    size = sum(path.stat().st_size for path in (ROOT / "data" / folder).rglob("*") if path.is_file())
+    assert 0 < size <= BUDGET[folder], f"data/{folder} holds {size:,} bytes"
+
+
+@pytest.mark.parametrize("folder", ["teachers/mini", "encoders/clipgs-mini", "encoders/point-mini"])
+def test_weights_come_with_a_card(folder):
+    card = (ROOT / "data" / folder / "README.md").read_text(encoding="utf-8")
+    assert all(word in card for word in ("Licence", "Data"))
+    assert "clipgs train" in card or "train_mini" in card
+    assert "/tmp" not in card and "/home" not in card
