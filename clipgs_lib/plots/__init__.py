@@ -10,6 +10,7 @@ from .fitting import fitting_tradeoff
 from .histograms import attribute_histograms, value_histograms
 from .images import difference_figure, error_image, image_row
 from .learning import curves_figure, intervals_figure, similarity_figure
+from .live import LiveFigure
 from .neighbours import Neighbour, neighbours_figure
 from .scene import MAX_POINTS, compare_figure, splat_figure
 from .style import TEMPLATE
@@ -26,6 +27,7 @@ from .tokens import (
 __all__ = [
     "MAX_POINTS",
     "TEMPLATE",
+    "LiveFigure",
     "Neighbour",
     "PatchRows",
     "attribute_histograms",
