@@ -328,6 +328,7 @@ def test_interrupted_runs_leave_no_process(tmp_path, number, code):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells let background jobs ignore it
     )
     pids = tmp_path / "pids"
     deadline = time.monotonic() + 60
