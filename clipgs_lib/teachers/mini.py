@@ -45,7 +45,7 @@ def text_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def default_config(image_tower: str = "resnet18", image_size: int = 96) -> dict[str, Any]:
+def default_config(image_tower: str = "resnet18", image_size: int = 64) -> dict[str, Any]:
     """Configuration of a `mini`, as its ``config.json`` holds it (without metrics).
 
     Args:
