@@ -7,7 +7,6 @@ locked; only the image tower lies in ``data/teachers/mini/``. It is not OpenAI's
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..files import file_sha256, replacing
 from ..libraries import import_open_clip
 from .base import TeacherError
 
@@ -67,7 +67,7 @@ def default_config(image_tower: str = "resnet18", image_size: int = 64) -> dict[
             "text_cfg": {"hf_pooler_type": "mean_pooler", "hf_proj_type": None, "context_length": CONTEXT_LENGTH},
         },
         "preprocess_cfg": {"size": image_size, "interpolation": "bicubic", "resize_mode": "shortest"},
-        "text_sha256": _sha256(text_folder() / "model.safetensors"),
+        "text_sha256": file_sha256(text_folder() / "model.safetensors"),
     }
 
 
@@ -137,13 +137,11 @@ def save_mini(folder: str | Path, model: Any, config: dict[str, Any]) -> Path:
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     state["logit_scale"] = model.logit_scale.detach().float()
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    draft = folder / (WEIGHTS + ".tmp")
-    save_file(state, str(draft))
-    draft.replace(folder / WEIGHTS)
-    text = json.dumps(config | {"image_sha256": _sha256(folder / WEIGHTS)}, indent=1, sort_keys=True) + "\n"
-    draft = folder / (CONFIG + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(folder / CONFIG)
+    with replacing(folder / WEIGHTS) as draft:
+        save_file(state, str(draft))
+    text = json.dumps(config | {"image_sha256": file_sha256(folder / WEIGHTS)}, indent=1, sort_keys=True) + "\n"
+    with replacing(folder / CONFIG) as draft:
+        draft.write_text(text, encoding="utf-8")
     return folder
 
 
@@ -179,14 +177,9 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
     if config.get("format") != FORMAT:
         raise TeacherError(f"{CONFIG} must say format {FORMAT!r}, got {config.get('format')!r}; train it again")
     for key, path in (("image_sha256", folder / WEIGHTS), ("text_sha256", text_folder() / "model.safetensors")):
-        found = _sha256(path)
+        found = file_sha256(path)
         if found != config.get(key):
             raise TeacherError(
                 f"{path.name} must have the {key} of {CONFIG}, {str(config.get(key))[:12]}..., got {found[:12]}...; "
                 "the file was changed or another version is installed: restore it, or train 'mini' again"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..files import replacing
 from . import mini
 from .augment import AugmentConfig, augment
 from .contrastive import masked_contrastive
@@ -218,9 +219,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": {"step": self.step, "best": self.best, "seconds": self.seconds},
         }
-        draft = self.out / (CHECKPOINT + ".tmp")
-        torch.save(state, draft)
-        draft.replace(self.out / CHECKPOINT)
+        with replacing(self.out / CHECKPOINT) as draft:
+            torch.save(state, draft)
 
     def _resume(self) -> None:
         path = self.out / CHECKPOINT

@@ -8,7 +8,6 @@ ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,8 @@ from typing import Any
 import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ..files import file_sha256
 
 FORMAT = "clipgs-checkpoint/1"
 TENSORS, STATE, FOLDER = "tensors.safetensors", "state.json", "checkpoints"
@@ -54,7 +55,7 @@ def save_checkpoint(
             shutil.rmtree(left)
         draft.mkdir()
         save_file(plain, str(draft / TENSORS))
-        facts = dict(state) | {"format": FORMAT, "step": step, "sha256": _sha256(draft / TENSORS)}
+        facts = dict(state) | {"format": FORMAT, "step": step, "sha256": file_sha256(draft / TENSORS)}
         (draft / STATE).write_text(json.dumps(facts, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
         for name in (TENSORS, STATE):
             with (draft / name).open("rb") as file:
@@ -106,7 +107,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path / STATE}: format must be {FORMAT!r}, got {got}; another version wrote it, update clipgs_lib"
         )
     try:
-        digest = _sha256(path / TENSORS)
+        digest = file_sha256(path / TENSORS)
         if digest != state.get("sha256"):
             want = str(state.get("sha256"))[:12]
             raise CheckpointError(f"{path / TENSORS} must have sha256 {want}..., got {digest[:12]}...; {todo}")
@@ -165,8 +166,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

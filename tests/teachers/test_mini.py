@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from clipgs_lib.files import file_sha256
 from clipgs_lib.teachers import TeacherError, load_teacher, mini
 
 from . import tiny
@@ -128,7 +129,7 @@ def test_missing_layers_are_not_left_random(folder):
     del state["visual.head.proj.weight"]
     save_file(state, str(folder / mini.WEIGHTS))
     config = json.loads((folder / mini.CONFIG).read_text())
-    (folder / mini.CONFIG).write_text(json.dumps(config | {"image_sha256": mini._sha256(folder / mini.WEIGHTS)}))
+    (folder / mini.CONFIG).write_text(json.dumps(config | {"image_sha256": file_sha256(folder / mini.WEIGHTS)}))
     with pytest.raises(TeacherError, match="missing"):
         load_teacher("mini", device="cpu")
 
