@@ -181,6 +181,37 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def native_bf16(device: torch.device) -> bool:
+    """Whether the hardware itself computes in bfloat16; elsewhere it is emulated, several times slower than float32.
+
+    CUDA: compute capability 8.0 on. CPU: AVX512-BF16 or AMX on x86, the bf16 extension on ARM.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Turn ``"auto"`` into ``"bf16"`` where ``device`` has it natively, else ``"fp32"``; others stay as they are.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise ValueError(f'precision must be "auto", "fp32" or "bf16", got {name!r}')
+    return name if name != "auto" else "bf16" if native_bf16(device) else "fp32"
+
+
+def mixed_precision(name: str, device: torch.device) -> torch.autocast:
+    """Autocast to what `resolve_precision` makes of ``name``; use it with `torch.no_grad`, not `inference_mode`."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(name, device) == "bf16")
+
+
 def environment_line(device: torch.device, seed: int) -> str:
     """One line that says what ran: package and torch versions, device, CPU threads, seed."""
     import torch

@@ -26,7 +26,7 @@ ROOMS = {
     "gallery": {"files"},
     "plots": {"splats", "geometry", "rendering", "tokenizer"},
     "widgets": {"splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
-    "teachers": {"libraries", "files"},
+    "teachers": {"libraries", "files", "runtime"},
     "triplets": {"files", "splats", "geometry", "formats", "rendering", "meshes", "teachers"},
     "encoders": {"files", "splats", "geometry", "tokenizer", "libraries"},
     "losses": {"libraries"},

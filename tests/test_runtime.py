@@ -166,3 +166,42 @@ def test_real_data_dir(monkeypatch, tmp_path):
     assert runtime.real_data_dir() is None
     (tmp_path / "shared" / "data").mkdir(parents=True)
     assert runtime.real_data_dir() == tmp_path / "shared" / "data"
+
+
+# ---- precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_auto_is_bf16_where_the_cpu_has_it(monkeypatch, capability):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, capability: True})
+    assert runtime.native_bf16(cpu) and runtime.resolve_precision("auto", cpu) == "bf16"
+    with runtime.mixed_precision("auto", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_auto_is_fp32_where_bf16_would_be_emulated(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": True, "avx512_bf16": False})
+    assert not runtime.native_bf16(cpu) and runtime.resolve_precision("auto", cpu) == "fp32"
+    with runtime.mixed_precision("auto", cpu):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert runtime.resolve_precision("bf16", cpu) == "bf16"  # who asks for it gets it
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_asks_the_gpu(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert runtime.resolve_precision("auto", torch.device("cuda")) == precision
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match="got 'half'"):
+        runtime.resolve_precision("half", torch.device("cpu"))
+
+
+def test_this_cpu_is_asked():
+    """The names asked for are those that torch uses, on the machines that it knows."""
+    known = torch.cpu.get_capabilities()
+    expected = {"x86_64": ("avx512_bf16", "amx_bf16"), "aarch64": ("bf16",)}.get(known.get("architecture"), ())
+    assert set(expected) <= set(known)

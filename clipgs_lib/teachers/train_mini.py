@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from ..files import replacing
+from ..runtime import mixed_precision
 from . import mini
 from .augment import AugmentConfig, augment
 from .contrastive import masked_contrastive
@@ -47,7 +48,7 @@ class TrainConfig:
     validate_every: int = 100  # steps; the best of these is kept
     val_views: int = 4  # views averaged per object when validating
     label_share: float = 0.6  # of texts that say only the label, by `mini.PROMPTS`; the rest are the object's own
-    bf16: bool = True  # arithmetic of the image tower while it trains
+    precision: str = "auto"  # arithmetic of the image tower: fp32, bf16, auto (bf16 where the hardware has it)
     seed: int = 0
 
     def size_at(self, step: int) -> int:
@@ -142,7 +143,7 @@ class Trainer:
         labels = self.texts.labels[rows].to(self.device)
         texts, bank, specific = self.texts.draw(rows, rng)
         self.model.visual.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+        with mixed_precision(config.precision, self.device):
             features = self.model.visual(pictures)
         features = F.normalize(features.float(), dim=-1)  # [B, D]
         scale = self.model.logit_scale.exp()

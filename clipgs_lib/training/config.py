@@ -75,7 +75,9 @@ class TrainConfig:
     # ranks' objects (CUDA only), or the stored ones. Only with the last two does a step not depend on the number of
     # ranks and micro-batches.
     batch_norm: Literal["local", "sync", "frozen"] = "local"
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the encoder's arithmetic (autocast); the loss is fp32
+    # of the encoder's arithmetic (autocast; the loss is fp32); auto: bf16 where the hardware has it, and a resumed run
+    # goes on as it began
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile the transformer
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

@@ -6,16 +6,17 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
-from ..runtime import resolve_device, write_text_atomically
+from ..runtime import resolve_device, resolve_precision, write_text_atomically
 from .card import write_card
 from .checkpoint import FOLDER, check_identity, last_checkpoint, load_checkpoint, part, prefixed, save_checkpoint
-from .config import TrainConfig
+from .config import TrainConfig, read_config
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
 from .memory import keep_freed_memory
@@ -56,9 +57,17 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         with join(resolve_device(config.device)) as place:
             if place.device.type == "cpu":
                 keep_freed_memory()
-            yield from Trainer(config, place).run()
+            yield from Trainer(replace(config, precision=_precision(config, place)), place).run()
     finally:
         torch.set_num_threads(threads)
+
+
+def _precision(config: TrainConfig, place: Place) -> str:
+    """The arithmetic of a run: what is asked for, what the run that is resumed had, or what the hardware has."""
+    begun = Path(config.out) / CONFIG
+    if config.precision == "auto" and config.resume and begun.is_file():
+        return read_config(begun)["precision"]
+    return resolve_precision(config.precision, place.device)
 
 
 class Trainer:

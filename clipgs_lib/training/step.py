@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..encoders import Encoder
 from ..losses import CONVENTIONS, LogitScale, clip_gs_loss, multi_positive_loss, pair_loss, same_rows
+from ..runtime import mixed_precision
 from ..tokenizer import SplatBatch
 from .checkpoint import part, prefixed
 from .config import TrainConfig
@@ -234,7 +235,7 @@ class Learner:
                     module.eval()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return mixed_precision(self.config.precision, self.place.device)
 
     def _seed(self, step: int, index: int) -> None:
         key = np.random.SeedSequence([self.config.seed, 3, step, self.place.rank, index])

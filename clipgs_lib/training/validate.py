@@ -19,6 +19,7 @@ from torch import Tensor
 from ..encoders import Encoder
 from ..evaluation import Recalls, TopK, retrieval, zero_shot
 from ..files import replacing
+from ..runtime import mixed_precision
 from ..teachers import TeacherError, load_teacher
 from ..triplets import TeacherInfo
 from .config import TrainConfig
@@ -76,9 +77,8 @@ class Validator:
     def _embed(self, encoder: Encoder, numbers: Sequence[int]) -> tuple[Tensor, list[Sample]]:
         own = numbers[share(len(numbers), self.place)]
         device = self.place.device
-        mixed = torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
         parts = [torch.empty(0, encoder.embed_dim, device=device)]
-        with mixed:
+        with mixed_precision(self.config.precision, device):
             for start in range(0, len(own), _CHUNK):
                 chunk = [self.objects.sample(number).splats for number in own[start : start + _CHUNK]]
                 parts.append(encoder.encode(chunk))

@@ -35,7 +35,11 @@ from clipgs_lib.triplets.shards import TeacherInfo, Triplet, encode_triplet, enc
 from clipgs_lib.triplets.shards_write import write_set
 
 DIM, GAUSSIANS = 384, 1024
-VARIANTS = ({"keep": False}, {"keep": True}, {"keep": True, "precision": "bf16"})
+VARIANTS = (
+    {"keep": False, "precision": "fp32"},
+    {"keep": True, "precision": "fp32"},
+    {"keep": True, "precision": "bf16"},
+)
 
 
 def random_object(number: int) -> Triplet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from clipgs_lib import runtime
 from clipgs_lib.encoders import load_encoder
-from clipgs_lib.training import CheckpointError, DivergedError, Objects, train
+from clipgs_lib.training import CheckpointError, DivergedError, Objects, read_config, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.loop import make_encoder
@@ -158,6 +160,21 @@ def test_a_run_killed_at_a_random_step_goes_on_bit_for_bit(whole, shards, tmp_pa
     child.stdout.close()
     list(train(config(shards, tmp_path / "run", resume=True)))
     assert curve(written(tmp_path / "run")) == curve(written(whole[0])), f"killed at step {stop}"
+
+
+def test_precision_is_chosen_by_hardware_once(shards, tmp_path, monkeypatch):
+    """A run that began in bf16 goes on in bf16, whatever the machine that takes it up would choose."""
+    monkeypatch.setattr(runtime, "native_bf16", lambda device: True)
+    list(train(config(shards, tmp_path / "run", precision="auto", steps=2)))
+    assert read_config(tmp_path / "run" / "config.json")["precision"] == "bf16"
+    monkeypatch.setattr(runtime, "native_bf16", lambda device: False)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    records = list(train(config(shards, tmp_path / "run", precision="auto", steps=2, resume=True)))
+    assert records[-1]["finished"]
+    with pytest.raises(CheckpointError, match="precision"):
+        next(train(config(shards, tmp_path / "again", precision="fp32", steps=2, resume=True)))
+    list(train(config(shards, tmp_path / "new", precision="auto", steps=2)))
+    assert read_config(tmp_path / "new" / "config.json")["precision"] == "fp32"
 
 
 def test_a_used_folder_is_not_overwritten_and_an_unused_one_not_resumed(whole, shards, tmp_path):
