@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from . import __version__, cli_train, cli_triplets
+from . import cli_train, cli_triplets
+from ._version import __version__
 
 if TYPE_CHECKING:
     import torch

@@ -61,7 +61,7 @@ def build(
     on with a build that was stopped, even by kill -9.
     """
     from .triplets.build import BuildConfig, build_triplets
-    from .triplets.build_sources import catalogue_sources, folder_sources
+    from .triplets.sources import catalogue_sources, folder_sources
 
     given = [name for name, value in (("--meshes", meshes), ("--splats", splats), ("--catalogue", catalogue)) if value]
     if len(given) != 1:
@@ -102,8 +102,8 @@ def embed(
     Objects that cannot be read are set aside; the exit code is 1 then. The same command goes on with a run that was
     stopped.
     """
-    from .triplets.build_embed import embed_triplets
-    from .triplets.shards_set import ShardSet
+    from .shards.shard_set import ShardSet
+    from .triplets.embed import embed_triplets
 
     shards = ShardSet(folder)
     with _bar(len(shards), "embedding") as show:
@@ -135,9 +135,9 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every object first.")] = False,
 ) -> None:
     """Print what a set holds and write its contact sheet. With --verify, exit code 1 says that something is damaged."""
+    from .shards.shard_set import ShardSet
     from .triplets.inspect_page import write_contact_sheet
     from .triplets.inspect_set import summarize
-    from .triplets.shards_set import ShardSet
 
     shards = ShardSet(folder)
     wrong: list[Any] = shards.verify() if verify else []

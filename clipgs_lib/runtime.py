@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import __version__
+from ._version import __version__
 from .files import replacing
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def native_bf16(device: torch.device) -> bool:
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
+def resolve_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
     """Turn ``"auto"`` into ``"bf16"`` where ``device`` has it natively, else ``"fp32"``; others stay as they are.
 
     Raises:
@@ -202,7 +202,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """
     if name not in ("auto", "fp32", "bf16"):
         raise ValueError(f'precision must be "auto", "fp32" or "bf16", got {name!r}')
-    return name if name != "auto" else "bf16" if native_bf16(device) else "fp32"
+    return "bf16" if name == "bf16" or (name == "auto" and native_bf16(device)) else "fp32"
 
 
 def mixed_precision(name: str, device: torch.device) -> torch.autocast:

@@ -12,42 +12,50 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "clipgs_lib"
 
-# room -> rooms that it may import; a room is a module or folder directly below clipgs_lib
+# floors from the ground up; a room may import only rooms named beside it, which all stand on floors below or earlier on
+# its own; a room is a module or folder directly below clipgs_lib
 ROOMS = {
+    # ground
+    "_version": set(),
     "files": set(),
-    "geometry": set(),
-    "splats": {"geometry"},
-    "samples": {"splats", "geometry", "formats"},
-    "formats": {"files", "splats", "geometry"},
-    "meshes": {"splats"},
-    "rendering": {"files", "splats", "geometry", "meshes"},
     "libraries": set(),
-    "tokenizer": {"splats", "geometry"},
-    "gallery": {"files"},
-    "plots": {"splats", "geometry", "rendering", "tokenizer"},
-    "widgets": {"splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
+    "geometry": set(),
+    # 1
+    "runtime": {"_version", "files"},
+    "splats": {"geometry"},
+    # 2
+    "formats": {"files", "splats", "geometry"},
+    "samples": {"splats", "geometry", "formats"},
+    "meshes": {"splats", "formats"},
+    "rendering": {"files", "splats", "geometry", "meshes"},
+    # 3
+    "captions": {"splats", "geometry", "meshes"},
+    "catalogue": {"meshes", "captions"},
+    "fitting": {"splats", "geometry", "formats", "rendering", "meshes"},
+    "shards": {"files", "splats", "formats", "captions"},
+    # 4
     "teachers": {"libraries", "files", "runtime"},
-    "triplets": {"files", "splats", "geometry", "formats", "rendering", "meshes", "teachers"},
+    "tokenizer": {"splats", "geometry"},
     "encoders": {"files", "splats", "geometry", "tokenizer", "libraries"},
     "losses": {"libraries"},
-    "evaluation": set(),
-    "training": {
-        "files",
-        "splats",
-        "geometry",
-        "tokenizer",
-        "encoders",
-        "losses",
-        "evaluation",
-        "triplets",
-        "teachers",
-        "runtime",
+    "triplets": {
+        *("files", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards", "teachers")
     },
-    "runtime": {"files"},
-    "runner": {"runtime"},
-    "cli_triplets": {"triplets"},
+    # 5
+    "evaluation": set(),
+    "gallery": {"files"},
+    "training": {
+        *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
+        *("evaluation", "runtime"),
+    },
+    # 6
+    "plots": {"splats", "geometry", "rendering", "tokenizer"},
+    "widgets": {"splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
+    # top
+    "runner": {"_version", "runtime"},
+    "cli_triplets": {"triplets", "shards"},
     "cli_train": {"training", "encoders"},
-    "cli": {"splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets", "cli_train"},
+    "cli": {"_version", "splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets", "cli_train"},
 }
 # third-party package -> rooms that may import it
 WALLS = {
@@ -55,8 +63,8 @@ WALLS = {
     "zstandard": {"formats"},
     "gsplat": {"rendering"},
     "plotly": {"plots"},
-    "trimesh": {"triplets"},
-    "fast_simplification": {"triplets"},
+    "trimesh": {"meshes"},
+    "fast_simplification": {"meshes"},
     "pyvista": {"rendering"},
     "vtkmodules": {"rendering"},
     "vtk": {"rendering"},
@@ -74,14 +82,15 @@ WALLS = {
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
     "typer": {"cli", "cli_triplets", "cli_train"},
-    "webdataset": {"triplets"},
-    "pyarrow": {"triplets"},
+    "webdataset": {"shards"},
+    "pyarrow": {"shards"},
     "ray": {"triplets"},
 }
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MAX_LINES = 400
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = sorted(path for kind in ("*.py", "*.js", "*.css") for path in PACKAGE.rglob(kind))
 NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 
 
@@ -159,28 +168,33 @@ def test_third_party_walls(path):
 
 
 def test_no_circles_between_modules():
-    """Imports at the top of files, which run at import time, must not go round."""
-    graph: dict[str, set[str]] = {}
+    """Imports must not go round: those at the top, lazy ones, and those for types alike."""
     names = {".".join(["clipgs_lib", *p.relative_to(PACKAGE).with_suffix("").parts]): p for p in FILES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {}
     for name, path in names.items():
-        top = ast.Module(
-            body=[n for n in tree(path).body if isinstance(n, ast.Import | ast.ImportFrom)], type_ignores=[]
-        )
-        wanted = set()
-        for target in imported(top, path):
-            parent = target.rpartition(".")[0]
-            wanted |= {other for other in (target, parent) if other in names}
-        graph[name] = wanted
+        targets = {t if t in names else t.rpartition(".")[0] for t in imported(tree(path), path)}
+        graph[name] = (targets & set(names)) - {"clipgs_lib"}
+    graph["clipgs_lib"] = set()  # the front door names all rooms, by strings
     done: set[str] = set()
-    while ready := {name for name, wanted in graph.items() if name not in done and wanted <= done}:
+    while ready := {name for name, targets in graph.items() if name not in done and targets <= done}:
         done |= ready
     assert set(graph) == done, f"circle among {sorted(set(graph) - done)}"
 
 
+def test_only_the_version_comes_from_the_front_door():
+    """`clipgs_lib/__init__.py` imports lazily from all rooms, so no room may import it."""
+    guilty = [str(p) for p in FILES if p.name != "__init__.py" and "clipgs_lib.__version__" in imported(tree(p), p)]
+    assert guilty == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_house_rules(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_LINES
     assert "utils" not in path.stem and "utils" not in room_of(path)
     assert forbidden(tree(path)) == []
 

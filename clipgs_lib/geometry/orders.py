@@ -15,6 +15,7 @@ from torch import Tensor
 
 BITS = 10  # of each axis in a key: 1,024 cells a side
 MAX_BITS = 20  # three of them fit an int64
+CURVE_BITS = 20  # of each axis in the keys that decide ties among equally far points
 
 
 def xyz_keys(cells: Tensor, bits: int = BITS) -> Tensor:

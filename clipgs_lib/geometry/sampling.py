@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .orders import z_keys
+from .orders import CURVE_BITS, z_keys
 
-CURVE_BITS = 20  # of each axis in the keys that decide ties
 _LARGEST = 1e18  # coordinate whose square is still finite
 
 

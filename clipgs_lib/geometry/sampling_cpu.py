@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .sampling import CURVE_BITS
+from .orders import CURVE_BITS
 
 _BLOCK = 32  # points
 _RUN = 16  # points with one key, up to which insertion sorts

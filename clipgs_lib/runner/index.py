@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .. import __version__, runtime
+from .. import runtime
+from .._version import __version__
 from .catalogue import Notebook
 from .state import Outcome, load_outcome
 

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..captions import draw_caption
+from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
-from ..triplets import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream, draw_caption
 from .augment import augment
 from .config import TrainConfig
 from .distributed import Place, share

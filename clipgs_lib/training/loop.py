@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -62,11 +62,11 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         torch.set_num_threads(threads)
 
 
-def _precision(config: TrainConfig, place: Place) -> str:
+def _precision(config: TrainConfig, place: Place) -> Literal["fp32", "bf16"]:
     """The arithmetic of a run: what is asked for, what the run that is resumed had, or what the hardware has."""
     begun = Path(config.out) / CONFIG
     if config.precision == "auto" and config.resume and begun.is_file():
-        return read_config(begun)["precision"]
+        return resolve_precision(read_config(begun)["precision"], place.device)
     return resolve_precision(config.precision, place.device)
 
 

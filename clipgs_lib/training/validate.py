@@ -20,8 +20,8 @@ from ..encoders import Encoder
 from ..evaluation import Recalls, TopK, retrieval, zero_shot
 from ..files import replacing
 from ..runtime import mixed_precision
+from ..shards import TeacherInfo
 from ..teachers import TeacherError, load_teacher
-from ..triplets import TeacherInfo
 from .config import TrainConfig
 from .data import Objects, Sample, unit
 from .distributed import Place, gather, share, shares

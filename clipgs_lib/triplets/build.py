@@ -13,79 +13,19 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..splats import UP_AXES
-from .build_pool import LIMIT, over_processes, over_ray
-from .build_staging import QUARANTINE, BuildReport, Staging, finished_set, staged
-from .shards import SCHEMA, Triplet, encode_triplet
-from .shards_tar import KEY, ShardError
-from .shards_write import ShardLimits
-
-__all__ = ["QUARANTINE", "BuildConfig", "BuildReport", "Outcome", "Source", "StopBuild", "build_triplets"]
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """What goes into each object. Equal configs, sources and library versions give equal sets."""
-
-    views: int = 12  # pictures per object (36 in the paper)
-    size: int = 224  # pixels per side of a picture
-    elevations: tuple[float, float] = (-20.0, 70.0)  # belt of the cameras, degrees; (-90, 90) is the whole sphere
-    gaussians: int = 1_024  # per object
-    iterations: int = 600  # of fitting; 0 keeps the initialisation
-    teacher: str | None = None  # name for `teachers.load_teacher`; None leaves embeddings out
-    device: str = "cpu"  # where to fit and embed; on "cuda" fits repeat within tolerance, not bit for bit
-    quality: int = 90  # of the WebPs, 1 to 100
-    seed: int = 0
-    up_axis: str | None = None  # of meshes and splats: one of `splats.UP_AXES`; None as the file says
-    factors: str = "linear"  # base colour factors of glTF, see `importing.read_mesh`
-
-    def __post_init__(self) -> None:
-        limits = {
-            "views": (2, 1_000),
-            "size": (16, 4_096),
-            "gaussians": (4, 1 << 20),
-            "iterations": (0, 1_000_000),
-            "quality": (1, 100),
-            "seed": (0, 2**32 - 1),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} must be a whole number in {low}..{high:,}, got {value!r}")
-        if not -90 <= self.elevations[0] < self.elevations[1] <= 90:
-            raise ValueError(f"elevations must rise within -90..90 degrees, got {self.elevations}")
-        words = {"up_axis": (None, *UP_AXES), "factors": ("linear", "srgb", "guess")}
-        for name, allowed in words.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One object to build."""
-
-    key: str  # its name in the set, see `shards_tar.KEY`
-    kind: str  # "catalogue", "mesh" or "splat"
-    index: int = 0  # of the catalogue
-    seed: int = 0  # of the catalogue
-    path: str = ""  # of the file
-    name: str = ""  # of the file, below the folder that was given; goes into the set, unlike `path`
-    bytes: int = 0  # of the file, to notice another one when a build goes on
-    info: Mapping[str, str] = field(default_factory=dict)  # what a table said: name, label, caption, source, licence
-
-
-class StopBuild(Exception):
-    """Raised by a producer when no object could work, such as for want of the teacher; ends the build."""
-
-
-Producer = Callable[[Source, BuildConfig], Triplet]
+from ..shards.tar import KEY, ShardError
+from ..shards.triplet import SCHEMA, encode_triplet
+from ..shards.writer import ShardLimits
+from .pool import LIMIT, over_processes, over_ray
+from .recipe import BuildConfig, Producer, Source, StopBuild
+from .staging import BuildReport, Staging, finished_set, staged
 
 
 @dataclass(frozen=True)
@@ -123,7 +63,7 @@ def build_triplets(
         ray: address of a Ray cluster, which then does the work; only this process writes.
         limit: seconds that one object may take before it is set aside and its process ended.
         limits: of the shards.
-        produce: importable function that makes one object; None for `build_stages.produce`.
+        produce: importable function that makes one object; None for `stages.produce`.
         progress: called with objects done, objects in all, objects set aside.
 
     Raises:
@@ -198,7 +138,7 @@ def _died(source: Source, how: str) -> Outcome:
 
 
 def _default_producer() -> Producer:
-    from .build_stages import produce
+    from .stages import produce
 
     return produce
 

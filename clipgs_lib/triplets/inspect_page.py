@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
+from ..captions.caption import Caption
+from ..captions.filtering import REASONS
 from ..rendering import render
-from .build_stages import WHITE, cameras_of
-from .captions import Caption
-from .captions_filter import REASONS
+from ..shards.shard_set import ShardSet
+from ..shards.tar import ShardError
+from ..shards.triplet import Triplet, encode_view
+from ..shards.writer import replacing
 from .inspect_set import Summary, choose, filter_totals, read_quarantine, spread, summarize
-from .shards import Triplet, encode_view
-from .shards_set import ShardSet
-from .shards_tar import ShardError
-from .shards_write import replacing
+from .stages import WHITE, cameras_of
 
 SHEET = "contact_sheet.html"
 _TEXT = 220  # characters of a text that are shown

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .build import QUARANTINE
-from .shards import TeacherInfo
-from .shards_set import ShardSet
-from .shards_tar import ShardError
+from ..shards.shard_set import ShardSet
+from ..shards.tar import ShardError
+from ..shards.triplet import TeacherInfo
+from .staging import QUARANTINE
 
 _READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
 

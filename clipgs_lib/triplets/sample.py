@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .build_sample import FOLDER, OBJECTS, build_sample_set
+from .embedded import FOLDER, OBJECTS, build_sample_set
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,14 +19,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..captions.grammar import with_article
 from ..meshes import Mesh
 from ..rendering import render_views, sphere_cameras
+from ..shards.writer import replacing
 from ..teachers.views import assign_split
-from .build import BuildConfig, Source
-from .build_sources import catalogue_sources, folder_sources
-from .build_stages import Thing, load_thing, object_seed, shape_key
-from .captions_grammar import with_article
-from .shards_write import replacing
+from .recipe import BuildConfig, Source
+from .sources import catalogue_sources, folder_sources
+from .stages import Thing, load_thing, object_seed, shape_key
 
 INDEX, LEFT_OUT = "views.jsonl", "left_out.jsonl"
 
@@ -53,7 +53,7 @@ def write_teacher_views(
 
     Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Catalogue
     objects keep their split. Meshes are split by `teachers.views.assign_split`, which keeps some labels from training
-    altogether; twins (see `build_stages.shape_key`) follow the first of their labels.
+    altogether; twins (see `stages.shape_key`) follow the first of their labels.
 
     Args:
         sources: meshes and catalogue objects; meshes need a label, from their table.

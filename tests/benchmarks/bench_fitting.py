@@ -36,20 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clipgs_lib.formats import PointCloud
-from clipgs_lib.meshes import Mesh
-from clipgs_lib.rendering import (
-    Cameras,
-    MeshViews,
-    contact_sheet,
-    psnr,
-    render,
-    render_views,
-    save_png,
-    sphere_cameras,
-)
-from clipgs_lib.splats import Splats
-from clipgs_lib.triplets.fitting import (
+from clipgs_lib.fitting.mesh_fits import (
     FitConfig,
     FitResult,
     fit,
@@ -59,7 +46,11 @@ from clipgs_lib.triplets.fitting import (
     init_random,
     mesh_job,
 )
-from clipgs_lib.triplets.importing import MeshError, read_mesh
+from clipgs_lib.formats import PointCloud
+from clipgs_lib.meshes import Mesh
+from clipgs_lib.meshes.importing import MeshError, read_mesh
+from clipgs_lib.rendering import Cameras, MeshViews, contact_sheet, psnr, render, render_views, save_png, sphere_cameras
+from clipgs_lib.splats import Splats
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (0, 60, 120, 250, 600)

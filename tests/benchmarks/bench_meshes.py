@@ -24,9 +24,8 @@ import numpy as np
 import pyvista as pv
 import trimesh
 
-from clipgs_lib.meshes import Mesh
+from clipgs_lib.meshes import Mesh, import_folder, mesh_files, read_mesh_notes
 from clipgs_lib.rendering import Cameras, render_views, sphere_cameras
-from clipgs_lib.triplets import import_folder, mesh_files, read_mesh_notes
 
 REAL = Path(os.environ.get("CLIPGS_REAL_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
 SIZE = 224

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from clipgs_lib.captions.caption import Caption
+from clipgs_lib.shards.stream import TripletStream
+from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
+from clipgs_lib.shards.wds import as_webdataset
+from clipgs_lib.shards.writer import ShardLimits, write_set
 from clipgs_lib.splats import Splats
-from clipgs_lib.triplets.captions import Caption
-from clipgs_lib.triplets.shards import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.triplets.shards_read import TripletStream
-from clipgs_lib.triplets.shards_wds import as_webdataset
-from clipgs_lib.triplets.shards_write import ShardLimits, write_set
 
 DIM, VIEWS, TEXTS, SIZE, GAUSSIANS = 512, 12, 8, 224, 1_024
 

@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipgs_lib.captions.caption import Caption
+from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.splats import Splats
 from clipgs_lib.training import Objects, TrainConfig
 from clipgs_lib.training.data import Plan, make_batch
@@ -30,9 +33,6 @@ from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.loop import make_encoder
 from clipgs_lib.training.memory import keep_freed_memory
 from clipgs_lib.training.step import Learner
-from clipgs_lib.triplets.captions import Caption
-from clipgs_lib.triplets.shards import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.triplets.shards_write import write_set
 
 DIM, GAUSSIANS = 384, 1024
 VARIANTS = (

@@ -7,16 +7,7 @@ from itertools import permutations, product
 import pytest
 import torch
 
-from clipgs_lib.geometry import (
-    ORDERS,
-    curve_order,
-    hilbert_keys,
-    hilbert_order,
-    xyz_keys,
-    xyz_order,
-    z_keys,
-    z_order,
-)
+from clipgs_lib.geometry import ORDERS, curve_order, hilbert_keys, hilbert_order, xyz_keys, xyz_order, z_keys, z_order
 from clipgs_lib.geometry.orders import grid_cells
 
 

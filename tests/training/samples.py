@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipgs_lib.captions.caption import Caption
+from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
+from clipgs_lib.shards.writer import ShardLimits, write_set
 from clipgs_lib.splats import Splats
 from clipgs_lib.training import TrainConfig
-from clipgs_lib.triplets.captions import Caption
-from clipgs_lib.triplets.shards import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.triplets.shards_write import ShardLimits, write_set
 
 TEACHER = TeacherInfo("stand-in sha256:00", 16)
 KINDS = ("ball", "rod", "disk", "cloud")

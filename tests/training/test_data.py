@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from clipgs_lib.captions import Caption
+from clipgs_lib.shards import ShardError, TeacherInfo
+from clipgs_lib.shards.triplet import encode_triplet
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.training.data import Loader, Objects, Plan, make_batch, text_id
 from clipgs_lib.training.distributed import Place
-from clipgs_lib.triplets import Caption, ShardError, TeacherInfo
-from clipgs_lib.triplets.shards import encode_triplet
-from clipgs_lib.triplets.shards_write import write_set
 
 from .samples import TEACHER, config, make_object, make_set, unit
 

@@ -11,11 +11,12 @@ import warnings
 from pathlib import Path
 
 from clipgs_lib.formats import SplatWarning
-from clipgs_lib.triplets.build import BuildConfig, Source, StopBuild, build_triplets
-from clipgs_lib.triplets.shards import Triplet
-from clipgs_lib.triplets.shards_write import ShardLimits
+from clipgs_lib.shards.triplet import Triplet
+from clipgs_lib.shards.writer import ShardLimits
+from clipgs_lib.triplets.build import build_triplets
+from clipgs_lib.triplets.recipe import BuildConfig, Source, StopBuild
 
-from .shard_samples import make_triplet
+from ..shards.shard_samples import make_triplet
 
 LIMITS = ShardLimits(max_objects=5)
 SPLITS = ("train", "train", "val", "test")

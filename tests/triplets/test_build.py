@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from clipgs_lib.formats import base
-from clipgs_lib.triplets.build import BuildConfig, Source, _attempt, _died, build_triplets
-from clipgs_lib.triplets.build_pool import over_processes
-from clipgs_lib.triplets.shards_set import ShardSet
-from clipgs_lib.triplets.shards_tar import ShardError
+from clipgs_lib.shards.shard_set import ShardSet
+from clipgs_lib.shards.tar import ShardError
+from clipgs_lib.triplets.build import _attempt, _died, build_triplets
+from clipgs_lib.triplets.pool import over_processes
+from clipgs_lib.triplets.recipe import BuildConfig, Source
 
 from ..conftest import ROOT
 from .build_samples import LIMITS, cheap, deadly, endless, hopeless, leaving, slow, sources, teacherless, troubled
@@ -156,7 +157,7 @@ def until(condition, seconds: float = 60.0) -> None:
 
 
 def test_a_packing_that_was_killed_is_done_again(tmp_path, monkeypatch):
-    from clipgs_lib.triplets import build_staging as module
+    from clipgs_lib.triplets import staging as module
 
     def killed(*_args, **_named):
         (tmp_path / "set" / "train-000000.tar").write_bytes(b"half")

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from clipgs_lib.captions.caption import Caption
 from clipgs_lib.cli import app
-from clipgs_lib.triplets.captions import Caption
+from clipgs_lib.shards.shard_set import ShardSet
+from clipgs_lib.shards.triplet import encode_triplet
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.triplets.inspect_page import write_contact_sheet
 from clipgs_lib.triplets.inspect_set import choose, filter_totals, spread, summarize
-from clipgs_lib.triplets.shards import encode_triplet
-from clipgs_lib.triplets.shards_set import ShardSet
-from clipgs_lib.triplets.shards_write import write_set
 
-from .shard_samples import make_set, make_triplet
+from ..shards.shard_samples import make_set, make_triplet
 
 NASTY = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

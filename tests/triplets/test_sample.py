@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from clipgs_lib.catalogue import CATEGORIES, HELD_CATEGORIES
+from clipgs_lib.shards.shard_set import ShardSet
+from clipgs_lib.shards.tar import ShardError
+from clipgs_lib.shards.triplet import Triplet, decode_triplet, encode_triplet
 from clipgs_lib.splats import COLUMNS
 from clipgs_lib.teachers import load_teacher
-from clipgs_lib.triplets import build_embed, build_sample, sample
-from clipgs_lib.triplets.build import BuildConfig, Source
-from clipgs_lib.triplets.build_sample import COMMAND, FOLDER, OBJECTS, RECIPE, build_sample_set, sample_set
-from clipgs_lib.triplets.build_stages import produce
-from clipgs_lib.triplets.catalogue import CATEGORIES, HELD_CATEGORIES
-from clipgs_lib.triplets.shards import Triplet, decode_triplet, encode_triplet
-from clipgs_lib.triplets.shards_set import ShardSet
-from clipgs_lib.triplets.shards_tar import ShardError
+from clipgs_lib.triplets import embed, embedded, sample
+from clipgs_lib.triplets.embedded import COMMAND, FOLDER, OBJECTS, RECIPE, build_sample_set, sample_set
+from clipgs_lib.triplets.recipe import BuildConfig, Source
+from clipgs_lib.triplets.stages import produce
 
 from ..conftest import ROOT
-from .test_build_embed import StandIn
+from .test_embed import StandIn
 
 MAX_BYTES = 10_000_000
 REBUILT = (3, 101, 200)  # objects of the catalogue
@@ -104,8 +104,8 @@ def quick(monkeypatch) -> StandIn:
     """A small recipe and a stand-in for mini."""
     teacher = StandIn()
     config = BuildConfig(views=2, size=32, gaussians=32, iterations=0)
-    monkeypatch.setattr(build_sample, "RECIPE", config)
-    monkeypatch.setattr(build_embed, "_load", lambda *_: teacher)
+    monkeypatch.setattr(embedded, "RECIPE", config)
+    monkeypatch.setattr(embed, "_load", lambda *_: teacher)
     return teacher
 
 
@@ -115,7 +115,7 @@ def test_both_steps_in_one_go_and_the_second_alone(tmp_path, quick, monkeypatch)
     assert report.objects == 3 and ShardSet(raw).teacher is None
     assert ShardSet(out).manifest["build"]["command"] == COMMAND
     fits = {path.name: path.stat().st_mtime_ns for path in raw.iterdir()}
-    monkeypatch.setattr(build_embed, "_load", lambda *_: StandIn(seed=1))
+    monkeypatch.setattr(embed, "_load", lambda *_: StandIn(seed=1))
     with pytest.raises(ShardError, match="same sources and options, got embedded"):
         build_sample_set(out, raw, objects=3)
     shutil.rmtree(out)
@@ -133,9 +133,9 @@ def test_the_command_line(tmp_path, quick, capsys):
 
 
 def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
-    real = build_sample.catalogue_sources
+    real = embedded.catalogue_sources
     monkeypatch.setattr(
-        build_sample, "catalogue_sources", lambda count: [*real(count - 1), Source("x", "mesh", path="/none/x.glb")]
+        embedded, "catalogue_sources", lambda count: [*real(count - 1), Source("x", "mesh", path="/none/x.glb")]
     )
     with pytest.raises(ShardError, match="every object of the sample must work"):
         build_sample_set(tmp_path / "sample", tmp_path / "raw", objects=2)
@@ -143,7 +143,7 @@ def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
 
 
 def test_without_the_sample_the_error_says_how_to_build_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(build_sample, "FOLDER", tmp_path)
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
     with pytest.raises(ShardError, match=r"sample must be there, got no such set; build it .*triplets\.sample"):
         sample_set()
 

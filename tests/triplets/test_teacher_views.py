@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from clipgs_lib import catalogue
 from clipgs_lib.teachers.views import read_views
-from clipgs_lib.triplets import catalogue, catalogue_sources, folder_sources
+from clipgs_lib.triplets import catalogue_sources, folder_sources
 from clipgs_lib.triplets.teacher_views import main, write_teacher_views
 
 

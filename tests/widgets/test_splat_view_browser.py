@@ -15,15 +15,7 @@ from clipgs_lib.geometry import SH_C0, quat_to_rotmat
 from clipgs_lib.rendering import Cameras, orbit_cameras, render
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView
-from clipgs_lib.widgets.colormap import (
-    FADE_CHROMA,
-    FADE_LOW,
-    FADE_SPAN,
-    LUMA,
-    NOT_A_NUMBER,
-    colormap,
-    red_colormap,
-)
+from clipgs_lib.widgets.colormap import FADE_CHROMA, FADE_LOW, FADE_SPAN, LUMA, NOT_A_NUMBER, colormap, red_colormap
 from clipgs_lib.widgets.splat_view import PICK_ALPHA
 
 from .browser import CHROMIUM, WidgetPage, chromium

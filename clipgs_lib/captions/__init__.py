@@ -1,0 +1,21 @@
+"""Texts of objects: raw names filtered, enriched with what can be measured, drawn for training."""
+
+from __future__ import annotations
+
+from .attributes import Attributes, measure
+from .caption import Caption, draw_caption, score_captions
+from .enrich import ObjectCaptions, caption_object
+from .filtering import FilterReport, captions_table, filter_captions
+
+__all__ = [
+    "Attributes",
+    "Caption",
+    "FilterReport",
+    "ObjectCaptions",
+    "caption_object",
+    "captions_table",
+    "draw_caption",
+    "filter_captions",
+    "measure",
+    "score_captions",
+]

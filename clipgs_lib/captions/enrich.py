@@ -1,0 +1,201 @@
+"""Sentences about an object, made from its names and from what was measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..meshes import Mesh
+from ..splats import Splats
+from .attributes import Attributes, measure
+from .caption import Caption
+from .clean import words
+from .duplicates import SeenTexts
+from .filtering import FilterReport, Kind, filter_captions
+from .grammar import is_latin, is_mass, join, natural_order, with_article
+from .names import table
+from .synonyms import Synonyms
+
+# "{it}" is the described object with its article, "a tall red chair"
+_FRAMES = (
+    "{it}",
+    "a 3D model of {it}",
+    "a picture of {it} on a white background",
+    "this is {it}",
+    "{it}, seen from all sides",
+    "a rendering that shows {it}",
+)
+_MAX_NOUN_WORDS = 5  # longer texts are sentences, which do not fit into others
+_FILE_STEPS = table("path extension id url characters spaces composed cut")
+_SIZE_WORDS = table("tall flat long thin compact short low small big large round square cubic")
+_TEXTURE_WORDS = table("""
+    plain patterned striped stripes dotted dots checkered checked plaid spotted marble wooden wood textured printed
+""")
+_COLOR_WORDS = table("""
+    black white gray grey red pink magenta peach orange brown beige cream yellow green teal turquoise blue purple
+    golden gold silver bronze multicolored colorful
+""")
+
+
+@dataclass(frozen=True)
+class ObjectCaptions:
+    """All texts of one object and how they came about.
+
+    Args:
+        captions: what to train on: raw texts that were worth changing, filtered ones, enriched ones.
+        report: what the filter kept, changed and removed.
+        attributes: what was measured; None without a shape.
+    """
+
+    captions: tuple[Caption, ...]
+    report: FilterReport
+    attributes: Attributes | None
+
+
+def caption_object(
+    texts: Iterable[Caption | str],
+    shape: Mesh | Splats | None = None,
+    *,
+    kind: Kind = "auto",
+    synonyms: Synonyms | None = None,
+    limit: int = 6,
+    seed: int = 0,
+) -> ObjectCaptions:
+    """Filter the texts of an object and enrich them by what it looks like.
+
+    Args:
+        texts: as found: names, file names, descriptions.
+        shape: the object, to measure; without it only names and synonyms are put into sentences.
+        kind: see `filter_captions`.
+        synonyms: None for our own table.
+        limit: enriched texts at most.
+        seed: of measuring and choosing; equal input and seed give equal texts.
+
+    Returns:
+        Raw texts are among the captions only where filtering changed words that can be read, so that no text appears
+        twice and no path is trained on; the report has them all. A shape whose only name says that it is a whole set
+        ("every model") gets no text at all, so that it can be set aside.
+    """
+    found = list(texts)
+    report = filter_captions(found, kind=kind)
+    attributes = None if shape is None else measure(shape, seed=seed)
+    names = [caption.text for caption in report.kept]
+    more = [] if names_a_set(report) else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)
+    raw = [Caption(change.before, "raw") for change in report.changed if _FILE_STEPS.isdisjoint(change.steps)]
+    return ObjectCaptions((*raw, *report.kept, *more), report, attributes)
+
+
+def names_a_set(report: FilterReport) -> bool:
+    """Whether the only names of an object say that it is a whole set, so that it gets no text whatever its shape."""
+    return not report.kept and "several-objects" in report.counts
+
+
+def enrich(
+    names: Sequence[str],
+    attributes: Attributes | None = None,
+    *,
+    synonyms: Synonyms | None = None,
+    limit: int = 6,
+    seed: int = 0,
+) -> list[Caption]:
+    """Make sentences from names, synonyms and measured attributes.
+
+    A measured colour is left out where the name states one, and likewise size and texture: "flag blue" does not
+    become "a white flag blue" because of its pole. Only texts of up to five words in Latin letters serve as nouns.
+    Without any, the object is called "object", which needs attributes.
+
+    Args:
+        names: filtered names of the object, the best first.
+        attributes: what was measured; None when nothing was.
+        synonyms: None for our own table.
+        limit: texts at most, ``>= 0``.
+        seed: of the choice.
+
+    Returns:
+        Different ``enriched`` texts, none of which says just what a name says; possibly fewer than ``limit``.
+
+    Raises:
+        ValueError: when ``limit`` is negative.
+    """
+    if limit < 0:
+        raise ValueError(f"limit must be >= 0, got {limit}")
+    rng = np.random.default_rng(seed)
+    nouns = _nouns(names, synonyms or Synonyms())
+    if not nouns and attributes is None:
+        return []
+    phrases = [phrase for noun in nouns or ["object"] for phrase in _phrases(noun, attributes)]
+    seen = SeenTexts()
+    for name in names:
+        seen.add(name)
+    out: list[Caption] = []
+    for text in _sentences(phrases, rng):
+        if len(out) < limit and seen.twin(text) is None:
+            seen.add(text)
+            out.append(Caption(text, "enriched"))
+    return out
+
+
+def _nouns(names: Sequence[str], synonyms: Synonyms) -> list[str]:
+    """Names that fit into a sentence, in natural order, each followed by its synonyms."""
+    out = []
+    for name in names:
+        bare = name.strip().rstrip(".")
+        if not 0 < len(bare.split()) <= _MAX_NOUN_WORDS or any(mark in bare for mark in ",;:!?<>"):
+            continue
+        if not is_latin(bare):
+            continue
+        tokens = bare.split()
+        if tokens[0].casefold() in ("a", "an", "the") and len(tokens) > 1:
+            bare = " ".join(tokens[1:])
+        out += [natural_order(bare), *synonyms.of(bare)]
+    return list(dict.fromkeys(out))
+
+
+def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
+    """The noun with more and more of what was measured, richest first."""
+    if attributes is None:
+        return [with_article(noun)]
+    said = set(words(noun))
+    color = "" if said & _COLOR_WORDS else _color_words(attributes)
+    size = "" if said & _SIZE_WORDS else attributes.proportion
+    if not size and attributes.round and not said & _SIZE_WORDS:
+        size = "round"
+    texture = "" if said & _TEXTURE_WORDS else attributes.texture
+    choices = [(size, texture, color), (texture, color), (size, color), (color,), (size,), (texture,), ()]
+    stated, bare = _split_size(noun)
+    phrases = [" ".join(word for word in (stated, *chosen, bare) if word) for chosen in choices]
+    out = [with_article(phrase) for phrase in dict.fromkeys(phrases)]
+    if color and not attributes.palette.many and noun.split()[-1] != "in":
+        out.append(f"{with_article(noun)} in {join(attributes.palette.main)}")
+    if attributes.symmetric and not is_mass(noun):
+        out.append(with_article(" ".join(word for word in ("symmetric", stated, color, bare) if word)))
+    return out
+
+
+def _split_size(noun: str) -> tuple[str, str]:
+    """``large stone cross`` -> ``large`` and ``stone cross``: size comes before texture and colour."""
+    tokens = noun.split()
+    count = 0
+    while count < len(tokens) - 1 and tokens[count].casefold() in _SIZE_WORDS:
+        count += 1
+    return " ".join(tokens[:count]), " ".join(tokens[count:])
+
+
+def _color_words(attributes: Attributes) -> str:
+    palette = attributes.palette
+    return "multicolored" if palette.many else join(palette.main)
+
+
+def _sentences(phrases: list[str], rng: np.random.Generator) -> list[str]:
+    """Phrases in frames, in the order of taking: plain ones first for each second place, the rest shuffled."""
+    framed = [frame.format(it=phrase) for phrase in phrases for frame in _FRAMES[1:]]
+    plain = list(phrases)
+    rich = plain[:1]
+    rest = [plain[i] for i in 1 + rng.permutation(len(plain) - 1)]
+    wrapped = [framed[i] for i in rng.permutation(len(framed))]
+    out = rich
+    for i in range(max(len(rest), len(wrapped))):
+        out += rest[i : i + 1] + wrapped[i : i + 1]
+    return out

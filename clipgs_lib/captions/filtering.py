@@ -1,0 +1,257 @@
+"""Which texts of an object to train on: names are freed of debris, the useless removed, each with a reason."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .caption import Caption
+from .clean import clean_text, is_cased
+from .duplicates import SeenTexts
+from .names import EXTENSIONS, PLACEHOLDERS, has_extension, is_file_name, is_id, object_name, table
+
+Kind = Literal["auto", "name", "text"]
+REASONS = {
+    "not-text": "it is no string",
+    "empty": "nothing visible is left",
+    "no-words": "digits and signs without a letter or emoji",
+    "too-short": "a single letter",
+    "id": "a hash, UUID or serial number",
+    "placeholder": "a word that tools put where a name is missing",
+    "several-objects": "names a whole set instead of one object",
+    "pack-name": "names the asset pack instead of the object",
+    "duplicate": "the object already has this text",
+    "near-duplicate": "the object already has a text with the same words",
+}
+_MAX_ROUNDS = 12
+_FACTS_TEXTS, _FACTS_CHARACTERS = 12, 120  # what `FilterReport.facts` keeps at most
+
+_SEVERAL = re.compile(
+    r"(?:every|all)(?: the)? ?(?:models?|objects?|assets?|items?|meshes|props|weapons|parts|variants|in one)?"
+    r"|everything|all together|full (?:set|collection)|(?:models?|assets?) collection",
+    re.IGNORECASE,
+)
+_PACK = re.compile(
+    r"\b(?:asset|model|prop|texture|material|mega|ultimate|modular)s?\b.*\b(?:packs?|kits?|bundles?|collection)\b"
+    r"|\b(?:packs?|kits?|bundles?|collection)\b[\W_]*(?:vol(?:ume)?\b|v?\d+(?:\.\d+)*\W*$|by\b|updated?\b|\(\d)"
+    r"|\w\W*[-–—]\s*(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\W*\d{4}$"
+    r"|\b(?:quaternius|kenney|kaykit|synty|poly ?haven)\b.*\b(?:packs?|kits?|assets?|bundles?)\b",
+    re.IGNORECASE,
+)
+_THEMES = table("""
+    animal animals asset assets building buildings bush car cars castle character characters city crops dungeon farm
+    fantasy food forest furniture graveyard gun guns house houses interior medieval military monster monsters nature
+    people pirate platformer prop props racing robot rpg rts sci-fi space starter town train tree trees vehicle vehicles
+    village weapon weapons western zombie
+""")
+_PACK_ENDS = table("pack packs kit bundle")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A text that was taken out.
+
+    Args:
+        text: as it was found, tidied enough to be shown (see `captions.clean`).
+        reason: a key of ``REASONS``.
+        detail: of a duplicate, the text that stays; else what the reason means.
+    """
+
+    text: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A text that was kept in another form.
+
+    Args:
+        before: as it was found, tidied enough to be shown.
+        after: what was kept.
+        steps: what was done, in order: names from `captions.clean.clean_text` and `captions.names.object_name`.
+    """
+
+    before: str
+    after: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What `filter_captions` did to the texts of one object.
+
+    Args:
+        kept: the texts that remain, in order; raw ones are now ``filtered``, enriched ones stay ``enriched``.
+        removed: the others, each with its reason.
+        changed: the kept ones that read differently now.
+    """
+
+    kept: tuple[Caption, ...] = ()
+    removed: tuple[Removal, ...] = ()
+    changed: tuple[Change, ...] = ()
+    counts: dict[str, int] = field(init=False, repr=False, compare=False)  # removals by reason
+
+    def __post_init__(self) -> None:
+        reasons = [removal.reason for removal in self.removed]
+        object.__setattr__(self, "counts", {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)})
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in self.counts.items())
+        tail = f" ({reasons})" if reasons else ""
+        return f"kept {len(self.kept)}, changed {len(self.changed)}, removed {len(self.removed)}{tail}"
+
+    def facts(self) -> dict[str, Any]:
+        """The report as short plain JSON, for an object's provenance.
+
+        Returns:
+            ``{"kept": n, "changed": n, "removed": {reason: n}, "texts": [[text, reason], ...]}``; ``texts`` holds up to
+            12 of what was removed, cut after 120 characters.
+        """
+        texts = [[_cut(removal.text), removal.reason] for removal in self.removed[:_FACTS_TEXTS]]
+        return {"kept": len(self.kept), "changed": len(self.changed), "removed": self.counts, "texts": texts}
+
+
+def filter_captions(texts: Iterable[Caption | str | Any], *, kind: Kind = "auto") -> FilterReport:
+    """Clean the texts of one object and remove those that say nothing about it.
+
+    Filtering what was kept again changes nothing, and nothing that is fed in raises.
+
+    Args:
+        texts: captions or plain values; a plain string counts as ``raw``, anything else is removed as ``not-text``.
+        kind: ``name`` treats each as an object or file name (numbers, tags and ids go, capitals are split), ``text``
+            as words meant to be read (only hygiene), ``auto`` decides per text by `captions.names.is_file_name`.
+
+    Raises:
+        ValueError: when ``kind`` is another word.
+    """
+    if kind not in ("auto", "name", "text"):
+        raise ValueError(f"kind must be auto, name or text, got {kind!r}")
+    kept: list[Caption] = []
+    removed: list[Removal] = []
+    changed: list[Change] = []
+    seen = SeenTexts()
+    for item in texts:
+        caption = Caption(item, "raw") if isinstance(item, str) else item
+        if not isinstance(caption, Caption):
+            removed.append(Removal(_shown(str(type(item).__name__)), "not-text", REASONS["not-text"]))
+            continue
+        text, steps, reason = judge(caption.text, kind)
+        before = _shown(caption.text)
+        twin = None if reason else seen.twin(text)
+        if reason:
+            removed.append(Removal(before, reason, REASONS[reason]))
+        elif twin:
+            removed.append(Removal(before, *twin))
+        else:
+            seen.add(text)
+            same = text == caption.text
+            source = "filtered" if caption.source == "raw" else caption.source
+            kept.append(replace(caption, text=text, source=source, score=caption.score if same else None))
+            changed += [] if same else [Change(before, text, steps)]
+    return FilterReport(tuple(kept), tuple(removed), tuple(changed))
+
+
+def judge(text: str, kind: Kind = "auto") -> tuple[str, tuple[str, ...], str | None]:
+    """Clean one text and say whether it is worth keeping.
+
+    Returns:
+        The cleaned text, the steps that changed it, and a key of ``REASONS`` when it should be removed, else None.
+    """
+    current, found = clean_text(text)
+    steps = list(found)
+    reason = None if has_extension(current) else _reason(current)  # folders of a path may be named after packs
+    for _ in range(_MAX_ROUNDS):  # a step may uncover work for another one; each round shortens or splits
+        if reason or not (kind == "name" or (kind == "auto" and is_file_name(current))):
+            break
+        name, done = object_name(current)
+        name, more = clean_text(name)
+        reason = _reason(name) or reason
+        if not name:
+            reason = "id" if "id" in done else ("placeholder" if _letters(current) else "no-words")
+        if name == current:
+            break
+        current = name
+        steps += [*done, *more]
+    return current, tuple(dict.fromkeys(steps)), reason
+
+
+def captions_table(report: FilterReport, enriched: Sequence[Caption] = (), name: str = "") -> list[dict[str, Any]]:
+    """Before and after as rows for ``pandas.DataFrame``: one per text, removed ones included.
+
+    Args:
+        report: of one object.
+        enriched: its other texts.
+        name: what to put in the column ``object``.
+
+    Returns:
+        Rows with ``object before after source status why score``; status is kept, changed, removed or added. Texts may
+        hold markup: whoever shows the rows escapes them, as pandas does by default.
+    """
+    changes = {change.after: change for change in report.changed}
+    rows = []
+    for caption in report.kept:
+        change = changes.get(caption.text)
+        before, status, why = (caption.text, "kept", "") if change is None else (change.before, "changed", "")
+        why = ", ".join(change.steps) if change else why
+        rows.append(_row(name, before, caption, status, why))
+    for removal in report.removed:
+        rows.append(_row(name, removal.text, None, "removed", f"{removal.reason}: {removal.detail}"))
+    return rows + [_row(name, "", caption, "added", "") for caption in enriched]
+
+
+def removal_counts(reports: Mapping[str, FilterReport]) -> dict[str, int]:
+    """Removals of many objects by reason, most frequent first."""
+    totals: dict[str, int] = {}
+    for report in reports.values():
+        for reason, n in report.counts.items():
+            totals[reason] = totals.get(reason, 0) + n
+    return dict(sorted(totals.items(), key=lambda pair: -pair[1]))
+
+
+def _row(name: str, before: str, caption: Caption | None, status: str, why: str) -> dict[str, Any]:
+    after, source, score = (caption.text, caption.source, caption.score) if caption else ("", "", None)
+    columns = ("object", "before", "after", "source", "status", "why", "score")
+    return dict(zip(columns, (name, before, after, source, status, why, score), strict=True))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _FACTS_CHARACTERS else text[:_FACTS_CHARACTERS] + "…"
+
+
+def _shown(text: str) -> str:
+    return clean_text(text)[0]
+
+
+def _letters(text: str) -> list[str]:
+    return [char for char in text if unicodedata.category(char)[0] == "L"]
+
+
+def _reason(text: str) -> str | None:
+    """The reason to remove a clean text, judged by itself."""
+    if not text:
+        return "empty"
+    letters = _letters(text)
+    if not letters:
+        is_emoji = any(unicodedata.category(char) == "So" for char in text)
+        return None if is_emoji else "no-words"
+    if len(letters) == 1 and len(text.split()) == 1 and is_cased(letters[0]) and len(text) == 1:
+        return "too-short"
+    tokens = text.split()
+    if all(is_id(token) for token in tokens):
+        return "id"
+    bare = [token.strip(".,;:!?()[]<>\"'-_#*").casefold() for token in tokens]
+    bare_suffix = text.startswith(".") and text[1:].casefold() in EXTENSIONS
+    if bare_suffix or all(token in PLACEHOLDERS or token.isdigit() or not token for token in bare):
+        return "placeholder"
+    if _SEVERAL.fullmatch(re.sub(r"[\W_]+", " ", text).strip()):
+        return "several-objects"
+    return "pack-name" if len(tokens) <= 8 and _is_pack(text, bare) else None
+
+
+def _is_pack(text: str, bare: list[str]) -> bool:
+    themed = len(bare) > 1 and bare[-1] in _PACK_ENDS and bare[-2] in _THEMES
+    return themed or _PACK.search(text) is not None

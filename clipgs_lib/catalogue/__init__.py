@@ -1,0 +1,56 @@
+"""Procedural catalogue: parametric textured objects that know their own captions.
+
+`make(index, seed)` gives object ``index``: a mesh of named parts, its parameters, captions out of these parameters, and
+its split. `make_variant` changes one thing about an object; `pairs` yields two objects that differ in texture, colour,
+shape or count alone. Object i of a seed is the same on every machine. How splits and held-out categories and
+combinations are chosen is told in `split`.
+"""
+
+from __future__ import annotations
+
+from . import (
+    buildings,
+    clothing,
+    containers,
+    craft,
+    electronics,
+    food,
+    furniture,
+    instruments,
+    lamps,
+    plants,
+    sports,
+    tableware,
+    tools,
+    toys,
+    vehicles,
+)
+from .assemble import build_mesh
+from .colors import COLORS
+from .describe import KINDS
+from .model import CATEGORIES
+from .objects import CatalogueObject, Pair, make, make_variant, pairs
+from .patterns import PATTERNS
+from .split import HELD_CATEGORIES, SPLITS, VERSION, held_combination
+
+MODULES = (
+    *(buildings, clothing, containers, craft, electronics, food, furniture, instruments),
+    *(lamps, plants, sports, tableware, tools, toys, vehicles),
+)  # importing them registered their categories, in this order
+
+__all__ = [
+    "CATEGORIES",
+    "COLORS",
+    "HELD_CATEGORIES",
+    "KINDS",
+    "PATTERNS",
+    "SPLITS",
+    "VERSION",
+    "CatalogueObject",
+    "Pair",
+    "build_mesh",
+    "held_combination",
+    "make",
+    "make_variant",
+    "pairs",
+]

@@ -1,0 +1,272 @@
+"""Containers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import Shape, arc, around, box, cone, curve, cylinder, join, lathe, lay, row, sphere, sweep, torus, vessel
+
+container = in_group("containers")
+
+PACKED = (*EVERY, "label")
+
+HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
+
+SHINY = (*PAINTS, *METALS)
+
+
+@container(
+    "bottle",
+    "flask",
+    ranges=(
+        Range("height", 0.57, 1.77, "short", "tall"),
+        Range("radius", 0.2, 0.36, "slim", "wide"),
+        Range("shoulder", 0.1, 0.4),
+        Range("neck", 0.07, 0.13),
+    ),
+    parts=("cap",),
+    accent="cap",
+    patterns=PACKED,
+)
+def _bottle(p: SimpleNamespace) -> list[Piece]:
+    h, r, n = p.height, p.radius, p.neck
+    body = lathe([(r - 0.04, 0), (r, 0.04), (r, h)]) + lathe(
+        curve([(r, h), (0.8 * r, h + 0.4 * p.shoulder), (n, h + p.shoulder), (n, h + p.shoulder + 0.2)], 10),
+        planar=False,
+    )
+    return [
+        Piece("body", "main", body),
+        Piece("bottom", "body", cylinder(r - 0.03, 0.02)),
+        Piece("cap", "accent", cylinder(n + 0.025, 0.13).move(0, h + p.shoulder + 0.16)),
+    ]
+
+
+@container(
+    "jar",
+    "canister",
+    ranges=(HEIGHT, Range("radius", 0.3, 0.55, "slim", "wide"), Range("lid_height", 0.08, 0.22)),
+    choices=(Choice("knob", ("round", "flat"), "knob"),),
+    parts=("lid", "knob"),
+    accent="lid",
+    patterns=(*PACKED, "marble"),
+)
+def _jar(p: SimpleNamespace) -> list[Piece]:
+    r, h = p.radius, p.height
+    knob = sphere(0.09, 9, 14).move(0, 0.05) if p.knob == "round" else cylinder(0.14, 0.06)
+    return [
+        Piece("body", "main", lathe([(0, 0), (r - 0.06, 0), (r, 0.06), (r, h - 0.1), (0.85 * r, h), (0, h)])),
+        Piece(
+            "lid", "accent", lathe([(0, 0), (0.9 * r, 0), (0.9 * r, p.lid_height), (0, p.lid_height + 0.02)]).move(0, h)
+        ),
+        Piece("knob", "accent", knob.move(0, h + p.lid_height)),
+    ]
+
+
+@container(
+    "bucket",
+    "pail",
+    ranges=(
+        Range("height", 0.49, 1.3, "shallow", "tall"),
+        Range("radius", 0.4, 0.6),
+        Range("taper", 0.6, 0.9, "tapered", ""),
+    ),
+    parts=("handle",),
+    patterns=(*PACKED, "wood"),
+    colors=SHINY,
+)
+def _bucket(p: SimpleNamespace) -> list[Piece]:
+    r, h = p.radius, p.height
+    outer, inner = vessel([(p.taper * r, 0), (r, h)], 0.03)
+    return [
+        Piece("body", "main", outer),
+        Piece("inside", "inside", inner),
+        Piece("rim", "body", torus(r, 0.035).move(0, h)),
+        Piece("handle", "silver", sweep(lay(arc(1.0, 0, 180, 18) * [r + 0.02, 0.9 * r] + [0, h], "xy"), 0.03)),
+    ]
+
+
+@container(
+    "basket",
+    "wicker basket",
+    ranges=(
+        Range("length", 0.66, 1.65, "", "long"),
+        Range("height", 0.29, 0.83, "shallow", "deep"),
+        Range("arch", 0.5, 0.9),
+    ),
+    count=Count("apples", (2, 3, 4, 5), "apple"),
+    parts=("handle", "apples"),
+    accent="apples",
+    colors=("brown", "light brown", "dark brown", "beige", "white", "pink", "light blue", "gray"),
+    patterns=("plain", "wood", "checks", "grid", "plaid", "horizontal stripes", "zigzag", "gradient"),
+)
+def _basket(p: SimpleNamespace) -> list[Piece]:
+    n, h = p.length / 2, p.height
+    outer, inner = vessel([(0.75, 0), (1.0, h)], 0.08)
+    apples = around(sphere(0.15, 9, 14).move(0, 0, 0.3), p.apples).scale(x=1.5 * n).move(0, h)
+    return [
+        Piece("body", "main", outer.scale(n, 1, 0.42)),
+        Piece("inside", "inside", inner.scale(n, 1, 0.42)),
+        Piece("apples", "accent", apples),
+        Piece("filling", "beige", cylinder(0.93, 0.02).scale(n, 1, 0.42).move(0, 0.85 * h)),
+        Piece("handle", "body", sweep(lay(arc(1.0, 0, 180, 18) * [n, p.arch] + [0, h], "xy"), 0.06)),
+    ]
+
+
+@container(
+    "crate",
+    "wooden box",
+    ranges=(
+        Range("length", 0.57, 1.65, "", "long"),
+        Range("height", 0.33, 1.18, "shallow", "tall"),
+        Range("depth", 0.5, 0.9),
+    ),
+    count=Count("planks", (2, 3, 4, 5), "plank"),
+    parts=("planks",),
+    patterns=("wood", "plain", "label", "horizontal stripes", "dots", "stars", "gradient"),
+    colors=("light brown", "brown", "dark brown", "white", "red", "blue", "green", "yellow"),
+)
+def _crate(p: SimpleNamespace) -> list[Piece]:
+    x, y, z, step = p.length, p.height, p.depth, p.height / p.planks
+    long, short = box(x, 0.78 * step, 0.05), box(0.05, 0.78 * step, z)
+    ring = join([long.move(0, 0, z / 2), long.move(0, 0, -z / 2), short.move(x / 2), short.move(-x / 2)])
+    posts = join([box(0.09, y, 0.09).move(a * (x / 2 - 0.05), 0, b * (z / 2 - 0.05)) for a in (-1, 1) for b in (-1, 1)])
+    return [
+        Piece("planks", "main", row(ring, p.planks, (0, step, 0), centred=False).move(0, 0.06)),
+        Piece("posts", "body", posts),
+        Piece("floor", "body", box(x, 0.05, z)),
+    ]
+
+
+@container(
+    "barrel",
+    "keg",
+    ranges=(
+        Range("height", 0.74, 1.77, "squat", "tall"),
+        Range("radius", 0.4, 0.6),
+        Range("bulge", 1.08, 1.28, "", "round-bellied"),
+    ),
+    count=Count("hoops", (2, 3, 4), "hoop"),
+    parts=("hoops",),
+    accent="hoops",
+    patterns=(*EVERY, "wood", "label"),
+    colors=(*PAINTS, "light brown"),
+)
+def _barrel(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.radius
+    t = np.linspace(0, 1, 12)
+    wide = r * (1 + (p.bulge - 1) * (1 - (2 * t - 1) ** 2))
+    body = lathe([(0, 0), *zip(wide, h * t, strict=True), (r - 0.05, h), (r - 0.05, h - 0.04), (0, h - 0.04)])
+    hoops = []
+    for y in np.linspace(0.12, 0.88, p.hoops):
+        at = [r * (1 + (p.bulge - 1) * (1 - (2 * s - 1) ** 2)) for s in (y - 0.035, y + 0.035)]
+        hoops.append(
+            lathe(
+                [
+                    (at[0] - 0.02, (y - 0.04) * h),
+                    (at[0] + 0.025, (y - 0.035) * h),
+                    (at[1] + 0.025, (y + 0.035) * h),
+                    (at[1] - 0.02, (y + 0.04) * h),
+                ]
+            )
+        )
+    return [Piece("body", "main", body), Piece("hoops", "accent", join(hoops))]
+
+
+@container(
+    "suitcase",
+    "travel case",
+    ranges=(
+        Range("width", 0.9, 1.5, "narrow", "wide"),
+        Range("height", 0.6, 1.1),
+        Range("depth", 0.25, 0.5, "slim", "thick"),
+    ),
+    count=Count("straps", (1, 2, 3), "strap"),
+    parts=("handle", "straps", "corners"),
+    accent="straps",
+    patterns=(*EVERY, "label"),
+)
+def _suitcase(p: SimpleNamespace) -> list[Piece]:
+    x, y, z = p.width, p.height, p.depth
+    strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
+    corner = sphere(0.09, 7, 12)
+    corners = join(
+        [
+            corner.move(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05))
+            for a in (-1, 1)
+            for b in (0.05, y - 0.05)
+            for c in (-1, 1)
+        ]
+    )
+    return [
+        Piece("body", "main", box(x, y, z, 0.08)),
+        Piece("straps", "accent", row(strap, p.straps, (0.62 * x / max(p.straps - 1, 1), 0, 0))),
+        Piece("corners", "dark brown", corners),
+        Piece("handle", "dark brown", sweep(lay(arc(0.16, 0, 180, 12) * [1, 0.9] + [0, y], "xy"), 0.035)),
+    ]
+
+
+@container(
+    "treasure chest",
+    "trunk",
+    "chest",
+    ranges=(
+        Range("width", 0.9, 1.5, "narrow", "wide"),
+        Range("height", 0.33, 0.83, "low", "tall"),
+        Range("depth", 0.5, 0.8),
+    ),
+    count=Count("bands", (2, 3, 4), "band"),
+    parts=("lid", "bands", "lock"),
+    accent="bands",
+    patterns=("wood", "plain", "vertical stripes", "diagonal stripes", "stars", "gradient", "camouflage"),
+    colors=("light brown", "brown", "dark brown", "maroon", "navy", "dark green", "purple"),
+)
+def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
+    x, y, z = p.width, p.height, p.depth
+
+    def lid(length: float, grow: float) -> Shape:
+        outline = arc(z / 2 + grow, 0, 180, 15)[::-1] * [-1, 1]
+        return sweep([(-length / 2, 0, 0), (length / 2, 0, 0)], 1.0, section=outline, normal=(0, 1, 0))
+
+    step = 0.8 * x / (p.bands - 1)
+    bands = join(
+        [
+            (lid(0.1, 0.03).move(0, y) + box(0.1, y, z + 0.06)).move(step * (i - (p.bands - 1) / 2))
+            for i in range(p.bands)
+        ]
+    )
+    return [
+        Piece("body", "main", box(x, y, z)),
+        Piece("lid", "main", lid(x, 0.0).move(0, y + 0.02)),
+        Piece("bands", "accent", bands),
+        Piece("lock", "golden", box(0.16, 0.2, 0.08, 0.02).move(0, y - 0.14, z / 2 + 0.03)),
+    ]
+
+
+@container(
+    "trash can",
+    "waste bin",
+    "garbage can",
+    ranges=(
+        Range("height", 0.66, 1.65, "short", "tall"),
+        Range("radius", 0.35, 0.55),
+        Range("taper", 0.7, 1.0, "tapered", ""),
+    ),
+    parts=("lid", "pedal"),
+    accent="lid",
+    patterns=(*EVERY, "label"),
+    colors=SHINY,
+)
+def _trash_can(p: SimpleNamespace) -> list[Piece]:
+    r, h = p.radius, p.height
+    dome = arc(r, 5, 90, 8) * [1, 0.5] + [0, 0.05]
+    lid = lathe(np.concatenate([[(0, 0), (r + 0.04, 0), (r + 0.04, 0.06)], dome]), planar=False).move(0, h)
+    return [
+        Piece("body", "main", lathe([(0, 0), (p.taper * r, 0), (r, h)])),
+        Piece("lid", "accent", lid),
+        Piece("pedal", "black", box(0.2, 0.05, 0.22, 0.02).move(0, 0.03, r)),
+        Piece("knob", "black", cone(0.05, 0.07, 0.07, 12).move(0, h + 0.5 * r + 0.03)),
+    ]

@@ -1,0 +1,294 @@
+"""Food."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import BRIGHT
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import Shape, arc, around, box, curve, cylinder, ellipsoid, join, lathe, rod, sphere, sweep, torus
+
+food = in_group("food")
+
+SWEET = ("pink", "white", "yellow", "light blue", "brown", "red", "orange", "lime", "purple", "turquoise", "beige")
+
+
+def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
+    """Pointed leaf from the origin upwards and towards +z."""
+    path = curve(
+        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
+    )
+    return sweep(
+        path,
+        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
+        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
+        normal=(1, 0, 0),
+    )
+
+
+@food(
+    "layer cake",
+    "birthday cake",
+    "cake",
+    ranges=(Range("radius", 0.4, 0.75, "narrow", "wide"), Range("layer", 0.18, 0.32), Range("shrink", 0.0, 0.16)),
+    count=Count("layers", (1, 2, 3, 4), "layer"),
+    parts=("candles", "layers", "cherries"),
+    accent="frosting",
+    colors=SWEET,
+)
+def _layer_cake(p: SimpleNamespace) -> list[Piece]:
+    radii = [p.radius * (1 - p.shrink * i) for i in range(p.layers)]
+    step = p.layer + 0.06
+    layers = [lathe([(0, 0), (r, 0), (r, p.layer), (0, p.layer)], 30).move(0, step * i) for i, r in enumerate(radii)]
+    cream = [
+        lathe([(0, 0), (r, 0), (r + 0.03, 0.04), (r - 0.02, 0.08), (0, 0.08)], 30).move(0, step * i + p.layer - 0.01)
+        for i, r in enumerate(radii)
+    ]
+    top, r = step * p.layers, radii[-1]
+    plate = lathe([(0, -0.04), (p.radius, -0.04), (1.25 * p.radius, 0.02), (1.25 * p.radius, 0.03), (0, 0)], 30)
+    return [
+        Piece("plate", "white", plate),
+        Piece("layers", "main", join(layers)),
+        Piece("frosting", "accent", join(cream)),
+        Piece("cherries", "red", around(sphere(0.06, 7, 10).move(0, top + 0.04, 0.75 * r), 8)),
+        Piece("candles", "yellow", around(cylinder(0.025, 0.22, 8).move(0, top, 0.3 * r), 4, 45)),
+        Piece("flames", "orange", around(sphere(0.03, 6, 8).scale(1, 1.8, 1).move(0, top + 0.26, 0.3 * r), 4, 45)),
+    ]
+
+
+@food(
+    "ice cream cone",
+    "ice cream",
+    ranges=(
+        Range("cone", 0.7, 1.2, "short", "tall"),
+        Range("radius", 0.28, 0.42, "slim", "wide"),
+        Range("squash", 0.75, 1.0),
+    ),
+    count=Count("scoops", (1, 2, 3), "scoop"),
+    parts=("scoops", "cherry"),
+    colors=SWEET,
+)
+def _ice_cream(p: SimpleNamespace) -> list[Piece]:
+    r, n = p.radius, p.cone
+    scoops = join(
+        [
+            sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=p.squash).move(0, n + 0.5 * r + 1.25 * r * p.squash * i)
+            for i in range(p.scoops)
+        ]
+    )
+    top = n + 0.5 * r + 1.25 * r * p.squash * (p.scoops - 1) + r * p.squash * 0.85
+    rings = join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])
+    return [
+        Piece("cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])),
+        Piece("waffle", "brown", rings),
+        Piece("scoops", "main", scoops),
+        Piece("cherry", "red", sphere(0.09, 9, 12).move(0, top + 0.05)),
+    ]
+
+
+@food(
+    "cupcake",
+    "muffin",
+    ranges=(
+        Range("radius", 0.35, 0.5),
+        Range("cup", 0.3, 0.5, "low", "tall"),
+        Range("swirl", 0.35, 0.7, "", "high-frosted"),
+    ),
+    choices=(Choice("topping", ("round", "star-shaped"), "candy"),),
+    parts=("frosting", "wrapper", "candy"),
+    accent="wrapper",
+)
+def _cupcake(p: SimpleNamespace) -> list[Piece]:
+    r, c, s = p.radius, p.cup, p.swirl
+    t = np.linspace(0, 1, 30)
+    bumps = (1.12 * r * (1 - t) ** 0.75) * (1 + 0.10 * np.abs(np.sin(3.5 * np.pi * t)))
+    swirl = lathe(np.stack([bumps, c + s * t], axis=1), planar=False) + lathe([(0, c - 0.01), (1.12 * r, c)])
+    candy = (
+        sphere(0.1, 9, 14)
+        if p.topping == "round"
+        else around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
+    )
+    return [
+        Piece("wrapper", "accent", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])),
+        Piece("frosting", "main", swirl),
+        Piece("candy", "red", candy.move(0, c + s + 0.05)),
+    ]
+
+
+@food(
+    "donut",
+    "doughnut",
+    ranges=(Range("radius", 0.45, 0.65), Range("thickness", 0.2, 0.32, "thin", "thick"), Range("glaze", 0.5, 0.8)),
+    count=Count("sprinkles", (6, 12, 24), "sprinkle"),
+    parts=("sprinkles", "glaze"),
+    accent="sprinkles",
+    colors=SWEET,
+)
+def _donut(p: SimpleNamespace) -> list[Piece]:
+    r, t = p.radius, p.thickness
+    angles = (
+        np.linspace(180 - 90 * p.glaze, 90 * p.glaze, 12)
+        if p.glaze < 0
+        else np.linspace(-20 * p.glaze, 180 + 20 * p.glaze, 14)
+    )
+    cross = np.deg2rad(angles)
+    glaze = lathe(np.stack([r + 1.06 * t * np.cos(cross), 1.06 * t * np.sin(cross)], axis=1), 32, planar=False)
+    bits = []
+    for i in range(p.sprinkles):
+        a = 2 * np.pi * i * 0.618
+        tilt = np.deg2rad(55 + 70 * ((i * 0.382) % 1))
+        at = (r + 1.08 * t * np.cos(tilt), 1.08 * t * np.sin(tilt))
+        bits.append(
+            ellipsoid(0.022, 0.022, 0.075, 5, 6).turn("y", 140.0 * i).move(at[0] * np.sin(a), at[1], at[0] * np.cos(a))
+        )
+    return [
+        Piece("dough", "light brown", torus(r, t, 32, 14)),
+        Piece("glaze", "main", glaze),
+        Piece("sprinkles", "accent", join(bits)),
+    ]
+
+
+@food(
+    "apple",
+    "fruit",
+    ranges=(
+        Range("height", 0.61, 1.3, "flat", "tall"),
+        Range("dip", 0.08, 0.22),
+        Range("taper", 0.7, 1.0, "tapered", ""),
+    ),
+    count=Count("leaves", (1, 2, 3), "leaf"),
+    parts=("stem", "leaves"),
+    colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
+    patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
+)
+def _apple(p: SimpleNamespace) -> list[Piece]:
+    h = p.height
+    body = lathe(
+        curve(
+            [
+                (0, 0.08),
+                (0.3 * p.taper, 0),
+                (0.5 * p.taper, 0.25 * h),
+                (0.55, 0.65 * h),
+                (0.36, 0.95 * h),
+                (0.1, h - 0.5 * p.dip),
+                (0, h - p.dip),
+            ],
+            28,
+        ),
+        28,
+        planar=False,
+    )
+    leaf = ellipsoid(0.03, 0.08, 0.17).move(0, 0, 0.16).turn("x", -25)
+    return [
+        Piece("fruit", "main", body),
+        Piece(
+            "stem", "dark brown", sweep(curve([(0, h - p.dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)
+        ),
+        Piece("leaves", "green", around(leaf, p.leaves, 60).move(0.02, h, 0)),
+    ]
+
+
+@food(
+    "hamburger",
+    "burger",
+    "cheeseburger",
+    ranges=(Range("radius", 0.5, 0.75), Range("bun", 0.25, 0.5, "flat", "tall"), Range("patty", 0.12, 0.22)),
+    count=Count("patties", (1, 2, 3), "patty"),
+    parts=("patties", "lettuce", "bun"),
+    colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
+    patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
+)
+def _hamburger(p: SimpleNamespace) -> list[Piece]:
+    r, step = p.radius, p.patty + 0.1
+    top = 0.2 + step * p.patties
+    crown = lathe(np.concatenate([[(0, 0)], arc(1.0, 0, 90, 10) * [r, p.bun]]), 30, planar=False).move(0, top + 0.06)
+    meat = lathe([(0, 0), (r, 0), (r + 0.04, 0.5 * p.patty), (r, p.patty), (0, p.patty)], 26)
+    cheese = box(1.5 * r, 0.04, 1.5 * r)
+    leaf = lathe([(0, 0), (r, 0), (r + 0.09, 0.03), (r, 0.05), (0, 0.05)], 40)
+    waved = leaf.warp(
+        lambda v: v + np.stack([0 * v[:, 0], 0.035 * np.sin(9 * np.arctan2(v[:, 0], v[:, 2])), 0 * v[:, 0]], axis=1)
+    )
+    layers = range(p.patties)
+    return [
+        Piece("bun", "main", crown),
+        Piece("bun", "main", lathe([(0, 0), (0.9 * r, 0), (r, 0.08), (r, 0.2), (0, 0.2)], 26)),
+        Piece("patties", "dark brown", join([meat.move(0, 0.2 + step * i) for i in layers])),
+        Piece(
+            "cheese", "yellow", join([cheese.turn("y", 20 + 30 * i).move(0, 0.2 + p.patty + step * i) for i in layers])
+        ),
+        Piece("lettuce", "green", waved.move(0, top - 0.01)),
+    ]
+
+
+@food(
+    "lollipop",
+    "lolly",
+    ranges=(
+        Range("radius", 0.35, 0.6, "small", "large"),
+        Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
+        Range("thickness", 0.35, 1.0, "flat", "round"),
+    ),
+    parts=("stick",),
+    accent="stick",
+    colors=BRIGHT,
+)
+def _lollipop(p: SimpleNamespace) -> list[Piece]:
+    r = p.radius
+    return [
+        Piece("candy", "main", sphere(r, 15, 26).scale(z=p.thickness).move(0, p.stick + 0.9 * r)),
+        Piece("stick", "accent", rod((0, 0, 0), (0, p.stick + 0.05, 0), 0.045)),
+    ]
+
+
+@food(
+    "mushroom",
+    "toadstool",
+    ranges=(
+        Range("stem", 0.33, 1.06, "short", "tall"),
+        Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
+        Range("dome", 0.3, 0.6, "flat", "pointed"),
+    ),
+    parts=("cap", "stem"),
+    accent="stem",
+    patterns=EVERY,
+)
+def _mushroom(p: SimpleNamespace) -> list[Piece]:
+    s, c = p.stem, p.cap
+    cap = lathe(np.concatenate([arc(1.0, -12, 90, 14) * [c, p.dome] + [0, 0.05]]), 28, planar=False).move(0, s)
+    gills = lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * p.dome)], 28)
+    return [
+        Piece("cap", "main", cap),
+        Piece("gills", "beige", gills),
+        Piece("stem", "accent", lathe(curve([(0, 0), (0.24, 0.02), (0.18, 0.4 * s), (0.15, s + 0.04)], 14))),
+    ]
+
+
+@food(
+    "carrot",
+    "root vegetable",
+    ranges=(
+        Range("length", 0.74, 1.89, "short", "long"),
+        Range("radius", 0.16, 0.3, "slim", "thick"),
+        Range("bulge", 0.6, 0.9),
+    ),
+    count=Count("leaves", (3, 5, 7), "leaf"),
+    parts=("leaves",),
+    colors=("orange", "yellow", "purple", "red", "white", "pink"),
+    patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
+)
+def _carrot(p: SimpleNamespace) -> list[Piece]:
+    n, r = p.length, p.radius
+    body = lathe(
+        curve(
+            [(0.005, 0), (0.5 * p.bulge * r, 0.3 * n), (p.bulge * r, 0.65 * n), (r, 0.92 * n), (0.6 * r, n), (0, n)], 24
+        ),
+        18,
+        planar=False,
+    )
+    return [
+        Piece("root", "main", body),
+        Piece("leaves", "green", around(_leaf(0.55, 0.16, 0.1), p.leaves).move(0, n - 0.03)),
+    ]

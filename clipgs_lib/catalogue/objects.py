@@ -1,0 +1,277 @@
+"""Drawing objects, changing one thing about them, and minimal pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..captions.caption import Caption
+from ..meshes import Mesh
+from .assemble import build_mesh
+from .colors import COLORS, PAINTS, STONES, WOODS, contrasting
+from .describe import KINDS, Kind, adjectives, contrast, describe
+from .model import BINS, CATEGORIES, GAP, Category
+from .patterns import PATTERNS, PRINTS
+from .split import (
+    HELD_CATEGORIES,
+    SHARES,
+    SPLITS,
+    VERSION,
+    Holdout,
+    Split,
+    cell_sizes,
+    cell_splits,
+    held_combination,
+    seeded,
+    settle,
+    split_of,
+)
+
+_GRAIN = {"light brown": "brown", "brown": "dark brown", "dark brown": "black"}
+_PAIR_TRIES = 200  # draws for one pair before giving up
+
+
+@dataclass(frozen=True, eq=False)
+class CatalogueObject:
+    """One object of the catalogue."""
+
+    mesh: Mesh  # +y up, front +z, in the unit sphere
+    category: str  # "mug"
+    params: dict[str, Any]  # JSON-able; all that the mesh and the captions depend on
+    captions: list[Caption]  # 3 to 6, source "enriched", short label first
+    split: Split
+    holdout: Holdout  # why it is unseen in training, beyond its shape: "category", "combination" or "none"
+    id: str  # "mug-" and 12 hex digits of the parameters' SHA-256
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two objects that differ in one attribute, each with the caption that says so."""
+
+    kind: Kind
+    objects: tuple[CatalogueObject, CatalogueObject]
+    captions: tuple[Caption, Caption]  # differ in the attribute's words only
+    attribute: str  # what was changed: "pattern", "color", the shape parameter, or the counted part
+    values: tuple[str | int, str | int]  # of the attribute
+
+
+def make(index: int, seed: int = 0) -> CatalogueObject:
+    """Make object ``index`` of the catalogue with ``seed``; the same everywhere, in any order.
+
+    Args:
+        index: ``>= 0``; categories take turns, so any ``len(CATEGORIES)`` neighbours hold each once.
+        seed: another seed, other objects.
+
+    Raises:
+        ValueError: when ``index`` is negative.
+    """
+    if index < 0:
+        raise ValueError(f"index must be at least 0, got {index}")
+    name = list(CATEGORIES)[index % len(CATEGORIES)]
+    params = _draw(CATEGORIES[name], seeded("object", seed, index))
+    return _finish(params, f"catalogue v{VERSION}, seed {seed}, object {index}")
+
+
+def make_variant(
+    item: CatalogueObject,
+    *,
+    pattern: str | None = None,
+    color: str | None = None,
+    second: str | None = None,
+    accent: str | None = None,
+    count: int | None = None,
+    shape: dict[str, float] | None = None,
+    choices: dict[str, str] | None = None,
+) -> CatalogueObject:
+    """Make the same object with only the named things changed.
+
+    Args:
+        item: where to start.
+        pattern: one of the category's patterns.
+        color, second, accent: words of ``colors.COLORS``: the object's, the pattern's, the accent part's.
+        count: one of the category's counts.
+        shape: new values of shape parameters; values between two quarters move out of the gap (see `split`).
+        choices: new forms ("round", "square").
+
+    Raises:
+        ValueError: for a value that the category does not have, or a combination that is held out of this split.
+    """
+    spec, params = CATEGORIES[item.category], deepcopy(item.params)
+    if pattern is not None:
+        params["pattern"] = _member("pattern", pattern, spec.patterns)
+    for key, word in (("color", color), ("second", second), ("accent", accent)):
+        if word is not None:
+            params[key] = _member(key, word, tuple(COLORS))
+    _member(f"color of {params['pattern']}", params["color"], _palette(spec, params["pattern"], any_paint=True))
+    if count is not None:
+        values = spec.count.values if spec.count else ()
+        if count not in values:
+            raise ValueError(f"count of {spec.name} must be one of {list(values)}, got {count}")
+        params["count"] = count
+    ranges = {r.name: r for r in spec.ranges}
+    for key, value in (shape or {}).items():
+        parameter = ranges[_member("shape parameter", key, tuple(ranges))]
+        params["shape"][key] = settle(parameter, value)
+    options = {c.name: c.options for c in spec.choices}
+    for key, form in (choices or {}).items():
+        known = options[_member("choice", key, tuple(options))]
+        params["choices"][key] = _member(key, form, known)
+    return _finish(params, f"{item.mesh.source}, varied")
+
+
+def pairs(kind: Kind, n: int, seed: int = 0, split: Split | None = None) -> Iterator[Pair]:
+    """Yield ``n`` minimal pairs whose objects and captions differ in exactly one attribute.
+
+    Args:
+        kind: ``"texture"`` (equal vertices and colours, another print), ``"color"`` (equal but for the main colour),
+            ``"shape"`` (one shape parameter, from its lowest to its highest quarter) or ``"count"`` (one count).
+        n: how many.
+        seed: another seed, other pairs.
+        split: only pairs of this split; both sides of a pair are always in the same one.
+
+    Raises:
+        ValueError: for another kind or split.
+    """
+    _member("kind", kind, KINDS)
+    if split is not None:
+        _member("split", split, SPLITS)
+    able = [name for name, spec in CATEGORIES.items() if _can(spec, kind)]
+    names = [able[k] for k in np.argsort(seeded("pairs", kind, seed).random(len(able)), kind="stable")]
+    for i in range(n):
+        yield _pair(kind, seed, i, split, names)
+
+
+def _pair(kind: Kind, seed: int, i: int, split: Split | None, names: list[str]) -> Pair:
+    for attempt in range(_PAIR_TRIES):
+        rng = seeded("pair", kind, seed, i, attempt)
+        name = names[(i + attempt) % len(names)]
+        params = _draw(CATEGORIES[name], rng)
+        if PATTERNS[params["pattern"]].material or params["pattern"] in ("bricks", "label"):
+            params["pattern"] = "plain"
+        found = _sides(kind, params, rng)
+        if found is None:
+            continue
+        first, second, attribute, values = found
+        try:
+            splits = split_of(first)[0], split_of(second)[0]
+        except ValueError:  # a held-out combination on a trained shape: no such object
+            continue
+        if splits[0] != splits[1] or split not in (None, splits[0]):
+            continue
+        source = f"catalogue v{VERSION}, seed {seed}, {kind} pair {i}"
+        texts = [contrast(side, kind, attribute) for side in (first, second)]
+        sides = (_finish(first, source), _finish(second, source))
+        return Pair(kind, sides, (Caption(texts[0], "enriched"), Caption(texts[1], "enriched")), attribute, values)
+    raise RuntimeError(f"no {kind} pair in {_PAIR_TRIES} draws for split {split}; this is a bug of the catalogue")
+
+
+def _can(spec: Category, kind: Kind) -> bool:
+    if kind == "count":
+        return spec.count is not None
+    if kind == "shape":
+        return any(r.small and r.large for r in spec.ranges)
+    if kind == "texture":
+        return len([p for p in spec.patterns if p in ("plain", *PRINTS)]) > 1
+    return True
+
+
+_Sides = tuple[dict[str, Any], dict[str, Any], str, tuple[str | int, str | int]]
+
+
+def _sides(kind: Kind, params: dict[str, Any], rng: np.random.Generator) -> _Sides | None:
+    """Parameters of both sides, the attribute and its values; None when this draw has no partner."""
+    spec = CATEGORIES[params["category"]]
+    first, second = deepcopy(params), deepcopy(params)
+    if kind == "texture":
+        prints = [p for p in spec.patterns if p in ("plain", *PRINTS) and p != params["pattern"]]
+        first["pattern"], second["pattern"] = params["pattern"], _pick(prints, rng)
+        return first, second, "pattern", (first["pattern"], second["pattern"])
+    if kind == "color":
+        options = contrasting(params["color"], params["second"], params["accent"], among=spec.colors)
+        if not options:
+            return None
+        second["color"] = _pick(options, rng)
+        return first, second, "color", (first["color"], second["color"])
+    if kind == "count":
+        if spec.count is None:
+            return None
+        second["count"] = _pick([v for v in spec.count.values if v != params["count"]], rng)
+        return first, second, spec.count.name, (first["count"], second["count"])
+    chosen = _pick([r for r in spec.ranges if r.small and r.large], rng)
+    inside = GAP / 2 + (1 - GAP) * float(rng.random())
+    first["shape"][chosen.name] = chosen.value(inside / BINS)
+    second["shape"][chosen.name] = chosen.value((BINS - 1 + inside) / BINS)
+    words = adjectives(first)[chosen.name], adjectives(second)[chosen.name]
+    return first, second, chosen.name, words
+
+
+def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
+    """Parameters of a new object."""
+    pattern = _pick(spec.patterns, rng)
+    wanted = int(np.searchsorted(np.cumsum(SHARES), rng.random(), side="right").clip(max=len(SPLITS) - 1))
+    if held_combination(spec.name, pattern):
+        wanted = SPLITS.index("test")
+    splits = cell_splits(spec.name)
+    cells = np.flatnonzero(splits == wanted) if spec.name not in HELD_CATEGORIES else np.arange(len(splits))
+    place = list(np.unravel_index(int(_pick(cells, rng)), cell_sizes(spec)))
+    inside = GAP / 2 + (1 - GAP) * rng.random(len(spec.ranges))
+    k = len(spec.ranges)
+    shape = {r.name: r.value((place[i] + inside[i]) / BINS) for i, r in enumerate(spec.ranges)}
+    count = None
+    if spec.count is not None:
+        count, k = spec.count.values[int(place[k])], k + 1
+    color = _pick(_palette(spec, pattern), rng)
+    second = _second(pattern, color, rng)
+    return {
+        "category": spec.name,
+        "shape": shape,
+        "count": count,
+        "choices": {c.name: c.options[int(place[k + i])] for i, c in enumerate(spec.choices)},
+        "pattern": pattern,
+        "color": color,
+        "second": second,
+        "accent": _pick(contrasting(color, second) or contrasting(color), rng),
+        "tint": [round(0.05 * (float(t) - 0.5), 4) for t in rng.random(3)],
+        "tile": round(0.8 + 0.45 * float(rng.random()), 4),
+    }
+
+
+def _palette(spec: Category, pattern: str, any_paint: bool = False) -> tuple[str, ...]:
+    """Colours that an object with this pattern can have."""
+    if pattern == "wood":
+        return WOODS
+    if pattern == "marble":
+        return STONES
+    return tuple(COLORS) if any_paint else spec.colors
+
+
+def _second(pattern: str, color: str, rng: np.random.Generator) -> str:
+    if pattern == "wood":
+        return _GRAIN[color]
+    among = ("white", "gray", "black", "beige") if pattern in ("marble", "bricks") else PAINTS
+    return str(_pick(contrasting(color, among=among), rng))
+
+
+def _pick(options: Sequence[Any] | np.ndarray, rng: np.random.Generator) -> Any:
+    return options[int(rng.random() * len(options))]
+
+
+def _member(what: str, value: str, options: tuple[str, ...]) -> str:
+    if value not in options:
+        raise ValueError(f"{what} must be one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def _finish(params: dict[str, Any], source: str) -> CatalogueObject:
+    split, holdout = split_of(params)
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:12]
+    name = params["category"]
+    captions = describe(params, seeded("captions", digest))
+    mesh = build_mesh(params, source)
+    return CatalogueObject(mesh, name, params, captions, split, holdout, f"{name.replace(' ', '-')}-{digest}")

@@ -1,0 +1,338 @@
+"""Tableware and kitchen things."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import METALS, PAINTS
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import Shape, arc, box, curve, cylinder, join, lathe, lay, rod, row, sphere, spindle, sweep, vessel
+
+tableware = in_group("tableware")
+
+CERAMIC = (*EVERY, "marble")
+
+PACKED = (*EVERY, "label")
+
+HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
+
+SHINY = (*PAINTS, *METALS)
+
+CUTLERY = ("plain", "wood", "diagonal stripes", "dots", "checks", "gradient", "speckles")
+
+
+def _handle(radius: float, low: float, high: float, form: str, thickness: float = 0.06) -> Shape:
+    """Handle at ``x = radius`` between two heights: round, square or pointed."""
+    reach, middle, half = 0.75 * (high - low), (low + high) / 2, (high - low) / 2
+    if form == "round":
+        path = arc(1.0, -90, 90, 14) * [reach, half] + [radius - 0.03, middle]
+    elif form == "square":
+        x = np.array([0, 0.8, 1, 1, 0.8, 0]) * reach + radius - 0.03
+        path = np.stack([x, middle + half * np.array([-1, -1, -0.8, 0.8, 1, 1])], axis=1)
+    else:
+        path = np.stack(
+            [np.array([0, 0.5, 1, 0.5, 0]) * reach + radius - 0.03, middle + half * np.array([-1, -0.5, 0.6, 0.9, 1])],
+            1,
+        )
+    return sweep(lay(path, "xy"), thickness)
+
+
+@tableware(
+    "mug",
+    "coffee mug",
+    "cup",
+    ranges=(HEIGHT, Range("radius", 0.32, 0.5), Range("flare", 0.85, 1.25, "tapered", "flared")),
+    choices=(Choice("handle", ("round", "square"), "handle"),),
+    parts=("handle",),
+    patterns=PACKED + ("marble",),
+)
+def _mug(p: SimpleNamespace) -> list[Piece]:
+    h, r, top = p.height, p.radius, p.radius * p.flare
+    outer, inner = vessel([(r - 0.04, 0), (r, 0.05), (top, h)])
+    return [
+        Piece("body", "main", outer),
+        Piece("inside", "inside", inner),
+        Piece("handle", "body", _handle(0.55 * r + 0.45 * top, 0.2 * h, 0.8 * h, p.handle)),
+    ]
+
+
+@tableware(
+    "teapot",
+    "tea pot",
+    ranges=(
+        Range("height", 0.45, 1.18, "squat", "tall"),
+        Range("belly", 0.42, 0.62),
+        Range("spout", 0.3, 0.5, "short-spouted", "long-spouted"),
+    ),
+    choices=(Choice("handle", ("round", "square"), "handle"),),
+    parts=("lid", "spout", "handle"),
+    accent="lid",
+    patterns=CERAMIC,
+)
+def _teapot(p: SimpleNamespace) -> list[Piece]:
+    h, r = p.height, p.belly
+    body = lathe(curve([(0.6 * r, 0), (0.95 * r, 0.2 * h), (r, 0.45 * h), (0.8 * r, 0.8 * h), (0.45 * r, h)], 18))
+    lid = lathe(
+        [(0.5 * r, 0), (0.42 * r, 0.06), (0.1, 0.12), (0.04, 0.15), (0.09, 0.22), (0.05, 0.27), (0, 0.28)]
+    ).move(0, h - 0.02)
+    path = curve([(-0.9 * r, 0.35 * h, 0), (-1.1 * r - 0.4 * p.spout, 0.5 * h, 0), (-r - p.spout, h, 0)], 10)
+    return [
+        Piece("body", "main", body),
+        Piece("bottom", "body", cylinder(0.62 * r, 0.03)),
+        Piece("lid", "accent", lid),
+        Piece("spout", "body", sweep(path, np.linspace(0.13, 0.055, 10))),
+        Piece("handle", "body", _handle(0.9 * r, 0.22 * h, 0.8 * h, p.handle, 0.055)),
+    ]
+
+
+@tableware(
+    "vase",
+    "flower vase",
+    ranges=(
+        Range("height", 0.66, 2.12, "squat", "tall"),
+        Range("belly", 0.3, 0.6, "slender", "bulbous"),
+        Range("neck", 0.12, 0.26),
+        Range("lip", 0.16, 0.36),
+    ),
+    patterns=CERAMIC,
+    colors=SHINY,
+)
+def _vase(p: SimpleNamespace) -> list[Piece]:
+    h, b = p.height, p.belly
+    outer, inner = vessel(
+        curve(
+            [(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (p.neck, 0.82 * h), (p.lip, h)], 26
+        ),
+        0.03,
+    )
+    return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
+
+
+@tableware(
+    "bowl",
+    "dish",
+    ranges=(Range("radius", 0.6, 1.0), Range("height", 0.2, 0.83, "shallow", "deep"), Range("foot", 0.25, 0.45)),
+    patterns=CERAMIC + ("wood",),
+    colors=SHINY,
+)
+def _bowl(p: SimpleNamespace) -> list[Piece]:
+    h, r, f = p.height, p.radius, p.foot
+    outer, inner = vessel(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
+    return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
+
+
+@tableware(
+    "plate",
+    "dinner plate",
+    ranges=(
+        Range("radius", 0.6, 1.0, "small", "large"),
+        Range("rim", 0.12, 0.32, "", "wide-rimmed"),
+        Range("depth", 0.05, 0.16, "flat", "deep"),
+    ),
+    parts=("rim",),
+    accent="rim",
+    patterns=CERAMIC,
+)
+def _plate(p: SimpleNamespace) -> list[Piece]:
+    r, d, i = p.radius, p.depth, p.radius - p.rim
+    under = lathe([(0, 0), (0.85 * i, 0), (i, 0.6 * d), (r, d), (r, d + 0.03)], 36)
+    inner = lathe([(i, 0.6 * d + 0.05), (0.85 * i, 0.05), (0, 0.05)], 36)
+    return [
+        Piece("bottom", "main", under),
+        Piece("center", "main", inner),
+        Piece("rim", "accent", lathe([(r, d + 0.03), (i, 0.6 * d + 0.05)], 36)),
+    ]
+
+
+@tableware(
+    "wine glass",
+    "goblet",
+    ranges=(
+        Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"),
+        Range("bowl", 0.25, 0.42),
+        Range("height", 0.45, 0.8),
+    ),
+    parts=("stem", "foot"),
+    accent="stem",
+    colors=(*METALS, "light blue", "turquoise", "white", "purple", "red", "lime", "pink"),
+    patterns=("plain", "horizontal stripes", "vertical stripes", "dots", "stars", "gradient", "zigzag", "flowers"),
+)
+def _wine_glass(p: SimpleNamespace) -> list[Piece]:
+    s, b, h = p.stem, p.bowl, p.height
+    outer, inner = vessel(
+        curve([(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)], 16), 0.02, 0.04
+    )
+    foot = lathe([(0, 0), (0.9 * b + 0.05, 0), (0.9 * b, 0.03), (0.06, 0.08), (0, 0.08)])
+    return [
+        Piece("cup", "main", outer),
+        Piece("inside", "inside", inner),
+        Piece("stem", "accent", rod((0, 0.05, 0), (0, s + 0.03, 0), 0.045, 0.05)),
+        Piece("foot", "accent", foot),
+    ]
+
+
+@tableware(
+    "pitcher",
+    "jug",
+    ranges=(Range("height", 0.66, 1.77, "squat", "tall"), Range("belly", 0.35, 0.55), Range("mouth", 0.2, 0.34)),
+    choices=(Choice("handle", ("round", "pointed"), "handle"),),
+    parts=("handle", "spout"),
+    patterns=CERAMIC,
+    colors=SHINY,
+)
+def _pitcher(p: SimpleNamespace) -> list[Piece]:
+    h, b, m = p.height, p.belly, p.mouth
+    outer, inner = vessel(
+        curve([(0.7 * b, 0), (b, 0.3 * h), (0.8 * b, 0.6 * h), (0.85 * m, 0.82 * h), (m, h)], 20), 0.035
+    )
+
+    def lip(v: np.ndarray) -> np.ndarray:
+        pull = 0.3 * np.clip((v[:, 1] / h - 0.8) / 0.2, 0, 1) ** 2 * np.clip(-v[:, 0] / m, 0, 1) ** 4
+        return v + np.stack([-pull, 0.2 * pull, 0 * pull], axis=1)
+
+    beak = sweep([(-0.8 * m, 0.8 * h, 0), (-m - 0.12, h - 0.01, 0)], [0.03, 0.11])
+    return [
+        Piece("body", "main", outer.warp(lip)),
+        Piece("inside", "inside", inner.warp(lip)),
+        Piece("spout", "body", beak),
+        Piece("handle", "body", _handle(0.86 * m + 0.05, 0.42 * h, 0.95 * h, p.handle, 0.05)),
+    ]
+
+
+@tableware(
+    "fork",
+    "table fork",
+    ranges=(
+        Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
+        Range("width", 0.2, 0.34),
+        Range("tine_length", 0.3, 0.5),
+    ),
+    count=Count("tines", (2, 3, 4), "tine"),
+    parts=("handle", "tines"),
+    accent="tines",
+    colors=SHINY,
+    patterns=CUTLERY,
+)
+def _fork(p: SimpleNamespace) -> list[Piece]:
+    w, n = p.width, p.handle_length
+    grip = sweep(
+        [(0, 0, 0), (0, 0.06, 0), (0, 0.5 * n, 0), (0, n, 0)],
+        [0.6, 0.9, 0.75, 0.4],
+        section=arc(1, 0, 360, 13)[:-1] * [0.1, 0.06],
+        normal=(0, 0, 1),
+    )
+    web = box(w, 0.3, 0.06, 0.025).move(0, n + 0.02)
+    tine = sweep(
+        [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * p.tine_length, 0.02), (0, n + 0.3 + p.tine_length, 0.05)],
+        [0.032, 0.028, 0.012],
+    )
+    return [
+        Piece("handle", "main", grip),
+        Piece("tines", "accent", web + rod((0, n - 0.04, 0), (0, n + 0.05, 0), 0.04)),
+        Piece("tines", "accent", row(tine, p.tines, ((w - 0.06) / (p.tines - 1), 0, 0))),
+    ]
+
+
+@tableware(
+    "spoon",
+    "ladle",
+    ranges=(
+        Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
+        Range("width", 0.16, 0.28),
+        Range("oval", 1.0, 1.6, "", "oval"),
+    ),
+    parts=("handle", "scoop"),
+    accent="scoop",
+    colors=SHINY,
+    patterns=CUTLERY,
+)
+def _spoon(p: SimpleNamespace) -> list[Piece]:
+    n, w = p.handle_length, p.width
+    grip = sweep(
+        [(0, 0, 0), (0, 0.06, 0), (0, 0.5 * n, 0), (0, n, 0)],
+        [0.6, 0.9, 0.75, 0.45],
+        section=arc(1, 0, 360, 13)[:-1] * [0.1, 0.055],
+        normal=(0, 0, 1),
+    )
+    shell = lathe(np.concatenate([arc(1.0, -90, 0, 8) * [1, 0.6], (arc(0.93, 0, -90, 8) * [1, 0.55])]), planar=False)
+    scoop = shell.turn("x", 90).scale(w, w * p.oval, w).move(0, n + w * p.oval - 0.02, 0.06)
+    return [Piece("handle", "main", grip), Piece("scoop", "accent", scoop)]
+
+
+@tableware(
+    "frying pan",
+    "skillet",
+    "pan",
+    ranges=(
+        Range("radius", 0.5, 0.8, "small", "large"),
+        Range("depth", 0.12, 0.32, "shallow", "deep"),
+        Range("handle_length", 0.41, 1.18, "", "long-handled"),
+    ),
+    parts=("handle",),
+    accent="handle",
+    colors=(*METALS, "black", "red", "blue", "gray", "green", "orange"),
+    patterns=("plain", "speckles", "horizontal stripes", "dots", "gradient", "checks"),
+)
+def _frying_pan(p: SimpleNamespace) -> list[Piece]:
+    outer, inner = vessel([(0.8 * p.radius, 0), (p.radius, p.depth)], 0.03, 0.04)
+    grip = sweep(
+        [
+            (p.radius - 0.05, 0.8 * p.depth, 0),
+            (p.radius + 0.2, p.depth, 0),
+            (p.radius + p.handle_length, p.depth + 0.1, 0),
+        ],
+        [0.05, 0.06, 0.075],
+    )
+    return [Piece("body", "main", outer), Piece("inside", "inside", inner), Piece("handle", "accent", grip)]
+
+
+@tableware(
+    "cooking pot",
+    "saucepan",
+    "stockpot",
+    ranges=(Range("radius", 0.45, 0.7), Range("height", 0.33, 1.06, "shallow", "deep"), Range("lid_height", 0.06, 0.2)),
+    choices=(Choice("knob", ("round", "flat"), "knob"),),
+    parts=("lid", "handles", "knob"),
+    accent="lid",
+    colors=SHINY,
+    patterns=(*EVERY, "label"),
+)
+def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
+    r, h = p.radius, p.height
+    ears = _handle(r, 0.62 * h, 0.62 * h + 0.24, "square", 0.04).turn("x", 90).move(0, 0.75 * h, -0.75 * h).mirror()
+    lid = lathe([(0, 0), (r + 0.03, 0), (r + 0.03, 0.04), (0.5 * r, 0.03 + p.lid_height), (0, 0.05 + p.lid_height)])
+    knob = sphere(0.1, 9, 14) if p.knob == "round" else cylinder(0.15, 0.07)
+    return [
+        Piece("body", "main", lathe([(0, 0), (r - 0.05, 0), (r, 0.05), (r, h)])),
+        Piece("handles", "dark brown", ears),
+        Piece("lid", "accent", lid.move(0, h)),
+        Piece("knob", "dark brown", knob.move(0, h + p.lid_height + 0.09)),
+    ]
+
+
+@tableware(
+    "cake stand",
+    "tiered tray",
+    ranges=(Range("radius", 0.5, 0.85, "small", "wide"), Range("gap", 0.3, 0.5), Range("shrink", 0.1, 0.22)),
+    count=Count("tiers", (1, 2, 3), "tier"),
+    parts=("tiers", "stem"),
+    accent="stem",
+    patterns=CERAMIC,
+)
+def _cake_stand(p: SimpleNamespace) -> list[Piece]:
+    radii = [p.radius - i * p.shrink for i in range(p.tiers)]
+    trays = [
+        lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32).move(
+            0, 0.35 + p.gap * i
+        )
+        for i, r in enumerate(radii)
+    ]
+    top = 0.4 + p.gap * (p.tiers - 1)
+    stem = spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
+    return [
+        Piece("tiers", "main", join(trays)),
+        Piece("stem", "accent", stem),
+        Piece("stem", "accent", sphere(0.07, 8, 12).move(0, top + 0.02)),
+    ]

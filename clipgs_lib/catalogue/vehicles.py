@@ -1,0 +1,282 @@
+"""Vehicles on wheels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from .colors import contrasting
+from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .shapes import box, curve, cylinder, ellipsoid, extrude, join, lathe, lay, rod, row, sphere, sweep, torus, wheel
+
+vehicle = in_group("vehicles")
+
+LENGTH = Range("length", 1.15, 2.6, "short", "long")
+
+
+def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float) -> list[Piece]:
+    """Pairs of wheels with hubs under a vehicle that drives towards +x."""
+    tyre, hub = wheel(radius, width), wheel(0.5 * radius, width + 0.03, 14)
+    places = [(x, side * z) for x in xs for side in (-1, 1)]
+    return [
+        Piece("wheels", "black", join([tyre.move(x, radius, s) for x, s in places])),
+        Piece("hubs", "silver", join([hub.move(x, radius, s) for x, s in places])),
+    ]
+
+
+@vehicle(
+    "car",
+    "automobile",
+    "motor car",
+    ranges=(LENGTH, Range("roof", 0.24, 0.44, "low", "tall"), Range("width", 0.7, 0.95)),
+    choices=(Choice("body_form", ("sedan", "hatchback")),),
+    parts=("wheels", "windows"),
+    colors=tuple(contrasting("navy")),
+)
+def _car(p: SimpleNamespace) -> list[Piece]:
+    n, w, r = p.length, p.width, 0.19
+    x = n / 2
+    body = [(-x, 0.16), (x, 0.16), (x + 0.03, 0.3), (x - 0.05, 0.42), (0.5 * x, 0.5), (-0.6 * x, 0.52), (-x, 0.48)]
+    back = -0.62 * x if p.body_form == "sedan" else -0.95 * x
+    cabin = [(back, 0.5), (0.5 * x, 0.5), (0.18 * x, 0.5 + p.roof), (back + 0.18, 0.5 + p.roof)]
+    glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + p.roof), (back + 0.2, 0.46 + p.roof)]
+    lamps = sphere(0.07, 7, 10).move(x, 0.36, w / 2 - 0.14) + sphere(0.07, 7, 10).move(x, 0.36, 0.14 - w / 2)
+    lean, edge = np.rad2deg(np.arctan2(0.32 * x, p.roof)), np.hypot(0.32 * x, p.roof)
+    front = box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * p.roof)
+    return [
+        Piece("body", "main", extrude(body, w, 0.06)),
+        Piece("cabin", "main", extrude(cabin, w - 0.1, 0.04)),
+        Piece("windows", "navy", extrude(glass, w - 0.07)),
+        Piece("windows", "navy", front),
+        Piece("headlights", "yellow", lamps),
+        *_wheels(r, 0.16, [-0.6 * x, 0.6 * x], w / 2 - 0.04),
+    ]
+
+
+@vehicle(
+    "truck",
+    "lorry",
+    "delivery truck",
+    ranges=(LENGTH, Range("cargo", 0.6, 1.0, "low", "tall"), Range("width", 0.65, 0.9)),
+    count=Count("axles", (2, 3, 4), "axle"),
+    parts=("wheels", "cab", "cargo box"),
+    accent="cab",
+)
+def _truck(p: SimpleNamespace) -> list[Piece]:
+    n, w = p.length, p.width
+    x = n / 2
+    cab = [(x - 0.02, 0.2), (x + 0.5, 0.2), (x + 0.5, 0.55), (x + 0.38, 0.92), (x - 0.02, 0.92)]
+    glass = box(0.3, 0.26, w + 0.06).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 18).move(x + 0.5, 0.58)
+    xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (p.axles - 2), p.axles - 1)]
+    lamps = join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
+    return [
+        Piece("cargo box", "main", box(n, p.cargo, w, 0.03).move(-0.06, 0.3)),
+        Piece("cab", "accent", extrude(cab, w, 0.04)),
+        Piece("windows", "navy", glass),
+        Piece("headlights", "yellow", lamps),
+        Piece("frame", "gray", box(n + 0.4, 0.1, 0.5 * w).move(0.2, 0.2)),
+        *_wheels(0.2, 0.15, xs, w / 2 - 0.06),
+    ]
+
+
+@vehicle(
+    "bus",
+    "coach",
+    ranges=(
+        Range("length", 1.48, 3.3, "short", "long"),
+        Range("height", 0.57, 1.24, "low", "tall"),
+        Range("width", 0.6, 0.85),
+    ),
+    count=Count("windows", (3, 4, 5, 6), "side window"),
+    parts=("wheels", "windows"),
+    colors=tuple(contrasting("navy")),
+)
+def _bus(p: SimpleNamespace) -> list[Piece]:
+    n, h, w = p.length, p.height, p.width
+    step = (n - 0.3) / p.windows
+    side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), p.windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
+    front = box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)
+    lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
+    return [
+        Piece("body", "main", box(n, h, w, 0.07).move(0, 0.15)),
+        Piece("windows", "navy", side),
+        Piece("windscreen", "navy", front),
+        Piece("headlights", "yellow", lamps),
+        *_wheels(0.18, 0.14, [-0.32 * n, 0.32 * n], w / 2 - 0.04),
+    ]
+
+
+@vehicle(
+    "steam locomotive",
+    "train engine",
+    "locomotive",
+    ranges=(
+        Range("boiler", 0.66, 1.65, "short", "long"),
+        Range("radius", 0.24, 0.36, "slim", "wide"),
+        Range("chimney", 0.2, 0.45),
+    ),
+    count=Count("axles", (3, 4, 5), "axle"),
+    parts=("chimney", "cab", "wheels", "boiler"),
+    accent="cab",
+)
+def _locomotive(p: SimpleNamespace) -> list[Piece]:
+    n, r = p.boiler, p.radius
+    boiler = cylinder(r, n).turn("z", -90).move(0, 0.34 + r)
+    stack = lathe([(0.08, 0), (0.08, 0.6 * p.chimney), (0.14, p.chimney), (0, p.chimney)]).move(n - 0.2, 0.3 + 2 * r)
+    dome = sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)
+    cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3) + box(0.62, 0.06, 2.4 * r, 0.02).move(
+        -0.24, 0.65 + 2 * r
+    )
+    window = box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
+    catcher = extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
+    xs = np.linspace(-0.3, n - 0.15, p.axles)
+    return [
+        Piece("boiler", "main", boiler),
+        Piece("chimney", "accent", stack),
+        Piece("dome", "golden", dome),
+        Piece("cab", "accent", cab),
+        Piece("windows", "light blue", window),
+        Piece("frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)),
+        Piece("cowcatcher", "accent", catcher),
+        *_wheels(0.16, 0.1, xs, 0.85 * r),
+    ]
+
+
+@vehicle(
+    "bicycle",
+    "bike",
+    ranges=(
+        Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
+        Range("length", 0.78, 1.42, "short", "long"),
+        Range("handlebar", 0.1, 0.3),
+    ),
+    parts=("wheels", "saddle", "handlebars", "pedals"),
+    accent="saddle",
+    patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
+)
+def _bicycle(p: SimpleNamespace) -> list[Piece]:
+    r, x = p.wheel, p.length / 2
+    rim = torus(r - 0.045, 0.045, 28, 8).turn("x", 90).move(0, r, 0)
+    spokes = join(
+        [
+            rod((0, r, 0), (0.9 * r * np.cos(a), r + 0.9 * r * np.sin(a), 0), 0.012, sides=5)
+            for a in np.arange(8) * np.pi / 4
+        ]
+    )
+    crank, seat, head = (-0.1, r, 0), (-0.28, r + 0.52, 0), (x - 0.24, r + 0.52, 0)
+    tubes = [((-x, r, 0), crank), ((-x, r, 0), seat), (crank, seat), (crank, head), (seat, head), (head, (x, r, 0))]
+    frame = join([rod(a, b, 0.04) for a, b in tubes])
+    top = r + 0.56 + p.handlebar
+    bars = sweep(
+        curve(
+            [
+                (x - 0.42, top - 0.04, -0.28),
+                (x - 0.26, top, -0.2),
+                (x - 0.24, top, 0),
+                (x - 0.26, top, 0.2),
+                (x - 0.42, top - 0.04, 0.28),
+            ],
+            14,
+        ),
+        0.028,
+        normal=(0, 1, 0),
+    )
+    pedals = (
+        rod((-0.1, r, 0), (0.03, r - 0.13, 0.08), 0.02)
+        + rod((-0.1, r, 0), (-0.23, r + 0.13, -0.08), 0.02)
+        + box(0.12, 0.03, 0.1).move(0.03, r - 0.15, 0.13)
+        + box(0.12, 0.03, 0.1).move(-0.23, r + 0.12, -0.13)
+    )
+    return [
+        Piece("frame", "main", frame),
+        Piece("wheels", "black", rim.move(-x) + rim.move(x)),
+        Piece("spokes", "silver", spokes.move(-x) + spokes.move(x)),
+        Piece("saddle", "accent", ellipsoid(0.19, 0.05, 0.09).move(-0.3, r + 0.62)),
+        Piece("stem", "main", rod(seat, (-0.3, r + 0.6, 0), 0.03) + rod(head, (x - 0.25, top, 0), 0.03)),
+        Piece("handlebars", "silver", bars),
+        Piece("pedals", "gray", pedals),
+    ]
+
+
+@vehicle(
+    "cart",
+    "wagon",
+    ranges=(
+        Range("length", 0.74, 1.77, "short", "long"),
+        Range("height", 0.25, 0.71, "shallow", "deep"),
+        Range("wheel", 0.2, 0.36, "", "large-wheeled"),
+    ),
+    count=Count("wheels", (2, 4, 6), "wheel"),
+    parts=("wheels", "handle"),
+    accent="wheels",
+    patterns=(*EVERY, "wood"),
+)
+def _cart(p: SimpleNamespace) -> list[Piece]:
+    n, h, r, w = p.length, p.height, p.wheel, 0.7
+    walls = join(
+        [
+            box(n, h, 0.05).move(0, 0, w / 2),
+            box(n, h, 0.05).move(0, 0, -w / 2),
+            box(0.05, h, w).move(n / 2),
+            box(0.05, h, w).move(-n / 2),
+            box(n, 0.06, w),
+        ]
+    )
+    xs = np.zeros(1) if p.wheels == 2 else np.linspace(-n / 2 + 0.1, n / 2 - 0.1, p.wheels // 2)
+    tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + join(
+        [
+            rod((0, r, 0), ((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0), 0.025, sides=6)
+            for a in np.arange(8) * np.pi / 4
+        ]
+    )
+    wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
+    axles = join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])
+    pull = rod((n / 2, 1.1 * r, 0), (n / 2 + 0.55, 1.1 * r + 0.35, 0), 0.03) + rod(
+        (n / 2 + 0.55, 1.1 * r + 0.35, -0.15), (n / 2 + 0.55, 1.1 * r + 0.35, 0.15), 0.03
+    )
+    return [
+        Piece("box", "main", walls.move(0, r + 0.03)),
+        Piece("wheels", "accent", wheels),
+        Piece("axles", "black", axles),
+        Piece("handle", "black", pull),
+    ]
+
+
+@vehicle(
+    "skateboard",
+    "board",
+    ranges=(
+        Range("length", 0.98, 2.24, "short", "long"),
+        Range("width", 0.35, 0.55, "narrow", "wide"),
+        Range("kick", 0.08, 0.24),
+    ),
+    count=Count("wheels", (4, 6), "wheel"),
+    parts=("wheels",),
+    accent="wheels",
+    patterns=(*EVERY, "wood"),
+)
+def _skateboard(p: SimpleNamespace) -> list[Piece]:
+    n, w = p.length / 2, p.width / 2
+
+    def bend(v: np.ndarray) -> np.ndarray:
+        return v + np.stack([0 * v[:, 0], p.kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4, 0 * v[:, 0]], axis=1)
+
+    t = np.linspace(-n, n, 18)
+    wide = w * np.clip(1 - np.abs(t / n) ** 6, 0.12, 1) ** 0.5
+    deck = sweep(
+        lay(np.stack([t, 0 * t], 1), "xy"),
+        wide / w,
+        section=[(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)],
+        normal=(0, 0, 1),
+    )
+    xs = np.linspace(-0.55 * n, 0.55 * n, p.wheels // 2)
+    rolls = join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
+    trucks = join(
+        [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
+    )
+    return [
+        Piece("deck", "main", deck.warp(bend).move(0, 0.25)),
+        Piece("wheels", "accent", rolls),
+        Piece("trucks", "silver", trucks),
+    ]

@@ -1,0 +1,22 @@
+"""Splats out of views: starts on a surface, optimisation through the rasteriser."""
+
+from __future__ import annotations
+
+from .mesh_fits import fit_mesh, mesh_job, refit
+from .optimise import FitConfig, FitJob, FitResult, fit, fit_many
+from .starts import init_from_mesh, init_from_points, init_from_splats, init_random
+
+__all__ = [
+    "FitConfig",
+    "FitJob",
+    "FitResult",
+    "fit",
+    "fit_many",
+    "fit_mesh",
+    "init_from_mesh",
+    "init_from_points",
+    "init_from_splats",
+    "init_random",
+    "mesh_job",
+    "refit",
+]

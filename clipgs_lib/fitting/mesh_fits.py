@@ -1,0 +1,162 @@
+"""Fit n gaussians to an object: the splats of "efficient triplets" of CLIP-GS, in seconds.
+
+The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
+surface itself (`fitting.starts`), which already stands near the goal, so that a few hundred steps on small pictures do.
+`fit` takes any start and any views; `fit_mesh` and `refit` make both themselves; `fit_many` fits a list of jobs, on
+CUDA in batches, and `mesh_job` makes such a job of a mesh.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..meshes import Mesh
+from ..rendering import Cameras, render, render_views, sphere_cameras
+from ..rendering.cameras import frame
+from ..splats import Splats
+from .optimise import CurvePoint, FitConfig, FitJob, FitResult, Progress, fit, fit_many
+from .starts import check_count, init_from_mesh, init_from_points, init_from_splats, init_random
+
+__all__ = [
+    "CurvePoint",
+    "FitConfig",
+    "FitJob",
+    "FitResult",
+    "fit",
+    "fit_many",
+    "fit_mesh",
+    "init_from_mesh",
+    "init_from_points",
+    "init_from_splats",
+    "init_random",
+    "mesh_job",
+    "refit",
+]
+
+_FOV = 40.0
+_MARGIN = 1.03  # space about the object in the views
+
+
+def fit_mesh(
+    mesh: Mesh,
+    n: int,
+    config: FitConfig | None = None,
+    *,
+    views: int = 36,
+    size: int = 128,
+    light: float = 0.3,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit ``n`` gaussians to a mesh: cover its surface, draw it from all around, optimise.
+
+    Args:
+        mesh: in any frame; the splats are in the same.
+        n: how many gaussians, 4 to 2^20.
+        config: None takes the defaults.
+        views: pictures drawn, ``>= 2``; some are held out to measure.
+        size: of the pictures, pixels per side.
+        light: share of the headlight in the views, in ``[0, 1]``; see `mesh_job`.
+        device: where to optimise.
+        progress: called at every check.
+
+    Raises:
+        ValueError: when a number is out of range or the surface has no area.
+    """
+    job = mesh_job(mesh, n, config, views=views, size=size, light=light, device=device)
+    return fit(*job, config, progress=progress)
+
+
+def mesh_job(
+    mesh: Mesh,
+    n: int,
+    config: FitConfig | None = None,
+    *,
+    views: int = 36,
+    size: int = 128,
+    light: float = 0.3,
+    device: str | torch.device = "cpu",
+) -> FitJob:
+    """Cover a mesh with ``n`` gaussians and draw it from all around: what `fit_mesh` optimises.
+
+    SH 0 cannot hold a headlight, which depends on the view, so lit fits come out a little mottled. They are the
+    default nevertheless, for they look like what a teacher sees: unlit ones lose every inner edge, and a white cup on
+    white is gone. On 24 real meshes at n = 1,024, for light 0.3 / 0.15 / 0: held-out PSNR 30.9 / 33.4 / 36.9 dB against
+    their own views, 30.9 / 30.3 / 28.8 dB against those of light 0.3; brightness beside the base colour 0.93 / 0.97 /
+    1.01; cosine of the embeddings by a first `mini` to those of views at light 0.3 0.969 / 0.948 / 0.924.
+
+    Args:
+        mesh: in any frame; the gaussians are in the same.
+        n: how many gaussians, 4 to 2^20.
+        config: of the fit to come; None takes the defaults.
+        views: pictures drawn, ``>= 2``.
+        size: of the pictures, pixels per side.
+        light: share of the headlight in ``[0, 1]``, see `rendering.mesh_views.render_views`.
+        device: where to optimise.
+
+    Raises:
+        ValueError: when a number is out of range or the surface has no area.
+    """
+    config = config or FitConfig()
+    check_count(n)
+    low, high = mesh.bounds()
+    center = (low + high) / 2
+    used = [part.vertices[np.unique(part.faces)] for part in mesh.parts if len(part.faces)]
+    radius = max(float(np.linalg.norm(vertices - center, axis=1).max()) for vertices in used)
+    init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
+    cameras = _around(center, radius, mesh.up_axis, views, size)
+    pictures = render_views(mesh, cameras, background=config.background, light=light)
+    return FitJob(pictures, cameras, init.to(device))
+
+
+def refit(
+    splats: Splats,
+    n: int,
+    config: FitConfig | None = None,
+    *,
+    views: int = 36,
+    size: int = 128,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit ``n`` gaussians to renders of other splats, on their device.
+
+    Args:
+        splats: any number, in any frame; the result is in the same.
+        n: how many gaussians, 4 to 2^20; may exceed the number of ``splats``.
+        config: None takes the defaults.
+        views: pictures drawn, ``>= 2``; some are held out to measure.
+        size: of the pictures, pixels per side.
+        progress: called at every check.
+
+    Raises:
+        ValueError: when a number is out of range or there is nothing visible.
+    """
+    config = config or FitConfig()
+    check_count(n)
+    visible, _ = splats.detach().prune()
+    if len(visible) == 0:
+        raise ValueError(f"refit needs visible gaussians, got none among {len(splats)}")
+    init = init_from_splats(visible, n, seed=config.seed, sh_degree=config.sh_degree)
+    center, radius = frame(visible)
+    cameras = _around(center, radius, visible.up_axis, views, size)
+    with torch.no_grad():
+        pictures = render(visible, *cameras, background=config.background)
+    clipped = pictures._replace(colors=pictures.colors.clamp(0, 1))
+    return fit(clipped, cameras, init, config, progress=progress)
+
+
+def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, size: int) -> Cameras:
+    """Cameras on a sphere whose pictures a ball of ``radius`` just fills."""
+    return sphere_cameras(
+        views,
+        center=torch.as_tensor(center),
+        distance=_MARGIN * radius / math.sin(math.radians(_FOV) / 2),
+        up="+y" if up == "unknown" else up,
+        width=size,
+        height=size,
+        fov=_FOV,
+    )

@@ -1,0 +1,366 @@
+"""The optimisation behind `fitting`: its settings, its loop, its result.
+
+There is one loop, for a batch of objects that are drawn, measured and moved together. `fit` is a batch of one, and so
+is every object on the CPU, where the rasteriser draws one object at a time anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..rendering import Cameras, render
+from ..splats import Splats
+from .columns import MEANS, SCALES, SH, Adam, activate, confine, pack, relocate, unpack
+from .photometric import photometric_losses
+from .starts import check_count
+from .supervision import Scene, Views, check_views, split_views
+
+Progress = Callable[[int, int, float], None]  # steps done, steps in all, PSNR of training views in dB
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to fit. The defaults fit 1,024 gaussians to views of 128 px within seconds on one core.
+
+    Learning rates are per step; those of means are in units of the object's radius.
+    """
+
+    iterations: int = 400  # steps; 0 measures the initialisation
+    views_per_step: int = 1  # pictures drawn in one step
+    holdout: int = 6  # one view in so many is kept from training and measured at the end
+    sh_degree: int = 0  # of the colours, 0 to 3
+    ssim_weight: float = 0.2  # of 1 - SSIM, beside L1
+    opacity_weight: float = 0.0  # of the mean opacity: clears haze
+    scale_weight: float = 0.0  # of the mean scale in radii: shrinks what is not needed
+    lr_means: float = 1e-3  # at the first step, in radii
+    lr_means_final: float = 1e-4  # at the last step, reached by exponential decay
+    lr_quats: float = 5e-3
+    lr_scales: float = 2e-2  # of the logarithm
+    lr_opacities: float = 3e-2  # of the logit
+    lr_sh0: float = 1e-2
+    lr_shN: float = 5e-3
+    relocate_every: int = 75  # steps between relocations of dead gaussians; 0 never
+    relocate_until: float = 0.75  # share of the steps after which none is moved any more
+    dead_opacity: float = 0.02  # below this a gaussian is dead
+    dead_weight: float = 0.02  # so is one that makes up less of the training views than this share of the mean
+    target_psnr: float | None = None  # dB on training views at which to stop early
+    check_every: int = 100  # steps between measurements for `curve`, `progress` and the early stop
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the views; training composites over random ones
+    threads: int = 1  # of torch and the rasteriser during the fit: small pictures gain more from a second process
+    seed: int = 0  # of view order, backgrounds and relocation
+
+    def __post_init__(self) -> None:
+        least = {
+            "iterations": 0,
+            "views_per_step": 1,
+            "holdout": 2,
+            "relocate_every": 0,
+            "check_every": 1,
+            "threads": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}")
+        if self.sh_degree not in (0, 1, 2, 3):
+            raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {self.sh_degree!r}")
+        for name in ("relocate_until", "dead_opacity", "dead_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+        weights = ("ssim_weight", "opacity_weight", "scale_weight", "lr_means", "lr_means_final")
+        for name in (*weights, "lr_quats", "lr_scales", "lr_opacities", "lr_sh0", "lr_shN"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
+
+
+class CurvePoint(NamedTuple):
+    """State of a fit at one moment."""
+
+    iteration: int  # steps done
+    seconds: float  # since the start
+    psnr: float  # dB, mean over up to 8 training views at full size
+
+
+class FitJob(NamedTuple):
+    """What `fit` takes, for `fit_many`."""
+
+    views: Views  # V >= 2 pictures over `FitConfig.background`
+    cameras: Cameras  # V cameras of their size
+    init: Splats  # n gaussians, on the device to fit on
+
+
+class FitResult(NamedTuple):
+    """Fitted splats and how good they are."""
+
+    splats: Splats  # n gaussians, in the frame of the initial ones
+    psnr: float  # dB, mean over the held-out views, on the views' background
+    ssim: float  # mean over the held-out views
+    iterations: int  # steps taken
+    seconds: float  # of optimisation, with its measurements, without the final one; of the batch until this one ended
+    curve: tuple[CurvePoint, ...]  # from step 0 to the last
+    reached: bool  # whether `FitConfig.target_psnr` was met (False without a target)
+
+
+def fit(
+    views: Views, cameras: Cameras, init: Splats, config: FitConfig | None = None, *, progress: Progress | None = None
+) -> FitResult:
+    """Optimise ``init`` until it looks like ``views``; the number of gaussians stays.
+
+    Every step draws some training views over a random background, which punishes holes and floaters alike. On the CPU
+    the result is the same for the same seed; on CUDA gradients are summed in no fixed order. Views, cameras and
+    gaussians are used on the device of ``init``.
+
+    Args:
+        views: V >= 2 pictures over ``config.background``.
+        cameras: V cameras of their size.
+        init: n gaussians, 4 to 2^20, finite.
+        config: None takes the defaults.
+        progress: called at every check.
+
+    Raises:
+        ValueError: when views, cameras and gaussians do not fit together or are not finite; the message says which.
+    """
+    config = config or FitConfig()
+    job = FitJob(views, cameras, init)
+    _check_job(job, config)
+    return _fit_together([job], config, progress)[0]
+
+
+def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: int = 16) -> list[FitResult]:
+    """Fit many objects as `fit` does, each with the same settings and by itself; on CUDA several at once.
+
+    On CUDA, neighbours of equal n, number and size of views share every call of the rasteriser and of the optimiser,
+    which one small object leaves mostly idle. An object that reached the target leaves its batch. On the CPU, and
+    below 32 gaussians (see `rendering.cuda.rasterize_cuda_batch`), they are fitted one after the other.
+
+    Args:
+        jobs: what to fit; one ``init`` lies on one device.
+        config: None takes the defaults.
+        batch: objects at once, at most, ``>= 1``; 30 views of 128 px take 8 MB each.
+
+    Returns:
+        one result per job, in order.
+
+    Raises:
+        ValueError: when a job does not hold together, as in `fit`; the message says which. Nothing was fitted then.
+    """
+    config = config or FitConfig()
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be a whole number >= 1, got {batch!r}")
+    for number, job in enumerate(jobs):
+        try:
+            _check_job(job, config)
+        except ValueError as error:
+            raise ValueError(f"job {number} of {len(jobs)}: {error}") from error
+    return [result for group in _groups(jobs, batch) for result in _fit_together(group, config, None)]
+
+
+def _check_job(job: FitJob, config: FitConfig) -> None:
+    """Raise ValueError unless views, cameras and gaussians fit together and are finite."""
+    check_count(len(job.init))
+    colors, _ = check_views(job.views, job.cameras)
+    split_views(len(colors), config.holdout)
+    _extent(job.init)
+    render(job.init[[]], *job.cameras)  # draws nothing, but checks the cameras
+
+
+def _groups(jobs: Sequence[FitJob], batch: int) -> Iterator[list[FitJob]]:
+    """Runs of neighbours, in order, that can be drawn in one call."""
+    group: list[FitJob] = []
+    for job in jobs:
+        together = job.init.device.type == "cuda" and len(job.init) >= 32
+        if group and (not together or len(group) == batch or _likeness(job) != _likeness(group[0])):
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group
+
+
+def _likeness(job: FitJob) -> tuple[object, ...]:
+    return job.init.device, len(job.init), tuple(job.views.colors.shape)
+
+
+def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress | None) -> list[FitResult]:
+    """Fit objects of equal n, number and size of views, on one device, that were checked."""
+    device = jobs[0].init.device
+    inits = [job.init.detach().with_sh_degree(config.sh_degree) for job in jobs]
+    extents = [_extent(init) for init in inits]
+    pictures = [check_views(job.views, job.cameras) for job in jobs]
+    held, kept = split_views(len(pictures[0][0]), config.holdout)
+    with _arithmetic(config.threads, device):
+        scenes = [
+            Scene.of(*both, job.cameras, config.background, device) for both, job in zip(pictures, jobs, strict=True)
+        ]
+        scene = Scene.stack(scenes)
+        starts = torch.stack([pack(init, extent) for init, extent in zip(inits, extents, strict=True)])
+        batch = _Batch(scene.pick(kept), starts, extents, config)
+        _optimise(batch, config, progress)
+        parameters = torch.stack([batch.ends[i] for i in range(len(jobs))])
+        columns, test = activate(parameters), scene.pick(held)
+        ratios, likenesses = test.psnr(columns).tolist(), test.ssim(columns).tolist()
+    results = []
+    for i, init in enumerate(inits):
+        last, scores = batch.curves[i][-1], (ratios[i], likenesses[i])
+        reached = config.target_psnr is not None and last.psnr >= config.target_psnr
+        splats = unpack(parameters[i], init)
+        results.append(FitResult(splats, *scores, last.iteration, last.seconds, tuple(batch.curves[i]), reached))
+    return results
+
+
+def _optimise(batch: _Batch, config: FitConfig, progress: Progress | None) -> None:
+    """Take all steps."""
+    batch.check(0)
+    for done in range(1, config.iterations + 1):
+        if not batch.running:
+            break
+        batch.step((done - 1) / max(config.iterations - 1, 1))
+        last = config.relocate_until * config.iterations
+        if config.relocate_every and done % config.relocate_every == 0 and done <= last:
+            batch.relocate()
+        if done % config.check_every == 0 or done == config.iterations:
+            ratio = batch.check(done)
+            if progress is not None:
+                progress(done, config.iterations, ratio)
+
+
+class _Batch:
+    """B objects in the middle of their fits. Each has its own dice, order of views and backgrounds.
+
+    Args:
+        scene: training views of B objects.
+        parameters: ``[B, N, D]`` at the start.
+        extents: B sizes of the objects.
+        config: of all.
+    """
+
+    def __init__(self, scene: Scene, parameters: Tensor, extents: list[float], config: FitConfig) -> None:
+        self.begin = time.perf_counter()
+        self.config, self.scene, self.parameters = config, scene, parameters.requires_grad_()
+        self.probe = scene.pick(_spread(scene.alphas.shape[1], 8))
+        self.extents = torch.tensor(extents, device=parameters.device)[:, None, None]  # [B, 1, 1]
+        self.adam = Adam(self.parameters, torch.stack([_rates(parameters, extent, config) for extent in extents]))
+        self.dice = [torch.Generator().manual_seed(config.seed) for _ in extents]
+        self.orders = [_epochs(scene.alphas.shape[1], dice) for dice in self.dice]
+        self.error = torch.zeros_like(parameters[..., 0]).detach()  # [B, N]
+        self.running = list(range(len(extents)))  # which objects the rows are
+        self.curves: list[list[CurvePoint]] = [[] for _ in extents]
+        self.ends: dict[int, Tensor] = {}  # parameters [N, D] of those that are done
+
+    def step(self, share: float) -> None:
+        """One step of every object, ``share`` in ``[0, 1]`` of the way."""
+        config = self.config
+        pictures = self.scene.pick_each([[next(order) for _ in range(config.views_per_step)] for order in self.orders])
+        behind = torch.stack([torch.rand(3, generator=dice) for dice in self.dice]).to(self.parameters.device)
+        gradient = self._gradient(pictures, behind)
+        size = self.parameters.detach()[..., SCALES].amax(dim=-1).exp()
+        self.error += gradient[..., MEANS].norm(dim=-1) * size
+        self.adam.step(gradient, (config.lr_means_final / config.lr_means) ** share if config.lr_means else 0.0)
+        confine(self.parameters, self.extents)
+
+    def relocate(self) -> None:
+        """Move the dead gaussians of every object."""
+        visible = self.scene.visibility(activate(self.parameters.detach()))
+        seen = visible >= self.config.dead_weight * visible.mean(dim=1, keepdim=True)
+        rows, dead = self.parameters.detach(), self.config.dead_opacity
+        for i, dice in enumerate(self.dice):
+            self.adam.clear(i, relocate(rows[i], self.error[i], seen[i], dead_opacity=dead, generator=dice))
+        self.error.zero_()
+
+    def check(self, done: int) -> float:
+        """Measure all after ``done`` steps and let go of those that are finished; their mean PSNR in dB."""
+        ratios = self.probe.psnr(activate(self.parameters.detach())).tolist()
+        seconds, target = time.perf_counter() - self.begin, self.config.target_psnr
+        stay = []
+        for row, (number, ratio) in enumerate(zip(self.running, ratios, strict=True)):
+            self.curves[number].append(CurvePoint(done, seconds, ratio))
+            if done == self.config.iterations or (target is not None and ratio >= target):
+                self.ends[number] = self.parameters.detach()[row].clone()
+            else:
+                stay.append(row)
+        if len(stay) < len(self.running):
+            self._go_on_with(stay)
+        return sum(ratios) / len(ratios)
+
+    def _go_on_with(self, stay: list[int]) -> None:
+        """Drop all rows but those that ``stay``."""
+        self.running = [self.running[i] for i in stay]
+        self.dice, self.orders = [self.dice[i] for i in stay], [self.orders[i] for i in stay]
+        if stay:
+            rows = torch.tensor(stay, device=self.parameters.device)
+            self.scene, self.probe = self.scene.keep(rows), self.probe.keep(rows)
+            self.extents, self.error, self.parameters = self.extents[rows], self.error[rows], self.adam.keep(rows)
+
+    def _gradient(self, pictures: Scene, behind: Tensor) -> Tensor:
+        """Gradient ``[B, N, D]`` of the sum of all objects' losses over ``pictures`` before backgrounds ``[B, 3]``."""
+        columns, config = activate(self.parameters), self.config
+        drawn, targets = pictures.draw(columns, behind), pictures.over(behind)
+        loss = photometric_losses(drawn, targets, config.ssim_weight)
+        if config.opacity_weight:
+            loss = loss + config.opacity_weight * columns.opacities.mean(dim=1).sum()
+        if config.scale_weight:
+            loss = loss + config.scale_weight * (columns.scales.mean(dim=(1, 2)) / self.extents[:, 0, 0]).sum()
+        (gradient,) = torch.autograd.grad(loss, self.parameters)
+        return gradient
+
+
+def _rates(parameters: Tensor, extent: float, config: FitConfig) -> Tensor:
+    """Learning rate of every column ``[1, D]``."""
+    higher = parameters.shape[-1] - SH - 3
+    rates = [config.lr_means * extent] * 3 + [config.lr_quats] * 4 + [config.lr_scales] * 3 + [config.lr_opacities]
+    return torch.tensor([[*rates, *[config.lr_sh0] * 3, *[config.lr_shN] * higher]], device=parameters.device)
+
+
+def _epochs(count: int, generator: torch.Generator) -> Iterator[int]:
+    """Indices of views, all of them in a new order again and again."""
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most ``most`` indices below ``count``, evenly spread."""
+    return sorted({i * count // min(count, most) for i in range(min(count, most))})
+
+
+def _extent(init: Splats) -> float:
+    """Half the diagonal of the box about the centres.
+
+    Raises:
+        ValueError: when a gaussian is not finite or all centres coincide.
+    """
+    bad = int((~init.finite_mask()).sum())
+    if bad:
+        raise ValueError(f"initial gaussians must be finite, got {bad} of {len(init)} that are not; prune() them first")
+    low, high = init.bounds()
+    extent = float((high - low).norm()) / 2
+    if not extent > 0:
+        raise ValueError("initial gaussians must not all lie in one place, got one place; start from a mesh or points")
+    return extent
+
+
+@contextmanager
+def _arithmetic(threads: int, device: torch.device) -> Iterator[None]:
+    """On the CPU let torch (and with it the rasteriser) use ``threads``; on CUDA blur in full float32; then set back.
+
+    SSIM takes differences of blurred squares, of which TF32's 10 bits would leave mostly noise.
+    """
+    cudnn: Any = torch.backends.cudnn  # whose `conv` torch leaves untyped
+    before, precision = torch.get_num_threads(), cudnn.conv.fp32_precision
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+    else:
+        cudnn.conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if device.type != "cpu":
+            cudnn.conv.fp32_precision = precision

@@ -1,0 +1,172 @@
+"""What the mesh readers share: the error, the warning, files beside a mesh, bounded textures, colour transfer."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+from PIL import Image
+
+from .mesh import Part
+
+MAX_FILE_BYTES = 4 << 30
+MAX_FACES_READ = 50_000_000  # after instancing; more is refused, as memory would not hold
+MAX_IMAGE_PIXELS = 1 << 26  # of one stored texture, looked up before it is decoded
+MAX_TEXTURE_SIDE = 4096  # larger textures are shrunk to this
+MAX_MESH_TEXELS = 1 << 27  # of all textures of a mesh
+FARTHEST = 1e18  # coordinates beyond overflow when they are squared
+_IMAGE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")  # decoders that run no other program
+
+
+class MeshError(ValueError):
+    """A mesh that cannot be read.
+
+    The message names the file, what must hold, what came, and what to do about it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], must: str, got: str, todo: str = "") -> None:
+        self.path, self.must, self.got, self.todo = str(path), must, got, todo
+        super().__init__(path, must, got, todo)  # so that it travels between processes
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.must}, got {self.got}" + (f"; {self.todo}" if self.todo else "")
+
+
+class MeshWarning(UserWarning):
+    """Something of a mesh was left out or changed while reading; the message says what."""
+
+
+class Textures:
+    """Reads the textures of one mesh, within bounds, from nowhere but its own folder.
+
+    Args:
+        path: the mesh file.
+        notes: remarks go here, one sentence each.
+    """
+
+    def __init__(self, path: Path, notes: list[str]) -> None:
+        self.path, self.notes, self._texels = path, notes, 0
+
+    def beside(self, name: str, what: str = "texture") -> bytes | None:
+        """Bytes of a file that the mesh names, or None with a note when it must not or cannot be read."""
+        try:
+            file = neighbour(self.path, name)
+            data = file.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self.notes.append(f"the {what} {name[:80]!r} was not read ({reason}); the base colour stands in")
+            return None
+        return data
+
+    def decode(self, data: bytes, name: str) -> np.ndarray | None:
+        """``[H, W, 3]`` uint8, or None with a note. Transparent texels take the mean colour of the others."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # our bound is tighter than Pillow's
+                pixels, width, height = _decoded(data)
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            reason = "of a kind that is not read" if isinstance(error, Image.UnidentifiedImageError) else error
+            self.notes.append(f"the texture {name[:80]!r} was not read ({reason}); the base colour stands in")
+            return None
+        if pixels.shape[:2] != (height, width):
+            self.notes.append(f"the texture {name[:80]!r} was shrunk from {width} x {height} pixels")
+        self._texels += pixels.shape[0] * pixels.shape[1]
+        if self._texels > MAX_MESH_TEXELS:
+            self.notes.append(f"the texture {name[:80]!r} was left out; all together exceed {MAX_MESH_TEXELS:,} texels")
+            return None
+        return pixels
+
+
+def _decoded(data: bytes) -> tuple[np.ndarray, int, int]:
+    """Pixels of a picture, and its width and height as stored; the size is looked at before anything is decoded."""
+    with Image.open(io.BytesIO(data), formats=_IMAGE_KINDS) as image:
+        width, height = image.size
+        if width * height > MAX_IMAGE_PIXELS or width < 1 or height < 1:
+            raise ValueError(f"{width} x {height} pixels, more than {MAX_IMAGE_PIXELS:,}")
+        image.draft("RGB", (MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+        return _to_rgb(image), width, height
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """``[H, W, 3]`` uint8, no side longer than `MAX_TEXTURE_SIDE`, opaque."""
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    image = image.convert("RGBA" if transparent else "RGB")
+    image.thumbnail((MAX_TEXTURE_SIDE, MAX_TEXTURE_SIDE))
+    pixels = np.asarray(image)
+    if transparent:
+        hidden = pixels[..., 3] == 0
+        pixels = pixels[..., :3].copy()
+        if hidden.any() and not hidden.all():
+            pixels[hidden] = pixels[~hidden].mean(axis=0) + 0.5
+    return np.ascontiguousarray(pixels)
+
+
+def neighbour(path: Path, name: str) -> Path:
+    """The regular file ``name`` in the folder of ``path`` or below it.
+
+    Raises:
+        ValueError: for URLs, absolute paths, ``..``, and links that lead out of the folder.
+        OSError: when there is no such file.
+    """
+    plain = unquote(name).replace("\\", "/").strip()
+    if "://" in plain or plain.lower().startswith(("data:", "file:", "http:", "https:")):
+        raise ValueError("it is a URL; nothing is fetched")
+    if plain.startswith("/") or plain[1:2] == ":" or "\0" in plain or ".." in plain.split("/"):
+        raise ValueError("it lies outside the mesh's folder")
+    folder = path.parent.resolve()
+    file = (folder / plain).resolve()
+    if not file.is_relative_to(folder):
+        raise ValueError("it is a link out of the mesh's folder")
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no regular file")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError("the file is too large")
+    return file
+
+
+def srgb_from_linear(values: np.ndarray) -> np.ndarray:
+    """Displayed (sRGB) values of linear light, both in ``[0, 1]`` (IEC 61966-2-1)."""
+    values = np.clip(np.asarray(values, np.float64), 0, 1)
+    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+
+
+def linear_from_srgb(values: np.ndarray) -> np.ndarray:
+    """Linear light of displayed (sRGB) values, both in ``[0, 1]``; inverse of `srgb_from_linear`."""
+    values = np.clip(np.asarray(values, np.float64), 0, 1)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def sound_part(part_vertices: np.ndarray, faces: np.ndarray, notes: list[str], **columns: object) -> Part | None:
+    """A `Part` of the triangles whose corners are finite and within reach; None when there is none.
+
+    Args:
+        part_vertices: ``[V, 3]``.
+        faces: ``[F, 3]`` indices, already within ``0..V-1``.
+        notes: a remark on what was dropped goes here.
+        **columns: the other fields of `Part`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        vertices = np.ascontiguousarray(part_vertices, np.float32)
+        broken = np.logical_not((np.abs(vertices) < FARTHEST).all(axis=1))  # NaN is not less than anything
+    uvs = columns.get("uvs")
+    if isinstance(uvs, np.ndarray):
+        broken |= ~np.isfinite(uvs).all(axis=1)
+    if broken.any():
+        bad = broken[faces].any(axis=1)
+        if bad.any():
+            notes.append(
+                f"{int(bad.sum()):,} of {len(faces):,} triangles were dropped: a corner is not finite or too far off"
+            )
+        faces = faces[~bad]
+        vertices = np.where(broken[:, None], np.float32(0), vertices)
+        if isinstance(uvs, np.ndarray):
+            columns["uvs"] = np.where(broken[:, None], np.float32(0), uvs)
+    if not len(faces):
+        return None
+    return Part(vertices, np.ascontiguousarray(faces, np.int32), **columns)  # type: ignore[arg-type]

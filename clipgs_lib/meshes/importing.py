@@ -1,0 +1,258 @@
+"""Read textured meshes of other people: GLB, glTF, OBJ + MTL, PLY and STL, told apart by content.
+
+Nothing is fetched from a network, nothing outside the mesh's own folder is opened, nothing is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..formats import FormatError, sniff
+from ..formats.base import check_regular_file
+from ..splats import UP_AXES
+from .checks import MAX_FILE_BYTES, MeshError, MeshWarning
+from .decimation import decimate
+from .gltf_meshes import read_gltf
+from .mesh import Mesh, Part
+from .plain import read_obj, read_ply, read_stl
+
+MAX_FACES = 1_000_000
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+FACTORS = ("linear", "srgb", "guess")
+_PLAIN: dict[str, Callable[[Path, list[str]], list[Part]]] = {"obj": read_obj, "ply": read_ply, "stl": read_stl}
+_FOREIGN = {
+    b"Kaydara FBX": "FBX",
+    b"BLENDER": "a Blender file",
+    b"\x28\xb5\x2f\xfd": "a compressed Blender file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+}
+
+
+class MeshImport(NamedTuple):
+    """A mesh that was read, and what was left out or changed on the way."""
+
+    mesh: Mesh
+    notes: tuple[str, ...]  # one sentence each
+
+
+def read_mesh(
+    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES, factors: str = "linear"
+) -> Mesh:
+    """Read a mesh; each thing left out or changed is a `MeshWarning`.
+
+    Args:
+        path: ``.glb``, ``.gltf``, ``.obj`` (with its MTL), ``.ply`` or ``.stl``; told by content.
+        up_axis: one of ``splats.UP_AXES``. None is ``"+y"`` for glTF, as its specification says, and ``"unknown"``
+            for the others, which say nothing. The vertices stay as they are.
+        max_faces: a mesh with more triangles is decimated to about as many.
+        factors: what the base colour factors of a glTF are: ``"linear"`` light, as its specification says;
+            ``"srgb"``, as some exporters wrongly store them, which looks pale everywhere else; ``"guess"`` takes
+            those materials as sRGB whose factors are bytes over 255.
+
+    Returns:
+        The scene flattened into parts, in its own units; `Mesh.normalize` brings it into the unit sphere.
+
+    Raises:
+        MeshError: when it cannot be read; the message says why and what to do.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
+    """
+    mesh, notes = read_mesh_notes(path, up_axis=up_axis, max_faces=max_faces, factors=factors)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", MeshWarning, stacklevel=2)
+    return mesh
+
+
+def read_mesh_notes(
+    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES, factors: str = "linear"
+) -> MeshImport:
+    """Read a mesh as `read_mesh` does, with remarks instead of warnings.
+
+    Raises:
+        MeshError: when it cannot be read; the message says why and what to do.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
+    """
+    if up_axis is not None and up_axis not in UP_AXES:
+        raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)} or None, got {up_axis!r}")
+    if max_faces < 4:
+        raise ValueError(f"max_faces must be at least 4 triangles, got {max_faces}")
+    if factors not in FACTORS:
+        raise ValueError(f"factors must be one of {', '.join(FACTORS)}, got {factors!r}")
+    try:
+        path = check_regular_file(path)
+    except FormatError as error:
+        raise MeshError(error.path, error.must, error.got, error.todo) from None
+    size = path.stat().st_size
+    if not 0 < size <= MAX_FILE_BYTES:
+        raise MeshError(path, f"the file must hold 1 to {MAX_FILE_BYTES:,} bytes", f"{size:,}", "fetch it again")
+    kind = _kind(path)
+    notes: list[str] = []
+    parts = read_gltf(path, notes, factors) if kind == "gltf" else _PLAIN[kind](path, notes)
+    if not parts:
+        got = "points only" if kind == "ply" else "none"
+        raise MeshError(path, "a mesh needs at least one triangle", got, "read_points reads point clouds")
+    count = sum(len(part.faces) for part in parts)
+    if count > max_faces:
+        parts = decimate(parts, max_faces)
+        left = sum(len(part.faces) for part in parts)
+        notes.append(f"{count:,} triangles were decimated to {left:,} (max_faces={max_faces:,})")
+    if up_axis is None:
+        up_axis = "+y" if kind == "gltf" else "unknown"
+    try:
+        return MeshImport(Mesh(tuple(parts), up_axis, path.name), tuple(dict.fromkeys(notes)))
+    except ValueError as error:
+        raise MeshError(path, "the triangles must form a mesh", str(error), "the file is broken") from error
+
+
+@dataclass(frozen=True)
+class ImportRow:
+    """What became of one file."""
+
+    path: str  # relative to the folder
+    ok: bool  # whether it was read
+    faces: int = 0  # triangles
+    parts: int = 0  # with a material each
+    textures: int = 0  # different ones
+    seconds: float = 0.0  # to read it
+    reason: str = ""  # why it was not read, or notes on what was left out
+
+
+@dataclass(frozen=True, repr=False)
+class ImportReport:
+    """One row per mesh file of a folder."""
+
+    folder: str  # what was searched
+    rows: tuple[ImportRow, ...]  # sorted by path
+
+    @property
+    def passed(self) -> tuple[ImportRow, ...]:
+        """Files that were read."""
+        return tuple(row for row in self.rows if row.ok)
+
+    @property
+    def failed(self) -> tuple[ImportRow, ...]:
+        """Files that were not, each with its reason."""
+        return tuple(row for row in self.rows if not row.ok)
+
+    def __repr__(self) -> str:
+        """A count, then the files that have something to say."""
+        lines = [f"{len(self.passed):,} of {len(self.rows):,} meshes read from {self.folder}"]
+        for row in self.rows:
+            if row.reason:
+                lines.append(f"  {'note' if row.ok else 'FAIL'}  {row.path}: {row.reason}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        names = [field.name for field in fields(ImportRow)]
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = ""
+        for row in self.rows:
+            cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for v in (getattr(row, name) for name in names)]
+            body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def import_folder(
+    folder: str | os.PathLike[str],
+    *,
+    up_axis: str | None = None,
+    max_faces: int = MAX_FACES,
+    factors: str = "linear",
+    on_mesh: Callable[[Path, MeshImport], None] | None = None,
+) -> ImportReport:
+    """Try to read every mesh file below a folder; broken ones are reported, never fatal.
+
+    Args:
+        folder: searched with its sub-folders for the suffixes `SUFFIXES`; links to folders are not followed.
+        up_axis: as in `read_mesh`.
+        max_faces: as in `read_mesh`.
+        factors: as in `read_mesh`.
+        on_mesh: called with each mesh as it is read; meshes are not kept.
+
+    Raises:
+        MeshError: when the folder does not exist.
+        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MeshError(folder, "the path must name a folder", "none there", "check the spelling")
+    options = {"up_axis": up_axis, "max_faces": max_faces, "factors": factors}
+    rows = [_row(folder, path, options, on_mesh) for path in mesh_files(folder)]
+    return ImportReport(str(folder), tuple(rows))
+
+
+def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Files below a folder whose names end like a mesh's, sorted; hidden ones and links to folders are left out."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(root, n) for n in names if n.lower().endswith(tuple(suffixes)) and not n.startswith(".")]
+    return sorted(found)
+
+
+def _row(
+    folder: Path, path: Path, options: dict[str, Any], on_mesh: Callable[[Path, MeshImport], None] | None
+) -> ImportRow:
+    name = str(path.relative_to(folder))
+    start = time.perf_counter()
+    try:
+        read = read_mesh_notes(path, **options)
+    except MeshError as error:
+        todo = f"; {error.todo}" if error.todo else ""
+        return ImportRow(
+            name, False, seconds=time.perf_counter() - start, reason=f"{error.must}, got {error.got}{todo}"
+        )
+    seconds = time.perf_counter() - start
+    if on_mesh is not None:
+        on_mesh(path, read)
+    textures = len({id(part.texture) for part in read.mesh.parts if part.texture is not None})
+    return ImportRow(name, True, read.mesh.n_faces, len(read.mesh.parts), textures, seconds, "; ".join(read.notes))
+
+
+def _kind(path: Path) -> str:
+    """ "gltf" or a key of `_PLAIN`.
+
+    Raises:
+        MeshError: for what is no mesh, with a hint what it is.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(b"glTF") or (text.startswith(b"{") and (b'"asset"' in head or path.suffix.lower() == ".gltf")):
+        return "gltf"
+    if head.startswith(b"ply") and re.search(rb"^element\s+face\s+0*[1-9]", head, re.MULTILINE):
+        return "ply"
+    size = path.stat().st_size
+    if len(head) >= 84 and size == 84 + 50 * int.from_bytes(head[80:84], "little"):
+        return "stl"
+    if text[:5].lower() == b"solid" and b"facet" in head:
+        return "stl"
+    if re.search(rb"^(v|f|mtllib|vt|usemtl)\s+\S", head, re.MULTILINE) and b"\0" not in head:
+        return "obj"
+    raise _no_mesh(path, head)
+
+
+def _no_mesh(path: Path, head: bytes) -> MeshError:
+    """The error that says what the file is instead."""
+    must = "the file must be a GLB, glTF, OBJ, PLY or STL mesh"
+    try:
+        splat = sniff(path)
+    except FormatError:
+        splat = ""
+    if splat == "points":
+        return MeshError(path, must, "a point cloud without faces", "read_points reads it")
+    if splat:
+        return MeshError(path, must, f"gaussian splats ({splat})", "read_splats reads them")
+    if path.suffix.lower() == ".stl":
+        return MeshError(path, must, f"{path.stat().st_size:,} bytes that no STL header explains", "it is truncated")
+    known = next((name for mark, name in _FOREIGN.items() if head.startswith(mark)), "something else")
+    return MeshError(path, must, known, "export it as GLB")

@@ -1,0 +1,175 @@
+"""The `Mesh` container: textured triangles in numpy, between import, catalogue, views and fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ..splats import UP_AXES
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Triangles that share one material.
+
+    The colour of a surface point is ``base_color``, times the texture at its UV when there is one, times its
+    interpolated vertex colour when there are any (as in glTF 2.0, section 3.9.2).
+    """
+
+    vertices: np.ndarray  # [V, 3] float32
+    faces: np.ndarray  # [F, 3] int32 into vertices
+    base_color: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 1.0)  # RGBA in [0, 1], as displayed (sRGB)
+    uvs: np.ndarray | None = None  # [V, 2] float32, v up; may leave [0, 1], which repeats the texture
+    texture: np.ndarray | None = None  # [H, W, 3] uint8, sRGB, first row on top
+    colors: np.ndarray | None = None  # [V, 3] float32 in [0, 1], sRGB
+    name: str = ""  # what the part is ("handle"), for people and captions
+
+    def __post_init__(self) -> None:
+        _check("vertices", self.vertices, np.float32, (-1, 3))
+        _check("faces", self.faces, np.int32, (-1, 3))
+        count = len(self.vertices)
+        if self.uvs is not None:
+            _check("uvs", self.uvs, np.float32, (count, 2))
+        if self.colors is not None:
+            _check("colors", self.colors, np.float32, (count, 3))
+        if self.texture is not None:
+            _check("texture", self.texture, np.uint8, (-1, -1, 3))
+            if self.uvs is None:
+                raise ValueError("a texture needs uvs of shape [V, 2], got none; drop the texture or add them")
+        if len(self.faces) and not 0 <= int(self.faces.min()) <= int(self.faces.max()) < count:
+            raise ValueError(f"faces must index the {count} vertices, got {self.faces.min()}..{self.faces.max()}")
+
+    def lookup(self, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
+        """Colours of surface points.
+
+        Args:
+            faces: ``[n]`` index of the triangle.
+            barycentric: ``[n, 3]`` weights of its corners, summing to 1.
+
+        Returns:
+            ``[n, 3]`` float32 in ``[0, 1]``; textures are read bilinearly and repeat.
+        """
+        corners = self.faces[faces]  # [n, 3]
+        out = np.broadcast_to(np.asarray(self.base_color[:3], np.float32), (len(faces), 3)).copy()
+        if self.colors is not None:
+            out *= np.einsum("nk,nkc->nc", barycentric, self.colors[corners])
+        if self.texture is not None and self.uvs is not None:
+            out *= _bilinear(self.texture, np.einsum("nk,nkc->nc", barycentric, self.uvs[corners]))
+        return np.clip(out, 0, 1).astype(np.float32)
+
+
+class SurfaceSamples(NamedTuple):
+    """Points on a mesh."""
+
+    points: np.ndarray  # [n, 3] float32
+    normals: np.ndarray  # [n, 3] float32, unit, of the triangle
+    colors: np.ndarray  # [n, 3] float32 in [0, 1]
+    part: np.ndarray  # [n] int32, index of the part
+    area: float  # of the whole surface, square scene units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mesh:
+    """A textured object made of parts, in one frame.
+
+    Args:
+        parts: at least one part with at least one triangle.
+        up_axis: one of ``splats.UP_AXES``.
+        source: where it came from, for people.
+
+    Raises:
+        ValueError: when there is no triangle, a vertex is not finite, or ``up_axis`` is another word.
+    """
+
+    parts: tuple[Part, ...]
+    up_axis: str = "unknown"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if sum(len(part.faces) for part in self.parts) == 0:
+            raise ValueError("a mesh needs at least one triangle, got none; is this a point cloud or an empty scene?")
+        if self.up_axis not in UP_AXES:
+            raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)}, got {self.up_axis!r}")
+        bad = sum(int((~np.isfinite(part.vertices)).any(axis=1).sum()) for part in self.parts)
+        if bad:
+            raise ValueError(f"vertices must be finite, got {bad} with NaN or infinity")
+
+    @property
+    def n_faces(self) -> int:
+        """Triangles in all parts."""
+        return sum(len(part.faces) for part in self.parts)
+
+    def __repr__(self) -> str:
+        low, high = self.bounds()
+        size = " x ".join(f"{v:.3g}" for v in high - low)
+        textures = sum(part.texture is not None for part in self.parts)
+        head = f"Mesh({self.n_faces:,} triangles in {len(self.parts)} parts, {textures} textured"
+        return f"{head}, {size}, up {self.up_axis}, from {self.source!r})"
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high corner ``[3]`` of the vertices that triangles use."""
+        used = np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts if len(part.faces)])
+        return used.min(axis=0), used.max(axis=0)
+
+    def normalize(self) -> Mesh:
+        """Centre the bounding box at the origin and scale the farthest vertex onto the unit sphere."""
+        low, high = self.bounds()
+        moved = [np.asarray(part.vertices - (low + high) / 2, np.float32) for part in self.parts]
+        used = [v[np.unique(part.faces)] for v, part in zip(moved, self.parts, strict=True) if len(part.faces)]
+        radius = max(float(np.linalg.norm(v, axis=1).max()) for v in used)
+        if radius < 1e-12:
+            raise ValueError("normalize needs a mesh with some extent, got all vertices in one place")
+        parts = [replace(part, vertices=v / np.float32(radius)) for v, part in zip(moved, self.parts, strict=True)]
+        return replace(self, parts=tuple(parts))
+
+    def sample(self, n: int, rng: np.random.Generator) -> SurfaceSamples:
+        """``n`` area-weighted random points with normals and colours.
+
+        Raises:
+            ValueError: when ``n < 1`` or the surface has no area.
+        """
+        corners = [part.vertices[part.faces].astype(np.float64) for part in self.parts]  # [F, 3, 3] each
+        crosses = [np.cross(c[:, 1] - c[:, 0], c[:, 2] - c[:, 0]) for c in corners]
+        areas = np.concatenate([0.5 * np.linalg.norm(c, axis=1) for c in crosses])
+        total = float(areas.sum())
+        if n < 1 or not total > 0:
+            raise ValueError(f"sample needs n >= 1 and a surface with area, got n={n} and area {total:.3g}")
+        pick = np.searchsorted(np.cumsum(areas), rng.random(n) * total, side="right").clip(max=len(areas) - 1)
+        r = np.sqrt(rng.random(n))
+        s = rng.random(n)
+        barycentric = np.stack([1 - r, r * (1 - s), r * s], axis=1)
+        starts = np.cumsum([0, *(len(c) for c in corners)])
+        owner = np.searchsorted(starts, pick, side="right") - 1
+        points, normals, colors = (np.empty((n, 3), np.float32) for _ in range(3))
+        for index in np.unique(owner):
+            rows = np.flatnonzero(owner == index)
+            face = pick[rows] - starts[index]
+            points[rows] = np.einsum("nk,nkc->nc", barycentric[rows], corners[index][face])
+            normal = crosses[index][face]
+            normals[rows] = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-30)
+            colors[rows] = self.parts[index].lookup(face, barycentric[rows])
+        return SurfaceSamples(points, normals, colors, owner.astype(np.int32), total)
+
+
+def _bilinear(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
+    """Repeating bilinear lookup: ``uvs [n, 2]`` with v up -> ``[n, 3]`` in ``[0, 1]``."""
+    height, width = texture.shape[:2]
+    x = (uvs[:, 0] % 1.0) * width - 0.5
+    y = ((1.0 - uvs[:, 1]) % 1.0) * height - 0.5
+    x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    x1, y1 = (x0 + 1) % width, (y0 + 1) % height
+    x0, y0 = x0 % width, y0 % height
+    top = texture[y0, x0] * (1 - fx) + texture[y0, x1] * fx
+    bottom = texture[y1, x0] * (1 - fx) + texture[y1, x1] * fx
+    return (top * (1 - fy) + bottom * fy) / 255.0
+
+
+def _check(name: str, value: np.ndarray, dtype: type, shape: Sequence[int]) -> None:
+    fits = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == len(shape)
+    if not fits or any(want not in (-1, have) for want, have in zip(shape, value.shape, strict=True)):
+        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{name} must be a {np.dtype(dtype)} array of shape {list(shape)} (-1: any), got {got}")

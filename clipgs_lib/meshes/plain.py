@@ -1,0 +1,236 @@
+"""Meshes of Wavefront OBJ + MTL, PLY and STL, through trimesh's parsers.
+
+trimesh parses numbers only: material files and textures are found and decoded here, within bounds. Colours of these
+formats are taken as displayed (sRGB), as their writers mean them. A texture replaces the diffuse colour of its MTL.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checks import MAX_FACES_READ, MeshError, Textures, sound_part
+from .mesh import Part
+
+_GREY = (0.8, 0.8, 0.8, 1.0)
+_MAP_OPTION = re.compile(r"^-\w+\s+((on|off)\b|[-+.\deE]+(\s+[-+.\deE]+){0,2}|[rgbml]\b)\s+")
+
+
+def read_obj(path: Path, notes: list[str]) -> list[Part]:
+    """One part per material.
+
+    Raises:
+        MeshError: when trimesh cannot parse it, or there are no triangles.
+    """
+    from trimesh.exchange.obj import load_obj
+
+    shelf = _Materials(path, notes)
+    resolver: Any = shelf
+    data = path.read_bytes()
+    if re.search(rb"^f[^\n]*[ \t/]-\d", data, re.MULTILINE):
+        data = _counted_from_the_start(data)
+    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=resolver))
+    parts = []
+    for geometry in loaded.get("geometry", {}).values():
+        visual = geometry.get("visual")
+        uvs = None if visual is None else visual.uv
+        parts.append(_part(path, geometry, notes, uvs, shelf.look(getattr(visual, "material", None), uvs)))
+    return [part for part in parts if part is not None]
+
+
+def read_ply(path: Path, notes: list[str]) -> list[Part]:
+    """One part, with vertex or face colours, or the texture that a comment names (``TextureFile``).
+
+    Raises:
+        MeshError: when trimesh cannot parse it.
+    """
+    from trimesh.exchange.ply import load_ply
+
+    loaded = _parsed(path, lambda: load_ply(io.BytesIO(path.read_bytes()), skip_materials=True))
+    visual = loaded.get("visual")
+    uvs = None if visual is None else visual.uv
+    look: dict[str, Any] = {}
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16).split(b"end_header")[0].decode("latin-1")
+    named = re.search(r"^comment\s+TextureFile\s+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
+    if named:
+        look = _textured(Textures(path, notes), named[1], uvs, notes)
+    promised = re.search(r"^element\s+face\s+(\d+)", head, re.MULTILINE)
+    found = np.shape(loaded.get("faces", ()))[0]
+    if promised and found < int(promised[1]):
+        must = f"the PLY must hold the {int(promised[1]):,} faces of its header"
+        raise MeshError(path, must, f"{found:,}", "it is truncated; fetch it again")
+    part = _part(path, loaded, notes, uvs, look)
+    return [] if part is None else [part]
+
+
+def read_stl(path: Path, notes: list[str]) -> list[Part]:
+    """One grey part; STL has no colours.
+
+    Raises:
+        MeshError: when trimesh cannot parse it.
+    """
+    from trimesh.exchange.stl import load_stl
+
+    loaded = _parsed(path, lambda: load_stl(io.BytesIO(path.read_bytes())))
+    geometries = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
+    parts = [_part(path, geometry, notes, None, {}) for geometry in geometries]
+    return [part for part in parts if part is not None]
+
+
+class _Materials:
+    """Material files, given to trimesh as names alone; colours and textures are looked up here.
+
+    trimesh takes any object with ``get`` and ``[]`` as a resolver.
+    """
+
+    def __init__(self, path: Path, notes: list[str]) -> None:
+        self.textures, self.notes = Textures(path, notes), notes
+        self.colors: dict[str, tuple[float, float, float, float]] = {}
+        self.maps: dict[str, str] = {}
+        self.decoded: dict[str, np.ndarray | None] = {}
+
+    def __getitem__(self, name: str) -> bytes:
+        data = self.textures.beside(name, "material file")
+        if data is None:
+            raise FileNotFoundError(name)
+        current = ""
+        for line in data.decode("utf-8", "replace").splitlines():
+            key, _, rest = line.strip().partition(" ")
+            key, rest = key.lower(), rest.strip()
+            if key == "newmtl" and rest:
+                current = " ".join(rest.split())
+                self.colors[current] = _GREY
+            elif key == "kd" and current:
+                self.colors[current] = _kd(rest)
+            elif key == "map_kd" and current and rest:
+                while match := _MAP_OPTION.match(rest):
+                    rest = rest[match.end() :]
+                self.maps[current] = rest
+        return "".join(f"newmtl {name}\nkd 0.8 0.8 0.8\n" for name in self.colors).encode()
+
+    get = __getitem__
+
+    def look(self, material: Any, uvs: np.ndarray | None) -> dict[str, Any]:
+        """Fields of `Part` for the material of that name."""
+        name = str(getattr(material, "name", "") or "")
+        look: dict[str, Any] = {"name": name[:120], "base_color": self.colors.get(name, _GREY)}
+        if name in self.maps:
+            file = self.maps[name]
+            if uvs is None or file not in self.decoded:
+                found = _textured(self.textures, file, uvs, self.notes)
+                if uvs is not None:
+                    self.decoded[file] = found.get("texture")
+            if uvs is not None and self.decoded[file] is not None:
+                look |= {"texture": self.decoded[file], "base_color": (1.0, 1.0, 1.0, 1.0)}
+        return look
+
+
+def _counted_from_the_start(data: bytes) -> bytes:
+    """An OBJ whose negative indices, which count back from the line they stand on, are made positive."""
+    counts = {b"v": 0, b"vt": 0, b"vn": 0}
+    order = (b"v", b"vt", b"vn")
+    lines = data.splitlines()
+    for i, line in enumerate(lines):
+        words = line.split()
+        if not words:
+            continue
+        if words[0] in counts:
+            counts[words[0]] += 1
+        elif words[0] == b"f" and b"-" in line:
+            corners = [
+                b"/".join(
+                    b"%d" % (counts[kind] + 1 + int(index)) if index[:1] == b"-" and index[1:].isdigit() else index
+                    for kind, index in zip(order, corner.split(b"/"), strict=False)
+                )
+                for corner in words[1:]
+            ]
+            lines[i] = b" ".join([b"f", *corners])
+    return b"\n".join(lines)
+
+
+def _kd(text: str) -> tuple[float, float, float, float]:
+    """Diffuse colour; one number is grey. What is no colour is grey."""
+    try:
+        values = [min(max(float(v), 0.0), 1.0) for v in text.split()[:3]]
+    except ValueError:
+        return _GREY
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not np.isfinite(values).all():
+        return _GREY
+    return values[0], values[1], values[2], 1.0
+
+
+def _textured(textures: Textures, name: str, uvs: np.ndarray | None, notes: list[str]) -> dict[str, Any]:
+    """Texture and white base colour, or nothing with a note."""
+    if uvs is None:
+        notes.append(f"the texture {name[:80]!r} was left out, as there are no UVs; the base colour stands in")
+        return {}
+    data = textures.beside(name)
+    pixels = None if data is None else textures.decode(data, name)
+    return {} if pixels is None else {"texture": pixels, "base_color": (1.0, 1.0, 1.0, 1.0)}
+
+
+def _parsed(path: Path, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What trimesh reads; whatever it stumbles over becomes one kind of error."""
+    try:
+        return load()
+    except Exception as error:
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        must = "the file must be an intact mesh"
+        raise MeshError(path, must, got, "it is truncated or broken; export it again") from error
+
+
+def _part(
+    path: Path, geometry: dict[str, Any], notes: list[str], uvs: np.ndarray | None, look: dict[str, Any]
+) -> Part | None:
+    """A `Part` of what trimesh parsed."""
+    vertices, faces = geometry.get("vertices"), geometry.get("faces")
+    if vertices is None or faces is None or not len(faces):
+        return None
+    vertices, faces = np.asarray(vertices), np.asarray(faces).astype(np.int64)
+    if faces.ndim != 2 or faces.shape[1] not in (3, 4) or vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise MeshError(path, "faces must be triangles or quads", f"{list(faces.shape)}", "triangulate it first")
+    if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
+        got = f"{faces.min()}..{faces.max()}"
+        raise MeshError(path, f"faces must index the {len(vertices):,} vertices", got, "the file is broken")
+    face_colors = _colors(geometry.get("face_colors"), len(faces))
+    colors = _colors(geometry.get("vertex_colors"), len(vertices))
+    if faces.shape[1] == 4:
+        faces = np.concatenate([faces[:, :3], faces[:, [0, 2, 3]]])
+        face_colors = None if face_colors is None else np.concatenate([face_colors, face_colors])
+    if len(faces) > MAX_FACES_READ:
+        raise MeshError(path, f"a mesh must have at most {MAX_FACES_READ:,} triangles", f"{len(faces):,}", "split it")
+    if uvs is not None and np.shape(uvs) != (len(vertices), 2):
+        uvs = None
+    if colors is None and face_colors is not None:
+        corners = faces.ravel()
+        vertices, colors = vertices[corners], np.repeat(face_colors, 3, axis=0)
+        uvs = None if uvs is None else uvs[corners]
+        faces = np.arange(len(corners)).reshape(-1, 3)
+    if colors is not None:
+        look = look | {"colors": colors, "base_color": (1.0, 1.0, 1.0, 1.0)}
+    if uvs is not None and "texture" in look:
+        look = look | {"uvs": np.ascontiguousarray(uvs, np.float32)}
+    return sound_part(vertices, faces, notes, **look)
+
+
+def _colors(values: Any, count: int) -> np.ndarray | None:
+    """``[count, 3]`` float32 in ``[0, 1]`` of bytes or floats, None when they are something else."""
+    if values is None:
+        return None
+    values = np.asarray(values)
+    if values.ndim != 2 or len(values) != count or values.shape[1] not in (3, 4):
+        return None
+    scale = 1.0
+    if values.dtype.kind in "ui":
+        scale = 65535.0 if values.dtype.itemsize == 2 else 255.0
+    elif np.nanmax(values, initial=0.0) > 1.0001:
+        scale = 255.0  # writers of OBJ differ
+    return np.clip(np.nan_to_num(values[:, :3] / scale, nan=1.0), 0, 1).astype(np.float32)

@@ -1,0 +1,17 @@
+"""Triplets on disk: WebDataset shards with an index and a manifest, written safely, streamed exactly."""
+
+from __future__ import annotations
+
+from .shard_set import ShardSet
+from .stream import ShardWarning, TripletStream
+from .tar import ShardError
+from .triplet import TeacherInfo, Triplet
+
+__all__ = [
+    "ShardError",
+    "ShardSet",
+    "ShardWarning",
+    "TeacherInfo",
+    "Triplet",
+    "TripletStream",
+]

@@ -1,0 +1,254 @@
+"""A finished set on disk: manifest, index and shards checked against each other, and objects read by number or key."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .tar import BLOCK, ShardError
+from .triplet import TeacherInfo, Triplet, decode_triplet
+from .writer import INDEX, INDEX_SCHEMA, MANIFEST, SET_SCHEMA, SHARD_NAME, content_hash, split_hashes
+
+_MAX_OPEN = 32  # shards held open by one process
+
+
+class ShardSet:
+    """A finished set on disk: its manifest, its index, and its objects by number or key.
+
+    Args:
+        folder: where ``manifest.json`` is.
+
+    Raises:
+        ShardError: when the manifest, the index or a shard is missing or does not fit the others.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.manifest = _read_manifest(self.folder)
+        self.rows: list[dict[str, Any]] = _read_index(self.folder, self.manifest)
+        self._numbers = {row["key"]: number for number, row in enumerate(self.rows)}
+        self._files: OrderedDict[str, int] = OrderedDict()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: int | str) -> Triplet:
+        return self.read(which)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {entry['objects']:,}" for name, entry in self.manifest["splits"].items())
+        return f"ShardSet({len(self):,} objects in {len(self.manifest['shards'])} shards: {splits}; {self.teacher})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": OrderedDict(), "_process": -1}
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def teacher(self) -> TeacherInfo | None:
+        """Who made the embeddings; None for a set without."""
+        entry = self.manifest["teacher"]
+        return TeacherInfo(entry["identity"], entry["dim"]) if entry else None
+
+    def numbers(self, split: str | None = None) -> list[int]:
+        """Numbers of the objects of a split (all without one), in the order of the shards.
+
+        Raises:
+            ShardError: when there is no such split.
+        """
+        if split is not None and split not in self.manifest["splits"]:
+            there = ", ".join(self.manifest["splits"]) or "none"
+            raise ShardError(str(self.folder), f"split must be one of {there}", repr(split), "choose one of them")
+        return [number for number, row in enumerate(self.rows) if split in (None, row["split"])]
+
+    def check_teacher(self, identity: str, dim: int) -> None:
+        """Refuse a teacher other than the one that embedded this set.
+
+        Raises:
+            ShardError: with both names and dimensions.
+        """
+        if self.teacher != TeacherInfo(identity, dim):
+            got = str(TeacherInfo(identity, dim))
+            must = f"the teacher must be {self.teacher}, which made the embeddings"
+            if self.teacher is None:
+                must = "the set must have embeddings, but it was built without a teacher"
+            raise ShardError(str(self.folder), must, got, "load that teacher, or build the set again with yours")
+
+    def block(self, which: int | str) -> bytes:
+        """The bytes of one object in its shard.
+
+        Raises:
+            ShardError: when the shard ends before the object does.
+        """
+        row = self._row(which)
+        data = os.pread(self._file(row["shard"]), row["bytes"], row["offset"])
+        if len(data) != row["bytes"]:
+            where, must = f"{row['shard']}, member {row['key']}", f"the object must have {row['bytes']:,} bytes"
+            raise ShardError(where, must, f"{len(data):,}", "the shard is truncated; fetch it again")
+        return data
+
+    def read(self, which: int | str, *, verify: bool = True) -> Triplet:
+        """One object by number or key.
+
+        Args:
+            verify: compare its bytes with their hash in the index.
+
+        Raises:
+            ShardError: naming shard and member when the object is damaged, or is not what the index says.
+            KeyError: for a key that is not in the set.
+        """
+        row, block = self._row(which), self.block(which)
+        whole = not verify or hashlib.sha256(block).hexdigest() == row["sha256"]
+        triplet = decode_triplet(block, row["shard"], verify=not whole)  # finds the damaged member, if any
+        if not whole:
+            where = f"{row['shard']}, member {row['key']}.meta.json"
+            raise ShardError(where, "the object must have its sha256 of the index", "another", "fetch the shard again")
+        found = (triplet.key, triplet.split, triplet.teacher)
+        if found != (row["key"], row["split"], self.teacher):
+            where = f"{row['shard']}, member {triplet.key}.meta.json"
+            wanted = ", ".join(str(word) for word in (row["key"], row["split"], self.teacher))
+            got = ", ".join(str(word) for word in found)
+            raise ShardError(where, f"key, split and teacher must be {wanted}", got, "index and shard do not fit")
+        return triplet
+
+    def verify(self) -> list[str]:
+        """Read and check everything; returns one sentence per thing that is wrong."""
+        wrong = []
+        for entry in self.manifest["shards"]:
+            with (self.folder / entry["name"]).open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                    wrong.append(
+                        f"{entry['name']}: the sha256 must be that of the manifest, got another; fetch it again"
+                    )
+        for number in range(len(self)):
+            try:
+                self.read(number).images()
+            except ShardError as error:
+                wrong.append(str(error))
+        return wrong
+
+    def close(self) -> None:
+        """Close the shards that reading has opened."""
+        files, self._files = getattr(self, "_files", OrderedDict()), OrderedDict()
+        if getattr(self, "_process", -1) == os.getpid():
+            for descriptor in files.values():
+                os.close(descriptor)
+
+    def _row(self, which: int | str) -> dict[str, Any]:
+        return self.rows[self._numbers[which] if isinstance(which, str) else which]
+
+    def _file(self, name: str) -> int:
+        if self._process != os.getpid():  # after a fork: leave the parent's descriptors alone
+            self._files, self._process = OrderedDict(), os.getpid()
+        if name not in self._files:
+            packed = name.endswith(".gz")
+            self._files[name] = self._unpack(name) if packed else os.open(self.folder / name, os.O_RDONLY)
+            if len(self._files) > _MAX_OPEN:
+                os.close(self._files.popitem(last=False)[1])
+        self._files.move_to_end(name)
+        return self._files[name]
+
+    def _unpack(self, name: str) -> int:
+        """A compressed shard as a temporary file without a name, which is gone once closed."""
+        wanted = next(entry["tar_bytes"] for entry in self.manifest["shards"] if entry["name"] == name)
+        size = 0
+        try:
+            with gzip.open(self.folder / name) as packed, tempfile.TemporaryFile() as plain:
+                while size <= wanted and (data := packed.read(1 << 20)):
+                    size += len(data)
+                    plain.write(data)
+                plain.flush()
+                if size != wanted:
+                    got = f"more than {wanted:,}" if size > wanted else f"{size:,}"
+                    raise ShardError(name, f"the shard must unpack to {wanted:,} bytes", got, "fetch it again")
+                return os.dup(plain.fileno())
+        except (OSError, EOFError, zlib.error) as error:
+            todo = "fetch it again, or make room for temporary files"
+            raise ShardError(name, "the shard must unpack as gzip", str(error)[:200], todo) from None
+
+
+# ---- manifest and index ------------------------------------------------------------------------------------------
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        todo = "finish the set with clipgs triplets build, or name its folder"
+        raise ShardError(str(path), "a set must have a manifest", error.strerror or str(error), todo) from None
+    except (ValueError, RecursionError) as error:
+        raise ShardError(str(path), "the manifest must be JSON", str(error)[:200], "fetch the set again") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SET_SCHEMA:
+        got = repr(manifest.get("schema"))[:60] if isinstance(manifest, dict) else type(manifest).__name__
+        raise ShardError(str(path), f"schema must be {SET_SCHEMA!r}", got, "rebuild the set, or update clipgs_lib")
+    try:
+        _check_manifest(folder, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"[:200]
+        raise ShardError(str(path), "the manifest must have its fields", got, "fetch the set again") from None
+    return manifest
+
+
+def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    teacher = manifest["teacher"]
+    if teacher is not None and not (isinstance(teacher["identity"], str) and type(teacher["dim"]) is int):
+        raise TypeError("teacher must be null or {identity, dim}")
+    for entry in manifest["shards"]:
+        if entry["name"].endswith(".gz") and type(entry["tar_bytes"]) is not int:
+            raise TypeError("tar_bytes must be a whole number")
+        if not SHARD_NAME.fullmatch(entry["name"]):
+            raise ShardError(
+                str(folder / MANIFEST), "a shard must be called SPLIT-000000.tar", repr(entry["name"])[:120]
+            )
+        path = folder / entry["name"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry["bytes"]:
+            got = "no such file" if size is None else f"{size:,}"
+            raise ShardError(str(path), f"the shard must have {entry['bytes']:,} bytes", got, "fetch it again")
+
+
+def _read_index(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    path = folder / INDEX
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
+            raise ShardError(str(path), "the index must have the sha256 of the manifest", "another", "fetch it again")
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise ShardError(str(path), "the index must be intact Parquet", str(error)[:200], "fetch it again") from None
+    if not table.schema.equals(INDEX_SCHEMA):
+        raise ShardError(str(path), f"the columns must be {INDEX_SCHEMA.names}", str(table.schema.names), "rebuild")
+    rows = table.to_pylist()
+    _check_index(str(path), rows, manifest)
+    return rows
+
+
+def _check_index(where: str, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
+    sizes = {entry["name"]: entry.get("tar_bytes", entry["bytes"]) for entry in manifest["shards"]}
+    for row in rows:
+        start, length = row["offset"], row["bytes"]
+        if row["shard"] not in sizes or start < 0 or length < BLOCK or start + length > sizes[row["shard"]]:
+            got = f"{row['shard']!r}, {length} bytes at {start}"
+            raise ShardError(where, f"object {row['key']!r} must lie inside a shard of the manifest", got, "rebuild")
+    facts = {"objects": len(rows), "splits": split_hashes(rows), "content_sha256": content_hash(rows)}
+    for name, value in facts.items():
+        if manifest.get(name) != value:
+            raise ShardError(
+                where, f"{name} must agree with the manifest", str(value)[:120], "index and manifest differ"
+            )
+    if len({row["key"] for row in rows}) != len(rows):
+        raise ShardError(where, "keys must be unique", "the same key twice", "rebuild the set")

@@ -1,0 +1,260 @@
+"""Writing a set: tars by split, a Parquet index with a row per object, and a manifest that hashes all of it.
+
+The same objects in the same order give the same bytes. Every file is written beside its place and renamed, the
+manifest last: a folder without ``manifest.json`` is an unfinished set, never a wrong one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..formats.base import FormatError, atomic_write
+from .tar import END, ShardError
+from .triplet import SCHEMA, TeacherInfo, Triplet, decode_triplet
+
+SET_SCHEMA = "clipgs-triplets/1"
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+SHARD_NAME = re.compile(r"[a-z0-9_]{1,32}-\d{6}\.tar(?:\.gz)?")
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),  # file name
+        ("offset", pa.int64()),  # of the object's first header in the shard
+        ("bytes", pa.int64()),  # from there to the end of its last member
+        ("split", pa.string()),
+        ("category", pa.string()),
+        ("source", pa.string()),  # provenance.source
+        ("licence", pa.string()),  # provenance.licence, "" when unknown
+        ("n_gaussians", pa.int64()),
+        ("n_views", pa.int64()),
+        ("n_texts", pa.int64()),
+        ("psnr", pa.float64()),  # dB on held-out views, null when not measured
+        ("sha256", pa.string()),  # of those bytes
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardLimits:
+    """When a shard is full, and how it lies on disk."""
+
+    max_bytes: int = 256 * 1024 * 1024  # a shard may be longer by less than one object
+    max_objects: int = 4_096
+    compress: bool = False  # as .tar.gz: about a fifth smaller, but unpacked to a temporary file to be read
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or self.max_objects < 1:
+            raise ValueError(f"max_bytes and max_objects must be at least 1, got {self.max_bytes}, {self.max_objects}")
+
+
+class ShardWriter:
+    """Append objects to ``SPLIT-000000.tar`` (or ``.tar.gz``), ``SPLIT-000001.tar``, ...; each whole or not at all.
+
+    Use it as a context: leaving it normally finishes the last shard, leaving it by an exception removes it.
+    """
+
+    def __init__(self, folder: Path, split: str, limits: ShardLimits | None = None) -> None:
+        self.folder, self.split, self.limits = Path(folder), split, limits or ShardLimits()
+        self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 (and tar_bytes) of each finished one
+        self._open: _OpenShard | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._open is not None:
+            if kind is None:
+                self._finish()
+            else:
+                self._open.stack.__exit__(kind, error, trace)
+
+    def add(self, block: bytes) -> tuple[str, int]:
+        """Append the bytes of one object; returns shard name and offset.
+
+        Raises:
+            ShardError: when the folder is missing, not writable or full.
+        """
+        if self._open is None:
+            name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if self.limits.compress else "")
+            self._open = _OpenShard(self.folder / name, self.limits.compress)
+        shard = self._open
+        place = (shard.path.name, shard.bytes)
+        shard.append(block)
+        shard.objects += 1
+        if shard.bytes >= self.limits.max_bytes or shard.objects >= self.limits.max_objects:
+            self._finish()
+        return place
+
+    def _finish(self) -> None:
+        shard, self._open = self._open, None
+        if shard is not None:
+            self.shards.append(shard.finish())
+
+
+class _OpenShard:
+    """A tar that is being written under another name."""
+
+    def __init__(self, path: Path, compress: bool) -> None:
+        self.path, self.bytes, self.objects = path, 0, 0  # bytes: of the tar, packed or not
+        self._digest, self._written = hashlib.sha256(), 0  # of the file
+        self._packer = zlib.compressobj(9, wbits=31) if compress else None  # 31: with the header of gzip, no date in it
+        self.stack = ExitStack()
+        self._stream = self.stack.enter_context(replacing(path))
+
+    def append(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._write(self._packer.compress(data) if self._packer else data)
+
+    def finish(self) -> dict[str, Any]:
+        """Put the file in its place; its entry in the manifest."""
+        self.append(END)
+        if self._packer:
+            self._write(self._packer.flush())
+        self.stack.close()
+        entry = {"name": self.path.name, "bytes": self._written, "objects": self.objects}
+        return entry | {"sha256": self._digest.hexdigest()} | ({"tar_bytes": self.bytes} if self._packer else {})
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            self.stack.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._written += len(data)
+        self._digest.update(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once written whole; a failure leaves nothing and is a ShardError."""
+    try:
+        with atomic_write(path) as stream:
+            yield stream
+    except FormatError as error:
+        raise ShardError(error.path, error.must, error.got, error.todo) from error
+
+
+def write_set(
+    folder: Path, blocks: Iterable[bytes], *, build: Mapping[str, Any], limits: ShardLimits | None = None
+) -> dict[str, Any]:
+    """Write shards, index and manifest from the bytes of objects (`encode_triplet`), each checked once more.
+
+    Args:
+        folder: existing folder; files of the same names are replaced.
+        blocks: one per object, in the order in which they shall stand within their split.
+        build: how the set was made, for the manifest; plain JSON.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ShardError: for a damaged object, a key that comes twice, objects of different teachers, or a full disk.
+    """
+    rows, writers, ledger = list[dict[str, Any]](), dict[str, ShardWriter](), _Ledger()
+    with ExitStack() as stack:
+        for number, block in enumerate(blocks):
+            triplet = decode_triplet(block, f"object {number}")
+            ledger.admit(triplet)
+            if triplet.split not in writers:
+                writers[triplet.split] = stack.enter_context(ShardWriter(folder, triplet.split, limits))
+            shard, offset = writers[triplet.split].add(block)
+            rows.append(_index_row(triplet, block, shard, offset))
+    shards = [entry for split in sorted(writers) for entry in writers[split].shards]
+    rows.sort(key=lambda row: (row["shard"], row["offset"]))
+    return _finish_set(folder, rows, shards, ledger.teacher, build)
+
+
+class _Ledger:
+    """What must hold over all objects of a set."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.teacher: TeacherInfo | None = None
+
+    def admit(self, triplet: Triplet) -> None:
+        where = f"object {triplet.key}"
+        if triplet.key in self.keys:
+            raise ShardError(where, "a key must come once in a set", "a second object", "rename one of them")
+        if self.keys and triplet.teacher != self.teacher:
+            got = str(triplet.teacher) if triplet.teacher else "no embeddings"
+            must = (
+                f"all objects must be embedded by {self.teacher}" if self.teacher else "no object may have embeddings"
+            )
+            raise ShardError(where, f"{must}, as the first one is", got, "embed all of them with one teacher")
+        self.teacher = triplet.teacher
+        self.keys.add(triplet.key)
+
+
+def _index_row(triplet: Triplet, block: bytes, shard: str, offset: int) -> dict[str, Any]:
+    psnr = triplet.provenance.get("psnr")
+    return {
+        "key": triplet.key,
+        "shard": shard,
+        "offset": offset,
+        "bytes": len(block),
+        "split": triplet.split,
+        "category": triplet.category,
+        "source": str(triplet.provenance.get("source", "")),
+        "licence": str(triplet.provenance.get("licence", "")),
+        "n_gaussians": len(triplet.splats),
+        "n_views": len(triplet.views),
+        "n_texts": len(triplet.texts),
+        "psnr": float(psnr) if isinstance(psnr, int | float) else None,
+        "sha256": hashlib.sha256(block).hexdigest(),
+    }
+
+
+def _finish_set(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    shards: list[dict[str, Any]],
+    teacher: TeacherInfo | None,
+    build: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the index, then the manifest that names everything."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
+    index = buffer.getvalue().to_pybytes()
+    with replacing(folder / INDEX) as stream:
+        stream.write(index)
+    manifest = {
+        "schema": SET_SCHEMA,
+        "object_schema": SCHEMA,
+        "objects": len(rows),
+        "teacher": asdict(teacher) if teacher else None,
+        "splits": split_hashes(rows),
+        "shards": shards,
+        "index": {"name": INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
+        "build": dict(build),
+        "content_sha256": content_hash(rows),
+    }
+    with replacing(folder / MANIFEST) as stream:
+        stream.write((json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return manifest
+
+
+def split_hashes(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """``split -> {"objects", "sha256"}``; the hash is over the sorted keys, so that it names the split's members."""
+    keys = dict[str, list[str]]()
+    for row in rows:
+        keys.setdefault(row["split"], []).append(row["key"])
+    digests = {split: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for split, own in keys.items()}
+    return {split: {"objects": len(keys[split]), "sha256": digests[split]} for split in sorted(keys)}
+
+
+def content_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Sha256 over all objects' hashes, sorted by key: the same however they are spread over shards."""
+    lines = sorted(f"{row['key']} {row['split']} {row['sha256']}" for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,167 @@
+"""A finished set embedded anew by another teacher: fit once, choose the teacher later, or change it.
+
+Splats and views go over byte for byte and texts as they are; embeddings, scores of texts and the teacher's name are
+new. It goes on after a kill as a build does: finished objects lie under ``OUT/.building`` until all are there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..shards.shard_set import ShardSet
+from ..shards.tar import ShardError, unpack_members
+from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
+from ..shards.writer import ShardLimits
+from .stages import teacher_columns
+from .staging import QUARANTINE, BuildReport, Staging, finished_set, staged
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An object whose views are at hand."""
+
+    triplet: Triplet
+    splat: bytes  # its member, as it is
+    images: np.ndarray  # [V, H, W, 3] uint8
+
+
+def embed_triplets(
+    folder: str | os.PathLike[str] | ShardSet,
+    out: str | os.PathLike[str],
+    teacher: str | Teacher,
+    *,
+    device: str = "cpu",
+    batch: int = 256,
+    limits: ShardLimits | None = None,
+    command: str = "",
+    progress: Callable[[int, int, int], None] | None = None,
+) -> BuildReport:
+    """Embed a set by a teacher into another folder, or go on with that; a finished one is left as it is.
+
+    Args:
+        folder: a finished set, with or without embeddings.
+        out: another folder, made when missing.
+        teacher: name for `teachers.load_teacher`, or a teacher.
+        device: of a teacher given by name.
+        batch: pictures gathered for one call of the teacher, ``>= 1``; whole objects.
+        limits: of the shards.
+        command: what makes this set anew, for its manifest.
+        progress: called with objects done, objects in all, objects set aside.
+
+    Returns:
+        A report, whose ``quarantined`` counts what ``folder`` had set aside as well.
+
+    Raises:
+        ShardError: when ``out`` is ``folder`` or holds something else, no object could be read, or the disk is full
+            (what is finished is kept, and the same call goes on).
+        ValueError: when there is no such teacher, or ``batch`` is out of range.
+    """
+    began, shards, target = time.monotonic(), folder if isinstance(folder, ShardSet) else ShardSet(folder), Path(out)
+    if target.resolve() == shards.folder.resolve():
+        raise ShardError(
+            str(target), "the new set must have a folder of its own", "that of the old one", "name another"
+        )
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    eye = _load(teacher, device, batch) if isinstance(teacher, str) else teacher
+    recipe = _recipe(shards, teacher if isinstance(teacher, str) else teacher.name, eye, batch)
+    recipe |= {"command": command} if command else {}
+    finished = finished_set(target, recipe)
+    if finished is not None:
+        return replace(finished, seconds=time.monotonic() - began)
+    keys = [row["key"] for row in shards.rows]
+    with staged(target, recipe) as stage:
+        resumed, done = sum(stage.has(key) for key in keys), 0
+        for chunk in _chunks(shards, batch):
+            if not all(stage.has(keys[number]) for number in chunk):  # whole chunks: equal batches embed equally
+                _embed_chunk(shards, chunk, stage, eye)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(keys), stage.failures())
+        old = shards.folder / QUARANTINE
+        before = old.read_bytes().splitlines() if old.exists() else []
+        objects, aside = stage.pack(keys, recipe, limits, before)
+    return BuildReport(target, objects, aside, resumed, time.monotonic() - began)
+
+
+def _load(name: str, device: str, batch: int) -> Teacher:
+    from ..teachers import TeacherError, load_teacher
+
+    try:
+        return load_teacher(name, device=device, batch_size=batch)
+    except TeacherError as error:
+        raise ValueError(f"no teacher {name!r}: {error}") from error
+
+
+def _recipe(shards: ShardSet, name: str, teacher: Teacher, batch: int) -> dict[str, Any]:
+    """What the old set was built by, and by whom it is embedded now."""
+    build = shards.manifest["build"]
+    info = asdict(TeacherInfo(teacher.identity, teacher.embed_dim))
+    told = {"from_sha256": shards.manifest["content_sha256"], "teacher": info, "batch": batch}
+    return build | {"config": build.get("config", {}) | {"teacher": name}, "embedded": told}
+
+
+def _chunks(shards: ShardSet, batch: int) -> Iterator[list[int]]:
+    """Numbers of successive objects with at least ``batch`` views between them; fewer in the last one."""
+    chunk: list[int] = []
+    views = 0
+    for number, row in enumerate(shards.rows):
+        chunk.append(number)
+        views += row["n_views"]
+        if views >= batch:
+            yield chunk
+            chunk, views = [], 0
+    if chunk:
+        yield chunk
+
+
+def _embed_chunk(shards: ShardSet, chunk: Sequence[int], stage: Staging, teacher: Teacher) -> None:
+    """Embed some objects together, and keep each of them; those that cannot be read are set aside."""
+    opened = []
+    for number in chunk:
+        try:
+            opened.append(_open(shards, number))
+        except ShardError as error:
+            row = shards.rows[number]
+            stage.set_aside(row["key"], row["source"], f"ShardError: {error}"[:2_000])
+    images = _encode_images([item.images for item in opened], teacher)
+    texts = list(dict.fromkeys(caption.text for item in opened for caption in item.triplet.texts))
+    places = {text: place for place, text in enumerate(texts)}
+    text_embeds = teacher.encode_text(texts).float().cpu() if texts else torch.empty(0, teacher.embed_dim)
+    for item, image_embeds in zip(opened, images, strict=True):
+        own = text_embeds[[places[caption.text] for caption in item.triplet.texts]]  # [T, D]
+        captions, columns = teacher_columns(item.triplet.texts, image_embeds, own, teacher)
+        stage.keep(item.triplet.key, encode_triplet(replace(item.triplet, texts=captions, **columns), item.splat))
+
+
+def _open(shards: ShardSet, number: int) -> _Opened:
+    row, triplet = shards.rows[number], shards.read(number)
+    members = unpack_members(shards.block(number), row["shard"])
+    splat = next(bytes(data) for _, part, data in members if part == "splat.safetensors")
+    for caption in triplet.texts:
+        if any("\ud800" <= char <= "\udfff" for char in caption.text):
+            where = f"{row['shard']}, member {row['key']}.texts.json"
+            raise ShardError(where, "texts must be Unicode", "half of a surrogate pair", "leave the text out")
+    return _Opened(triplet, splat, triplet.images())
+
+
+def _encode_images(pictures: Sequence[np.ndarray], teacher: Teacher) -> list[torch.Tensor]:
+    """Embed the pictures of several objects, ``[V, H, W, 3]`` each, into ``[V, D]`` each; one call per size."""
+    out: list[torch.Tensor] = [torch.empty(0)] * len(pictures)
+    for size in dict.fromkeys(own.shape[1:] for own in pictures):
+        which = [place for place, own in enumerate(pictures) if own.shape[1:] == size]
+        embeds = teacher.encode_image(np.concatenate([pictures[place] for place in which])).float().cpu()
+        for place, own in zip(which, embeds.split([len(pictures[place]) for place in which]), strict=True):
+            out[place] = own
+    return out

@@ -1,0 +1,286 @@
+"""Making one object: mesh or splats -> views -> splats -> texts -> embeddings -> `Triplet`.
+
+Everything random is seeded by the build's seed and the object's key, every object is embedded in a batch of its own,
+and what is embedded are the views as they will be read: so each object comes out the same wherever it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..captions.caption import Caption, score_captions
+from ..captions.enrich import caption_object, names_a_set
+from ..captions.filtering import filter_captions
+from ..captions.synonyms import Synonyms
+from ..formats import read_splats
+from ..meshes import Mesh
+from ..rendering import Cameras, render
+from ..rendering.cameras import sphere_cameras
+from ..shards.tar import ShardError
+from ..shards.triplet import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
+from ..splats import Splats
+from .recipe import BuildConfig, Source, StopBuild
+
+if TYPE_CHECKING:
+    from ..teachers import Teacher
+
+SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))  # of objects that come without a split
+WHITE = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object before it has views."""
+
+    shape: Mesh | Splats  # centred, in the unit sphere
+    category: str
+    split: str
+    captions: tuple[Caption, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def produce(source: Source, config: BuildConfig) -> Triplet:
+    """Make one object of a set.
+
+    Raises:
+        ValueError: whatever the stages refuse (a mesh without faces, no caption left, ...); the build sets such an
+            object aside.
+        OSError: when its file cannot be read.
+    """
+    check_texts(source)
+    seed = object_seed(source.key, config.seed)
+    thing = load_thing(source, config, seed)
+    cameras, images = draw_views(thing.shape, config)
+    splats, facts = make_splats(thing.shape, config, seed)
+    views = tuple(encode_view(image, config.quality) for image in images)
+    pictures = np.stack([decode_view(view, f"{source.key}.view{i:03d}.webp") for i, view in enumerate(views)])
+    captions, columns = embed(thing.captions, pictures, config)
+    return Triplet(
+        key=source.key,
+        splats=splats,
+        views=views,
+        texts=captions,
+        category=thing.category,
+        split=thing.split,
+        provenance=thing.provenance | facts | {"seed": seed, "cameras": _camera_facts(cameras)},
+        **columns,
+    )
+
+
+def object_seed(key: str, seed: int) -> int:
+    """Seed of one object, in ``0 .. 2**32 - 1``."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:4], "big")
+
+
+def check_texts(source: Source) -> None:
+    """Refuse a file that would end up without a text, before it is even read.
+
+    Raises:
+        ValueError: when its names say that it holds a whole set of objects, with what was removed and why.
+    """
+    if source.kind == "catalogue":
+        return
+    report = filter_captions(_texts_of(source))
+    if names_a_set(report):
+        told = ", ".join(dict.fromkeys(f"{text!r} ({reason})" for text, reason in report.facts()["texts"]))
+        raise ValueError(f"an object must have a text, got none after filtering {told}; name it in the table of labels")
+
+
+def _texts_of(source: Source) -> list[str]:
+    """What a table says about a file, or else its name."""
+    texts = [text for name in ("name", "label", "caption") if (text := source.info.get(name, ""))]
+    return texts or [Path(source.name).stem]
+
+
+def _synonyms_of(source: Source) -> Synonyms | None:
+    """Other names of the label that the table gives, beside our own; None for our own alone."""
+    others = [name for word in source.info.get("synonyms", "").split(";") if (name := word.strip())]
+    label = source.info.get("label", "")
+    return Synonyms.with_group(dict.fromkeys([label, *others])) if label and others else None
+
+
+# ---- loading -----------------------------------------------------------------------------------------------------
+
+
+def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
+    """The object that a source names, centred and in the unit sphere, with its texts, category and split."""
+    if source.kind == "catalogue":
+        return _from_catalogue(source)
+    data = Path(source.path).read_bytes()
+    facts: dict[str, Any] = {
+        "source": source.info.get("source") or source.name,
+        "licence": source.info.get("licence", ""),
+        "file": source.name,
+        "file_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    shape: Mesh | Splats
+    if source.kind == "mesh":
+        from ..meshes.importing import read_mesh_notes
+
+        mesh, notes = read_mesh_notes(source.path, up_axis=config.up_axis, factors=config.factors)
+        shape = mesh.normalize()
+        facts |= {"notes": list(notes)} if notes else {}
+    else:
+        visible, _ = read_splats(source.path).prune()
+        shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
+    found = caption_object(_texts_of(source), shape, synonyms=_synonyms_of(source), seed=seed)
+    facts["filter"] = found.report.facts()
+    return Thing(shape, source.info.get("label", ""), split_by_shape(shape), found.captions, facts)
+
+
+def _from_catalogue(source: Source) -> Thing:
+    from .. import catalogue
+
+    made = catalogue.make(source.index, seed=source.seed)
+    facts = {
+        "source": f"catalogue {made.id}",
+        "licence": "MIT",
+        "catalogue": {"index": source.index, "seed": source.seed, "id": made.id, "params": made.params},
+        "holdout": made.holdout,
+    }
+    return Thing(made.mesh.normalize(), made.category, made.split, tuple(made.captions), facts)
+
+
+def shape_key(shape: Mesh | Splats) -> str:
+    """A name that copies and recoloured twins share.
+
+    Two meshes count as one shape when they have as many triangles and equal extents to 2 digits after normalising;
+    splats when they have as many gaussians and equal extents.
+    """
+    low, high = shape.bounds()
+    extent = np.asarray(high, np.float64) - np.asarray(low, np.float64)
+    count = shape.n_faces if isinstance(shape, Mesh) else len(shape)
+    return f"{count} " + " ".join(f"{value:.2f}" for value in extent)
+
+
+def split_by_shape(shape: Mesh | Splats) -> str:
+    """Train, val or test by a hash of the geometry alone (see `shape_key`): twins stay on one side."""
+    place = int.from_bytes(hashlib.sha256(shape_key(shape).encode()).digest()[:8], "big") / 2**64
+    for name, share in SHARES:
+        if place < share:
+            return name
+        place -= share
+    return SHARES[-1][0]
+
+
+# ---- pictures and splats -----------------------------------------------------------------------------------------
+
+
+def draw_views(shape: Mesh | Splats, config: BuildConfig) -> tuple[Cameras, np.ndarray]:
+    """Cameras about the unit sphere, and their pictures ``[V, H, W, 3]`` uint8 over white."""
+    up = "+y" if shape.up_axis == "unknown" else shape.up_axis
+    cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size, elevations=config.elevations)
+    if isinstance(shape, Mesh):
+        from ..rendering.mesh_views import render_views
+
+        colors = render_views(shape, cameras, background=WHITE).colors
+    else:
+        with torch.no_grad():
+            colors = render(shape, cameras.viewmats, cameras.Ks, cameras.width, cameras.height, background=WHITE).colors
+    return cameras, (colors.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def make_splats(shape: Mesh | Splats, config: BuildConfig, seed: int) -> tuple[Splats, dict[str, Any]]:
+    """Gaussians of the object and what was measured on views that fitting did not see.
+
+    Splats with no more than ``config.gaussians`` are taken as they are; others are fitted to their own renders.
+    """
+    from ..fitting.mesh_fits import FitConfig, fit_mesh, refit
+
+    if isinstance(shape, Splats) and len(shape) <= config.gaussians:
+        return shape, {"fit": "as they came"}
+    settings = FitConfig(iterations=config.iterations, seed=seed)
+    if isinstance(shape, Mesh):
+        result = fit_mesh(shape, config.gaussians, settings, device=config.device)
+    else:
+        result = refit(shape.to(config.device), config.gaussians, settings)
+    facts = {"psnr": round(result.psnr, 4), "ssim": round(result.ssim, 5), "iterations": result.iterations}
+    return result.splats.to("cpu"), facts | {"fit": f"{config.gaussians} gaussians"}
+
+
+def cameras_of(triplet: Triplet) -> Cameras:
+    """The cameras of an object's views, out of its provenance.
+
+    Raises:
+        ShardError: when they are not there or cannot be cameras.
+    """
+    facts: Any = triplet.provenance.get("cameras")
+    try:
+        rows = torch.tensor(facts["viewmats"], dtype=torch.float32).reshape(len(triplet.views), 3, 4)
+        fx, fy, cx, cy = (float(value) for value in facts["fx_fy_cx_cy"])
+        width, height = int(facts["width"]), int(facts["height"])
+        if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and bool(rows.isfinite().all()) and min(fx, fy) > 0):
+            raise ValueError("numbers out of range")
+    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        got = f"{type(error).__name__}: {error}"[:200]
+        raise ShardError(f"object {triplet.key}", "provenance must hold a camera per view", got, "rebuild") from None
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
+    K = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return Cameras(torch.cat([rows, last], dim=1), K.repeat(len(rows), 1, 1), width, height)
+
+
+def _camera_facts(cameras: Cameras) -> dict[str, Any]:
+    """Cameras as JSON; world to camera, OpenCV axes."""
+    viewmats = [[round(float(v), 6) for v in matrix.flatten()[:12]] for matrix in cameras.viewmats]
+    focal, center = float(cameras.Ks[0, 0, 0]), float(cameras.Ks[0, 0, 2])
+    return {
+        "width": cameras.width,
+        "height": cameras.height,
+        "fx_fy_cx_cy": [round(value, 6) for value in (focal, focal, center, center)],  # the same for all
+        "viewmats": viewmats,  # first three rows each, row by row
+    }
+
+
+# ---- texts and embeddings ----------------------------------------------------------------------------------------
+
+
+def embed(
+    captions: tuple[Caption, ...], images: np.ndarray, config: BuildConfig
+) -> tuple[tuple[Caption, ...], dict[str, Any]]:
+    """Texts with their scores, and the columns of `Triplet` that the teacher makes; as they came without a teacher."""
+    if config.teacher is None or not captions:
+        return captions, {}
+    teacher = _teacher(config.teacher, config.device)
+    image_embeds = teacher.encode_image(images).float().cpu()
+    text_embeds = teacher.encode_text([caption.text for caption in captions]).float().cpu()
+    return teacher_columns(captions, image_embeds, text_embeds, teacher)
+
+
+def teacher_columns(
+    captions: tuple[Caption, ...], image_embeds: torch.Tensor, text_embeds: torch.Tensor, teacher: Teacher
+) -> tuple[tuple[Caption, ...], dict[str, Any]]:
+    """What a teacher adds to an object.
+
+    Args:
+        captions: its texts.
+        image_embeds: ``[V, D]`` of its views, by ``teacher``.
+        text_embeds: ``[T, D]`` of its texts, by ``teacher``.
+
+    Returns:
+        The texts with their scores, and the columns ``teacher``, ``image_embeds`` and ``text_embeds`` of `Triplet`.
+    """
+    scored = score_captions(captions, image_embeds, lambda _: text_embeds)
+    columns = {
+        "teacher": TeacherInfo(teacher.identity, teacher.embed_dim),
+        "image_embeds": image_embeds.half().numpy(),
+        "text_embeds": text_embeds.half().numpy(),
+    }
+    return tuple(Caption(c.text, c.source, round(c.score or 0.0, 5)) for c in scored), columns
+
+
+@functools.cache
+def _teacher(name: str, device: str) -> Teacher:
+    """One teacher per worker process; without it no object can be made."""
+    from ..teachers import TeacherError, load_teacher
+
+    try:
+        return load_teacher(name, device=device)
+    except (TeacherError, ValueError) as error:
+        raise StopBuild(f"no teacher {name!r}: {error}") from error

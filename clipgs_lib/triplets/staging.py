@@ -1,0 +1,152 @@
+"""Finished objects on their way into a set: one file each until all are there, then packed, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..shards.shard_set import ShardSet
+from ..shards.tar import ShardError
+from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing, write_set
+
+QUARANTINE = "quarantine.jsonl"
+_STAGING = ".building"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """How a build ended."""
+
+    folder: Path
+    objects: int  # in the set
+    quarantined: int  # set aside, listed in quarantine.jsonl
+    resumed: int  # of both, taken over from a build that was stopped
+    seconds: float  # wall clock of this run
+
+    def __str__(self) -> str:
+        taken = f", {self.resumed:,} taken over" if self.resumed else ""
+        aside = f", {self.quarantined:,} set aside in {QUARANTINE}" if self.quarantined else ""
+        return f"{self.folder}: {self.objects:,} objects{aside}{taken}, {self.seconds:.1f} s"
+
+
+def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
+    """The report of a finished set by the same recipe; None when there is no set yet."""
+    if not (folder / MANIFEST).exists():
+        return None
+    done = ShardSet(folder)
+    _same_recipe(folder, done.manifest["build"], recipe)
+    path = folder / QUARANTINE
+    aside = len(path.read_bytes().splitlines()) if path.exists() else 0
+    if (folder / _STAGING).exists():  # killed after the last rename
+        shutil.rmtree(folder / _STAGING)
+    return BuildReport(folder, len(done), aside, len(done) + aside, 0.0)
+
+
+def _same_recipe(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if there == wanted:
+        return
+    old, new = {**there, **there.get("config", {})}, {**wanted, **wanted["config"]}
+    names = [name for name in new if name != "config" and old.get(name) != new[name]]
+    got = ", ".join(f"{name} {old.get(name)} there and {new[name]} now" for name in names)
+    todo = "choose another folder, or remove this one to start anew"
+    raise ShardError(str(folder), "the folder must be empty or of the same sources and options", got, todo)
+
+
+@contextmanager
+def staged(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Staging]:
+    """The place for finished objects, for one build at a time; removed once the set is complete."""
+    place = folder / _STAGING
+    strangers = [] if place.exists() or not folder.exists() else [p.name for p in folder.iterdir()]
+    if strangers:
+        got = ", ".join(sorted(strangers)[:3])
+        raise ShardError(str(folder), "the folder must be empty, or hold a build to go on with", got, "choose another")
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+        except OSError:
+            raise ShardError(str(folder), "one build may run in a folder", "a second", "wait for the first") from None
+        recipe_file = place / "recipe.json"
+        if recipe_file.exists():
+            _same_recipe(folder, json.loads(recipe_file.read_text(encoding="utf-8")), recipe)
+        else:
+            with replacing(recipe_file) as stream:
+                stream.write(json.dumps(recipe).encode())
+        yield Staging(folder)
+        shutil.rmtree(place)
+
+
+class Staging:
+    """Finished objects and failures as files, until they are packed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._place = folder, folder / _STAGING
+        self._have = {path.stem for pattern in ("*/*.tar", "*/*.json") for path in self._place.glob(pattern)}
+        for path in [*self._place.glob("*/.*.partial"), *folder.glob(".*.partial")]:
+            path.unlink()  # what a killed build was writing
+
+    def has(self, key: str) -> bool:
+        """Whether an object was kept or set aside."""
+        return key in self._have
+
+    def failures(self) -> int:
+        """Objects set aside."""
+        return sum(1 for _ in self._place.glob("*/*.json"))
+
+    def keep(self, key: str, block: bytes) -> None:
+        """Keep an object's bytes, whole or not at all."""
+        self._write(self._path(key, ".tar"), block)
+
+    def set_aside(self, key: str, source: str, reason: str, place: str = "") -> None:
+        """Keep the reason why there is no object."""
+        entry = {"key": key, "source": source, "reason": reason, "place": place}
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        self._write(self._path(key, ".json"), line)
+
+    def pack(
+        self,
+        keys: Sequence[str],
+        recipe: Mapping[str, Any],
+        limits: ShardLimits | None = None,
+        before: Sequence[bytes] = (),
+    ) -> tuple[int, int]:
+        """Write quarantine, shards, index and manifest.
+
+        Args:
+            keys: of all objects, in their order.
+            recipe: for the manifest.
+            limits: of the shards.
+            before: lines of the quarantine that stand before those of this build.
+
+        Returns:
+            How many objects the set has, and how many lines its quarantine.
+        """
+        failed = [path.read_bytes() for key in keys if (path := self._path(key, ".json")).exists()]
+        if len(failed) == len(keys):
+            first = json.loads(failed[0])["reason"]
+            must = f"at least one of {len(keys):,} objects must work"
+            raise ShardError(str(self.folder), must, f"failures only, the first: {first}", "mend it, remove the folder")
+        shards = [path for path in self.folder.glob("*.tar*") if SHARD_NAME.fullmatch(path.name)]
+        for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE]:
+            old.unlink(missing_ok=True)  # of a packing that was killed
+        lines = [*before, *failed]
+        if lines:
+            self._write(self.folder / QUARANTINE, b"\n".join(lines) + b"\n")
+        blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
+        return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(lines)
+
+    def _path(self, key: str, suffix: str) -> Path:
+        part = hashlib.sha256(key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets
+        return self._place / part / f"{key}{suffix}"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as stream:
+            stream.write(data)

@@ -1,0 +1,245 @@
+"""Streams: nothing lost, nothing doubled, the same order for the same seed, and exact continuation."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from clipgs_lib.shards.shard_set import ShardSet
+from clipgs_lib.shards.stream import ShardWarning, TripletStream
+from clipgs_lib.shards.tar import END, ShardError
+from clipgs_lib.shards.triplet import encode_triplet
+from clipgs_lib.shards.wds import as_webdataset
+from clipgs_lib.shards.writer import write_set
+
+from .shard_samples import make_set, make_triplet, tar_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_set(tmp_path_factory.mktemp("stream") / "set", (("train", 43), ("val", 3)), per_shard=5)
+
+
+def keys(stream) -> list[str]:
+    return [triplet.key for triplet in stream]
+
+
+def train_keys(folder: Path) -> list[str]:
+    return [f"object-{i:04d}" for i in range(43)]
+
+
+def test_without_shuffling_the_order_is_that_of_the_shards(folder):
+    assert keys(TripletStream(folder, "train", shuffle=False)) == train_keys(folder)
+    assert len(keys(TripletStream(folder, shuffle=False))) == 46
+    assert keys(TripletStream(folder, "val", shuffle=False)) == [f"object-{i:04d}" for i in (43, 44, 45)]
+
+
+def test_epochs_differ_seeds_differ_and_repeat(folder):
+    stream = TripletStream(folder, "train", seed=3, buffer=8)
+    first, second = keys(stream), keys(stream)
+    assert stream.epoch == 2 and first != second and first != train_keys(folder)
+    assert sorted(first) == sorted(second) == train_keys(folder)
+    again = TripletStream(folder, "train", seed=3, buffer=8)
+    assert [keys(again), keys(again)] == [first, second]
+    assert keys(TripletStream(folder, "train", seed=4, buffer=8)) != first
+    again.set_epoch(1)
+    assert keys(again) == second
+
+
+def test_the_buffer_bounds_how_early_an_object_comes(folder):
+    for buffer in (1, 4, 1000):
+        stream = TripletStream(folder, "train", seed=1, buffer=buffer)
+        unbuffered = TripletStream(folder, "train", seed=1, buffer=1).order(0).tolist()
+        order = stream.order(0).tolist()
+        early = max(unbuffered.index(number) - place for place, number in enumerate(order))
+        assert early < buffer and sorted(order) == sorted(unbuffered)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 43, 50])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_uneven_shards_without_loss_or_doubling(folder, world, shuffle):
+    streams = [TripletStream(folder, "train", shuffle=shuffle, rank=r, world=world) for r in range(world)]
+    for epoch in (0, 1):
+        parts = [stream.order(epoch).tolist() for stream in streams]
+        assert sorted(chain(*parts)) == streams[0].shards.numbers("train")
+        assert [len(part) for part in parts] == [len(stream) for stream in streams]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_even_parts_leave_out_other_objects_each_epoch(folder):
+    streams = [TripletStream(folder, "train", rank=r, world=5, even=True) for r in range(5)]
+    left = []
+    for epoch in range(6):
+        parts = [stream.order(epoch).tolist() for stream in streams]
+        assert {len(part) for part in parts} == {8} == {len(stream) for stream in streams}
+        assert len(set(chain(*parts))) == 40
+        left.append(frozenset(range(43)) - set(chain(*parts)))
+    assert len(set(left)) > 1
+
+
+def test_a_rank_without_objects_says_so_and_goes_on(folder):
+    empty = TripletStream(folder, "val", rank=0, world=4)
+    assert len(empty) == 0
+    with pytest.warns(ShardWarning, match="rank 0 of 4 has no objects"):
+        assert keys(empty) == []
+    assert empty.epoch == 1
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_a_loader_yields_the_same_whatever_its_workers(folder, workers):
+    plain = keys(TripletStream(folder, "train", seed=5, rank=1, world=2))
+    stream = TripletStream(folder, "train", seed=5, rank=1, world=2, batch_size=4)
+    loader = DataLoader(stream, batch_size=4, num_workers=workers, collate_fn=lambda batch: [t.key for t in batch])
+    batches = list(loader)
+    assert list(chain(*batches)) == plain and [len(batch) for batch in batches] == [4] * 5 + [2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_going_on_is_exact(folder, workers):
+    def loader(stream):
+        return DataLoader(stream, batch_size=3, num_workers=workers, collate_fn=lambda batch: [t.key for t in batch])
+
+    def make():
+        return TripletStream(folder, "train", seed=9, buffer=7, rank=0, world=2, batch_size=3)
+
+    whole = list(loader(make()))
+    part, stream = [], make()
+    for batch in loader(stream):
+        part.append(batch)
+        if len(part) == 4:
+            break
+    state = json.loads(json.dumps(stream.state_dict(position=12)))
+    other = make()
+    other.load_state_dict(state)
+    assert part + list(loader(other)) == whole
+
+
+def test_the_state_in_a_plain_loop_counts_by_itself(folder):
+    stream, wanted = TripletStream(folder, "train", seed=2), keys(TripletStream(folder, "train", seed=2))
+    seen = []
+    for triplet in stream:
+        seen.append(triplet.key)
+        if len(seen) == 17:
+            break
+    again = TripletStream(folder, "train", seed=2)
+    again.load_state_dict(stream.state_dict())
+    assert again.position == 17 and seen + keys(again) == wanted
+    assert again.state_dict()["epoch"] == 1 and again.state_dict()["position"] == 0
+
+
+def test_a_state_of_another_order_is_refused(folder, tmp_path):
+    state = TripletStream(folder, "train", seed=2).state_dict()
+    other = make_set(tmp_path / "other", (("train", 6),))
+    for stream, words in [
+        (TripletStream(folder, "train", seed=3), "seed must be 3, got 2"),
+        (TripletStream(folder, "train", seed=2, rank=0, world=2), "world must be 2, got 1"),
+        (TripletStream(folder, "val", seed=2), "split must be 'val', got 'train'"),
+        (TripletStream(other, "train", seed=2), "content_sha256 must be"),
+    ]:
+        with pytest.raises(ShardError, match=words):
+            stream.load_state_dict(state)
+
+
+def test_bad_objects_stop_the_stream_or_are_counted(folder, tmp_path):
+    bad = make_set(tmp_path / "bad", (("train", 12),))
+    row = ShardSet(bad).rows[7]
+    with (bad / row["shard"]).open("r+b") as stream:
+        stream.seek(row["offset"] + row["bytes"] - 512 * 3)
+        stream.write(b"\0" * 700)
+    with pytest.raises(ShardError, match=r"train-000001.tar.*object-0007"):
+        keys(TripletStream(bad, "train"))
+    stream = TripletStream(bad, "train", shuffle=False, on_bad="quarantine")
+    with pytest.warns(ShardWarning, match=r"left out, 1 so far: train-000001.tar.*object-0007"):
+        found = keys(stream)
+    assert found == [f"object-{i:04d}" for i in range(12) if i != 7] and len(stream.quarantined) == 1
+
+
+def test_the_place_comes_from_the_environment(folder, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    stream = TripletStream(folder, "train")
+    assert (stream.rank, stream.world, len(stream)) == (1, 3, 14)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"rank": 2, "world": 2}, "rank 2 of 2"),
+        ({"rank": 1}, "given together"),
+        ({"buffer": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"on_bad": "skip"}, "'raise' or 'quarantine'"),
+    ],
+)
+def test_arguments_out_of_range(folder, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        TripletStream(folder, "train", **arguments)
+
+
+def test_a_set_survives_pickling_and_forking_with_files_open(folder):
+    shards = ShardSet(folder)
+    first = shards.read(0)
+    again = pickle.loads(pickle.dumps(shards))
+    assert again.read(0).key == first.key
+    child = os.fork()
+    if child == 0:  # the child closes its own files only
+        shards.read(1)
+        shards.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert shards.read("object-0045").split == "val"
+    shards.close()
+    assert shards.read(0).key == first.key
+
+
+# ---- webdataset --------------------------------------------------------------------------------------------------
+
+
+def test_webdataset_reads_the_same_objects(folder):
+    urls = sorted(folder.glob("train-*.tar"))
+    found = {triplet.key: triplet for triplet in as_webdataset(urls)}
+    assert list(found) == train_keys(folder)
+    shards = ShardSet(folder)
+    assert all(
+        np.array_equal(t.image_embeds, shards[k].image_embeds) and t.views == shards[k].views for k, t in found.items()
+    )
+    assert sorted(t.key for t in as_webdataset(urls, shuffle=10, seed=1)) == train_keys(folder)
+
+
+def test_webdataset_runs_nothing_and_unpickles_nothing(folder, tmp_path):
+    with pytest.raises(ShardError, match=r"a shard must be a file, or an http\(s\) address"):
+        list(as_webdataset([f"pipe:touch {tmp_path / 'run'}"]))
+    assert not (tmp_path / "run").exists()
+    import webdataset
+    from webdataset import utils
+
+    assert utils.enforce_security
+    with pytest.raises(ValueError, match="cannot open pipe URLs"):
+        webdataset.gopen(f"pipe:touch {tmp_path / 'run'}")
+    good = encode_triplet(make_triplet(1))
+    for name, words in [
+        ("object-0001.x.pkl", "nothing is ever unpickled"),
+        ("object-0001.x.pyd", "nothing is ever unpickled"),
+        ("../../x.meta.json", "without paths"),
+    ]:
+        path = tmp_path / "bad.tar"
+        path.write_bytes(good + tar_of([(name, b"x")]))
+        with pytest.raises(ShardError, match=words):
+            list(as_webdataset([path]))
+    path.write_bytes((good + END)[:3000])
+    with pytest.raises(ShardError, match=r"bad.tar, member object-0001.* must be complete"):
+        list(as_webdataset([path]))
+
+
+def test_an_empty_split_of_an_empty_set(tmp_path):
+    write_set(tmp_path, [], build={})
+    with pytest.warns(ShardWarning, match="no objects"):
+        assert keys(TripletStream(tmp_path)) == []
