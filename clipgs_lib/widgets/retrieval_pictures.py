@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .still import _encode
+from .still import encode_png
 
 MAX_BYTES = 20_000_000
 """Of an uploaded picture."""
@@ -109,7 +109,7 @@ def sheet(title: str, hits: Sequence[tuple[Thumbnail, str]]) -> bytes:
         page.paste(small, (x + (_TILE - small.width) // 2, y + (_TILE - small.height) // 2))
         for line, text in enumerate(caption.split("\n")[:2]):
             pen.text((x, y + _TILE + 2 + 14 * line), _fit(text, _TILE, font), fill="#59636e", font=font)
-    return _encode(page)
+    return encode_png(page)
 
 
 def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

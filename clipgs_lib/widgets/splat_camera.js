@@ -35,8 +35,7 @@ function orbitCamera(camera, target, up, yaw, pitch) {
   let arm = add(cameraEye(camera), target, -1);
   const polar = Math.acos(clamp(dot(axes[2], up), -1, 1));
   const upright = dot(axes[1], up) <= 0 ? 1 : -1;
-  const wanted = clamp(polar - upright * pitch, 0.03, Math.PI - 0.03);
-  const tilt = upright * (polar - wanted);
+  const tilt = upright * (polar - clamp(polar - upright * pitch, 0.03, Math.PI - 0.03));
   const right = axes[0];
   const turn = (v) => rotateAbout(rotateAbout(v, right, tilt), up, upright * yaw);
   axes = axes.map(turn);
@@ -57,8 +56,8 @@ function panCamera(camera, target, dx, dy) {
 function dollyCamera(camera, target, amount, near, far) {
   const arm = add(cameraEye(camera), target, -1);
   const distance = Math.hypot(...arm);
-  const wanted = clamp(distance * Math.exp(amount), near, far);
-  const eye = add(target, scaled(arm, wanted / Math.max(distance, 1e-30)));
+  const goal = clamp(distance * Math.exp(amount), near, far);
+  const eye = add(target, scaled(arm, goal / Math.max(distance, 1e-30)));
   return { ...camera, viewmat: viewmatFrom(eye, cameraAxes(camera)) };
 }
 
@@ -125,12 +124,11 @@ function projectGaussian(camera, base, index, size) {
 
 /** Index of the nearest gaussian whose alpha at the pixel (px, py) is at least PICK_ALPHA, or -1. */
 function pickGaussian(camera, cloud, px, py, size, inCrop) {
-  const { floats: base, base: words } = cloud;
   let best = -1, bestDepth = Infinity;
   for (let i = 0; i < cloud.count; i++) {
-    const opacity = (words[12 * i + 11] >>> 16) / 65535;
-    if (opacity < PICK_ALPHA || !inCrop(base, 12 * i)) continue;
-    const g = projectGaussian(camera, base, i, size);
+    const opacity = opacityOf(cloud, i);
+    if (opacity < PICK_ALPHA || !inCrop(cloud, i)) continue;
+    const g = projectGaussian(camera, cloud.floats, i, size);
     if (g === null || g.depth >= bestDepth) continue;
     const dx = g.x - px, dy = g.y - py;
     const u = g.factor[0] * dx + g.factor[1] * dy, v = g.factor[2] * dy;

@@ -67,8 +67,8 @@ function cropControls(model, scene) {
         const crop = model.get("crop").map((pair) => pair.slice());
         const thumb = Number(input.value);
         // the ends of the track are the exact bounds, so that nothing on the border is lost to rounding
-        const wanted = thumb === 0 ? low : thumb === 1000 ? high : low + ((high - low) * thumb) / 1000;
-        crop[k][end] = end ? Math.max(wanted, crop[k][0]) : Math.min(wanted, crop[k][1]);
+        const edge = thumb === 0 ? low : thumb === 1000 ? high : low + ((high - low) * thumb) / 1000;
+        crop[k][end] = end ? Math.max(edge, crop[k][0]) : Math.min(edge, crop[k][1]);
         put(crop);
         if (!model.get("crop_on")) setter(model, "crop_on")(true);
       });

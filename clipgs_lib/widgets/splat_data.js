@@ -34,3 +34,28 @@ function unpackCloud({ count, degree, base_words, sh_words, index_words }, buffe
   const floats = new Float32Array(base.buffer, base.byteOffset, base.length);
   return { count, degree, base, floats, sh, index, shTexels: sh_words / (4 * count), values: null, order: null };
 }
+
+// A gaussian has a packed row, 12 words of `base`, and a row in the splats that Python was given.
+const packedRow = (cloud, original) => (cloud.index ? cloud.index.indexOf(original) : original);
+const originalRow = (cloud, row) => (cloud.index ? cloud.index[row] : row);
+const opacityOf = (cloud, row) => (cloud.base[12 * row + 11] >>> 16) / 65535;
+const meanOf = (cloud, row) => Array.from(cloud.floats.subarray(12 * row, 12 * row + 3));
+
+function gaussianText(cloud, row) {
+  const list = (from) => {
+    const numbers = cloud.floats.subarray(12 * row + from, 12 * row + from + 3);
+    return Array.from(numbers, (v) => v.toPrecision(3)).join(" ");
+  };
+  return `opacity ${opacityOf(cloud, row).toFixed(2)} · scales ${list(3)} · at ${list(0)}`;
+}
+
+function cropBox(model) {
+  const crop = model.get("crop");
+  return { on: model.get("crop_on"), low: crop.map((p) => p[0]), high: crop.map((p) => p[1]) };
+}
+
+/** (cloud, row) -> whether that gaussian lies in the crop box. */
+function cropTest({ on, low, high }) {
+  const [a, b] = [low, high].map((corner) => corner.map(Math.fround)); // as the shader and Python compare
+  return ({ floats }, row) => !on || [0, 1, 2].every((k) => floats[12 * row + k] >= a[k] && floats[12 * row + k] <= b[k]);
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import traitlets as t
 from torch import Tensor
 
 from .. import geometry
-from ..rendering import Cameras, turntable_cameras
-from ..rendering.cameras import axis_vector, frame
+from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
+from .framing import camera_dict, checked_camera, scene_of
 from .packing import block_words, choose, pack
-from .still import still_picture
+from .still import PAPER, recolored, still_picture
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
 DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
 PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
-_PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "view")
+_PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "viewport", "pace", "view")
 _FOLDER = Path(__file__).parent
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
@@ -120,7 +121,7 @@ class SplatView(anywidget.AnyWidget):
             if len(shown.splats) == 0:
                 raise ValueError(f"SplatView needs at least one finite gaussian per splat, got none in {name!r}")
         self._indices: list[np.ndarray] | None = None
-        self._wanted: dict[int, Path | None] = {}
+        self._requested: dict[int, Path | None] = {}
         self._snapshots = 0
         self._snapshot_callbacks: list[Callable[[bytes], None]] = []
         count = len(self._splats)
@@ -129,7 +130,7 @@ class SplatView(anywidget.AnyWidget):
         height = height or round(0.75 * width)
         _check_layout(columns, width, height, background)
         linked = bool(traits.get("linked", True))
-        scene, places = _scene([shown.splats for shown in self._shown], up, linked, width, height)
+        scene, places = scene_of([shown.splats for shown in self._shown], up, linked, width, height)
         info = {
             "width": width,
             "height": height,
@@ -170,7 +171,7 @@ class SplatView(anywidget.AnyWidget):
         count, given = len(self._splats), len(cameras.viewmats)
         if given not in (1, count):
             raise ValueError(f"camera must hold 1 camera or {count}, one per viewport, got {given}; pick one of them")
-        self.cameras = [_camera_dict(cameras, i if given == count else 0) for i in range(count)]
+        self.cameras = [camera_dict(cameras, i if given == count else 0) for i in range(count)]
 
     def look_from(self, viewmat: Tensor, K: Tensor | None = None) -> None:
         """Move all viewports to one pose.
@@ -186,7 +187,7 @@ class SplatView(anywidget.AnyWidget):
 
     @t.validate("cameras")
     def _check_cameras(self, proposal: Any) -> list[dict[str, Any]]:
-        return [_checked_camera(camera) for camera in proposal["value"]]
+        return [checked_camera(camera) for camera in proposal["value"]]
 
     # ---- values ------------------------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class SplatView(anywidget.AnyWidget):
             path: where to write it; None only calls the callbacks.
         """
         self._snapshots += 1
-        self._wanted[self._snapshots] = None if path is None else Path(path)
+        self._requested[self._snapshots] = None if path is None else Path(path)
         self.send({"type": "snapshot", "id": self._snapshots})
 
     def on_snapshot(self, callback: Callable[[bytes], None]) -> None:
@@ -289,7 +290,24 @@ class SplatView(anywidget.AnyWidget):
 
     def still(self) -> bytes:
         """PNG of the present view drawn by `clipgs_lib.render`, at most 100 kB; what a saved notebook shows."""
-        return still_picture(self)
+        info = self._info
+        return still_picture(
+            [self._as_seen(i) for i in range(len(self._shown))],
+            self.camera,
+            columns=info["columns"],
+            size=(info["width"], info["height"]),
+            sh_degree=self.sh_degree,
+            background=info["background"] or PAPER[self.theme],
+        )
+
+    def _as_seen(self, i: int) -> Splats:
+        """The shown gaussians of one viewport with crop, size and value colours applied."""
+        shown = self._shown[i]
+        splats = replace(shown.splats, scales=shown.splats.scales * self.splat_scale)
+        if self.color_mode == "value" and self._indices is not None:
+            splats = recolored(splats, self._indices[i], self._legend["colormap"])
+        mask = self.crop_mask(i).cpu()
+        return splats[mask if shown.kept is None else mask[shown.kept]]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -311,10 +329,10 @@ class SplatView(anywidget.AnyWidget):
             self.send({"type": "splats", "views": views}, buffers=[pack(shown) for shown in self._shown])
         elif kind == "values":
             self._send_values()
-        elif kind == "snapshot" and content.get("id") in self._wanted and len(buffers) == 1:
+        elif kind == "snapshot" and content.get("id") in self._requested and len(buffers) == 1:
             png = bytes(buffers[0])
             if png.startswith(_PNG_HEAD):
-                path = self._wanted.pop(content["id"])
+                path = self._requested.pop(content["id"])
                 if path is not None:
                     path.write_bytes(png)
                 for callback in self._snapshot_callbacks:
@@ -356,44 +374,3 @@ def _check_layout(columns: int, width: int, height: int, background: Sequence[fl
             raise ValueError(f"{name} must lie in {least}..{most}, got {value}")
     if background is not None and not (len(background) == 3 and all(0 <= float(c) <= 1 for c in background)):
         raise ValueError(f"background must be three numbers in [0, 1], got {background}")
-
-
-def _scene(
-    splats: list[Splats], up: str | None, linked: bool, width: int, height: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the page must know, as plain numbers: of the whole, and of each viewport with the camera that frames it."""
-    whole = Splats.cat([one.with_sh_degree(0) for one in splats])
-    up = up or whole.up_axis
-    up = "+y" if up == "unknown" else up
-    low, high = whole.bounds()
-    scene = {"low": low.tolist(), "high": high.tolist(), "up": axis_vector(up).tolist()}
-    places = []
-    for one in [whole] if linked else splats:
-        center, radius = frame(one)
-        home = _camera_dict(turntable_cameras(one, 1, width=width, height=height, up=up), 0)
-        places.append({"center": center.tolist(), "radius": float(radius), "home": home})
-    return scene, places * len(splats) if linked else places
-
-
-def _camera_dict(cameras: Cameras, i: int) -> dict[str, Any]:
-    return {
-        "viewmat": cameras.viewmats[i].detach().cpu().flatten().tolist(),
-        "K": cameras.Ks[i].detach().cpu().flatten().tolist(),
-        "width": int(cameras.width),
-        "height": int(cameras.height),
-    }
-
-
-def _checked_camera(camera: dict[str, Any]) -> dict[str, Any]:
-    for name, count in (("viewmat", 16), ("K", 9)):
-        numbers = camera.get(name)
-        if not isinstance(numbers, list) or len(numbers) != count or not np.isfinite(numbers).all():
-            raise t.TraitError(f"a camera's {name} must be {count} finite numbers, row by row, got {numbers!r}")
-    matrix = np.reshape(camera["viewmat"], (4, 4))
-    turn = matrix[:3, :3]
-    rigid = np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3 and np.linalg.det(turn) > 0
-    if not rigid or list(matrix[3]) != [0, 0, 0, 1]:
-        raise t.TraitError("a camera's viewmat must be a rigid world-to-camera matrix, last row 0 0 0 1")
-    if not (camera["K"][0] > 0 and camera["K"][4] > 0 and camera.get("width", 0) > 0 and camera.get("height", 0) > 0):
-        raise t.TraitError("a camera needs fx > 0, fy > 0, width > 0 and height > 0")
-    return camera

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,51 +15,44 @@ from ..rendering import Cameras, render
 from ..splats import Splats
 from .colormap import FADE_LOW, NOT_A_NUMBER, fade_matrix
 
-if TYPE_CHECKING:
-    from .splat_view import SplatView
-
 MAX_BYTES = 100_000
 MAX_WIDTH = 640  # pixels of the whole sheet
 _GAP = 8
-_THEMES = {"auto": (1.0, 1.0, 1.0), "light": (1.0, 1.0, 1.0), "dark": (17 / 255, 19 / 255, 24 / 255)}
+PAPER = {"auto": (1.0, 1.0, 1.0), "light": (1.0, 1.0, 1.0), "dark": (17 / 255, 19 / 255, 24 / 255)}
 
 
-def still_picture(view: SplatView) -> bytes:
-    """PNG of at most ``MAX_BYTES``: all viewports side by side as the view's traits say, drawn by `render`."""
-    info = view._info
-    columns = min(info["columns"], len(view._shown))
-    width = min(info["width"], (MAX_WIDTH - _GAP * (columns - 1)) // columns)
-    height = max(1, round(width * info["height"] / info["width"]))
-    background = info["background"] or _THEMES[view.theme]
-    sheet = _sheet_size(len(view._shown), columns, width, height)
+def still_picture(
+    splats: Sequence[Splats],
+    cameras: Cameras,
+    *,
+    columns: int,
+    size: tuple[int, int],
+    sh_degree: int,
+    background: tuple[float, float, float],
+) -> bytes:
+    """PNG of at most ``MAX_BYTES``: viewports side by side, drawn by `render`.
+
+    Args:
+        splats: of each viewport, as they are seen.
+        cameras: one for each viewport, ``viewmats [V, 4, 4]``.
+        columns: viewports side by side.
+        size: width and height of a viewport, pixels; less when the sheet would be wider than ``MAX_WIDTH``.
+        sh_degree: the highest SH degree in use.
+        background: RGB in ``[0, 1]``.
+    """
+    columns = min(columns, len(splats))
+    width = min(size[0], (MAX_WIDTH - _GAP * (columns - 1)) // columns)
+    height = max(1, round(width * size[1] / size[0]))
+    sheet = columns * (width + _GAP) - _GAP, -(-len(splats) // columns) * (height + _GAP) - _GAP
     page = Image.new("RGB", sheet, tuple(round(255 * c) for c in background))
-    cameras = view.camera
-    for i in range(len(view._shown)):
-        splats = _as_seen(view, i)
-        picture = render(splats, *_fit(cameras, i, width, height), sh_degree=view.sh_degree, background=background)
+    for i, one in enumerate(splats):
+        picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=background)
         pixels = np.round(255 * picture.colors[0].clamp(0, 1).numpy()).astype(np.uint8)
-        x, y = (i % columns) * (width + _GAP), (i // columns) * (height + _GAP)
-        page.paste(Image.fromarray(pixels), (x, y))
-    return _encode(page)
+        page.paste(Image.fromarray(pixels), (i % columns * (width + _GAP), i // columns * (height + _GAP)))
+    return encode_png(page)
 
 
-def _sheet_size(count: int, columns: int, width: int, height: int) -> tuple[int, int]:
-    rows = -(-count // columns)
-    return columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP
-
-
-def _as_seen(view: SplatView, i: int) -> Splats:
-    """The shown gaussians of one viewport with crop, size and value colours applied."""
-    splats = view._shown[i].splats
-    splats = replace(splats, scales=splats.scales * view.splat_scale)
-    if view.color_mode == "value" and view._indices is not None:
-        splats = _by_value(splats, view._indices[i], view._legend["colormap"])
-    kept = view._shown[i].kept
-    mask = view.crop_mask(i).cpu()
-    return splats[mask if kept is None else mask[kept]]
-
-
-def _by_value(splats: Splats, rows: np.ndarray, colormap: list[int]) -> Splats:
+def recolored(splats: Splats, rows: np.ndarray, colormap: list[int]) -> Splats:
     """The splats in the colours of their rows ``[N]`` of a colormap; their own, faded, where there is no value."""
     table = torch.tensor(colormap, dtype=torch.float32).reshape(-1, 4)[:, :3] / 255
     none = torch.from_numpy(rows == NOT_A_NUMBER)[:, None]  # [N, 1]
@@ -79,8 +72,8 @@ def _fit(cameras: Cameras, i: int, width: int, height: int) -> Cameras:
     return Cameras(cameras.viewmats[i : i + 1], K[None], width, height)
 
 
-def _encode(page: Image.Image) -> bytes:
-    """A 256-colour PNG; made smaller until it fits."""
+def encode_png(page: Image.Image) -> bytes:
+    """A 256-colour PNG of at most ``MAX_BYTES``; made smaller until it fits."""
     while True:
         stream = io.BytesIO()
         palette = page.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)

@@ -1,0 +1,107 @@
+// One viewport: its part of the page, its camera, and the motion that is still to be played out.
+
+const GAP = 8, HEADER = 24; // CSS pixels, whole numbers so that viewports lie on pixels
+
+/** Whole CSS pixels for every viewport; fewer columns when the cell is narrow. */
+function arrange(available, info, count) {
+  const fits = (n) => Math.floor((available - GAP * (n - 1)) / n);
+  let columns = Math.min(info.columns, count);
+  while (columns > 1 && fits(columns) < Math.min(info.width, 160)) columns--;
+  const w = Math.max(16, Math.min(info.width, fits(columns)));
+  const h = Math.max(16, Math.round((w * info.height) / info.width));
+  const places = Array.from({ length: count }, (_, i) => (
+    { x: (i % columns) * (w + GAP), y: Math.floor(i / columns) * (HEADER + h + GAP) + HEADER, w, h }));
+  return { columns, places, width: columns * (w + GAP) - GAP, height: places[count - 1].y + h };
+}
+
+class Viewport {
+  /** view: {name, note, center, radius, home} as Python sends it; up: unit vector; handlers: see listenToViewport. */
+  constructor(view, up, background, handlers) {
+    this.view = view;
+    this.up = up;
+    const header = make("div", { className: "sv-header" }, make("b", {}, view.name), make("span", {}, view.note));
+    header.title = `${view.name} ${view.note}`;
+    this.surface = make("div", { className: "sv-surface", tabIndex: 0, role: "application" });
+    this.surface.setAttribute("aria-label", `3D view of ${view.name}, ${view.note}; press ? for help`);
+    if (background) this.surface.style.background = `rgb(${background.map((c) => Math.round(255 * c)).join(",")})`;
+    this.cell = make("div", { className: "sv-cell" }, header, this.surface);
+    this.marker = make("div", { className: "sv-marker", hidden: true });
+    this.axes = axesCross();
+    listenToViewport(this.surface, handlers);
+    this.pending = stillMotion();
+    this.camera = null;
+    this.target = null; // what the camera turns about
+    this.place = null; // {x, y, w, h} within the grid, CSS pixels
+    this.dirty = true;
+  }
+
+  /** Lie at a place of the grid; true when the camera had to be scaled for it. */
+  lay(place) {
+    this.place = place;
+    this.surface.style.height = `${place.h}px`;
+    this.axes.element.style.transform = `translate(${place.x + 4}px, ${place.y + place.h - 64}px)`;
+    const fitted = fitCamera(this.camera, place.w, place.h);
+    const changed = fitted !== this.camera;
+    this.camera = fitted;
+    this.dirty = true;
+    return changed;
+  }
+
+  /** Take a camera, scaled to this viewport, and drop the pending motion. */
+  look(camera, target) {
+    this.camera = this.place ? fitCamera(camera, this.place.w, this.place.h) : camera;
+    this.target = target;
+    this.pending = stillMotion();
+    this.dirty = true;
+  }
+
+  /** Take the pose of another viewport. */
+  follow({ camera, target }) {
+    this.camera = { ...this.camera, viewmat: camera.viewmat };
+    this.target = target;
+    this.dirty = true;
+  }
+
+  push(motion) {
+    for (const [name, amount] of Object.entries(motion)) this.pending[name] += amount;
+  }
+
+  /** How much motion is pending, roughly in radians. */
+  get unrest() {
+    const { yaw, pitch, zoom, x, y } = this.pending;
+    return Math.abs(yaw) + Math.abs(pitch) + Math.abs(zoom) + (Math.abs(x) + Math.abs(y)) / 300;
+  }
+
+  /** Play out a share of the pending motion; true while some is left. */
+  advance(share) {
+    const p = this.pending, { radius } = this.view;
+    const part = this.unrest < 1e-3 ? 1 : share;
+    if (p.yaw || p.pitch) this.camera = orbitCamera(this.camera, this.target, this.up, part * p.yaw, part * p.pitch);
+    if (p.x || p.y) [this.camera, this.target] = panCamera(this.camera, this.target, part * p.x, part * p.y);
+    if (p.zoom) this.camera = dollyCamera(this.camera, this.target, part * p.zoom, 0.01 * radius, 1000 * radius);
+    for (const name of Object.keys(p)) p[name] *= 1 - part;
+    this.dirty = true;
+    return part < 1;
+  }
+
+  /** Bring a point to the centre of the picture and turn about it from then on. */
+  focus(point) {
+    const [right, down, forward] = cameraAxes(this.camera);
+    const arm = add(point, cameraEye(this.camera), -1);
+    const depth = dot(arm, forward);
+    if (depth <= 0) return;
+    const { K } = this.camera;
+    this.target = add(point, add(scaled(right, dot(arm, right)), down, dot(arm, down)), -1);
+    this.push({ x: (-dot(arm, right) * K[0]) / depth, y: (-dot(arm, down) * K[4]) / depth });
+  }
+
+  /** Put the marker on a gaussian of `floats`, or away when that is null, and turn the cross of axes. */
+  annotate(floats, row, showAxes) {
+    const seen = floats && projectGaussian(this.camera, floats, row, 1);
+    const { x, y, w, h } = this.place;
+    this.marker.hidden = !seen || seen.x < 0 || seen.y < 0 || seen.x > w || seen.y > h;
+    if (!this.marker.hidden) this.marker.style.transform = `translate(${x + seen.x}px, ${y + seen.y}px)`;
+    this.axes.element.style.display = showAxes ? "" : "none";
+    this.axes.update(this.camera);
+  }
+}
