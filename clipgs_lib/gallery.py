@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .errors import ExplainedError
 from .files import replacing
 
 FORMAT = "clipgs-gallery/1"
@@ -42,11 +43,8 @@ _ROW = {"key": str, "meta": dict}
 Meta = Mapping[str, Any]
 
 
-class GalleryError(ValueError):
-    """A gallery that cannot be read, or does not fit what is asked of it; the message says what to do."""
-
-    def __init__(self, where: str | os.PathLike[str], must: str, got: str, todo: str) -> None:
-        super().__init__(f"{os.fspath(where)}: {must}, got {got}; {todo}")
+class GalleryError(ExplainedError):
+    """A gallery that cannot be read, or does not fit what is asked of it."""
 
 
 class Hits(NamedTuple):

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "clipgs_lib"
 ROOMS = {
     # ground
     "_version": set(),
+    "errors": set(),
     "files": set(),
     "libraries": set(),
     "geometry": set(),
@@ -24,15 +25,15 @@ ROOMS = {
     "runtime": {"_version", "files"},
     "splats": {"geometry"},
     # 2
-    "formats": {"files", "splats", "geometry"},
+    "formats": {"errors", "files", "splats", "geometry"},
     "samples": {"splats", "geometry", "formats"},
-    "meshes": {"splats", "formats"},
+    "meshes": {"errors", "splats", "formats"},
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3
     "captions": {"splats", "geometry", "meshes"},
     "catalogue": {"meshes", "captions"},
     "fitting": {"splats", "geometry", "formats", "rendering", "meshes"},
-    "shards": {"files", "splats", "formats", "captions"},
+    "shards": {"errors", "files", "splats", "formats", "captions"},
     # 4
     "teachers": {"libraries", "files", "runtime"},
     "tokenizer": {"splats", "geometry"},
@@ -43,7 +44,7 @@ ROOMS = {
     },
     # 5
     "evaluation": set(),
-    "gallery": {"files"},
+    "gallery": {"errors", "files"},
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
         *("evaluation", "runtime"),

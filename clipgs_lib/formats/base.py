@@ -15,21 +15,15 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from ..errors import ExplainedError
 from ..files import replacing
 from ..splats import Splats
 
 MAX_GAUSSIANS = 200_000_000
 
 
-class FormatError(ValueError):
-    """A file that cannot be read or written as asked.
-
-    The message names the file, what must hold, what came, and what to do about it.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], must: str, got: str, todo: str = "") -> None:
-        self.path, self.must, self.got, self.todo = str(path), must, got, todo
-        super().__init__(f"{self.path}: {must}, got {got}" + (f"; {todo}" if todo else ""))
+class FormatError(ExplainedError):
+    """A file that cannot be read or written as asked."""
 
 
 class SplatWarning(UserWarning):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+from ..errors import ExplainedError
 from .mesh import Part
 
 MAX_FILE_BYTES = 4 << 30
@@ -22,18 +22,8 @@ FARTHEST = 1e18  # coordinates beyond overflow when they are squared
 _IMAGE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")  # decoders that run no other program
 
 
-class MeshError(ValueError):
-    """A mesh that cannot be read.
-
-    The message names the file, what must hold, what came, and what to do about it.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], must: str, got: str, todo: str = "") -> None:
-        self.path, self.must, self.got, self.todo = str(path), must, got, todo
-        super().__init__(path, must, got, todo)  # so that it travels between processes
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.must}, got {self.got}" + (f"; {self.todo}" if self.todo else "")
+class MeshError(ExplainedError):
+    """A mesh that cannot be read."""
 
 
 class MeshWarning(UserWarning):

@@ -12,6 +12,8 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 
+from ..errors import ExplainedError
+
 BLOCK = 512
 MAX_MEMBER = 256 * 1024 * 1024  # bytes; a splat of a million gaussians with SH 3 takes 118 MB
 END = bytes(2 * BLOCK)  # two empty blocks end an archive
@@ -20,18 +22,8 @@ _OCTAL = re.compile(rb"[0-7]+")
 _MEMBER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<part>[a-z0-9.]{1,30})")
 
 
-class ShardError(ValueError):
-    """A shard, index or manifest that cannot be read or written as asked.
-
-    The message names the file and, where there is one, the member; what must hold, what came, and what to do.
-    """
-
-    def __init__(self, where: str, must: str, got: str, todo: str = "") -> None:
-        self.where, self.must, self.got, self.todo = where, must, got, todo
-        super().__init__(where, must, got, todo)  # all arguments, so that the error can cross processes
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.must}, got {self.got}" + (f"; {self.todo}" if self.todo else "")
+class ShardError(ExplainedError):
+    """A shard, index or manifest that cannot be read or written as asked; names the member where there is one."""
 
 
 def pack_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
