@@ -20,6 +20,7 @@ ROOMS = {
     "errors": set(),
     "files": set(),
     "libraries": set(),
+    "colors": set(),
     "geometry": set(),
     # 1
     "runtime": {"_version", "files"},
@@ -27,11 +28,11 @@ ROOMS = {
     # 2
     "formats": {"errors", "files", "splats", "geometry"},
     "samples": {"splats", "geometry", "formats"},
-    "meshes": {"errors", "splats", "formats"},
+    "meshes": {"colors", "errors", "splats", "formats"},
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3
-    "captions": {"splats", "geometry", "meshes"},
-    "catalogue": {"meshes", "captions"},
+    "captions": {"colors", "splats", "geometry", "meshes"},
+    "catalogue": {"colors", "meshes", "captions"},
     "fitting": {"splats", "geometry", "formats", "rendering", "meshes"},
     "shards": {"errors", "files", "splats", "formats", "captions"},
     # 4

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from ..colors import oklab
 from ..geometry import quat_to_rotmat
 from ..meshes import Mesh
 from ..splats import Splats
-from .palette import Palette, oklab, palette
+from .palette import Palette, palette
 
 _NEAR = 2.5  # times the median spacing of samples: of a random surface sample, 98.7 % have a neighbour that near
 

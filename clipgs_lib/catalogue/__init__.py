@@ -8,6 +8,7 @@ combinations are chosen is told in `split`.
 
 from __future__ import annotations
 
+from ..colors import COLORS
 from . import (
     buildings,
     clothing,
@@ -26,7 +27,6 @@ from . import (
     vehicles,
 )
 from .assemble import build_mesh
-from .colors import COLORS
 from .describe import KINDS
 from .model import CATEGORIES
 from .objects import CatalogueObject, Pair, make, make_variant, pairs

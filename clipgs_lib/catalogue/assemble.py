@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..colors import COLORS
 from ..meshes import Mesh, Part
-from .colors import COLORS, mix
 from .model import CATEGORIES, Piece
+from .paints import mix
 from .patterns import PATTERNS, texture
 from .shapes import Shape, join
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS
 from .shapes import Shape, arc, around, box, cone, curve, cylinder, join, lathe, lay, row, sphere, sweep, torus, vessel
 
 container = in_group("containers")

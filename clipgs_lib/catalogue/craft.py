@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import contrasting
 from .model import Count, Piece, Range, in_group
+from .paints import contrasting
 from .shapes import (
     Shape,
     arc,

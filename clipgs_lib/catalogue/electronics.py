@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS, contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS, contrasting
 from .shapes import (
     Shape,
     arc,

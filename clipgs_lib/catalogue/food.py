@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import BRIGHT
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import BRIGHT
 from .shapes import Shape, arc, around, box, curve, cylinder, ellipsoid, join, lathe, rod, sphere, sweep, torus
 
 food = in_group("food")

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import PAINTS, WOODS
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import PAINTS, WOODS
 from .shapes import Shape, arc, around, box, cylinder, join, lathe, lay, rod, row, sphere, sweep, torus
 
 furniture = in_group("furniture")

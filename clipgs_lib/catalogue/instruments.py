@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS, contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS, contrasting
 from .shapes import Shape, arc, around, box, curve, cylinder, extrude, join, lathe, lay, rod, row, sphere, sweep, torus
 
 instrument = in_group("musical instruments")

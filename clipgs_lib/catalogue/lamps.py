@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from .colors import METALS, PAINTS
 from .model import Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS
 from .shapes import arc, around, curve, cylinder, lathe, lay, rod, sphere, spindle, sweep, vessel
 
 lamp = in_group("lamps")

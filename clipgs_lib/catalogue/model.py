@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .colors import PAINTS
+from .paints import PAINTS
 from .patterns import PRINTS
 from .shapes import Shape
 
@@ -60,7 +60,7 @@ class Piece(NamedTuple):
     """A named surface and what it is painted with.
 
     Paints: ``main`` (colour and pattern), ``body`` (the colour, and the pattern only when it is a material), ``inside``
-    (a paler colour), ``accent`` (the accent colour), or a colour word of ``colors.COLORS``, or ``wood``.
+    (a paler colour), ``accent`` (the accent colour), or a colour word of `colors.COLORS`, or ``wood``.
     """
 
     name: str

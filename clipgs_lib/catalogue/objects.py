@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..captions.caption import Caption
+from ..colors import COLORS
 from ..meshes import Mesh
 from .assemble import build_mesh
-from .colors import COLORS, PAINTS, STONES, WOODS, contrasting
 from .describe import KINDS, Kind, adjectives, contrast, describe
 from .model import BINS, CATEGORIES, GAP, Category
+from .paints import PAINTS, STONES, WOODS, contrasting
 from .patterns import PATTERNS, PRINTS
 from .split import (
     HELD_CATEGORIES,
@@ -94,7 +95,7 @@ def make_variant(
     Args:
         item: where to start.
         pattern: one of the category's patterns.
-        color, second, accent: words of ``colors.COLORS``: the object's, the pattern's, the accent part's.
+        color, second, accent: words of `colors.COLORS`: the object's, the pattern's, the accent part's.
         count: one of the category's counts.
         shape: new values of shape parameters; values between two quarters move out of the gap (see `split`).
         choices: new forms ("round", "square").

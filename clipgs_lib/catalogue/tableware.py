@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS
 from .shapes import Shape, arc, box, curve, cylinder, join, lathe, lay, rod, row, sphere, spindle, sweep, vessel
 
 tableware = in_group("tableware")

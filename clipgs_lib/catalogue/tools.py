@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import METALS, PAINTS
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import METALS, PAINTS
 from .shapes import arc, box, cone, curve, extrude, join, lathe, rod, row, sweep, torus, wheel
 
 tool = in_group("tools")

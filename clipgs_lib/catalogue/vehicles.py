@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .colors import contrasting
 from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .paints import contrasting
 from .shapes import box, curve, cylinder, ellipsoid, extrude, join, lathe, lay, rod, row, sphere, sweep, torus, wheel
 
 vehicle = in_group("vehicles")

@@ -120,18 +120,6 @@ def neighbour(path: Path, name: str) -> Path:
     return file
 
 
-def srgb_from_linear(values: np.ndarray) -> np.ndarray:
-    """Displayed (sRGB) values of linear light, both in ``[0, 1]`` (IEC 61966-2-1)."""
-    values = np.clip(np.asarray(values, np.float64), 0, 1)
-    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
-
-
-def linear_from_srgb(values: np.ndarray) -> np.ndarray:
-    """Linear light of displayed (sRGB) values, both in ``[0, 1]``; inverse of `srgb_from_linear`."""
-    values = np.clip(np.asarray(values, np.float64), 0, 1)
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
 def sound_part(part_vertices: np.ndarray, faces: np.ndarray, notes: list[str], **columns: object) -> Part | None:
     """A `Part` of the triangles whose corners are finite and within reach; None when there is none.
 

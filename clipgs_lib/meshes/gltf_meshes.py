@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..colors import linear_from_srgb, srgb_from_linear
 from ..formats.base import FormatError
 from ..formats.gltf_document import Document, load_document
 from ..formats.gltf_scene import placed_meshes, world_matrices
-from .checks import MAX_FACES_READ, MeshError, Textures, linear_from_srgb, sound_part, srgb_from_linear
+from .checks import MAX_FACES_READ, MeshError, Textures, sound_part
 from .mesh import Part
 
 _SPLATS = "KHR_gaussian_splatting"

@@ -10,7 +10,7 @@ import torch
 
 import clipgs_lib as cg
 from clipgs_lib.captions.attributes import measure
-from clipgs_lib.captions.palette import COLOR_NAMES, name_colors, oklab, palette
+from clipgs_lib.captions.palette import palette
 from clipgs_lib.meshes import Mesh, Part
 from clipgs_lib.meshes.importing import read_mesh
 from clipgs_lib.splats import Splats
@@ -57,29 +57,6 @@ def mesh(*parts: Part, up: str = "+y") -> Mesh:
 def stripes(period: int = 16) -> np.ndarray:
     rows = (np.arange(128) // (period // 2)) % 2
     return np.repeat(np.where(rows[:, None, None], (220, 30, 30), (250, 250, 250)), 128, axis=1).astype(np.uint8)
-
-
-def test_oklab_of_white_black_and_red():
-    got = oklab(np.array([[1.0, 1, 1], [0, 0, 0], [1, 0, 0]]))
-    assert got == pytest.approx(np.array([[1, 0, 0], [0, 0, 0], [0.628, 0.2249, 0.1258]]), abs=1e-3)
-
-
-def test_every_example_of_a_colour_has_its_name():
-    for name, examples in COLOR_NAMES.items():
-        assert name_colors(np.array([rgb(code) for code in examples])) == [name] * len(examples)
-
-
-@pytest.mark.parametrize(
-    ("code", "name"),
-    [
-        *(("ff0000", "red"), ("00ff00", "green"), ("0000ff", "blue"), ("ffff00", "yellow"), ("8b4513", "brown")),
-        *(("808080", "gray"), ("ffa500", "orange"), ("000080", "dark blue"), ("800000", "dark red")),
-        *(("87ceeb", "light blue"), ("006400", "dark green"), ("800080", "purple"), ("d2b48c", "light brown")),
-        *(("f5f5dc", "cream"), ("40e0d0", "turquoise"), ("ffc0cb", "pink"), ("2f4f4f", "dark gray")),
-    ],
-)
-def test_colours_of_the_web_get_the_names_that_people_use(code, name):
-    assert name_colors(np.array([rgb(code)])) == [name]
 
 
 def test_few_colours_are_named_and_many_are_not():
