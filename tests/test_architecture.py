@@ -83,6 +83,7 @@ WALLS = {
     "transformers": {"teachers", "libraries"},
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
+    "jinja2": {"runner"},
     "typer": {"cli", "cli_triplets", "cli_train"},
     "webdataset": {"shards"},
     "pyarrow": {"shards"},

@@ -274,18 +274,22 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_one_live_line_with_a_bar_for_each():
+def test_a_terminal_gets_a_live_bar_for_each(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
-    console = runner.Console(stream)
-    console.started("01_a", 4)
-    console.started("02_b", 9)
-    console.progressed("01_a", 2, 4)
-    live = stream.getvalue().rpartition("\x1b[K")[2]
-    assert "01_a █████░░░░░ 2/4" in live and "02_b ░░░░░░░░░░ 0/9" in live and "\n" not in live
-    good = runner.Outcome("01_a", "passed", 1.5, 0.0, "key", {})
-    console.ended(good)
-    assert "\x1b[32mpassed\x1b[0m in 1.5 s\n" in stream.getvalue()
-    assert "01_a" not in stream.getvalue().rpartition("\x1b[K")[2]
+    with runner.Console(stream) as console:
+        console.started("01_a", 4)
+        console.started("02_b", 9)
+        console.progressed("01_a", 2, 4)
+        console.say("between")
+        live = stream.getvalue().rpartition("between")[2]
+        assert "01_a" in live and "2/4" in live and "02_b" in live and "0/9" in live
+        console.ended(runner.Outcome("01_a", "passed", 1.5, 0.0, "key", {}))
+        assert "\x1b[32mpassed\x1b[0m in 1.5 s\n" in stream.getvalue()
+        live = stream.getvalue().rpartition("in 1.5 s")[2]
+        assert "01_a" not in live and "02_b" in live
 
 
 def test_without_a_terminal_long_runs_are_mentioned_now_and_then():

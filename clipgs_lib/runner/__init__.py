@@ -5,9 +5,9 @@ leave a ``metrics.json``; a failed one does not stop the others; an unchanged on
 page that works without a network, listed on one index page.
 """
 
-from .catalogue import Notebook, NotebookError, find_notebooks, read_notebook
 from .console import Console
 from .index import write_index
+from .notebooks import Notebook, NotebookError, find_notebooks, read_notebook
 from .parameters import Parameter, ParameterError, read_parameters_file, resolve_parameters
 from .schedule import Options, Report, run_notebooks
 from .state import Outcome, load_outcome

@@ -21,33 +21,7 @@ from nbformat import NotebookNode
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:; media-src data: blob:; worker-src blob: data:; connect-src data: blob:; "
-    "base-uri 'none'; form-action 'none'"
-)
-_TEMPLATE = """
-{%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js -%}
-<meta http-equiv="Content-Security-Policy" content="__POLICY__">
-<link rel="icon" href="data:,">
-{%- endblock html_head_js -%}
-{%- block jupyter_widgets -%}{%- endblock jupyter_widgets -%}
-{%- block html_head_js_mathjax -%}{%- endblock html_head_js_mathjax -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
-{%- block html_head_css -%}
-<style>
-body.jp-Notebook { max-width: 1080px; margin: 0 auto; padding: 16px 20px 64px; }
-.clipgs-home { font: 14px/1.6 system-ui, sans-serif; }
-math[display="block"] { margin: 0.8em 0; overflow-x: auto; }
-</style>
-{%- endblock html_head_css -%}
-{%- block body_header -%}
-<body class="jp-Notebook" data-jp-theme-light="true" data-jp-theme-name="JupyterLab Light">
-<nav class="clipgs-home"><a href="index.html">← All notebooks</a></nav>
-<main>
-{%- endblock body_header -%}
-""".replace("__POLICY__", _POLICY)
+_TEMPLATE = Path(__file__).parent / "templates" / "notebook.html.j2"
 
 
 def freeze_widgets(notebook: NotebookNode) -> NotebookNode:
@@ -79,9 +53,9 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
     for output in _outputs(copy):
         if WIDGET in output.get("data", {}):
             output["data"] = NotebookNode({"text/html": "<p><em>Live widget: run the notebook to use it.</em></p>"})
-    page, _ = _Exporter(raw_template=_TEMPLATE).from_notebook_node(copy)
-    head, end, tail = page.rpartition("</body>")
-    return head + _figure_scripts(figures) + end + tail
+    resources = {"figures": figures, "plotly": plotly_javascript() if figures else ""}
+    page, _ = _Exporter(raw_template=_TEMPLATE.read_text(encoding="utf-8")).from_notebook_node(copy, resources)
+    return page
 
 
 class _Exporter(HTMLExporter):
@@ -121,33 +95,19 @@ def _mathml(body: str, display: str) -> str:
         return f"<code>{html.escape(body)}</code>"
 
 
-def _take_figures(notebook: NotebookNode) -> list[tuple[str, str]]:
-    """Replace each plotly output by an empty element; return the elements' ids with the figures as JSON."""
-    figures: list[tuple[str, str]] = []
+def _take_figures(notebook: NotebookNode) -> dict[str, Any]:
+    """Replace each plotly output by an empty element; return the figures by the elements' ids."""
+    figures: dict[str, Any] = {}
     for output in _outputs(notebook):
         figure = output.get("data", {}).get(PLOTLY)
         if figure is None:
             continue
         name = f"clipgs-figure-{len(figures)}"
-        figures.append((name, json.dumps(figure)))
+        figures[name] = figure
         height = figure.get("layout", {}).get("height")
         pixels = height if isinstance(height, int | float) else 450  # plotly's own default
-        element = f'<div id="{name}" style="height:{pixels:g}px"></div>'
-        output["data"] = NotebookNode({"text/html": element})
+        output["data"] = NotebookNode({"text/html": f'<div id="{name}" style="height:{pixels:g}px"></div>'})
     return figures
-
-
-def _figure_scripts(figures: list[tuple[str, str]]) -> str:
-    if not figures:
-        return ""
-    parts = [f"<script>{plotly_javascript()}</script>"]
-    for name, figure in figures:
-        safe = figure.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-        parts.append(
-            f"<script>(f => Plotly.newPlot({json.dumps(name)}, f.data || [], f.layout || {{}}, "
-            f"Object.assign({{responsive: true}}, f.config || {{}})))({safe});</script>"
-        )
-    return "\n".join(parts)
 
 
 def plotly_javascript() -> str:

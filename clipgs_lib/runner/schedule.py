@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 
 from .. import runtime
-from .catalogue import Notebook, NotebookError
 from .console import Console
+from .notebooks import Notebook, NotebookError
 from .processes import kill_family
 from .state import Outcome, input_key, is_current, save_outcome, shared_key
 
@@ -117,14 +117,14 @@ def run_notebooks(
     outcomes: list[Outcome] = []
     interrupted = False
     try:
-        with _terminable():
+        with _terminable(), console:
             for outcome in _loop(waiting, options, console):
                 outcomes.append(outcome)
     except KeyboardInterrupt:
         interrupted = True
         for job in waiting:
             if job.process is not None and job.name not in {outcome.name for outcome in outcomes}:
-                job.done = {"status": "failed", "error": INTERRUPTED, "place": ""}
+                job.done = {"status": "failed", "error": INTERRUPTED}
                 outcomes.append(_finish(job, options))
     return Report(tuple(sorted(outcomes, key=lambda o: o.name)), tuple(skipped), interrupted)
 
@@ -173,17 +173,14 @@ def _start(job: _Job, options: Options, scratch: Path, inbox: queue.Queue[Any]) 
     } | {key: str(path) for key, path in files.items()}
     order_file = scratch / f"{job.name}.json"
     order_file.write_text(json.dumps(order), encoding="utf-8")
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin made a notebook six times slower beside other work
-    environment = (
-        quiet
-        | dict(os.environ)
-        | {
-            "JUPYTER_RUNTIME_DIR": str(scratch),  # connection files of killed kernels go with it
-            "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not one of the user's home
-            "PLOTLY_RENDERER": "plotly_mimetype",  # the figure as data; the page draws it
-            "PYTHONUNBUFFERED": "1",
-        }
-    )
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin made a notebook six times slower beside other work
+        **os.environ,
+        "JUPYTER_RUNTIME_DIR": str(scratch),  # connection files of killed kernels go with it
+        "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not one of the user's home
+        "PLOTLY_RENDERER": "plotly_mimetype",  # the figure as data; the page draws it
+        "PYTHONUNBUFFERED": "1",
+    }
     job.began, job.heard = time.time(), time.monotonic()
     job.process = subprocess.Popen(
         [sys.executable, "-c", _WORKER, str(order_file)],
@@ -219,7 +216,7 @@ def _hear(job: _Job, message: dict[str, Any], console: Console) -> None:
 def _give_up_if_silent(job: _Job, options: Options) -> None:
     """Kill a worker that says nothing for longer than a cell may take; its end is then heard like any other."""
     if time.monotonic() - job.heard > options.timeout + _SLACK and not job.done:
-        job.done = {"status": "failed", "error": "the notebook's process hung and was killed", "place": ""}
+        job.done = {"status": "failed", "error": "the notebook's process hung and was killed"}
         _kill(job)
 
 
@@ -231,23 +228,19 @@ def _finish(job: _Job, options: Options) -> Outcome:
     _kill(job)
     files = _files(job, options)
     code = job.process.returncode
-    done = job.done or {"status": "failed", "error": f"the notebook's process ended with code {code}", "place": ""}
+    done = job.done or {"status": "failed", "error": f"the notebook's process ended with code {code}"}
     if files["partial"].exists():
         files["partial"].replace(files["failed"])
     if done["status"] == "passed":
         files["failed"].unlink(missing_ok=True)
     outcome = Outcome(
         name=job.name,
-        status=done["status"],
         seconds=round(time.time() - job.began, 2),
         finished=time.time(),
         key=job.key,
         parameters=job.parameters,
-        metrics=done.get("metrics", {}),
-        findings=done.get("findings", []),
-        error=done.get("error", ""),
-        place=done.get("place", ""),
         log=str(files["log"]),
+        **done,
     )
     save_outcome(options.out, outcome)
     return outcome

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import runtime
-from .catalogue import Notebook
+from .notebooks import Notebook
 
 Status = Literal["passed", "failed"]
 _PACKAGE = Path(__file__).resolve().parent.parent
-_SOURCES = (".py", ".js", ".css")
+_SOURCES = (".py", ".js", ".css", ".j2")
 
 
 @dataclass(frozen=True)

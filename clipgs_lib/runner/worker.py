@@ -43,25 +43,20 @@ class RunFailure(Exception):
         self.error, self.place = error, place
 
 
-class _Reporter:
-    """Writes the JSON lines, and remembers the cell that runs."""
+class _Engine(Engine):
+    """A papermill engine that reports its kernel and each cell as it starts, as JSON lines."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.cell = stream, 0
+    stream: TextIO
+    cell = 0  # that runs, counted from 1
 
-    def tell(self, **message: Any) -> None:
+    @classmethod
+    def report(cls, **message: Any) -> None:
         """Send one line; a parent that is gone is the watcher's business."""
         try:
-            self.stream.write(json.dumps(message) + "\n")
-            self.stream.flush()
+            cls.stream.write(json.dumps(message) + "\n")
+            cls.stream.flush()
         except BrokenPipeError:
             os._exit(1)
-
-
-class _Engine(Engine):
-    """A papermill engine that reports its kernel and each cell as it starts."""
-
-    reporter: _Reporter
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
@@ -78,10 +73,10 @@ class _Engine(Engine):
         )
 
         def starting(cell: Any, cell_index: int) -> None:
-            if cls.reporter.cell == 0 and client.km is not None:
-                cls.reporter.tell(kernel=getattr(client.km.provisioner, "pid", None))
-            cls.reporter.cell = cell_index + 1
-            cls.reporter.tell(cell=cls.reporter.cell)
+            if cls.cell == 0 and client.km is not None:
+                cls.report(kernel=getattr(client.km.provisioner, "pid", None))
+            cls.cell = cell_index + 1
+            cls.report(cell=cls.cell)
 
         client.on_cell_start = starting
         return client.execute()
@@ -102,25 +97,24 @@ def _connection() -> dict[str, str]:
 def main(job_file: str) -> None:
     """Run the job that the parent wrote down."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    reporter = _Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    _Engine.stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with Path(job["log"]).open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     papermill_engines.register("clipgs", _Engine)
-    _Engine.reporter = reporter
     try:
-        done = _run(job, reporter)
+        done = _run(job)
     except RunFailure as failure:
         done = {"status": "failed", "error": failure.error, "place": failure.place}
     except Exception as error:  # the boundary of the process: whatever it was goes to the log and to the parent
         traceback.print_exc()
         done = {"status": "failed", "error": f"{type(error).__name__}: {error}", "place": "outside the notebook"}
-    reporter.tell(done=done)
+    _Engine.report(done=done)
 
 
-def _run(job: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
+def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Execute, check, publish; returns what the parent records."""
     source = nbformat.read(job["notebook"], as_version=4)
     partial = Path(job["partial"])
@@ -144,62 +138,66 @@ def _run(job: dict[str, Any], reporter: _Reporter) -> dict[str, Any]:
         raise RunFailure(_one_line(f"{error.ename}: {error.evalue}"), _place(error, source)) from None
     except CellTimeoutError:
         what = f"cell took longer than {job['timeout']:g} s; raise --timeout or make it smaller"
-        raise RunFailure(what, _cell(source, reporter.cell)) from None
+        raise RunFailure(what, _running_cell(source)) from None
     except DeadKernelError:
         what = "the kernel died (out of memory, a crash in native code, or os._exit)"
-        raise RunFailure(what, _cell(source, reporter.cell)) from None
+        raise RunFailure(what, _running_cell(source)) from None
     recorded = _read_metrics(Path(job["metrics"]), job["name"], began)
-    reporter.tell(stage="page")
+    _Engine.report(stage="page")
     executed = freeze_widgets(nbformat.read(partial, as_version=4))
-    page = notebook_page(executed, job["title"])
-    runtime.write_text_atomically(Path(job["page"]), page)
+    runtime.write_text_atomically(Path(job["page"]), notebook_page(executed, job["title"]))
     runtime.write_text_atomically(Path(job["executed"]), nbformat.writes(executed) + "\n")
     partial.unlink()
     return {"status": "passed", "metrics": recorded["metrics"], "findings": recorded["findings"]}
 
 
 def _read_metrics(path: Path, name: str, began: float) -> dict[str, Any]:
-    """The metrics file, when this very run of this very notebook wrote it."""
+    """Metrics and findings of the metrics file, when this very run of this very notebook wrote it."""
     todo = "the last cell must call clipgs_lib.runtime.record(...); did the notebook stop before it (sys.exit)?"
-    if not path.is_file():
-        raise RunFailure(f"no {path.name} in OUT_DIR; {todo}", "after the last cell")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        found, recorded, metrics = document["notebook"], float(document["recorded"]), dict(document["metrics"])
-        findings = [str(sentence) for sentence in document["findings"]]
+        recorded, result = float(document["recorded"]), {"metrics": dict(document["metrics"])}
+        result["findings"] = [str(sentence) for sentence in document["findings"]]
+        problem = ""
+        if document["notebook"] != name:
+            got = document["notebook"]
+            problem = f"{path.name} must name the notebook {name!r}, got {got!r}; mend runtime.start(...)"
+        elif recorded < began:
+            problem = f"{path.name} in OUT_DIR is from an earlier run; {todo}"
+    except FileNotFoundError:
+        problem = f"no {path.name} in OUT_DIR; {todo}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFailure(
-            f"{path.name} must be written by runtime.record, got {error!r}", "after the last cell"
-        ) from None
-    if found != name:
-        what = f"{path.name} must name the notebook {name!r}, got {found!r}; mend runtime.start(...)"
-        raise RunFailure(what, "after the last cell")
-    if recorded < began:
-        raise RunFailure(f"{path.name} in OUT_DIR is from an earlier run; {todo}", "after the last cell")
-    return {"metrics": metrics, "findings": findings}
+        problem = f"{path.name} must be written by runtime.record, got {error!r}"
+    if problem:
+        raise RunFailure(problem, "after the last cell")
+    return result
 
 
 def _place(error: PapermillExecutionError, source: Any) -> str:
     """The failing cell, counted in the source notebook, with the line that failed."""
-    parameters = next(i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", []))
-    number = error.cell_index + (0 if error.cell_index > parameters else 1)
+    number = _in_source(source, error.cell_index + 1)
     text = _ANSI.sub("", "\n".join(error.traceback))
     lines = error.source.splitlines()
-    found = re.search(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", text)
-    line = int(found.group(1)) if found else 0
+    match = re.search(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", text)
+    line = int(match.group(1)) if match else 0
     if 1 <= line <= len(lines):
         return f"cell {number}, line {line}: {lines[line - 1].strip()}"
     return f"cell {number}"
 
 
-def _cell(source: Any, running: int) -> str:
-    """The cell that was running, counted in the source notebook (papermill injects one after the parameters)."""
-    parameters = next(i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", []))
-    number = running if running <= parameters + 1 else running - 1
-    if not 1 <= number <= len(source.cells):
+def _running_cell(source: Any) -> str:
+    """The cell that was running, with its first line."""
+    number = _in_source(source, _Engine.cell)
+    if number == 0:
         return "before the first cell"
-    first = source.cells[number - 1].source.strip().splitlines()
-    return f"cell {number}: {first[0].strip() if first else ''}"
+    first = source.cells[number - 1].source.strip().partition("\n")[0]
+    return f"cell {number}: {first.strip()}"
+
+
+def _in_source(source: Any, number: int) -> int:
+    """A cell's number in the source notebook (papermill injects a cell after the parameters)."""
+    parameters = next(i for i, cell in enumerate(source.cells, 1) if "parameters" in cell.metadata.get("tags", []))
+    return number if number <= parameters else number - 1
 
 
 def _one_line(text: str, width: int = 300) -> str:
