@@ -156,8 +156,8 @@ def _read_metrics(path: Path, name: str, began: float) -> dict[str, Any]:
     todo = "the last cell must call clipgs_lib.runtime.record(...); did the notebook stop before it (sys.exit)?"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        recorded, result = float(document["recorded"]), {"metrics": dict(document["metrics"])}
-        result["findings"] = [str(sentence) for sentence in document["findings"]]
+        recorded, findings = float(document["recorded"]), [str(sentence) for sentence in document["findings"]]
+        result = {"metrics": dict(document["metrics"]), "findings": findings}
         problem = ""
         if document["notebook"] != name:
             got = document["notebook"]
