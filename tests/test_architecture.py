@@ -287,7 +287,7 @@ def test_the_walls_catch_offenders(room, source, breach):
         ("formats/ply.py", "from .. import runtime", {"runtime"}),
         ("formats/ply.py", "from .base import FormatError", {"formats"}),
         ("splats.py", "from . import geometry", {"geometry"}),
-        ("splats.py", "import clipgs_lib.plots.scene", {"plots"}),
+        ("splats.py", "import clipgs_lib.plots.scatter", {"plots"}),
     ],
 )
 def test_imports_are_resolved(file, source, rooms):

@@ -6,15 +6,14 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from __future__ import annotations
 
-from .fitting import fitting_tradeoff
 from .histograms import attribute_histograms, value_histograms
-from .images import difference_figure, error_image, image_row
 from .learning import curves_figure, intervals_figure, similarity_figure
 from .live import LiveFigure
 from .neighbours import Neighbour, neighbours_figure
-from .scene import MAX_POINTS, compare_figure, splat_figure
-from .style import TEMPLATE
-from .tokens import (
+from .pictures import difference_figure, error_image, image_row
+from .scatter import splat_figure
+from .style import MAX_POINTS, TEMPLATE
+from .token_figures import (
     PatchRows,
     channels_figure,
     coverage_figure,
@@ -23,6 +22,7 @@ from .tokens import (
     patch_rows,
     token_coverage_figure,
 )
+from .tradeoff import fitting_tradeoff
 
 __all__ = [
     "MAX_POINTS",
@@ -32,7 +32,6 @@ __all__ = [
     "PatchRows",
     "attribute_histograms",
     "channels_figure",
-    "compare_figure",
     "coverage_figure",
     "curves_figure",
     "difference_figure",

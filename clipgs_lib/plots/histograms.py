@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..splats import Splats
-from .style import BLUE, CATEGORIES, GREEN, INK, RED, TEMPLATE, plural
+from .style import BLUE, CATEGORIES, GREEN, RED, panels, place, plural, titled, to_array
 
 BINS = 60
 COLUMNS = 3
@@ -54,36 +52,29 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
     """
     splats = splats.detach().to("cpu")
     good = splats[splats.finite_mask()]
-    panels = _panels(good) if len(good) else []
-    names = [panel.title for panel in panels]
+    drawn = _panels(good) if len(good) else []
+    names = [panel.title for panel in drawn]
     if len(good) and splats.sh_degree > 0:
         names.append("SH energy by band")
-    rows = max(1, -(-len(names) // COLUMNS))
-    figure = make_subplots(
-        rows, COLUMNS, subplot_titles=names, horizontal_spacing=0.07, vertical_spacing=0.34 / (rows + 0.2)
-    )
-    figure.update_annotations(font={"size": 13, "color": INK})
-    for place, panel in enumerate(panels):
-        _draw(figure, place, panel)
-    if len(names) > len(panels):
-        _draw_bands(figure, len(panels), good)
-    for place in range(len(names), rows * COLUMNS):
-        hidden = {"visible": False, "row": place // COLUMNS + 1, "col": place % COLUMNS + 1}
-        figure.update_xaxes(**hidden)
-        figure.update_yaxes(**hidden)
+    figure = panels(len(names), COLUMNS, names, horizontal_spacing=0.07)
+    for number, panel in enumerate(drawn):
+        draw(figure, number, panel, COLUMNS)
+    if len(names) > len(drawn):
+        _draw_bands(figure, len(drawn), good)
     note = plural(len(splats), "gaussian")
     if len(good) < len(splats):
         note += f", {len(splats) - len(good):,} not finite left out"
     if len(good) == 0:
         figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
-    figure.update_layout(
-        template=TEMPLATE,
+    rows = max(1, -(-len(names) // COLUMNS))
+    return titled(
+        figure,
+        title or splats.source or "Splats",
+        note,
         height=110 + rows * PANEL_HEIGHT,
         margin={"l": 48, "r": 16, "t": 100, "b": 48},
         bargap=0,
-        title={"text": escape(title or splats.source or "Splats", quote=False), "subtitle": {"text": note}},
     )
-    return figure
 
 
 def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int = 3, title: str = "") -> go.Figure:
@@ -103,23 +94,18 @@ def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int 
     """
     if not values or columns < 1:
         raise ValueError(f"values must name at least one quantity and columns be >= 1, got {len(values)} and {columns}")
-    arrays = {name: np.asarray(value, np.float64).ravel() for name, value in values.items()}
-    rows = -(-len(arrays) // columns)
-    figure = make_subplots(rows, columns, horizontal_spacing=0.07, vertical_spacing=0.34 / (rows + 0.2))
-    for place, (name, array) in enumerate(arrays.items()):
-        _draw(figure, place, Panel("", name, (Curve(name, array, CATEGORIES[place % columns]),), None), columns)
-    for place in range(len(arrays), rows * columns):
-        figure.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
-        figure.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+    figure = panels(len(values), columns, horizontal_spacing=0.07)
+    for number, (name, value) in enumerate(values.items()):
+        curve = Curve(name, to_array(value, np.float64).ravel(), CATEGORIES[number % columns])
+        draw(figure, number, Panel("", name, (curve,), None), columns)
     figure.update_yaxes(title_text="% of values", col=1)
-    figure.update_layout(
-        template=TEMPLATE,
-        height=90 + rows * PANEL_HEIGHT,
+    return titled(
+        figure,
+        title,
+        height=90 + -(-len(values) // columns) * PANEL_HEIGHT,
         margin={"l": 48, "r": 16, "t": 64, "b": 48},
         bargap=0,
-        title={"text": escape(title, quote=False)},
     )
-    return figure
 
 
 def _panels(splats: Splats) -> list[Panel]:
@@ -158,49 +144,50 @@ def _panels(splats: Splats) -> list[Panel]:
     ]  # fmt: skip
 
 
-def _draw(figure: go.Figure, place: int, panel: Panel, columns: int = COLUMNS) -> None:
-    """Draw one panel: bars for one quantity, outlines with direct labels for several."""
-    row, col = place // columns + 1, place % columns + 1
+def draw(figure: go.Figure, number: int, panel: Panel, columns: int) -> None:
+    """Draw one panel of `panels`: bars for one quantity, outlines with direct labels for several."""
+    at = place(number, columns)
     finite = [curve.values[np.isfinite(curve.values)] for curve in panel.curves]
     edges = _edges(finite, panel.span)
     middle = (edges[0] + edges[-1]) / 2
     side = "right" if sum(int((v < middle).sum()) for v in finite) * 2 >= sum(map(len, finite)) else "left"  # emptier
-    for number, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
+    middles = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
+    for line, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
         counts, _ = np.histogram(values, edges)
-        share = (100 * counts / max(len(curve.values), 1)).astype(np.float32)
-        hover = f"{curve.name} %{{x:.3~g}}: %{{y:.2f}} %<extra></extra>"
-        middles = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
+        common = {
+            "x": middles,
+            "y": (100 * counts / max(len(curve.values), 1)).astype(np.float32),
+            "name": curve.name,
+            "hovertemplate": f"{curve.name} %{{x:.3~g}}: %{{y:.2f}} %<extra></extra>",
+            "showlegend": False,
+        }
         if len(panel.curves) == 1:
             bar = {"color": curve.color, "line": {"width": 0}}
-            figure.add_trace(go.Bar(x=middles, y=share, width=float(edges[1] - edges[0]), marker=bar, name=curve.name,
-                                    hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
+            figure.add_bar(**common, width=float(edges[1] - edges[0]), marker=bar, **at)
             continue
-        line = {"color": curve.color, "width": 1.8, "shape": "hvh"}
-        figure.add_trace(go.Scatter(x=middles, y=share, mode="lines", line=line, name=curve.name,
-                                    hovertemplate=hover, showlegend=False), row, col)  # fmt: skip
+        figure.add_scatter(**common, mode="lines", line={"color": curve.color, "width": 1.8, "shape": "hvh"}, **at)
         figure.add_annotation(
-            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * number,
-            xanchor=side, yanchor="top", xref="x domain", yref="y domain", row=row, col=col,
+            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * line,
+            xanchor=side, yanchor="top", xref="x domain", yref="y domain", **at,
         )  # fmt: skip
-    figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], row=row, col=col)
-    figure.update_yaxes(title_text="% of gaussians" if col == 1 else None, rangemode="tozero", row=row, col=col)
+    figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], **at)
+    figure.update_yaxes(title_text="% of gaussians" if at["col"] == 1 else None, rangemode="tozero", **at)
 
 
-def _draw_bands(figure: go.Figure, place: int, splats: Splats) -> None:
-    row, col = place // COLUMNS + 1, place % COLUMNS + 1
+def _draw_bands(figure: go.Figure, number: int, splats: Splats) -> None:
+    at = place(number, COLUMNS)
     bands = np.arange(splats.sh_degree + 1)
     sh = splats.sh.numpy().astype(np.float64)
     energy = [float((sh[:, band**2 : (band + 1) ** 2] ** 2).sum(axis=(1, 2)).mean()) for band in bands]
-    figure.add_trace(
-        go.Bar(x=[str(band) for band in bands], y=energy, marker={"color": CATEGORIES[0]}, width=0.6, showlegend=False,
-               text=[f"{value:.3g}" for value in energy], textposition="outside", cliponaxis=False,
-               hovertemplate="band %{x}: %{y:.3~g}<extra></extra>"), row, col,
+    figure.add_bar(
+        x=[str(band) for band in bands], y=energy, marker={"color": CATEGORIES[0]}, width=0.6, showlegend=False,
+        text=[f"{value:.3g}" for value in energy], textposition="outside", cliponaxis=False,
+        hovertemplate="band %{x}: %{y:.3~g}<extra></extra>", **at,
     )  # fmt: skip
-    figure.update_xaxes(title_text="SH band", type="category", row=row, col=col)
+    figure.update_xaxes(title_text="SH band", type="category", **at)
     figure.update_yaxes(
-        title_text="mean sum of squares", range=[0, 1.15 * max(energy) or 1], showticklabels=False, ticks="", row=row,
-        col=col,
-    )  # fmt: skip
+        title_text="mean sum of squares", range=[0, 1.15 * max(energy) or 1], showticklabels=False, ticks="", **at
+    )
 
 
 def _edges(groups: Sequence[np.ndarray], span: tuple[float, float] | None) -> np.ndarray:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from .scene import MAX_POINTS
-from .style import CATEGORIES, COLORBAR, INK, QUANTITY, RED, TEMPLATE, plural
+from .style import (
+    CATEGORIES,
+    INK,
+    MAX_POINTS,
+    QUANTITY,
+    RED,
+    color_bar,
+    panels,
+    place,
+    plain,
+    plural,
+    shorten,
+    titled,
+    to_array,
+)
 
 SHORT = 26
 """Characters of a label that are shown; the whole is in the hover text."""
@@ -20,9 +31,6 @@ NUMBERED = 14
 """Matrices of at most this many rows and columns have their numbers written in."""
 HOVERED = 900
 """Cells up to which each one carries its whole labels for the hover text."""
-_TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
-LOG_AXIS = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
-"""A logarithmic axis whose every tick has its whole number, which plotly's own have not."""
 _LABEL_PIXELS = 15
 _CELL = (8, 34)  # least and greatest pixels of a cell of a matrix
 _DASHES = ("solid", "dash", "dot")
@@ -32,19 +40,15 @@ def curves_figure(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     metrics: Sequence[str],
     *,
-    x: str = "step",
-    log: Sequence[str] = (),
     columns: int = 2,
     title: str = "",
 ) -> go.Figure:
     """Draw metrics against steps, a panel per metric and a line per run.
 
     Args:
-        runs: name -> rows as training yields them, dicts of numbers; a row without ``x`` or the metric is left out
+        runs: name -> rows as training yields them, dicts of numbers; a row without "step" or the metric is left out
             of that panel, and so is a number that is not finite (counted in the subtitle).
         metrics: names of what to draw, one panel each.
-        x: name of the horizontal axis: ``"step"``, ``"epoch"``, ``"seconds"``, ...
-        log: which of the metrics have a logarithmic axis; numbers <= 0 are left out there.
         columns: panels in a row, ``>= 1``.
         title: of the figure.
 
@@ -56,39 +60,28 @@ def curves_figure(
     """
     if not runs or not metrics or columns < 1:
         raise ValueError(f"needs runs, metrics and columns >= 1, got {list(runs)}, {list(metrics)} and {columns}")
-    lines = {(name, metric): _line(rows, x, metric, metric in log) for name, rows in runs.items() for metric in metrics}
+    lines = {(name, metric): _line(rows, metric) for name, rows in runs.items() for metric in metrics}
     for metric in metrics:
         if not any(len(lines[name, metric].x) for name in runs):
-            raise ValueError(f"some row of some run must hold numbers {x!r} and {metric!r}, got none; check the names")
+            raise ValueError(f"some row of some run must hold numbers 'step' and {metric!r}, got none; check the names")
     step = -(-sum(len(line.x) for line in lines.values()) // MAX_POINTS)
     columns = min(columns, len(metrics))
-    rows_ = -(-len(metrics) // columns)
-    figure = make_subplots(
-        rows_, columns, subplot_titles=[escape(metric, quote=False) for metric in metrics],
-        horizontal_spacing=0.16 / columns, vertical_spacing=0.36 / (rows_ + 0.2),
-    )  # fmt: skip
-    figure.update_annotations(font={"size": 13, "color": INK})
-    for place, metric in enumerate(metrics):
-        row, col = place // columns + 1, place % columns + 1
-        for number, name in enumerate(runs):
-            figure.add_trace(_curve(lines[name, metric], name, number, step, place == 0), row, col)
-        figure.update_xaxes(title_text=escape(x, quote=False), row=row, col=col)
-        if metric in log:
-            figure.update_yaxes(LOG_AXIS, row=row, col=col)
-    for place in range(len(metrics), rows_ * columns):
-        figure.update_xaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
-        figure.update_yaxes(visible=False, row=place // columns + 1, col=place % columns + 1)
+    figure = panels(len(metrics), columns, metrics, gap=0.36, horizontal_spacing=0.16 / columns)
+    for number, metric in enumerate(metrics):
+        for run, name in enumerate(runs):
+            figure.add_trace(_curve(lines[name, metric], name, run, step, number == 0), **place(number, columns))
+        figure.update_xaxes(title_text="step", **place(number, columns))
     lost = sum(line.lost for line in lines.values())
-    figure.update_layout(
-        template=TEMPLATE,
-        height=130 + rows_ * 230,
+    return titled(
+        figure,
+        title,
+        f"{plural(lost, 'point')} not finite, left out" if lost else "",
+        height=130 + -(-len(metrics) // columns) * 230,
         margin={"l": 56, "r": 16, "t": 96 if title or lost else 64, "b": 84},
-        title={"text": escape(title, quote=False), "subtitle": {"text": _lost(lost)}},
         showlegend=len(runs) > 1,
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
         hovermode="x",
     )
-    return figure
 
 
 class _Line(NamedTuple):
@@ -97,15 +90,11 @@ class _Line(NamedTuple):
     lost: int  # points that could not be drawn
 
 
-def _line(rows: Sequence[Mapping[str, Any]], x: str, metric: str, log: bool) -> _Line:
-    pairs = [(row[x], row[metric]) for row in rows if row.get(x) is not None and row.get(metric) is not None]
+def _line(rows: Sequence[Mapping[str, Any]], metric: str) -> _Line:
+    pairs = [(row["step"], row[metric]) for row in rows if row.get("step") is not None and row.get(metric) is not None]
     values = np.array(pairs, np.float64).reshape(-1, 2)
-    good = np.isfinite(values).all(axis=1) & ((values[:, 1] > 0) | (not log))
-    return _Line(values[good, 0], values[good, 1], int((~good).sum()))
-
-
-def _lost(count: int) -> str:
-    return f"{plural(count, 'point')} not finite, or not positive on a logarithmic axis, left out" if count else ""
+    finite = np.isfinite(values).all(axis=1)
+    return _Line(values[finite, 0], values[finite, 1], int((~finite).sum()))
 
 
 def _curve(line: _Line, name: str, number: int, step: int, legend: bool) -> go.Scatter:
@@ -117,7 +106,7 @@ def _curve(line: _Line, name: str, number: int, step: int, legend: bool) -> go.S
         mode="lines+markers" if len(keep) <= 30 else "lines",
         marker={"size": 5},
         line={"color": color, "width": 1.8, "dash": dash},
-        name=escape(name, quote=False),
+        name=plain(name),
         legendgroup=str(number),
         showlegend=legend,
         hovertemplate="%{y:.4~g}",
@@ -129,7 +118,6 @@ def similarity_figure(
     splats: Sequence[str],
     texts: Sequence[str],
     *,
-    limits: tuple[float, float] | None = None,
     title: str = "",
 ) -> go.Figure:
     """Draw cosines of splats and texts as matrices on one colour scale, the best text of each splat marked.
@@ -138,7 +126,6 @@ def similarity_figure(
         matrices: name -> ``[S, T]``, such as before and after training; side by side.
         splats: S labels of the rows, shown shortened.
         texts: T labels of the columns, shown shortened.
-        limits: numbers at the ends of the colour scale; None takes the least and greatest of all matrices.
         title: of the figure.
 
     Returns:
@@ -147,7 +134,7 @@ def similarity_figure(
     Raises:
         ValueError: when shapes and labels do not agree, nothing is finite, or there are more than 50,000 cells.
     """
-    arrays = {name: _array(matrix) for name, matrix in matrices.items()}
+    arrays = {name: to_array(matrix, np.float64) for name, matrix in matrices.items()}
     shape = (len(splats), len(texts))
     if not arrays or any(array.shape != shape for array in arrays.values()) or 0 in shape:
         got = {name: list(array.shape) for name, array in arrays.items()}
@@ -156,32 +143,27 @@ def similarity_figure(
     cells = len(arrays) * shape[0] * shape[1]
     if cells > MAX_POINTS or len(finite) == 0:
         raise ValueError(f"needs 1..{MAX_POINTS:,} cells, some finite, got {cells:,} and {len(finite):,} finite")
-    low, high = limits or (float(finite.min()), float(finite.max()))
+    low, high = float(finite.min()), float(finite.max())
     cell = int(np.clip(560 / max(shape[0], shape[1] * len(arrays) / 1.6), *_CELL))
     every = -(-_LABEL_PIXELS // cell)  # labels that fit: every n-th
     names, words = ([shorten(label, SHORT) for label in labels] for labels in (splats, texts))
-    figure = make_subplots(
-        1, len(arrays), shared_yaxes=True, horizontal_spacing=0.03,
-        subplot_titles=[escape(name, quote=False) for name in arrays] if any(arrays) else None,
-    )  # fmt: skip
-    figure.update_annotations(font={"size": 13, "color": INK})
+    shown = list(arrays) if any(arrays) else []
+    figure = panels(len(arrays), len(arrays), shown, shared_yaxes=True, horizontal_spacing=0.03)
     for col, array in enumerate(arrays.values(), start=1):
         for trace in _matrix(array, splats, texts, (low, high), cell):
             figure.add_trace(trace, 1, col)
         figure.update_xaxes(_ticks(words, every) | {"tickangle": -55}, row=1, col=col)
         figure.update_yaxes(_ticks(names, every, down=True) | {"showticklabels": col == 1}, row=1, col=col)
-    bar = COLORBAR | {"len": 1, "title": {"text": "cosine", "side": "right"}}
     left, below = 7 * max(map(len, names)) + 12, 6 * max(map(len, words)) + 16
     top = 34 + (40 if title else 0)
-    figure.update_layout(
-        template=TEMPLATE,
+    return titled(
+        figure,
+        title,
         width=max(420, left + 110 + len(arrays) * (cell * shape[1] + 24)),
         height=max(220, top + cell * shape[0] + below),
         margin={"l": left, "r": 100, "t": top, "b": below},
-        coloraxis={"colorscale": QUANTITY, "cmin": low, "cmax": high, "colorbar": bar},
-        title={"text": escape(title, quote=False)} if title else None,
+        coloraxis={"colorscale": QUANTITY, "cmin": low, "cmax": high, "colorbar": color_bar("cosine", len=1)},
     )
-    return figure
 
 
 def _matrix(
@@ -262,30 +244,30 @@ def intervals_figure(
         )
     figure = go.Figure(_bars(low, middle, high))
     ends = high.copy()
-    for place, runs in enumerate(samples):
+    for bar, runs in enumerate(samples):
         dots = np.asarray(runs, np.float64)
-        ends[place] = dots.max(initial=ends[place])
-        figure.add_trace(
-            go.Scatter(x=dots, y=np.full(len(dots), place + 0.2), mode="markers", showlegend=False,
-                       marker={"size": 6, "color": CATEGORIES[1]}, hovertemplate="one run: %{x:.3~g}<extra></extra>")
+        ends[bar] = dots.max(initial=ends[bar])
+        figure.add_scatter(
+            x=dots, y=np.full(len(dots), bar + 0.2), mode="markers", showlegend=False,
+            marker={"size": 6, "color": CATEGORIES[1]}, hovertemplate="one run: %{x:.3~g}<extra></extra>",
         )  # fmt: skip
-    for place, value in enumerate(middle):
+    for bar, value in enumerate(middle):
         text = {"text": f"{value:.3g}", "font": {"size": 11}, "xanchor": "left", "xshift": 8}
-        figure.add_annotation(x=ends[place], y=place, **text)
+        figure.add_annotation(x=ends[bar], y=bar, **text)
     if chance is not None:
         figure.add_vline(chance, line={"dash": "dot", "width": 1.5, "color": INK})
         figure.add_annotation(x=chance, y=1, yref="paper", yanchor="bottom", text=f"chance {chance:.3g}", font_size=11)
     reach = 1.12 * max(0.0, float(ends.max()), chance or 0.0) or 1.0
-    figure.update_xaxes(title_text=escape(axis, quote=False), range=[min(0.0, 1.12 * float(low.min())), reach])
+    figure.update_xaxes(title_text=plain(axis), range=[min(0.0, 1.12 * float(low.min())), reach])
     labels = [shorten(name, SHORT) for name in names]
     figure.update_yaxes(_ticks(labels, down=True))
-    figure.update_layout(
-        template=TEMPLATE,
+    return titled(
+        figure,
+        title,
+        note,
         height=150 + 34 * len(names),
         margin={"l": 7 * max(map(len, labels)) + 16, "r": 24, "t": 92, "b": 52},
-        title={"text": escape(title, quote=False), "subtitle": {"text": escape(note, quote=False)}},
     )
-    return figure
 
 
 def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> go.Bar:
@@ -300,13 +282,3 @@ def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> go.Bar:
         customdata=np.stack([low, high], axis=1),
         hovertemplate="%{x:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})<extra></extra>",
     )
-
-
-def _array(matrix: np.ndarray | Tensor) -> np.ndarray:
-    return np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, np.float64)
-
-
-def shorten(text: str, most: int) -> str:
-    """At most ``most`` characters of a text on one line, with markup made harmless for plotly."""
-    text = " ".join(str(text).split())
-    return escape(text if len(text) <= most else text[: most - 1] + "…", quote=False)

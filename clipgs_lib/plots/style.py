@@ -6,11 +6,15 @@ palette of Okabe and Ito (2008), quantities use cividis; both survive the common
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
+from plotly.subplots import make_subplots
+from torch import Tensor
 
 INK = "#7a808a"
 GRID = "rgba(128,134,145,0.28)"
@@ -20,6 +24,11 @@ FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#808080")
 RED, GREEN, BLUE = "#d55e00", "#009e73", "#0072b2"
 QUANTITY = "Cividis"
+MAX_POINTS = 50_000
+"""Above this a browser's plotly scene stops turning smoothly."""
+_TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
+LOG_AXIS = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
+"""A logarithmic axis whose every tick has its whole number, which plotly's own have not."""
 
 _AXIS = {
     "gridcolor": GRID,
@@ -70,13 +79,59 @@ TEMPLATE = go.layout.Template(
         "annotationdefaults": {"font": {"family": FONT, "size": 13, "color": INK}, "showarrow": False},
     }
 )
-COLORBAR: dict[str, Any] = {
-    "thickness": 12,
-    "len": 0.6,
-    "outlinewidth": 0,
-    "tickfont": {"size": 10},
-    "title": {"side": "right"},
-}
+
+
+def titled(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
+    """The figure with the house's look, its title and subtitle (plain text), and ``layout`` as plotly takes it."""
+    words = {"text": plain(title), "subtitle": {"text": plain(subtitle)}}
+    return figure.update_layout(template=TEMPLATE, title=words if title or subtitle else None, **layout)
+
+
+def panels(count: int, columns: int, titles: Sequence[str] = (), *, gap: float = 0.34, **spacing: Any) -> go.Figure:
+    """``count`` small plots row by row, each under its title; places that are left over stay empty.
+
+    Args:
+        count: of plots.
+        columns: plots in a row.
+        titles: one per plot, plain text, or none.
+        gap: between two rows, as a share of their height, roughly.
+        **spacing: more for plotly's `make_subplots`.
+    """
+    rows = max(1, -(-count // columns))
+    names = [plain(title) for title in titles] or None
+    figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=gap / (rows + 0.2), **spacing)
+    figure.update_annotations(font={"size": 13, "color": INK})
+    for number in range(count, rows * columns):
+        figure.update_xaxes(visible=False, **place(number, columns))
+        figure.update_yaxes(visible=False, **place(number, columns))
+    return figure
+
+
+def place(number: int, columns: int) -> dict[str, int]:
+    """Row and column of the panel ``number``, as plotly counts them."""
+    return {"row": number // columns + 1, "col": number % columns + 1}
+
+
+def color_bar(text: str, **options: Any) -> dict[str, Any]:
+    """A slim colour bar with its title (plain text) along it."""
+    title = {"side": "right", "text": plain(text)}
+    return {"thickness": 12, "len": 0.6, "outlinewidth": 0, "tickfont": {"size": 10}, "title": title} | options
+
+
+def plain(text: str) -> str:
+    """A text with its markup made harmless for plotly."""
+    return escape(text, quote=False)
+
+
+def shorten(text: str, most: int) -> str:
+    """At most ``most`` characters of a text on one line, with its markup made harmless."""
+    text = " ".join(str(text).split())
+    return plain(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def to_array(values: Any, kind: Any = None) -> np.ndarray:
+    """A tensor from any device, or what numpy takes, as an array."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, kind)
 
 
 class Palette(NamedTuple):

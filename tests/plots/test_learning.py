@@ -19,8 +19,9 @@ from clipgs_lib.plots import (
     neighbours_figure,
     similarity_figure,
 )
-from clipgs_lib.plots.learning import SHORT, shorten
+from clipgs_lib.plots.learning import SHORT
 from clipgs_lib.plots.neighbours import THUMB
+from clipgs_lib.plots.style import shorten
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -34,12 +35,11 @@ def rows(count: int, scale: float = 1.0) -> list[dict[str, float | None]]:
 
 def test_each_metric_has_a_panel_and_each_run_a_line():
     runs = {MARKUP: rows(100), "b": rows(50, 2.0)}
-    figure = curves_figure(runs, ["loss", "top1"], log=["loss"], title=MARKUP)
+    figure = curves_figure(runs, ["loss", "top1"], title=MARKUP)
     assert len(figure.data) == 4
     first, second, third, _ = figure.data
     assert np.allclose(first.y, [1 / (i + 1) for i in range(100)]) and len(second.x) == 50
     assert third.x.tolist() == list(range(0, 100, 10))
-    assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", None)
     assert first.name == "&lt;img src=x onerror=alert(1)&gt;" and "<" not in figure.layout.title.text
     assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
     assert first.line.color == third.line.color != second.line.color
@@ -54,10 +54,9 @@ def test_what_cannot_be_drawn_is_counted():
         {"step": 3},
         {"loss": 1},
     ]
-    figure = curves_figure({"a": bad}, ["loss"], log=["loss"])
-    assert figure.data[0].x.tolist() == [2] and not figure.layout.showlegend
-    assert figure.layout.title.subtitle.text.startswith("2 points not finite")
-    assert curves_figure({"a": bad}, ["loss"]).data[0].x.tolist() == [1, 2]
+    figure = curves_figure({"a": bad}, ["loss"])
+    assert figure.data[0].x.tolist() == [1, 2] and not figure.layout.showlegend
+    assert figure.layout.title.subtitle.text.startswith("1 point not finite")
 
 
 def test_long_runs_are_thinned_and_keep_their_end():
@@ -140,12 +139,12 @@ def picture(level: int, height: int = 300, width: int = 200) -> np.ndarray:
 
 
 def test_neighbours_are_laid_out_in_rows_with_captions_and_scores():
-    found = [Neighbour(picture(40 * i), f"{MARKUP} {i}", 0.9 - 0.1 * i, [True, False, None][i]) for i in range(3)]
-    figure = neighbours_figure([MARKUP, picture(200)], [found, found[:1]], notes=["before", "after"], title=MARKUP)
+    hits = [Neighbour(picture(40 * i), f"{MARKUP} {i}", 0.9 - 0.1 * i) for i in range(3)]
+    figure = neighbours_figure([MARKUP, picture(200)], [hits, hits[:1]], title=MARKUP)
     assert len(figure.layout.images) == 5 and len(figure.layout.shapes) == 5
     assert all("<img" not in note.text for note in figure.layout.annotations) and "<img" not in figure.layout.title.text
     texts = " ".join(note.text for note in figure.layout.annotations)
-    assert all(word in texts for word in ("✓ 0.900", "✗ 0.800", "<br>0.700", "before", "after"))
+    assert all(word in texts for word in ("<br>0.900", "<br>0.800", "<br>0.700"))
     xs = [image.x for image in figure.layout.images[:3]]
     assert xs == sorted(xs) and xs[1] - xs[0] > THUMB
     assert figure.layout.images[0].y == 0 and figure.layout.images[3].y < -THUMB
@@ -162,7 +161,7 @@ def test_thumbnails_are_small_and_show_the_picture():
 
 
 @pytest.mark.parametrize(
-    ("queries", "found", "words"),
+    ("queries", "hits", "words"),
     [
         ([], [], "one query"),
         (["a"], [], "one query"),
@@ -171,9 +170,9 @@ def test_thumbnails_are_small_and_show_the_picture():
         ([np.zeros(3)], [[Neighbour(picture(1), "c", 0)]], r"queries\[0\] must have shape"),
     ],
 )
-def test_sheets_of_nothing_are_refused(queries, found, words):
+def test_sheets_of_nothing_are_refused(queries, hits, words):
     with pytest.raises(ValueError, match=words):
-        neighbours_figure(queries, found)
+        neighbours_figure(queries, hits)
 
 
 # ---- intervals -----------------------------------------------------------------------------------------------------

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.colors import get_colorscale, hex_to_rgb
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from .style import COLORBAR, INK, QUANTITY, TEMPLATE
+from .style import QUANTITY, color_bar, panels, titled, to_array
 
 ROW_WIDTH = 1000
 """Pixels of a row of pictures, titles and gaps included; a notebook's output area is about as wide."""
@@ -44,24 +43,21 @@ def image_row(images: Sequence[Tensor | np.ndarray], titles: Sequence[str] = (),
     ratios = [picture.shape[1] / picture.shape[0] for picture in pictures]
     height = min(420.0, (ROW_WIDTH - GAP * (len(pictures) + 1)) / sum(ratios))
     width = height * sum(ratios) + GAP * (len(pictures) + 1)
-    figure = make_subplots(
-        1, len(pictures), column_widths=ratios, horizontal_spacing=GAP / width,
-        subplot_titles=[escape(name, quote=False) for name in titles] or None,
-    )  # fmt: skip
+    figure = panels(len(pictures), len(pictures), titles, column_widths=ratios, horizontal_spacing=GAP / width)
     for k, picture in enumerate(pictures):
-        figure.add_trace(go.Image(source=_png_uri(picture), hoverinfo="skip"), 1, k + 1)
+        figure.add_trace(
+            go.Image(source=data_uri(Image.fromarray(picture), "PNG", optimize=True), hoverinfo="skip"), 1, k + 1
+        )
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain")
-    figure.update_annotations(font={"size": 13, "color": INK})
     top = GAP + (26 if titles else 0) + (38 if title else 0)
-    figure.update_layout(
-        template=TEMPLATE,
+    return titled(
+        figure,
+        title,
         width=round(width),
         height=round(height + top + GAP),
         margin={"l": GAP, "r": GAP, "t": top, "b": GAP},
-        title={"text": escape(title, quote=False)} if title else None,
     )
-    return figure
 
 
 def difference_figure(
@@ -93,7 +89,7 @@ def difference_figure(
         [*names, "mean absolute error of the channels"],
         title=f"{names[0]} against {names[1]}: {psnr}",
     )
-    bar = COLORBAR | {"len": 1, "title": {"text": "error, 1 = full range", "side": "right"}, "x": 1.01}
+    bar = color_bar("error, 1 = full range", len=1, x=1.01)
     figure.add_trace(
         go.Scatter(x=[None], y=[None], mode="markers", showlegend=False, hoverinfo="skip",
                    marker={"color": [0], "cmin": 0, "cmax": limit, "colorscale": QUANTITY, "colorbar": bar})
@@ -131,7 +127,7 @@ def to_bytes(image: Tensor | np.ndarray, name: str = "image") -> np.ndarray:
     Raises:
         ValueError: for another shape, an empty picture, or integers other than uint8.
     """
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    array = to_array(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or array.size == 0:
         raise ValueError(f"{name} must have shape [H, W, 3], [H, W, 1] or [H, W], got {list(array.shape)}")
     if np.issubdtype(array.dtype, np.floating):
@@ -152,15 +148,15 @@ def _absolute_error(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> np.ndarra
 
 
 def _to_unit(image: Tensor | np.ndarray, name: str) -> np.ndarray:
-    bytes_ = to_bytes(image, name)
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    bytes_, array = to_bytes(image, name), to_array(image)
     if array.dtype == np.uint8:
         return bytes_ / 255.0
     array = np.clip(np.nan_to_num(array.astype(np.float64), nan=0.0), 0, 1)
     return np.broadcast_to(array.reshape(*array.shape[:2], -1), bytes_.shape)
 
 
-def _png_uri(picture: np.ndarray) -> str:
+def data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
+    """The picture within an address, as a file of a kind that PIL writes with ``options``."""
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    picture.save(stream, format=kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(stream.getvalue()).decode()

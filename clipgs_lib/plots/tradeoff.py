@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import CATEGORIES, INK, TEMPLATE, plural
+from .style import CATEGORIES, INK, plural, titled
 
 _STARTS = {"mesh": "from the mesh", "points": "from points", "random": "at random"}
 _NEEDED = ("start", "n", "iterations", "psnr", "psnr_worst", "cpu_seconds", "objects")
@@ -50,12 +50,10 @@ def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a 
     figure.update_yaxes(title_text="CPU seconds per object", rangemode="tozero", row=2, col=1)
     objects = sorted({int(row["objects"]) for row in rows})
     note = f"means over {' to '.join(map(str, objects))} real meshes, one thread; dotted: the worst of them"
-    figure.update_layout(
-        template=TEMPLATE, height=560, margin={"l": 56, "r": 16, "t": 104, "b": 48},
-        title={"text": title, "subtitle": {"text": note}},
+    return titled(
+        figure, title, note, height=560, margin={"l": 56, "r": 16, "t": 104, "b": 48},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.09, "yanchor": "bottom", "title": {"text": ""}},
     )  # fmt: skip
-    return figure
 
 
 def _draw(figure: go.Figure, column: int, line: Sequence[Mapping[str, Any]], start: str, color: str) -> None:

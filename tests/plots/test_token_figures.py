@@ -17,7 +17,7 @@ from clipgs_lib.plots import (
     patch_rows,
     token_coverage_figure,
 )
-from clipgs_lib.plots.tokens import PATCH_COLORS, _spread_colors
+from clipgs_lib.plots.token_figures import PATCH_COLORS, _spread_colors
 from clipgs_lib.tokenizer import CHANNELS, TokenizerConfig, attribute_channels, collate, patchify
 
 
@@ -40,24 +40,24 @@ def cut():
 
 def test_each_gaussian_belongs_to_the_nearest_centre_of_its_patches(cut):
     splats, _, patches = cut
-    found = patch_rows(splats, patches.indices, patches.mask)
-    assert found.rows.shape == (24, 16) and found.tokens.tolist() == list(range(24))
-    assert found.owner[7] == -1 and np.isfinite(found.distances).all()
+    patched = patch_rows(splats, patches.indices, patches.mask)
+    assert patched.rows.shape == (24, 16) and patched.tokens.tolist() == list(range(24))
+    assert patched.owner[7] == -1 and np.isfinite(patched.distances).all()
     means = splats.means.double().numpy()
     for gaussian in range(400):
-        mine = [t for t in range(24) if gaussian in found.rows[t]]
+        mine = [t for t in range(24) if gaussian in patched.rows[t]]
         if not mine:
-            assert found.owner[gaussian] == -1
+            assert patched.owner[gaussian] == -1
             continue
-        distances = [np.linalg.norm(means[gaussian] - means[found.rows[t, 0]]) for t in mine]
-        assert found.owner[gaussian] == mine[int(np.argmin(distances))]
+        distances = [np.linalg.norm(means[gaussian] - means[patched.rows[t, 0]]) for t in mine]
+        assert patched.owner[gaussian] == mine[int(np.argmin(distances))]
 
 
 def test_masked_patches_are_left_out_and_tokens_keep_their_numbers(splats_factory):
     splats = splats_factory(5)
     patches = patchify(collate([splats]), 8, 4)
-    found = patch_rows(splats, patches.indices, patches.mask)
-    assert len(found.tokens) == 5 and set(found.rows.ravel()) == set(range(5))
+    patched = patch_rows(splats, patches.indices, patches.mask)
+    assert len(patched.tokens) == 5 and set(patched.rows.ravel()) == set(range(5))
     keep = torch.tensor([[True, False, True, False, False, False, False, True]])
     assert patch_rows(splats, patches.indices, keep).tokens.tolist() == [0, 2, 7]
 
@@ -66,17 +66,17 @@ def test_the_figure_draws_every_finite_gaussian_once_in_its_patchs_colour(cut):
     splats, _, patches = cut
     figure = patch_figure(splats, patches.indices[0], title="<b>x</b>")
     held, loose, centers = figure.data
-    found = patch_rows(splats, patches.indices)
+    patched = patch_rows(splats, patches.indices)
     drawn = np.concatenate([held.customdata[:, 0], loose.customdata[:, 0]])
     assert len(drawn) == len(set(drawn)) and set(drawn) <= set(range(400)) - {7}
     assert len(drawn) >= 390  # the frame leaves out lone points
-    assert held.customdata[:, 1].tolist() == found.owner[held.customdata[:, 0]].tolist()
+    assert held.customdata[:, 1].tolist() == patched.owner[held.customdata[:, 0]].tolist()
     of_token = {}
     for token, color in zip(held.customdata[:, 1], held.marker.color, strict=True):
         assert of_token.setdefault(token, color) == color
     assert len(centers.x) == 24 and centers.customdata[:, 1].tolist() == [16] * 24
     assert figure.layout.title.text == "&lt;b&gt;x&lt;/b&gt;"
-    share = (found.owner >= 0).sum() / 399
+    share = (patched.owner >= 0).sum() / 399
     assert f"24 patches of 16 cover {share:.0%} of the gaussians" in figure.layout.title.subtitle.text
     assert "1 not finite left out" in figure.layout.title.subtitle.text
     assert held.marker.color.dtype == np.uint8  # numbers, not strings
@@ -198,8 +198,8 @@ def test_channels_are_counted_by_attribute(cut, rotation):
     features = attribute_channels(batch, objects, patches.indices[0], offsets, TokenizerConfig(rotation=rotation))
     figure = channels_figure(features)
     names = [trace.name for trace in figure.data]
-    wanted = [name for group in CHANNELS.values() for name in group]
-    assert names == (wanted if rotation == "matrix" else [*wanted[:10], "w", "x", "y", "z"])
+    expected = [name for group in CHANNELS.values() for name in group]
+    assert names == (expected if rotation == "matrix" else [*expected[:10], "w", "x", "y", "z"])
     for trace, column in zip(figure.data, features.flatten(0, 1).T, strict=True):
         assert 99 < float(np.sum(trace.y)) <= 100.01 or trace.name.startswith(("x -", "y -", "z -", "scale"))
         middle = float((trace.x * trace.y).sum() / trace.y.sum())

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..splats import Splats
 from ..tokenizer import CHANNELS
 from .frame import Frame, opening_camera
-from .histograms import PANEL_HEIGHT, Curve, Panel, _draw
-from .learning import LOG_AXIS
-from .scene import HEIGHT, MAX_POINTS, choose
-from .style import BLUE, CATEGORIES, COLORBAR, GREEN, INK, QUANTITY, RED, TEMPLATE, plural
+from .histograms import PANEL_HEIGHT, Curve, Panel, draw
+from .scatter import HEIGHT, choose
+from .style import (
+    BLUE,
+    CATEGORIES,
+    GREEN,
+    LOG_AXIS,
+    MAX_POINTS,
+    QUANTITY,
+    RED,
+    color_bar,
+    panels,
+    plain,
+    plural,
+    titled,
+    to_array,
+)
 
 PATCH_COLORS = CATEGORIES[:7]
 """Neighbouring patches differ; grey is left for gaussians in no patch."""
@@ -62,11 +73,11 @@ def patch_rows(splats: Splats, indices: Tensor | np.ndarray, mask: Tensor | np.n
 
 def _patches(indices: Any, mask: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
     """``indices [G, M]`` within ``0..count - 1`` and ``mask [G]``, at least one true."""
-    index = _numpy(indices)
+    index = to_array(indices)
     index = index[0] if index.ndim == 3 and len(index) == 1 else index
     if index.ndim != 2 or index.size == 0 or not np.issubdtype(index.dtype, np.integer):
         raise ValueError(f"indices must be integers [G, M] of one splat, got {index.dtype} {list(index.shape)}")
-    keep = np.ones(len(index), bool) if mask is None else _numpy(mask).reshape(-1).astype(bool)
+    keep = np.ones(len(index), bool) if mask is None else to_array(mask).reshape(-1).astype(bool)
     if len(keep) != len(index) or not keep.any():
         raise ValueError(
             f"mask must have {len(index)} values, some true, got {len(keep)}, {int(keep.sum())} of them true"
@@ -106,7 +117,7 @@ def patch_figure(
     """
     patches = patch_rows(splats, indices, mask)
     up_axis = up_axis or splats.up_axis
-    cloud = choose(splats, "opacity", "", max_points, up_axis)
+    cloud = choose(splats, max_points)
     means = cloud.splats.means.numpy()
     frame = Frame.around([means])
     centers = splats.means.detach().cpu().numpy()[patches.rows[:, 0]]  # [P, 3]
@@ -136,18 +147,15 @@ def patch_figure(
     scale = [[k / last, color] for k, color in enumerate(PATCH_COLORS)]
     covered = float((patches.owner >= 0).sum()) / max(len(splats) - cloud.non_finite, 1)
     note = f"{len(patches.tokens):,} patches of {patches.rows.shape[1]} cover {covered:.0%} of the gaussians"
-    figure.update_layout(
-        template=TEMPLATE,
+    return titled(
+        figure,
+        title or splats.source or "Patches",
+        f"{note} · {cloud.note}",
         height=HEIGHT,
-        title={
-            "text": escape(title or splats.source or "Patches", quote=False),
-            "subtitle": {"text": f"{note} · {cloud.note}"},
-        },
         coloraxis={"colorscale": scale, "cmin": 0, "cmax": last, "showscale": False},
         scene=frame.layout() | {"camera": opening_camera(up_axis)},
         legend={"x": 0, "y": 1, "xanchor": "left", "yanchor": "top"},
     )
-    return figure
 
 
 def _centers(centers: np.ndarray, patches: PatchRows) -> go.Scatter3d:
@@ -190,12 +198,12 @@ def coverage_figure(
     Raises:
         ValueError: when there is nothing to draw or an index is out of range.
     """
-    places = _numpy(points).astype(np.float64)
+    places = to_array(points).astype(np.float64)
     if not choices or places.ndim != 2 or places.shape[1:] != (3,) or not np.isfinite(places).all():
         raise ValueError(f"needs finite points [N, 3] and a choice, got {list(places.shape)} and {list(choices)}")
     figure = go.Figure()
     for number, (name, chosen) in enumerate(choices.items()):
-        rows = _numpy(chosen).reshape(-1)
+        rows = to_array(chosen).reshape(-1)
         if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(places):
             raise ValueError(f"{name!r} must hold rows in 0..{len(places) - 1}, got {len(rows)} of another range")
         nearest, curve = np.full(len(places), np.inf), np.empty((len(rows), 2))
@@ -208,13 +216,12 @@ def coverage_figure(
             y = np.where(curve[shown, column] > 0, curve[shown, column], np.nan)
             line = {"color": CATEGORIES[number % len(CATEGORIES)], "dash": dash, "width": 2}
             figure.add_scatter(
-                x=count[shown], y=y.astype(np.float32), mode="lines", name=f"{escape(name, quote=False)}, {what}",
+                x=count[shown], y=y.astype(np.float32), mode="lines", name=f"{plain(name)}, {what}",
                 line=line, hovertemplate="%{y:.3~g}",
             )  # fmt: skip
     figure.update_xaxes(LOG_AXIS | {"title_text": "centres"})
     figure.update_yaxes(LOG_AXIS | {"title_text": "distance to the nearest centre"})
-    _finish(figure, title or "What the centres cover", f"{len(places):,} gaussians; units of the points")
-    return figure
+    return _lines(figure, title or "What the centres cover", f"{len(places):,} gaussians; units of the points")
 
 
 def token_coverage_figure(
@@ -260,15 +267,11 @@ def token_coverage_figure(
         )  # fmt: skip
     figure.update_xaxes(LOG_AXIS | {"title_text": "tokens"})
     figure.update_yaxes(title_text="% of gaussians in a patch", range=[0, 102])
-    _finish(figure, title or "Tokens against coverage", plural(count, "gaussian"))
-    return figure
+    return _lines(figure, title or "Tokens against coverage", plural(count, "gaussian"))
 
 
-def _finish(figure: go.Figure, title: str, note: str) -> None:
-    figure.update_layout(
-        template=TEMPLATE, height=400, margin={"l": 64, "r": 16, "t": 84, "b": 56}, hovermode="x",
-        title={"text": escape(title, quote=False), "subtitle": {"text": escape(note, quote=False)}},
-    )  # fmt: skip
+def _lines(figure: go.Figure, title: str, note: str) -> go.Figure:
+    return titled(figure, title, note, height=400, margin={"l": 64, "r": 16, "t": 84, "b": 56}, hovermode="x")
 
 
 def order_figure(
@@ -288,18 +291,18 @@ def order_figure(
     Raises:
         ValueError: when an order is no permutation of the points.
     """
-    places = _numpy(points).astype(np.float64)
+    places = to_array(points).astype(np.float64)
     if places.ndim != 2 or places.shape[1:] != (3,) or len(places) < 2 or not orders:
         raise ValueError(f"needs at least two points [M, 3] and an order, got {list(places.shape)} and {list(orders)}")
     paths = {}
     for name, order in orders.items():
-        rows = _numpy(order).reshape(-1)
+        rows = to_array(order).reshape(-1)
         if sorted(rows.tolist()) != list(range(len(places))):
             raise ValueError(f"order {name!r} must hold each of 0..{len(places) - 1} once, got {len(rows)} numbers")
         paths[name] = places[rows]
     lengths = {name: float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) for name, path in paths.items()}
     frame, shortest = Frame.around([places]), min(lengths.values())
-    figure = go.Figure(layout={"template": TEMPLATE, "height": 420, "showlegend": False})
+    figure = go.Figure()
     hidden = frame.layout()
     for axis in ("xaxis", "yaxis", "zaxis"):
         hidden[axis] |= {"showticklabels": False}
@@ -310,30 +313,26 @@ def order_figure(
         domain = {"x": [left, right - 0.01], "y": [0, 0.9]}
         figure.update_layout({scene: hidden | {"camera": opening_camera(up_axis), "domain": domain}})
         factor = lengths[name] / shortest if shortest > 0 else 1.0
-        text = f"<b>{escape(name, quote=False)}</b>  path × {factor:.2f}"
-        place = {
-            "x": (left + right) / 2,
-            "y": 1,
-            "xref": "paper",
-            "yref": "paper",
-            "xanchor": "center",
-            "yanchor": "top",
-        }
-        figure.add_annotation(text=text, font_color=INK, **place)
-    bar = COLORBAR | {"title": {"text": "place in the order", "side": "right"}, "len": 0.8}
-    note = f"{plural(len(places), 'gaussian')} of one patch; lengths beside the shortest path"
-    figure.update_layout(
+        figure.add_annotation(
+            text=f"<b>{plain(name)}</b>  path × {factor:.2f}", x=(left + right) / 2, y=1, xref="paper", yref="paper",
+            xanchor="center", yanchor="top",
+        )  # fmt: skip
+    bar = color_bar("place in the order", len=0.8)
+    return titled(
+        figure,
+        title,
+        f"{plural(len(places), 'gaussian')} of one patch; lengths beside the shortest path",
+        height=420,
+        showlegend=False,
         coloraxis={"colorscale": QUANTITY, "cmin": 0, "cmax": len(places) - 1, "colorbar": bar},
-        title={"text": escape(title, quote=False), "subtitle": {"text": note}},
     )
-    return figure
 
 
 def _path(path: np.ndarray, name: str) -> go.Scatter3d:
     x, y, z = np.ascontiguousarray(path.astype(np.float32).T)
     rank = np.arange(len(path))
     return go.Scatter3d(
-        x=x, y=y, z=z, mode="lines+markers", name=escape(name, quote=False),
+        x=x, y=y, z=z, mode="lines+markers", name=plain(name),
         line={"width": 5, "color": rank, "colorscale": QUANTITY},
         marker={"size": 3.5, "color": rank, "coloraxis": "coloraxis"},
         hovertemplate="place %{marker.color:d}<br>%{x:.3~g}, %{y:.3~g}, %{z:.3~g}<extra></extra>",
@@ -353,7 +352,7 @@ def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Fig
     Raises:
         ValueError: for another number of channels, or none of a gaussian.
     """
-    values = _numpy(features)
+    values = to_array(features)
     groups = {name: list(channels) for name, channels in CHANNELS.items()}
     turn = groups.pop("rotation")
     matrix = sum(map(len, groups.values())) + len(turn)
@@ -364,32 +363,18 @@ def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Fig
         groups |= {f"rotation, row {row + 1}": turn[3 * row : 3 * row + 3] for row in range(3)}
     else:
         groups["rotation, quaternion"] = ["w", "x", "y", "z"]
-    figure = make_subplots(
-        2,
-        4,
-        subplot_titles=[name.replace("color", "colour") for name in groups],
-        horizontal_spacing=0.055,
-        vertical_spacing=0.2,
-    )
-    figure.update_annotations(font={"size": 13, "color": INK})
+    names = [name.replace("color", "colour") for name in groups]
+    figure = panels(len(groups), 4, names, gap=0.44, horizontal_spacing=0.055)
     values, start = values.reshape(-1, values.shape[-1]), 0
-    for place, (name, channels) in enumerate(groups.items()):
+    for number, (name, channels) in enumerate(groups.items()):
         colors = (RED, GREEN, BLUE) if name == "color" else CATEGORIES
         columns = values[:, start : start + len(channels)].T
         curves = tuple(map(Curve, channels, columns, colors))
         start += len(channels)
         span = (0.0, 1.0) if name in ("color", "opacity") else (-1.0, 1.0) if name.startswith("rotation") else None
-        _draw(figure, place, Panel("", "", curves, span), 4)
-    for place in range(len(groups), 8):
-        figure.update_xaxes(visible=False, row=2, col=place - 3)
-        figure.update_yaxes(visible=False, row=2, col=place - 3)
+        draw(figure, number, Panel("", "", curves, span), 4)
     note = f"{values.shape[1]} channels; each gaussian counts once in each of its patches ({len(values):,} rows)"
-    figure.update_layout(
-        template=TEMPLATE, height=110 + 2 * PANEL_HEIGHT, margin={"l": 48, "r": 16, "t": 100, "b": 40}, bargap=0,
-        title={"text": escape(title or "What the attribute branch sees", quote=False), "subtitle": {"text": note}},
+    return titled(
+        figure, title or "What the attribute branch sees", note, height=110 + 2 * PANEL_HEIGHT,
+        margin={"l": 48, "r": 16, "t": 100, "b": 40}, bargap=0,
     )  # fmt: skip
-    return figure
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
