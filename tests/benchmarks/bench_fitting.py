@@ -12,7 +12,7 @@ views and start out of its seconds: "mesh" clusters the surface, "points" 10,000
 the unlit and the lit ones, and how near the embedded teacher finds them to the lit ones.
 
 With ``--json`` every part that was measured replaces its namesake in the file and leaves the others, so that parts can
-be run one after the other; `clipgs_lib.plots.fitting` draws it.
+be run one after the other; `clipgs_lib.plots.fitting_tradeoff` draws it.
 """
 
 from __future__ import annotations
