@@ -6,26 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    box,
-    cone,
-    cylinder,
-    extrude,
-    join,
-    lathe,
-    lay,
-    rod,
-    row,
-    slab,
-    sphere,
-    sweep,
-    torus,
-)
+from .shapes import Shape, arc, around, extrude, join, lathe, lay, row, slab, sweep
+from .solids import box, cone, cylinder, rod, sphere, torus
 
 building = in_group("buildings")
 WALLS = (*EVERY, "bricks", "wood")
@@ -40,16 +24,16 @@ def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:
 @building(
     "house",
     "cottage",
-    ranges=(
-        Range("width", 0.8, 1.5, "narrow", "wide"),
-        Range("height", 0.41, 1.3, "low", "tall"),
-        Range("roof", 0.35, 0.7, "flat-roofed", "steep-roofed"),
-    ),
-    count=Count("windows", (2, 4, 6), "window"),
     parts=("roof", "door", "chimney", "windows"),
     accent="roof",
     patterns=WALLS,
     colors=tuple(contrasting("light blue")),
+)
+@varies(
+    Range("width", 0.8, 1.5, "narrow", "wide"),
+    Range("height", 0.41, 1.3, "low", "tall"),
+    Range("roof", 0.35, 0.7, "flat-roofed", "steep-roofed"),
+    Count("windows", (2, 4, 6), "window"),
 )
 def _house(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, 0.9
@@ -65,18 +49,12 @@ def _house(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "castle",
-    "fortress",
-    ranges=(
-        Range("width", 1.0, 1.5, "narrow", "wide"),
-        Range("tower", 0.66, 1.77, "low", "tall"),
-        Range("roof", 0.25, 0.55),
-    ),
-    count=Count("towers", (2, 3, 4), "tower"),
-    parts=("towers", "gate", "walls"),
-    accent="roofs",
-    patterns=STONY,
+@building("castle", "fortress", parts=("towers", "gate", "walls"), accent="roofs", patterns=STONY)
+@varies(
+    Range("width", 1.0, 1.5, "narrow", "wide"),
+    Range("tower", 0.66, 1.77, "low", "tall"),
+    Range("roof", 0.25, 0.55),
+    Count("towers", (2, 3, 4), "tower"),
 )
 def _castle(p: SimpleNamespace) -> list[Piece]:
     w, t = p.width, p.tower
@@ -108,16 +86,16 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
 @building(
     "lighthouse",
     "light tower",
-    ranges=(
-        Range("height", 0.98, 2.36, "short", "tall"),
-        Range("radius", 0.3, 0.45, "slender", "wide"),
-        Range("taper", 0.5, 0.85),
-    ),
-    count=Count("windows", (1, 2, 3, 4), "window"),
     parts=("roof", "gallery", "door", "windows"),
     accent="roof",
     patterns=STONY,
     colors=tuple(contrasting("navy")),
+)
+@varies(
+    Range("height", 0.98, 2.36, "short", "tall"),
+    Range("radius", 0.3, 0.45, "slender", "wide"),
+    Range("taper", 0.5, 0.85),
+    Count("windows", (1, 2, 3, 4), "window"),
 )
 def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     h, r, t = p.height, p.radius, p.radius * p.taper
@@ -144,18 +122,12 @@ def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "windmill",
-    "mill",
-    ranges=(
-        Range("height", 0.74, 1.77, "short", "tall"),
-        Range("radius", 0.35, 0.55, "slender", "wide"),
-        Range("sail", 0.6, 0.95, "", "long-sailed"),
-    ),
-    count=Count("sails", (3, 4, 5, 6), "sail"),
-    parts=("sails", "cap", "door"),
-    accent="cap",
-    patterns=WALLS,
+@building("windmill", "mill", parts=("sails", "cap", "door"), accent="cap", patterns=WALLS)
+@varies(
+    Range("height", 0.74, 1.77, "short", "tall"),
+    Range("radius", 0.35, 0.55, "slender", "wide"),
+    Range("sail", 0.6, 0.95, "", "long-sailed"),
+    Count("sails", (3, 4, 5, 6), "sail"),
 )
 def _windmill(p: SimpleNamespace) -> list[Piece]:
     h, r, s = p.height, p.radius, p.sail
@@ -171,17 +143,12 @@ def _windmill(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "tent",
-    "camping tent",
-    ranges=(
-        Range("length", 0.82, 2.12, "short", "long"),
-        Range("width", 0.9, 1.4, "narrow", "wide"),
-        Range("height", 0.49, 1.3, "low", "tall"),
-    ),
-    count=Count("flags", (1, 2, 3), "flag"),
-    parts=("flags", "entrance", "poles"),
-    accent="flags",
+@building("tent", "camping tent", parts=("flags", "entrance", "poles"), accent="flags")
+@varies(
+    Range("length", 0.82, 2.12, "short", "long"),
+    Range("width", 0.9, 1.4, "narrow", "wide"),
+    Range("height", 0.49, 1.3, "low", "tall"),
+    Count("flags", (1, 2, 3), "flag"),
 )
 def _tent(p: SimpleNamespace) -> list[Piece]:
     w, h, n = p.width, p.height, p.length
@@ -204,15 +171,15 @@ def _tent(p: SimpleNamespace) -> list[Piece]:
 @building(
     "temple",
     "greek temple",
-    ranges=(
-        Range("length", 0.82, 2.01, "short", "long"),
-        Range("column", 0.41, 1.12, "low", "tall"),
-        Range("pediment", 0.2, 0.4),
-    ),
-    count=Count("columns", (4, 6, 8, 10), "column"),
     parts=("columns", "steps", "roof"),
     accent="roof",
     patterns=("plain", "marble", "gradient", "speckles", "vertical stripes", "horizontal stripes", "zigzag", "checks"),
+)
+@varies(
+    Range("length", 0.82, 2.01, "short", "long"),
+    Range("column", 0.41, 1.12, "low", "tall"),
+    Range("pediment", 0.2, 0.4),
+    Count("columns", (4, 6, 8, 10), "column"),
 )
 def _temple(p: SimpleNamespace) -> list[Piece]:
     n, c, w = p.length, p.column, 0.9
@@ -233,16 +200,16 @@ def _temple(p: SimpleNamespace) -> list[Piece]:
 @building(
     "church",
     "chapel",
-    ranges=(
-        Range("length", 0.74, 1.77, "short", "long"),
-        Range("tower", 0.74, 1.65, "low-towered", "high-towered"),
-        Range("spire", 0.4, 0.9, "", "pointed"),
-    ),
-    count=Count("windows", (2, 3, 4), "side window"),
     parts=("spire", "door", "windows", "cross"),
     accent="roof",
     patterns=WALLS,
     colors=tuple(contrasting("light blue")),
+)
+@varies(
+    Range("length", 0.74, 1.77, "short", "long"),
+    Range("tower", 0.74, 1.65, "low-towered", "high-towered"),
+    Range("spire", 0.4, 0.9, "", "pointed"),
+    Count("windows", (2, 3, 4), "side window"),
 )
 def _church(p: SimpleNamespace) -> list[Piece]:
     n, t, s = p.length, p.tower, p.spire
@@ -265,12 +232,6 @@ def _church(p: SimpleNamespace) -> list[Piece]:
     "skyscraper",
     "high-rise",
     "office tower",
-    ranges=(
-        Range("height", 1.15, 2.6, "", "very tall"),
-        Range("width", 0.45, 0.75, "slender", "wide"),
-        Range("setback", 0.6, 0.9),
-    ),
-    count=Count("sections", (1, 2, 3), "stepped section"),
     parts=("antenna", "entrance", "roof"),
     accent="roof",
     patterns=(
@@ -284,6 +245,12 @@ def _church(p: SimpleNamespace) -> list[Piece]:
         "diagonal stripes",
         "zigzag",
     ),
+)
+@varies(
+    Range("height", 1.15, 2.6, "", "very tall"),
+    Range("width", 0.45, 0.75, "slender", "wide"),
+    Range("setback", 0.6, 0.9),
+    Count("sections", (1, 2, 3), "stepped section"),
 )
 def _skyscraper(p: SimpleNamespace) -> list[Piece]:
     part = p.height / p.sections
@@ -301,15 +268,15 @@ def _skyscraper(p: SimpleNamespace) -> list[Piece]:
 @building(
     "water well",
     "well",
-    ranges=(
-        Range("radius", 0.4, 0.6, "narrow", "wide"),
-        Range("wall", 0.35, 0.65, "low", "tall"),
-        Range("roof", 0.3, 0.5),
-    ),
-    choices=(Choice("roof_form", ("pitched", "conical"), "roof"),),
     parts=("roof", "posts", "bucket"),
     accent="roof",
     patterns=("bricks", "plain", "marble", "speckles", "checks", "gradient", "horizontal stripes", "zigzag"),
+)
+@varies(
+    Range("radius", 0.4, 0.6, "narrow", "wide"),
+    Range("wall", 0.35, 0.65, "low", "tall"),
+    Range("roof", 0.3, 0.5),
+    Choice("roof_form", ("pitched", "conical"), "roof"),
 )
 def _water_well(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.wall
@@ -331,18 +298,12 @@ def _water_well(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "bridge",
-    "stone bridge",
-    ranges=(
-        Range("length", 1.31, 2.83, "short", "long"),
-        Range("height", 0.41, 1.06, "low", "tall"),
-        Range("deck", 0.4, 0.7),
-    ),
-    count=Count("arches", (1, 2, 3, 4), "arch"),
-    parts=("arches", "railings"),
-    accent="railings",
-    patterns=STONY,
+@building("bridge", "stone bridge", parts=("arches", "railings"), accent="railings", patterns=STONY)
+@varies(
+    Range("length", 1.31, 2.83, "short", "long"),
+    Range("height", 0.41, 1.06, "low", "tall"),
+    Range("deck", 0.4, 0.7),
+    Count("arches", (1, 2, 3, 4), "arch"),
 )
 def _bridge(p: SimpleNamespace) -> list[Piece]:
     n, h, d = p.length, p.height, p.deck
@@ -364,16 +325,16 @@ def _bridge(p: SimpleNamespace) -> list[Piece]:
 @building(
     "birdhouse",
     "nesting box",
-    ranges=(
-        Range("width", 0.5, 0.8, "narrow", "wide"),
-        Range("height", 0.41, 1.06, "low", "tall"),
-        Range("post", 0.5, 1.1, "", "high-mounted"),
-    ),
-    count=Count("holes", (1, 2, 3), "hole"),
     parts=("holes", "roof", "post", "perches"),
     accent="roof",
     patterns=WALLS,
     colors=(*contrasting("black"), "light brown"),
+)
+@varies(
+    Range("width", 0.5, 0.8, "narrow", "wide"),
+    Range("height", 0.41, 1.06, "low", "tall"),
+    Range("post", 0.5, 1.1, "", "high-mounted"),
+    Count("holes", (1, 2, 3), "hole"),
 )
 def _birdhouse(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width, p.height, p.post

@@ -6,45 +6,22 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    box,
-    capsule,
-    cone,
-    cylinder,
-    extrude,
-    join,
-    lathe,
-    lay,
-    rod,
-    row,
-    sphere,
-    sweep,
-    torus,
-)
+from .shapes import Shape, arc, around, extrude, join, lathe, lay, row, sweep
+from .solids import box, capsule, cone, cylinder, rod, sphere, torus
 
 wear = in_group("clothing")
 
 CLOTH = (*EVERY, "label")
 
 
-@wear(
-    "top hat",
-    "silk hat",
-    "hat",
-    ranges=(
-        Range("height", 0.29, 1.06, "low", "tall"),
-        Range("radius", 0.34, 0.46),
-        Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
-        Range("flare", 0.9, 1.2),
-    ),
-    parts=("brim", "ribbon"),
-    accent="ribbon",
-    patterns=EVERY,
+@wear("top hat", "silk hat", "hat", parts=("brim", "ribbon"), accent="ribbon", patterns=EVERY)
+@varies(
+    Range("height", 0.29, 1.06, "low", "tall"),
+    Range("radius", 0.34, 0.46),
+    Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
+    Range("flare", 0.9, 1.2),
 )
 def _top_hat(p: SimpleNamespace) -> list[Piece]:
     h, r, b = p.height, p.radius, p.brim
@@ -61,17 +38,12 @@ def _top_hat(p: SimpleNamespace) -> list[Piece]:
     return [Piece("crown", "main", crown), Piece("brim", "main", brim), Piece("ribbon", "accent", band)]
 
 
-@wear(
-    "party hat",
-    "cone hat",
-    ranges=(
-        Range("height", 0.57, 1.65, "short", "tall"),
-        Range("radius", 0.34, 0.55, "narrow", "wide"),
-        Range("pompom", 0.1, 0.2, "", "big-tasselled"),
-    ),
-    choices=(Choice("pompom_form", ("round", "spiky"), "pompom"),),
-    parts=("pompom",),
-    accent="pompom",
+@wear("party hat", "cone hat", parts=("pompom",), accent="pompom")
+@varies(
+    Range("height", 0.57, 1.65, "short", "tall"),
+    Range("radius", 0.34, 0.55, "narrow", "wide"),
+    Range("pompom", 0.1, 0.2, "", "big-tasselled"),
+    Choice("pompom_form", ("round", "spiky"), "pompom"),
 )
 def _party_hat(p: SimpleNamespace) -> list[Piece]:
     h, r, m = p.height, p.radius, p.pompom
@@ -91,16 +63,16 @@ def _party_hat(p: SimpleNamespace) -> list[Piece]:
 @wear(
     "crown",
     "royal crown",
-    ranges=(
-        Range("radius", 0.4, 0.6, "narrow", "wide"),
-        Range("height", 0.25, 0.71, "low", "tall"),
-        Range("flare", 1.0, 1.3, "", "flared"),
-    ),
-    count=Count("points", (4, 5, 6, 8), "point"),
     parts=("points", "jewels"),
     accent="jewels",
     colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
     patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
+)
+@varies(
+    Range("radius", 0.4, 0.6, "narrow", "wide"),
+    Range("height", 0.25, 0.71, "low", "tall"),
+    Range("flare", 1.0, 1.3, "", "flared"),
+    Count("points", (4, 5, 6, 8), "point"),
 )
 def _crown(p: SimpleNamespace) -> list[Piece]:
     r, h, n = p.radius, p.height, p.points
@@ -125,18 +97,12 @@ def _crown(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@wear(
-    "boot",
-    "rubber boot",
-    ranges=(
-        Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
-        Range("width", 0.24, 0.34, "slim", "wide"),
-        Range("foot", 0.5, 0.75),
-        Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
-    ),
-    parts=("sole", "heel"),
-    accent="sole",
-    patterns=CLOTH,
+@wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole", patterns=CLOTH)
+@varies(
+    Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
+    Range("width", 0.24, 0.34, "slim", "wide"),
+    Range("foot", 0.5, 0.75),
+    Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
 )
 def _boot(p: SimpleNamespace) -> list[Piece]:
     w, s, f, h = p.width, p.shaft, p.foot, p.heel
@@ -171,18 +137,13 @@ def ellipse_slab(x: float, z: float, height: float) -> Shape:
     return cylinder(1.0, height, 28).scale(x, 1, z)
 
 
-@wear(
-    "umbrella",
-    "parasol",
-    ranges=(
-        Range("radius", 0.7, 1.1, "small", "wide"),
-        Range("dome", 0.25, 0.6, "flat", "deep-domed"),
-        Range("shaft", 1.1, 1.6),
-    ),
-    count=Count("panels", (5, 6, 8, 10), "panel"),
-    choices=(Choice("handle", ("curved", "straight"), "handle"),),
-    parts=("handle", "panels", "shaft"),
-    accent="handle",
+@wear("umbrella", "parasol", parts=("handle", "panels", "shaft"), accent="handle")
+@varies(
+    Range("radius", 0.7, 1.1, "small", "wide"),
+    Range("dome", 0.25, 0.6, "flat", "deep-domed"),
+    Range("shaft", 1.1, 1.6),
+    Count("panels", (5, 6, 8, 10), "panel"),
+    Choice("handle", ("curved", "straight"), "handle"),
 )
 def _umbrella(p: SimpleNamespace) -> list[Piece]:
     r, d, s = p.radius, p.dome, p.shaft
@@ -209,18 +170,12 @@ def _umbrella(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@wear(
-    "handbag",
-    "purse",
-    ranges=(
-        Range("width", 0.7, 1.2, "narrow", "wide"),
-        Range("height", 0.41, 1.0, "low", "tall"),
-        Range("strap", 0.25, 0.6, "", "long-strapped"),
-    ),
-    count=Count("buckles", (1, 2, 3), "buckle"),
-    parts=("handle", "flap", "buckles"),
-    accent="flap",
-    patterns=CLOTH,
+@wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap", patterns=CLOTH)
+@varies(
+    Range("width", 0.7, 1.2, "narrow", "wide"),
+    Range("height", 0.41, 1.0, "low", "tall"),
+    Range("strap", 0.25, 0.6, "", "long-strapped"),
+    Count("buckles", (1, 2, 3), "buckle"),
 )
 def _handbag(p: SimpleNamespace) -> list[Piece]:
     w, h = p.width, p.height
@@ -238,16 +193,16 @@ def _handbag(p: SimpleNamespace) -> list[Piece]:
 @wear(
     "ring",
     "finger ring",
-    ranges=(
-        Range("radius", 0.5, 0.7),
-        Range("band", 0.06, 0.13, "thin", "thick"),
-        Range("gem", 0.14, 0.24, "", "big-jewelled"),
-    ),
-    count=Count("gems", (1, 2, 3, 5), "gem"),
     parts=("gems",),
     accent="gems",
     colors=METALS,
     patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
+)
+@varies(
+    Range("radius", 0.5, 0.7),
+    Range("band", 0.06, 0.13, "thin", "thick"),
+    Range("gem", 0.14, 0.24, "", "big-jewelled"),
+    Count("gems", (1, 2, 3, 5), "gem"),
 )
 def _ring(p: SimpleNamespace) -> list[Piece]:
     band = torus(p.radius, p.band, 36, 10).turn("x", 90)
@@ -262,17 +217,17 @@ def _ring(p: SimpleNamespace) -> list[Piece]:
     "eyeglasses",
     "spectacles",
     "glasses",
-    ranges=(
-        Range("width", 0.26, 0.38, "small", "large"),
-        Range("height", 0.16, 0.4, "narrow", "tall"),
-        Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
-        Range("temple", 0.7, 1.0),
-    ),
-    choices=(Choice("lens", ("round", "square"), "lenses"),),
     parts=("lenses", "temples"),
     accent="lenses",
     patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
     colors=(*PAINTS, *METALS),
+)
+@varies(
+    Range("width", 0.26, 0.38, "small", "large"),
+    Range("height", 0.16, 0.4, "narrow", "tall"),
+    Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
+    Range("temple", 0.7, 1.0),
+    Choice("lens", ("round", "square"), "lenses"),
 )
 def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
     w, h, x = p.width, p.height, p.width + 0.08

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import Shape, arc, around, box, cone, curve, cylinder, join, lathe, lay, row, sphere, sweep, torus, vessel
+from .shapes import Shape, arc, around, curve, join, lathe, lay, row, sweep
+from .solids import box, cone, cylinder, sphere, torus, vessel
 
 container = in_group("containers")
 
@@ -19,18 +20,12 @@ HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
 SHINY = (*PAINTS, *METALS)
 
 
-@container(
-    "bottle",
-    "flask",
-    ranges=(
-        Range("height", 0.57, 1.77, "short", "tall"),
-        Range("radius", 0.2, 0.36, "slim", "wide"),
-        Range("shoulder", 0.1, 0.4),
-        Range("neck", 0.07, 0.13),
-    ),
-    parts=("cap",),
-    accent="cap",
-    patterns=PACKED,
+@container("bottle", "flask", parts=("cap",), accent="cap", patterns=PACKED)
+@varies(
+    Range("height", 0.57, 1.77, "short", "tall"),
+    Range("radius", 0.2, 0.36, "slim", "wide"),
+    Range("shoulder", 0.1, 0.4),
+    Range("neck", 0.07, 0.13),
 )
 def _bottle(p: SimpleNamespace) -> list[Piece]:
     h, r, n = p.height, p.radius, p.neck
@@ -45,14 +40,12 @@ def _bottle(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "jar",
-    "canister",
-    ranges=(HEIGHT, Range("radius", 0.3, 0.55, "slim", "wide"), Range("lid_height", 0.08, 0.22)),
-    choices=(Choice("knob", ("round", "flat"), "knob"),),
-    parts=("lid", "knob"),
-    accent="lid",
-    patterns=(*PACKED, "marble"),
+@container("jar", "canister", parts=("lid", "knob"), accent="lid", patterns=(*PACKED, "marble"))
+@varies(
+    HEIGHT,
+    Range("radius", 0.3, 0.55, "slim", "wide"),
+    Range("lid_height", 0.08, 0.22),
+    Choice("knob", ("round", "flat"), "knob"),
 )
 def _jar(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -66,17 +59,9 @@ def _jar(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "bucket",
-    "pail",
-    ranges=(
-        Range("height", 0.49, 1.3, "shallow", "tall"),
-        Range("radius", 0.4, 0.6),
-        Range("taper", 0.6, 0.9, "tapered", ""),
-    ),
-    parts=("handle",),
-    patterns=(*PACKED, "wood"),
-    colors=SHINY,
+@container("bucket", "pail", parts=("handle",), patterns=(*PACKED, "wood"), colors=SHINY)
+@varies(
+    Range("height", 0.49, 1.3, "shallow", "tall"), Range("radius", 0.4, 0.6), Range("taper", 0.6, 0.9, "tapered", "")
 )
 def _bucket(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -92,16 +77,16 @@ def _bucket(p: SimpleNamespace) -> list[Piece]:
 @container(
     "basket",
     "wicker basket",
-    ranges=(
-        Range("length", 0.66, 1.65, "", "long"),
-        Range("height", 0.29, 0.83, "shallow", "deep"),
-        Range("arch", 0.5, 0.9),
-    ),
-    count=Count("apples", (2, 3, 4, 5), "apple"),
     parts=("handle", "apples"),
     accent="apples",
     colors=("brown", "light brown", "dark brown", "beige", "white", "pink", "light blue", "gray"),
     patterns=("plain", "wood", "checks", "grid", "plaid", "horizontal stripes", "zigzag", "gradient"),
+)
+@varies(
+    Range("length", 0.66, 1.65, "", "long"),
+    Range("height", 0.29, 0.83, "shallow", "deep"),
+    Range("arch", 0.5, 0.9),
+    Count("apples", (2, 3, 4, 5), "apple"),
 )
 def _basket(p: SimpleNamespace) -> list[Piece]:
     n, h = p.length / 2, p.height
@@ -119,15 +104,15 @@ def _basket(p: SimpleNamespace) -> list[Piece]:
 @container(
     "crate",
     "wooden box",
-    ranges=(
-        Range("length", 0.57, 1.65, "", "long"),
-        Range("height", 0.33, 1.18, "shallow", "tall"),
-        Range("depth", 0.5, 0.9),
-    ),
-    count=Count("planks", (2, 3, 4, 5), "plank"),
     parts=("planks",),
     patterns=("wood", "plain", "label", "horizontal stripes", "dots", "stars", "gradient"),
     colors=("light brown", "brown", "dark brown", "white", "red", "blue", "green", "yellow"),
+)
+@varies(
+    Range("length", 0.57, 1.65, "", "long"),
+    Range("height", 0.33, 1.18, "shallow", "tall"),
+    Range("depth", 0.5, 0.9),
+    Count("planks", (2, 3, 4, 5), "plank"),
 )
 def _crate(p: SimpleNamespace) -> list[Piece]:
     x, y, z, step = p.length, p.height, p.depth, p.height / p.planks
@@ -144,16 +129,16 @@ def _crate(p: SimpleNamespace) -> list[Piece]:
 @container(
     "barrel",
     "keg",
-    ranges=(
-        Range("height", 0.74, 1.77, "squat", "tall"),
-        Range("radius", 0.4, 0.6),
-        Range("bulge", 1.08, 1.28, "", "round-bellied"),
-    ),
-    count=Count("hoops", (2, 3, 4), "hoop"),
     parts=("hoops",),
     accent="hoops",
     patterns=(*EVERY, "wood", "label"),
     colors=(*PAINTS, "light brown"),
+)
+@varies(
+    Range("height", 0.74, 1.77, "squat", "tall"),
+    Range("radius", 0.4, 0.6),
+    Range("bulge", 1.08, 1.28, "", "round-bellied"),
+    Count("hoops", (2, 3, 4), "hoop"),
 )
 def _barrel(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -177,17 +162,13 @@ def _barrel(p: SimpleNamespace) -> list[Piece]:
 
 
 @container(
-    "suitcase",
-    "travel case",
-    ranges=(
-        Range("width", 0.9, 1.5, "narrow", "wide"),
-        Range("height", 0.6, 1.1),
-        Range("depth", 0.25, 0.5, "slim", "thick"),
-    ),
-    count=Count("straps", (1, 2, 3), "strap"),
-    parts=("handle", "straps", "corners"),
-    accent="straps",
-    patterns=(*EVERY, "label"),
+    "suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps", patterns=(*EVERY, "label")
+)
+@varies(
+    Range("width", 0.9, 1.5, "narrow", "wide"),
+    Range("height", 0.6, 1.1),
+    Range("depth", 0.25, 0.5, "slim", "thick"),
+    Count("straps", (1, 2, 3), "strap"),
 )
 def _suitcase(p: SimpleNamespace) -> list[Piece]:
     x, y, z = p.width, p.height, p.depth
@@ -213,16 +194,16 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     "treasure chest",
     "trunk",
     "chest",
-    ranges=(
-        Range("width", 0.9, 1.5, "narrow", "wide"),
-        Range("height", 0.33, 0.83, "low", "tall"),
-        Range("depth", 0.5, 0.8),
-    ),
-    count=Count("bands", (2, 3, 4), "band"),
     parts=("lid", "bands", "lock"),
     accent="bands",
     patterns=("wood", "plain", "vertical stripes", "diagonal stripes", "stars", "gradient", "camouflage"),
     colors=("light brown", "brown", "dark brown", "maroon", "navy", "dark green", "purple"),
+)
+@varies(
+    Range("width", 0.9, 1.5, "narrow", "wide"),
+    Range("height", 0.33, 0.83, "low", "tall"),
+    Range("depth", 0.5, 0.8),
+    Count("bands", (2, 3, 4), "band"),
 )
 def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     x, y, z = p.width, p.height, p.depth
@@ -250,15 +231,13 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     "trash can",
     "waste bin",
     "garbage can",
-    ranges=(
-        Range("height", 0.66, 1.65, "short", "tall"),
-        Range("radius", 0.35, 0.55),
-        Range("taper", 0.7, 1.0, "tapered", ""),
-    ),
     parts=("lid", "pedal"),
     accent="lid",
     patterns=(*EVERY, "label"),
     colors=SHINY,
+)
+@varies(
+    Range("height", 0.66, 1.65, "short", "tall"), Range("radius", 0.35, 0.55), Range("taper", 0.7, 1.0, "tapered", "")
 )
 def _trash_can(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height

@@ -6,43 +6,20 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import Count, Piece, Range, in_group
+from .model import Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    box,
-    cone,
-    curve,
-    cylinder,
-    ellipsoid,
-    extrude,
-    join,
-    lathe,
-    lay,
-    rod,
-    row,
-    sweep,
-    torus,
-    wheel,
-)
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .solids import box, cone, cylinder, ellipsoid, rod, torus, wheel
 
 vehicle = in_group("vehicles")
 
 
-@vehicle(
-    "airplane",
-    "plane",
-    "aeroplane",
-    ranges=(
-        Range("length", 1.31, 2.83, "short", "long"),
-        Range("span", 1.4, 2.4, "short-winged", "wide-winged"),
-        Range("sweep", 0.0, 0.5),
-    ),
-    count=Count("engines", (2, 4), "engine"),
-    parts=("wings", "engines", "tail"),
-    accent="wings",
+@vehicle("airplane", "plane", "aeroplane", parts=("wings", "engines", "tail"), accent="wings")
+@varies(
+    Range("length", 1.31, 2.83, "short", "long"),
+    Range("span", 1.4, 2.4, "short-winged", "wide-winged"),
+    Range("sweep", 0.0, 0.5),
+    Count("engines", (2, 4), "engine"),
 )
 def _airplane(p: SimpleNamespace) -> list[Piece]:
     n, s = p.length, p.span / 2
@@ -79,17 +56,12 @@ def capsule_x(radius: float, length: float) -> Shape:
     ).turn("x", 90)
 
 
-@vehicle(
-    "rocket",
-    "space rocket",
-    ranges=(
-        Range("height", 0.98, 2.6, "short", "tall"),
-        Range("radius", 0.2, 0.34, "slim", "fat"),
-        Range("nose", 0.4, 0.9, "", "sharp-nosed"),
-    ),
-    count=Count("fins", (3, 4, 5, 6), "fin"),
-    parts=("fins", "nose cone", "porthole"),
-    accent="fins",
+@vehicle("rocket", "space rocket", parts=("fins", "nose cone", "porthole"), accent="fins")
+@varies(
+    Range("height", 0.98, 2.6, "short", "tall"),
+    Range("radius", 0.2, 0.34, "slim", "fat"),
+    Range("nose", 0.4, 0.9, "", "sharp-nosed"),
+    Count("fins", (3, 4, 5, 6), "fin"),
 )
 def _rocket(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -108,17 +80,12 @@ def _rocket(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "sailboat",
-    "sailing boat",
-    ranges=(
-        Range("length", 0.98, 2.12, "short", "long"),
-        Range("mast", 0.9, 2.24, "", "tall-masted"),
-        Range("beam", 0.35, 0.6),
-    ),
-    count=Count("sails", (1, 2, 3), "sail"),
-    parts=("sails", "hull", "mast"),
-    accent="hull",
+@vehicle("sailboat", "sailing boat", parts=("sails", "hull", "mast"), accent="hull")
+@varies(
+    Range("length", 0.98, 2.12, "short", "long"),
+    Range("mast", 0.9, 2.24, "", "tall-masted"),
+    Range("beam", 0.35, 0.6),
+    Count("sails", (1, 2, 3), "sail"),
 )
 def _sailboat(p: SimpleNamespace) -> list[Piece]:
     n, m = p.length / 2, p.mast
@@ -146,13 +113,8 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "hot-air balloon",
-    "hot air balloon",
-    ranges=(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7)),
-    parts=("basket", "ropes"),
-    accent="basket",
-)
+@vehicle("hot-air balloon", "hot air balloon", parts=("basket", "ropes"), accent="basket")
+@varies(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7))
 def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.radius * p.stretch
     bag = lathe(
@@ -186,15 +148,15 @@ def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
 @vehicle(
     "submarine",
     "sub",
-    ranges=(
-        Range("length", 1.23, 2.71, "short", "long"),
-        Range("radius", 0.28, 0.42, "slim", "fat"),
-        Range("tower", 0.2, 0.4),
-    ),
-    count=Count("portholes", (2, 3, 4, 5), "porthole"),
     parts=("periscope", "propeller", "portholes", "tower"),
     accent="tower",
     colors=tuple(contrasting("golden")),
+)
+@varies(
+    Range("length", 1.23, 2.71, "short", "long"),
+    Range("radius", 0.28, 0.42, "slim", "fat"),
+    Range("tower", 0.2, 0.4),
+    Count("portholes", (2, 3, 4, 5), "porthole"),
 )
 def _submarine(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length / 2, p.radius
@@ -223,17 +185,12 @@ def _submarine(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "helicopter",
-    "chopper",
-    ranges=(
-        Range("tail_length", 0.7, 1.2, "", "long-tailed"),
-        Range("cabin", 0.32, 0.46),
-        Range("rotor", 0.8, 1.3, "", "wide-bladed"),
-    ),
-    count=Count("blades", (2, 3, 4, 5), "rotor blade"),
-    parts=("blades", "skids", "tail"),
-    accent="tail",
+@vehicle("helicopter", "chopper", parts=("blades", "skids", "tail"), accent="tail")
+@varies(
+    Range("tail_length", 0.7, 1.2, "", "long-tailed"),
+    Range("cabin", 0.32, 0.46),
+    Range("rotor", 0.8, 1.3, "", "wide-bladed"),
+    Count("blades", (2, 3, 4, 5), "rotor blade"),
 )
 def _helicopter(p: SimpleNamespace) -> list[Piece]:
     r, n = p.cabin, p.tail_length

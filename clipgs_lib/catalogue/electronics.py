@@ -6,25 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    box,
-    cylinder,
-    ellipsoid,
-    join,
-    lathe,
-    lay,
-    rod,
-    row,
-    sphere,
-    sweep,
-    torus,
-    wheel,
-)
+from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
+from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 electronics = in_group("electronics")
 
@@ -33,15 +18,15 @@ electronics = in_group("electronics")
     "television",
     "tv",
     "tv set",
-    ranges=(
-        Range("width", 1.1, 1.7, "narrow", "wide"),
-        Range("height", 0.53, 1.12, "low", "tall"),
-        Range("depth", 0.25, 0.5, "slim", "deep"),
-    ),
-    count=Count("knobs", (1, 2, 3, 4), "knob"),
     parts=("screen", "antenna", "knobs", "legs"),
     accent="knobs",
     patterns=(*EVERY, "wood"),
+)
+@varies(
+    Range("width", 1.1, 1.7, "narrow", "wide"),
+    Range("height", 0.53, 1.12, "low", "tall"),
+    Range("depth", 0.25, 0.5, "slim", "deep"),
+    Count("knobs", (1, 2, 3, 4), "knob"),
 )
 def _television(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
@@ -60,16 +45,13 @@ def _television(p: SimpleNamespace) -> list[Piece]:
 
 
 @electronics(
-    "laptop",
-    "notebook computer",
-    ranges=(
-        Range("width", 0.9, 1.4, "small", "wide"),
-        Range("depth", 0.6, 0.9),
-        Range("open", 80, 125, "half-open", "wide-open"),
-    ),
-    count=Count("rows", (3, 4, 5), "row of keys"),
-    parts=("keys", "touchpad", "screen"),
-    colors=(*contrasting("black"), *METALS),
+    "laptop", "notebook computer", parts=("keys", "touchpad", "screen"), colors=(*contrasting("black"), *METALS)
+)
+@varies(
+    Range("width", 0.9, 1.4, "small", "wide"),
+    Range("depth", 0.6, 0.9),
+    Range("open", 80, 125, "half-open", "wide-open"),
+    Count("rows", (3, 4, 5), "row of keys"),
 )
 def _laptop(p: SimpleNamespace) -> list[Piece]:
     w, d = p.width, p.depth
@@ -92,18 +74,13 @@ def _laptop(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@electronics(
-    "camera",
-    "photo camera",
-    ranges=(
-        Range("width", 0.8, 1.2, "narrow", "wide"),
-        Range("lens_length", 0.2, 0.6, "", "long-lensed"),
-        Range("height", 0.5, 0.75),
-        Range("lens_radius", 0.2, 0.28),
-    ),
-    choices=(Choice("flash", ("square", "round"), "flash"),),
-    parts=("lens", "flash", "shutter button"),
-    accent="lens",
+@electronics("camera", "photo camera", parts=("lens", "flash", "shutter button"), accent="lens")
+@varies(
+    Range("width", 0.8, 1.2, "narrow", "wide"),
+    Range("lens_length", 0.2, 0.6, "", "long-lensed"),
+    Range("height", 0.5, 0.75),
+    Range("lens_radius", 0.2, 0.28),
+    Choice("flash", ("square", "round"), "flash"),
 )
 def _camera(p: SimpleNamespace) -> list[Piece]:
     w, h, n, r = p.width, p.height, p.lens_length, p.lens_radius
@@ -123,18 +100,12 @@ def _camera(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@electronics(
-    "alarm clock",
-    "clock",
-    ranges=(
-        Range("radius", 0.45, 0.65, "small", "large"),
-        Range("depth", 0.2, 0.4, "slim", "thick"),
-        Range("bell", 0.14, 0.22, "", "big-belled"),
-    ),
-    count=Count("bells", (1, 2), "bell"),
-    parts=("bells", "hands", "legs"),
-    accent="bells",
-    colors=(*PAINTS, *METALS),
+@electronics("alarm clock", "clock", parts=("bells", "hands", "legs"), accent="bells", colors=(*PAINTS, *METALS))
+@varies(
+    Range("radius", 0.45, 0.65, "small", "large"),
+    Range("depth", 0.2, 0.4, "slim", "thick"),
+    Range("bell", 0.14, 0.22, "", "big-belled"),
+    Count("bells", (1, 2), "bell"),
 )
 def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
     r, d, y = p.radius, p.depth, p.radius + 0.14
@@ -161,16 +132,16 @@ def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
 @electronics(
     "radio",
     "portable radio",
-    ranges=(
-        Range("width", 0.9, 1.5, "narrow", "wide"),
-        Range("height", 0.41, 0.94, "low", "tall"),
-        Range("depth", 0.22, 0.4),
-    ),
-    count=Count("buttons", (2, 3, 4, 5), "button"),
-    choices=(Choice("speaker", ("round", "square"), "speaker"),),
     parts=("speaker", "handle", "antenna", "buttons"),
     accent="buttons",
     patterns=(*EVERY, "wood"),
+)
+@varies(
+    Range("width", 0.9, 1.5, "narrow", "wide"),
+    Range("height", 0.41, 0.94, "low", "tall"),
+    Range("depth", 0.22, 0.4),
+    Count("buttons", (2, 3, 4, 5), "button"),
+    Choice("speaker", ("round", "square"), "speaker"),
 )
 def _radio(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
@@ -204,17 +175,12 @@ def _radio(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@electronics(
-    "headphones",
-    "headset",
-    ranges=(
-        Range("radius", 0.5, 0.72),
-        Range("cup", 0.2, 0.32, "small-cupped", "large-cupped"),
-        Range("band", 0.05, 0.1, "thin-banded", "thick-banded"),
-    ),
-    choices=(Choice("cups", ("round", "square"), "ear cups"),),
-    parts=("headband", "ear cups"),
-    accent="headband",
+@electronics("headphones", "headset", parts=("headband", "ear cups"), accent="headband")
+@varies(
+    Range("radius", 0.5, 0.72),
+    Range("cup", 0.2, 0.32, "small-cupped", "large-cupped"),
+    Range("band", 0.05, 0.1, "thin-banded", "thick-banded"),
+    Choice("cups", ("round", "square"), "ear cups"),
 )
 def _headphones(p: SimpleNamespace) -> list[Piece]:
     r, c = p.radius, p.cup
@@ -228,17 +194,13 @@ def _headphones(p: SimpleNamespace) -> list[Piece]:
 
 
 @electronics(
-    "flashlight",
-    "torch",
-    ranges=(
-        Range("length", 0.66, 1.65, "short", "long"),
-        Range("head", 0.2, 0.34, "", "wide-headed"),
-        Range("radius", 0.11, 0.17),
-    ),
-    count=Count("rings", (2, 3, 4, 5), "grip ring"),
-    parts=("rings", "head", "switch"),
-    accent="head",
-    colors=(*contrasting("black"), *METALS),
+    "flashlight", "torch", parts=("rings", "head", "switch"), accent="head", colors=(*contrasting("black"), *METALS)
+)
+@varies(
+    Range("length", 0.66, 1.65, "short", "long"),
+    Range("head", 0.2, 0.34, "", "wide-headed"),
+    Range("radius", 0.11, 0.17),
+    Count("rings", (2, 3, 4, 5), "grip ring"),
 )
 def _flashlight(p: SimpleNamespace) -> list[Piece]:
     n, r, h = p.length, p.radius, p.head

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import BRIGHT
-from .shapes import Shape, arc, around, box, curve, cylinder, ellipsoid, join, lathe, rod, sphere, sweep, torus
+from .shapes import Shape, arc, around, curve, join, lathe, sweep
+from .solids import box, cylinder, ellipsoid, rod, sphere, torus
 
 food = in_group("food")
 
@@ -28,15 +29,12 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
     )
 
 
-@food(
-    "layer cake",
-    "birthday cake",
-    "cake",
-    ranges=(Range("radius", 0.4, 0.75, "narrow", "wide"), Range("layer", 0.18, 0.32), Range("shrink", 0.0, 0.16)),
-    count=Count("layers", (1, 2, 3, 4), "layer"),
-    parts=("candles", "layers", "cherries"),
-    accent="frosting",
-    colors=SWEET,
+@food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting", colors=SWEET)
+@varies(
+    Range("radius", 0.4, 0.75, "narrow", "wide"),
+    Range("layer", 0.18, 0.32),
+    Range("shrink", 0.0, 0.16),
+    Count("layers", (1, 2, 3, 4), "layer"),
 )
 def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius * (1 - p.shrink * i) for i in range(p.layers)]
@@ -58,17 +56,12 @@ def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "ice cream cone",
-    "ice cream",
-    ranges=(
-        Range("cone", 0.7, 1.2, "short", "tall"),
-        Range("radius", 0.28, 0.42, "slim", "wide"),
-        Range("squash", 0.75, 1.0),
-    ),
-    count=Count("scoops", (1, 2, 3), "scoop"),
-    parts=("scoops", "cherry"),
-    colors=SWEET,
+@food("ice cream cone", "ice cream", parts=("scoops", "cherry"), colors=SWEET)
+@varies(
+    Range("cone", 0.7, 1.2, "short", "tall"),
+    Range("radius", 0.28, 0.42, "slim", "wide"),
+    Range("squash", 0.75, 1.0),
+    Count("scoops", (1, 2, 3), "scoop"),
 )
 def _ice_cream(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.cone
@@ -88,17 +81,12 @@ def _ice_cream(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "cupcake",
-    "muffin",
-    ranges=(
-        Range("radius", 0.35, 0.5),
-        Range("cup", 0.3, 0.5, "low", "tall"),
-        Range("swirl", 0.35, 0.7, "", "high-frosted"),
-    ),
-    choices=(Choice("topping", ("round", "star-shaped"), "candy"),),
-    parts=("frosting", "wrapper", "candy"),
-    accent="wrapper",
+@food("cupcake", "muffin", parts=("frosting", "wrapper", "candy"), accent="wrapper")
+@varies(
+    Range("radius", 0.35, 0.5),
+    Range("cup", 0.3, 0.5, "low", "tall"),
+    Range("swirl", 0.35, 0.7, "", "high-frosted"),
+    Choice("topping", ("round", "star-shaped"), "candy"),
 )
 def _cupcake(p: SimpleNamespace) -> list[Piece]:
     r, c, s = p.radius, p.cup, p.swirl
@@ -117,14 +105,12 @@ def _cupcake(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "donut",
-    "doughnut",
-    ranges=(Range("radius", 0.45, 0.65), Range("thickness", 0.2, 0.32, "thin", "thick"), Range("glaze", 0.5, 0.8)),
-    count=Count("sprinkles", (6, 12, 24), "sprinkle"),
-    parts=("sprinkles", "glaze"),
-    accent="sprinkles",
-    colors=SWEET,
+@food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles", colors=SWEET)
+@varies(
+    Range("radius", 0.45, 0.65),
+    Range("thickness", 0.2, 0.32, "thin", "thick"),
+    Range("glaze", 0.5, 0.8),
+    Count("sprinkles", (6, 12, 24), "sprinkle"),
 )
 def _donut(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.thickness
@@ -153,15 +139,15 @@ def _donut(p: SimpleNamespace) -> list[Piece]:
 @food(
     "apple",
     "fruit",
-    ranges=(
-        Range("height", 0.61, 1.3, "flat", "tall"),
-        Range("dip", 0.08, 0.22),
-        Range("taper", 0.7, 1.0, "tapered", ""),
-    ),
-    count=Count("leaves", (1, 2, 3), "leaf"),
     parts=("stem", "leaves"),
     colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
     patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
+)
+@varies(
+    Range("height", 0.61, 1.3, "flat", "tall"),
+    Range("dip", 0.08, 0.22),
+    Range("taper", 0.7, 1.0, "tapered", ""),
+    Count("leaves", (1, 2, 3), "leaf"),
 )
 def _apple(p: SimpleNamespace) -> list[Piece]:
     h = p.height
@@ -195,11 +181,15 @@ def _apple(p: SimpleNamespace) -> list[Piece]:
     "hamburger",
     "burger",
     "cheeseburger",
-    ranges=(Range("radius", 0.5, 0.75), Range("bun", 0.25, 0.5, "flat", "tall"), Range("patty", 0.12, 0.22)),
-    count=Count("patties", (1, 2, 3), "patty"),
     parts=("patties", "lettuce", "bun"),
     colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
     patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
+)
+@varies(
+    Range("radius", 0.5, 0.75),
+    Range("bun", 0.25, 0.5, "flat", "tall"),
+    Range("patty", 0.12, 0.22),
+    Count("patties", (1, 2, 3), "patty"),
 )
 def _hamburger(p: SimpleNamespace) -> list[Piece]:
     r, step = p.radius, p.patty + 0.1
@@ -223,17 +213,11 @@ def _hamburger(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "lollipop",
-    "lolly",
-    ranges=(
-        Range("radius", 0.35, 0.6, "small", "large"),
-        Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
-        Range("thickness", 0.35, 1.0, "flat", "round"),
-    ),
-    parts=("stick",),
-    accent="stick",
-    colors=BRIGHT,
+@food("lollipop", "lolly", parts=("stick",), accent="stick", colors=BRIGHT)
+@varies(
+    Range("radius", 0.35, 0.6, "small", "large"),
+    Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
+    Range("thickness", 0.35, 1.0, "flat", "round"),
 )
 def _lollipop(p: SimpleNamespace) -> list[Piece]:
     r = p.radius
@@ -243,17 +227,11 @@ def _lollipop(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "mushroom",
-    "toadstool",
-    ranges=(
-        Range("stem", 0.33, 1.06, "short", "tall"),
-        Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
-        Range("dome", 0.3, 0.6, "flat", "pointed"),
-    ),
-    parts=("cap", "stem"),
-    accent="stem",
-    patterns=EVERY,
+@food("mushroom", "toadstool", parts=("cap", "stem"), accent="stem", patterns=EVERY)
+@varies(
+    Range("stem", 0.33, 1.06, "short", "tall"),
+    Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
+    Range("dome", 0.3, 0.6, "flat", "pointed"),
 )
 def _mushroom(p: SimpleNamespace) -> list[Piece]:
     s, c = p.stem, p.cap
@@ -269,15 +247,15 @@ def _mushroom(p: SimpleNamespace) -> list[Piece]:
 @food(
     "carrot",
     "root vegetable",
-    ranges=(
-        Range("length", 0.74, 1.89, "short", "long"),
-        Range("radius", 0.16, 0.3, "slim", "thick"),
-        Range("bulge", 0.6, 0.9),
-    ),
-    count=Count("leaves", (3, 5, 7), "leaf"),
     parts=("leaves",),
     colors=("orange", "yellow", "purple", "red", "white", "pink"),
     patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
+)
+@varies(
+    Range("length", 0.74, 1.89, "short", "long"),
+    Range("radius", 0.16, 0.3, "slim", "thick"),
+    Range("bulge", 0.6, 0.9),
+    Count("leaves", (3, 5, 7), "leaf"),
 )
 def _carrot(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length, p.radius

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import PAINTS, WOODS
-from .shapes import Shape, arc, around, box, cylinder, join, lathe, lay, rod, row, sphere, sweep, torus
+from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
+from .solids import box, cylinder, rod, sphere, torus
 
 furniture = in_group("furniture")
 
@@ -24,18 +25,12 @@ def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
     return Piece("legs", "body", join(legs))
 
 
-@furniture(
-    "chair",
-    "dining chair",
-    ranges=(
-        Range("back", 0.45, 1.2, "low-backed", "high-backed"),
-        Range("width", 0.75, 1.15),
-        Range("legs_height", 0.5, 0.9),
-    ),
-    count=Count("slats", (2, 3, 4, 5), "slat"),
-    parts=("legs", "slats", "seat"),
-    accent="slats",
-    patterns=TIMBER,
+@furniture("chair", "dining chair", parts=("legs", "slats", "seat"), accent="slats", patterns=TIMBER)
+@varies(
+    Range("back", 0.45, 1.2, "low-backed", "high-backed"),
+    Range("width", 0.75, 1.15),
+    Range("legs_height", 0.5, 0.9),
+    Count("slats", (2, 3, 4, 5), "slat"),
 )
 def _chair(p: SimpleNamespace) -> list[Piece]:
     w, seat, top = p.width, p.legs_height, p.legs_height + p.back
@@ -50,18 +45,13 @@ def _chair(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "stool",
-    "bar stool",
-    ranges=(
-        Range("height", 0.41, 1.77, "low", "tall"),
-        Range("seat", 0.32, 0.5, "narrow", "wide"),
-        Range("thickness", 0.08, 0.2),
-    ),
-    count=Count("legs", (3, 4, 5, 6), "leg"),
-    choices=(Choice("seat_form", ("round", "flared"), "seat"),),
-    parts=("seat", "legs"),
-    patterns=TIMBER,
+@furniture("stool", "bar stool", parts=("seat", "legs"), patterns=TIMBER)
+@varies(
+    Range("height", 0.41, 1.77, "low", "tall"),
+    Range("seat", 0.32, 0.5, "narrow", "wide"),
+    Range("thickness", 0.08, 0.2),
+    Count("legs", (3, 4, 5, 6), "leg"),
+    Choice("seat_form", ("round", "flared"), "seat"),
 )
 def _stool(p: SimpleNamespace) -> list[Piece]:
     top = p.seat if p.seat_form == "round" else 1.25 * p.seat
@@ -74,18 +64,13 @@ def _stool(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "table",
-    "desk",
-    ranges=(
-        Range("length", 0.82, 2.6, "short", "long"),
-        Range("height", 0.41, 1.18, "low", "tall"),
-        Range("thickness", 0.06, 0.16),
-    ),
-    count=Count("legs", (4, 6), "leg"),
-    choices=(Choice("top", ("rectangular", "oval"), "top"),),
-    parts=("legs", "top"),
-    patterns=(*TIMBER, "marble"),
+@furniture("table", "desk", parts=("legs", "top"), patterns=(*TIMBER, "marble"))
+@varies(
+    Range("length", 0.82, 2.6, "short", "long"),
+    Range("height", 0.41, 1.18, "low", "tall"),
+    Range("thickness", 0.06, 0.16),
+    Count("legs", (4, 6), "leg"),
+    Choice("top", ("rectangular", "oval"), "top"),
 )
 def _table(p: SimpleNamespace) -> list[Piece]:
     if p.top == "oval":
@@ -98,17 +83,8 @@ def _table(p: SimpleNamespace) -> list[Piece]:
     return [Piece("top", "main", top.move(0, p.height)), Piece("legs", "body", legs)]
 
 
-@furniture(
-    "coffee table",
-    "side table",
-    ranges=(
-        Range("radius", 0.5, 0.9, "small", "wide"),
-        Range("height", 0.29, 0.94, "low", "tall"),
-        Range("foot", 0.3, 0.6),
-    ),
-    parts=("foot",),
-    patterns=(*TIMBER, "marble"),
-)
+@furniture("coffee table", "side table", parts=("foot",), patterns=(*TIMBER, "marble"))
+@varies(Range("radius", 0.5, 0.9, "small", "wide"), Range("height", 0.29, 0.94, "low", "tall"), Range("foot", 0.3, 0.6))
 def _coffee_table(p: SimpleNamespace) -> list[Piece]:
     stem = lathe(
         [(0, 0), (p.foot, 0), (p.foot, 0.05), (0.09, 0.12), (0.07, 0.5 * p.height), (0.16, p.height), (0, p.height)]
@@ -117,15 +93,8 @@ def _coffee_table(p: SimpleNamespace) -> list[Piece]:
     return [Piece("top", "main", top), Piece("foot", "body", stem)]
 
 
-@furniture(
-    "bookshelf",
-    "shelf",
-    "bookcase",
-    ranges=(WIDTH, HEIGHT, Range("depth", 0.25, 0.45)),
-    count=Count("shelves", (2, 3, 4, 5), "shelf"),
-    parts=("shelves", "books"),
-    patterns=TIMBER,
-)
+@furniture("bookshelf", "shelf", "bookcase", parts=("shelves", "books"), patterns=TIMBER)
+@varies(WIDTH, HEIGHT, Range("depth", 0.25, 0.45), Count("shelves", (2, 3, 4, 5), "shelf"))
 def _bookshelf(p: SimpleNamespace) -> list[Piece]:
     h, w, d = 1.3 * p.height, p.width, p.depth
     sides = box(0.06, h, d).move(w / 2, 0, 0).mirror()
@@ -150,12 +119,11 @@ def _bookshelf(p: SimpleNamespace) -> list[Piece]:
     "dresser",
     "chest of drawers",
     "cabinet",
-    ranges=(WIDTH, HEIGHT, Range("depth", 0.4, 0.7)),
-    count=Count("drawers", (2, 3, 4, 5), "drawer"),
     parts=("drawers", "knobs", "feet"),
     accent="drawers",
     patterns=(*EVERY, "wood"),
 )
+@varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"))
 def _dresser(p: SimpleNamespace) -> list[Piece]:
     h, w, d = p.height, p.width, p.depth
     step = (h - 0.1) / p.drawers
@@ -172,13 +140,9 @@ def _dresser(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "bed",
-    "double bed",
-    ranges=(WIDTH, Range("headboard", 0.4, 1.0, "low", "high"), Range("length", 1.5, 2.0)),
-    count=Count("pillows", (1, 2, 3), "pillow"),
-    parts=("pillows", "headboard", "blanket"),
-    accent="headboard",
+@furniture("bed", "double bed", parts=("pillows", "headboard", "blanket"), accent="headboard")
+@varies(
+    WIDTH, Range("headboard", 0.4, 1.0, "low", "high"), Range("length", 1.5, 2.0), Count("pillows", (1, 2, 3), "pillow")
 )
 def _bed(p: SimpleNamespace) -> list[Piece]:
     w, n = 1.25 * p.width, p.length
@@ -194,14 +158,13 @@ def _bed(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "sofa",
-    "couch",
-    ranges=(Range("length", 1.07, 2.6, "short", "long"), Range("back", 0.35, 0.7), Range("depth", 0.7, 0.95)),
-    count=Count("cushions", (2, 3, 4), "cushion"),
-    choices=(Choice("arms", ("round", "square"), "armrests"),),
-    parts=("cushions", "armrests"),
-    accent="cushions",
+@furniture("sofa", "couch", parts=("cushions", "armrests"), accent="cushions")
+@varies(
+    Range("length", 1.07, 2.6, "short", "long"),
+    Range("back", 0.35, 0.7),
+    Range("depth", 0.7, 0.95),
+    Count("cushions", (2, 3, 4), "cushion"),
+    Choice("arms", ("round", "square"), "armrests"),
 )
 def _sofa(p: SimpleNamespace) -> list[Piece]:
     n, d = p.length, p.depth
@@ -220,13 +183,8 @@ def _sofa(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "armchair",
-    "easy chair",
-    ranges=(WIDTH, Range("back", 0.5, 1.0, "low-backed", "high-backed"), Range("depth", 0.7, 0.9)),
-    parts=("armrests", "cushion", "legs"),
-    accent="cushion",
-)
+@furniture("armchair", "easy chair", parts=("armrests", "cushion", "legs"), accent="cushion")
+@varies(WIDTH, Range("back", 0.5, 1.0, "low-backed", "high-backed"), Range("depth", 0.7, 0.9))
 def _armchair(p: SimpleNamespace) -> list[Piece]:
     w, d = 0.8 * p.width, p.depth
     back = box(w + 0.1, p.back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)
@@ -240,13 +198,12 @@ def _armchair(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@furniture(
-    "bench",
-    "park bench",
-    ranges=(Range("length", 0.98, 2.83, "short", "long"), Range("height", 0.4, 0.6), Range("back", 0.35, 0.6)),
-    count=Count("planks", (2, 3, 4), "plank"),
-    parts=("planks", "legs"),
-    patterns=TIMBER,
+@furniture("bench", "park bench", parts=("planks", "legs"), patterns=TIMBER)
+@varies(
+    Range("length", 0.98, 2.83, "short", "long"),
+    Range("height", 0.4, 0.6),
+    Range("back", 0.35, 0.6),
+    Count("planks", (2, 3, 4), "plank"),
 )
 def _bench(p: SimpleNamespace) -> list[Piece]:
     n, h = p.length, p.height
@@ -270,16 +227,16 @@ def _bench(p: SimpleNamespace) -> list[Piece]:
 @furniture(
     "ladder",
     "step ladder",
-    ranges=(
-        Range("height", 0.98, 2.83, "short", "tall"),
-        Range("width", 0.4, 0.75, "narrow", "wide"),
-        Range("lean", 0.1, 0.5),
-    ),
-    count=Count("rungs", (3, 4, 5, 6, 7), "rung"),
     parts=("rungs",),
     accent="rungs",
     patterns=("plain", "wood", "horizontal stripes", "diagonal stripes", "gradient", "dots"),
     colors=(*PAINTS, "light brown"),
+)
+@varies(
+    Range("height", 0.98, 2.83, "short", "tall"),
+    Range("width", 0.4, 0.75, "narrow", "wide"),
+    Range("lean", 0.1, 0.5),
+    Count("rungs", (3, 4, 5, 6, 7), "rung"),
 )
 def _ladder(p: SimpleNamespace) -> list[Piece]:
     h = p.height
@@ -294,12 +251,16 @@ def _ladder(p: SimpleNamespace) -> list[Piece]:
 @furniture(
     "cradle",
     "baby crib",
-    ranges=(Range("length", 0.82, 1.77, "short", "long"), Range("height", 0.4, 0.7), Range("width", 0.5, 0.8)),
-    count=Count("bars", (4, 5, 6, 7), "bar"),
     parts=("bars", "mattress", "rockers"),
     accent="mattress",
     patterns=TIMBER,
     colors=(*PAINTS, *WOODS[:1]),
+)
+@varies(
+    Range("length", 0.82, 1.77, "short", "long"),
+    Range("height", 0.4, 0.7),
+    Range("width", 0.5, 0.8),
+    Count("bars", (4, 5, 6, 7), "bar"),
 )
 def _cradle(p: SimpleNamespace) -> list[Piece]:
     n, h, w = p.length, p.height, p.width

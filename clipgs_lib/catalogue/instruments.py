@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
-from .shapes import Shape, arc, around, box, curve, cylinder, extrude, join, lathe, lay, rod, row, sphere, sweep, torus
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .solids import box, cylinder, rod, sphere, torus
 
 instrument = in_group("musical instruments")
 
@@ -16,16 +17,16 @@ instrument = in_group("musical instruments")
 @instrument(
     "guitar",
     "acoustic guitar",
-    ranges=(
-        Range("body", 0.7, 0.95),
-        Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
-        Range("waist", 0.6, 0.85),
-    ),
-    count=Count("strings", (4, 6), "string"),
     parts=("neck", "strings"),
     accent="neck",
     patterns=(*EVERY, "wood"),
     colors=(*PAINTS, "light brown"),
+)
+@varies(
+    Range("body", 0.7, 0.95),
+    Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
+    Range("waist", 0.6, 0.85),
+    Count("strings", (4, 6), "string"),
 )
 def _guitar(p: SimpleNamespace) -> list[Piece]:
     s, n = p.body, p.neck_length
@@ -54,18 +55,12 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "drum",
-    "snare drum",
-    ranges=(
-        Range("radius", 0.4, 0.7, "narrow", "wide"),
-        Range("height", 0.25, 1.18, "shallow", "deep"),
-        Range("hoop", 0.05, 0.1),
-    ),
-    count=Count("rods", (4, 6, 8, 10), "tension rod"),
-    parts=("rods", "drumsticks"),
-    accent="hoops",
-    colors=tuple(contrasting("silver")),
+@instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops", colors=tuple(contrasting("silver")))
+@varies(
+    Range("radius", 0.4, 0.7, "narrow", "wide"),
+    Range("height", 0.25, 1.18, "shallow", "deep"),
+    Range("hoop", 0.05, 0.1),
+    Count("rods", (4, 6, 8, 10), "tension rod"),
 )
 def _drum(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -84,18 +79,12 @@ def _drum(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "xylophone",
-    "glockenspiel",
-    ranges=(
-        Range("length", 0.98, 2.24, "short", "long"),
-        Range("width", 0.6, 1.0, "narrow", "wide"),
-        Range("taper", 0.4, 0.75),
-    ),
-    count=Count("bars", (4, 5, 6, 7, 8), "bar"),
-    parts=("bars", "mallet"),
-    accent="mallet",
-    patterns=(*EVERY, "wood"),
+@instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet", patterns=(*EVERY, "wood"))
+@varies(
+    Range("length", 0.98, 2.24, "short", "long"),
+    Range("width", 0.6, 1.0, "narrow", "wide"),
+    Range("taper", 0.4, 0.75),
+    Count("bars", (4, 5, 6, 7, 8), "bar"),
 )
 def _xylophone(p: SimpleNamespace) -> list[Piece]:
     n = p.length
@@ -119,16 +108,16 @@ def _xylophone(p: SimpleNamespace) -> list[Piece]:
 @instrument(
     "trumpet",
     "cornet",
-    ranges=(
-        Range("length", 0.98, 2.12, "short", "long"),
-        Range("bell", 0.2, 0.36, "", "wide-belled"),
-        Range("loop", 0.12, 0.22),
-    ),
-    count=Count("valves", (2, 3, 4), "valve"),
     parts=("valves", "mouthpiece", "bell"),
     accent="valves",
     colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
     patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
+)
+@varies(
+    Range("length", 0.98, 2.12, "short", "long"),
+    Range("bell", 0.2, 0.36, "", "wide-belled"),
+    Range("loop", 0.12, 0.22),
+    Count("valves", (2, 3, 4), "valve"),
 )
 def _trumpet(p: SimpleNamespace) -> list[Piece]:
     n, b = p.length, p.bell
@@ -156,17 +145,13 @@ def _trumpet(p: SimpleNamespace) -> list[Piece]:
 
 
 @instrument(
-    "piano",
-    "upright piano",
-    ranges=(
-        Range("width", 1.2, 1.7, "narrow", "wide"),
-        Range("height", 0.74, 1.65, "low", "tall"),
-        Range("depth", 0.35, 0.55),
-    ),
-    count=Count("pedals", (2, 3), "pedal"),
-    parts=("keys", "pedals"),
-    colors=(*PAINTS, "dark brown"),
-    patterns=(*EVERY, "wood"),
+    "piano", "upright piano", parts=("keys", "pedals"), colors=(*PAINTS, "dark brown"), patterns=(*EVERY, "wood")
+)
+@varies(
+    Range("width", 1.2, 1.7, "narrow", "wide"),
+    Range("height", 0.74, 1.65, "low", "tall"),
+    Range("depth", 0.35, 0.55),
+    Count("pedals", (2, 3), "pedal"),
 )
 def _piano(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
@@ -194,16 +179,11 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "maraca",
-    "rattle",
-    ranges=(
-        Range("radius", 0.3, 0.48, "", "fat"),
-        Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
-        Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
-    ),
-    parts=("handle",),
-    accent="handle",
+@instrument("maraca", "rattle", parts=("handle",), accent="handle")
+@varies(
+    Range("radius", 0.3, 0.48, "", "fat"),
+    Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
+    Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
 )
 def _maraca(p: SimpleNamespace) -> list[Piece]:
     n = p.handle_length
@@ -219,18 +199,12 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     return sphere(1.0, 17, 26).scale(radius, half, radius)
 
 
-@instrument(
-    "bell",
-    "hand bell",
-    ranges=(
-        Range("height", 0.49, 1.18, "squat", "tall"),
-        Range("mouth", 0.36, 0.6, "narrow", "wide"),
-        Range("handle_length", 0.16, 0.83, "", "long-handled"),
-    ),
-    choices=(Choice("grip", ("straight", "ring"), "handle"),),
-    parts=("handle", "clapper"),
-    accent="handle",
-    colors=(*METALS, *PAINTS),
+@instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle", colors=(*METALS, *PAINTS))
+@varies(
+    Range("height", 0.49, 1.18, "squat", "tall"),
+    Range("mouth", 0.36, 0.6, "narrow", "wide"),
+    Range("handle_length", 0.16, 0.83, "", "long-handled"),
+    Choice("grip", ("straight", "ring"), "handle"),
 )
 def _bell(p: SimpleNamespace) -> list[Piece]:
     h, m = p.height, p.mouth
@@ -264,16 +238,16 @@ def _bell(p: SimpleNamespace) -> list[Piece]:
 @instrument(
     "flute",
     "recorder",
-    ranges=(
-        Range("length", 1.23, 2.6, "short", "long"),
-        Range("radius", 0.05, 0.085, "slim", "thick"),
-        Range("flare", 1.1, 1.6),
-    ),
-    count=Count("holes", (4, 5, 6, 7, 8), "finger hole"),
     parts=("holes", "mouthpiece"),
     accent="mouthpiece",
     patterns=(*EVERY, "wood"),
     colors=(*contrasting("black"), "light brown", *METALS),
+)
+@varies(
+    Range("length", 1.23, 2.6, "short", "long"),
+    Range("radius", 0.05, 0.085, "slim", "thick"),
+    Range("flare", 1.1, 1.6),
+    Count("holes", (4, 5, 6, 7, 8), "finger hole"),
 )
 def _flute(p: SimpleNamespace) -> list[Piece]:
     n, r, f = p.length, p.radius, p.flare * p.radius

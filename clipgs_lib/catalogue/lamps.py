@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from .model import Choice, Count, Piece, Range, in_group
+from .model import Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import arc, around, curve, cylinder, lathe, lay, rod, sphere, spindle, sweep, vessel
+from .shapes import arc, around, curve, lathe, lay, sweep
+from .solids import cylinder, rod, sphere, spindle, vessel
 
 lamp = in_group("lamps")
 
 HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
 
 
-@lamp(
-    "table lamp",
-    "desk lamp",
-    "lamp",
-    ranges=(
-        Range("height", 0.41, 1.3, "short", "tall"),
-        Range("shade", 0.3, 0.55, "narrow", "wide"),
-        Range("taper", 0.4, 0.95),
-    ),
-    choices=(Choice("base_form", ("round", "slender"), "base"),),
-    parts=("shade", "base"),
-    accent="base",
+@lamp("table lamp", "desk lamp", "lamp", parts=("shade", "base"), accent="base")
+@varies(
+    Range("height", 0.41, 1.3, "short", "tall"),
+    Range("shade", 0.3, 0.55, "narrow", "wide"),
+    Range("taper", 0.4, 0.95),
+    Choice("base_form", ("round", "slender"), "base"),
 )
 def _table_lamp(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.shade
@@ -42,13 +37,12 @@ def _table_lamp(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@lamp(
-    "floor lamp",
-    "standing lamp",
-    ranges=(Range("height", 0.98, 2.24, "short", "tall"), Range("shade", 0.16, 0.28), Range("spread", 0.25, 0.5)),
-    count=Count("lampshades", (1, 2, 3), "lampshade"),
-    parts=("lampshades", "base"),
-    accent="base",
+@lamp("floor lamp", "standing lamp", parts=("lampshades", "base"), accent="base")
+@varies(
+    Range("height", 0.98, 2.24, "short", "tall"),
+    Range("shade", 0.16, 0.28),
+    Range("spread", 0.25, 0.5),
+    Count("lampshades", (1, 2, 3), "lampshade"),
 )
 def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
     shade = lathe([(1.1 * p.shade, 0), (0.65 * p.shade, 0.32)]) + lathe([(0.64 * p.shade, 0.32), (1.08 * p.shade, 0)])
@@ -65,14 +59,9 @@ def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
 
 
 @lamp(
-    "lantern",
-    "camping lantern",
-    ranges=(HEIGHT, Range("radius", 0.26, 0.42, "slim", "wide"), Range("roof", 0.15, 0.4)),
-    count=Count("bars", (4, 6, 8), "bar"),
-    parts=("handle", "roof", "bars", "candle"),
-    accent="roof",
-    colors=(*PAINTS, *METALS),
+    "lantern", "camping lantern", parts=("handle", "roof", "bars", "candle"), accent="roof", colors=(*PAINTS, *METALS)
 )
+@varies(HEIGHT, Range("radius", 0.26, 0.42, "slim", "wide"), Range("roof", 0.15, 0.4), Count("bars", (4, 6, 8), "bar"))
 def _lantern(p: SimpleNamespace) -> list[Piece]:
     h, r = 0.8 * p.height, p.radius
     bars = around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), p.bars)
@@ -93,12 +82,16 @@ def _lantern(p: SimpleNamespace) -> list[Piece]:
     "candelabra",
     "candle holder",
     "candlestick",
-    ranges=(HEIGHT, Range("spread", 0.3, 0.6, "compact", "wide"), Range("candle", 0.2, 0.45)),
-    count=Count("candles", (2, 3, 4, 5, 6), "candle"),
     parts=("candles", "base"),
     accent="candles",
     colors=(*METALS, "black", "white", "navy", "maroon", "dark green"),
     patterns=("plain", "marble", "gradient", "diagonal stripes", "speckles", "dots"),
+)
+@varies(
+    HEIGHT,
+    Range("spread", 0.3, 0.6, "compact", "wide"),
+    Range("candle", 0.2, 0.45),
+    Count("candles", (2, 3, 4, 5, 6), "candle"),
 )
 def _candelabra(p: SimpleNamespace) -> list[Piece]:
     h, s = 0.8 * p.height, p.spread

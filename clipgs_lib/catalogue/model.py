@@ -71,6 +71,13 @@ class Piece(NamedTuple):
 Builder = Callable[[SimpleNamespace], list[Piece]]
 
 
+class Design(NamedTuple):
+    """A builder, and what it is told of each object."""
+
+    build: Builder
+    axes: tuple[Range | Count | Choice, ...]
+
+
 @dataclass(frozen=True)
 class Category:
     """A kind of object."""
@@ -91,23 +98,29 @@ class Category:
 CATEGORIES: dict[str, Category] = {}
 
 
+def varies(*axes: Range | Count | Choice) -> Callable[[Builder], Design]:
+    """Say what differs between the objects that the decorated builder makes; at most one of it is a `Count`."""
+    return lambda build: Design(build, axes)
+
+
 def category(
     name: str,
     *synonyms: str,
     group: str,
-    ranges: tuple[Range, ...],
-    count: Count | None = None,
-    choices: tuple[Choice, ...] = (),
     parts: tuple[str, ...] = (),
     accent: str = "",
     patterns: tuple[str, ...] = EVERY,
     colors: tuple[str, ...] = PAINTS,
-) -> Callable[[Builder], Builder]:
-    """Register the decorated builder as a category; fields as in `Category`."""
+) -> Callable[[Design], Builder]:
+    """Register the decorated design as a category; fields as in `Category`."""
 
-    def register(build: Builder) -> Builder:
+    def register(design: Design) -> Builder:
         if name in CATEGORIES:
             raise ValueError(f"category names must differ, got {name!r} twice; rename one")
+        build, axes = design
+        ranges = tuple(axis for axis in axes if isinstance(axis, Range))
+        count = next((axis for axis in axes if isinstance(axis, Count)), None)
+        choices = tuple(axis for axis in axes if isinstance(axis, Choice))
         CATEGORIES[name] = Category(
             name, synonyms, group, build, ranges, count, choices, parts, accent, patterns, colors
         )
@@ -116,6 +129,6 @@ def category(
     return register
 
 
-def in_group(group: str) -> functools.partial[Callable[[Builder], Builder]]:
+def in_group(group: str) -> functools.partial[Callable[[Design], Builder]]:
     """`category` with the group filled in."""
     return functools.partial(category, group=group)

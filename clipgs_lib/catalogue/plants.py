@@ -6,23 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import Count, Piece, Range, in_group
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    cone,
-    curve,
-    cylinder,
-    ellipsoid,
-    join,
-    lathe,
-    rod,
-    sphere,
-    spindle,
-    sweep,
-    vessel,
-)
+from .model import Count, Piece, Range, in_group, varies
+from .shapes import Shape, arc, around, curve, join, lathe, sweep
+from .solids import cone, cylinder, ellipsoid, rod, sphere, spindle, vessel
 
 plant = in_group("plants")
 
@@ -58,16 +44,16 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
 @plant(
     "potted plant",
     "houseplant",
-    ranges=(
-        Range("leaf_length", 0.5, 1.0, "", "long-leaved"),
-        Range("pot", 0.3, 0.5, "", "wide-potted"),
-        Range("leaf_width", 0.16, 0.34),
-        Range("pot_height", 0.35, 0.65),
-    ),
-    count=Count("leaves", (4, 6, 8, 10), "leaf"),
     parts=("leaves", "pot"),
     accent="pot",
     colors=(*GREENS, "red", "purple", "yellow", "pink"),
+)
+@varies(
+    Range("leaf_length", 0.5, 1.0, "", "long-leaved"),
+    Range("pot", 0.3, 0.5, "", "wide-potted"),
+    Range("leaf_width", 0.16, 0.34),
+    Range("pot_height", 0.35, 0.65),
+    Count("leaves", (4, 6, 8, 10), "leaf"),
 )
 def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     inner = p.leaves // 2
@@ -78,17 +64,13 @@ def _potted_plant(p: SimpleNamespace) -> list[Piece]:
 
 
 @plant(
-    "cactus",
-    "potted cactus",
-    ranges=(
-        Range("height", 0.66, 1.65, "short", "tall"),
-        Range("radius", 0.16, 0.26, "slim", "thick"),
-        Range("pot", 0.3, 0.45),
-    ),
-    count=Count("arms", (1, 2, 3, 4), "arm"),
-    parts=("arms", "pot", "flower"),
-    accent="pot",
-    colors=(*GREENS, "turquoise", "yellow"),
+    "cactus", "potted cactus", parts=("arms", "pot", "flower"), accent="pot", colors=(*GREENS, "turquoise", "yellow")
+)
+@varies(
+    Range("height", 0.66, 1.65, "short", "tall"),
+    Range("radius", 0.16, 0.26, "slim", "thick"),
+    Range("pot", 0.3, 0.45),
+    Count("arms", (1, 2, 3, 4), "arm"),
 )
 def _cactus(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -116,15 +98,15 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
 @plant(
     "palm tree",
     "palm",
-    ranges=(
-        Range("height", 0.82, 2.12, "short", "tall"),
-        Range("bend", 0.0, 0.5, "straight", "leaning"),
-        Range("frond", 0.6, 0.95),
-    ),
-    count=Count("fronds", (5, 6, 7, 8, 9), "frond"),
     parts=("fronds", "trunk", "coconuts"),
     colors=GREENS,
     patterns=("plain", "gradient", "horizontal stripes", "camouflage", "speckles", "diagonal stripes"),
+)
+@varies(
+    Range("height", 0.82, 2.12, "short", "tall"),
+    Range("bend", 0.0, 0.5, "straight", "leaning"),
+    Range("frond", 0.6, 0.95),
+    Count("fronds", (5, 6, 7, 8, 9), "frond"),
 )
 def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     t = np.linspace(0, 1, 16)
@@ -152,11 +134,15 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     "pine tree",
     "fir tree",
     "christmas tree",
-    ranges=(Range("radius", 0.4, 0.75, "narrow", "wide"), Range("tier", 0.35, 0.6), Range("trunk", 0.2, 0.45)),
-    count=Count("tiers", (2, 3, 4, 5), "tier"),
     parts=("tiers", "trunk", "star"),
     accent="star",
     colors=(*GREENS, "white", "light blue"),
+)
+@varies(
+    Range("radius", 0.4, 0.75, "narrow", "wide"),
+    Range("tier", 0.35, 0.6),
+    Range("trunk", 0.2, 0.45),
+    Count("tiers", (2, 3, 4, 5), "tier"),
 )
 def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     step = 0.62 * p.tier
@@ -178,15 +164,15 @@ def _pine_tree(p: SimpleNamespace) -> list[Piece]:
 @plant(
     "tree",
     "leafy tree",
-    ranges=(
-        Range("trunk", 0.41, 1.18, "short", "tall"),
-        Range("crown", 0.35, 0.6, "", "bushy"),
-        Range("spread", 0.2, 0.4),
-    ),
-    count=Count("branches", (3, 4, 5), "branch"),
     parts=("branches", "trunk"),
     colors=(*GREENS, "orange", "pink", "yellow", "red"),
     patterns=("plain", "gradient", "speckles", "dots", "camouflage", "stars"),
+)
+@varies(
+    Range("trunk", 0.41, 1.18, "short", "tall"),
+    Range("crown", 0.35, 0.6, "", "bushy"),
+    Range("spread", 0.2, 0.4),
+    Count("branches", (3, 4, 5), "branch"),
 )
 def _tree(p: SimpleNamespace) -> list[Piece]:
     t, s = p.trunk, p.spread
@@ -203,15 +189,15 @@ def _tree(p: SimpleNamespace) -> list[Piece]:
 @plant(
     "flower",
     "blossom",
-    ranges=(
-        Range("stem", 0.66, 1.65, "short-stemmed", "long-stemmed"),
-        Range("petal", 0.22, 0.42, "", "large-petalled"),
-        Range("center", 0.12, 0.2),
-    ),
-    count=Count("petals", (4, 5, 6, 7, 8), "petal"),
     parts=("petals", "stem", "leaves"),
     accent="center",
     colors=("red", "orange", "yellow", "pink", "purple", "white", "light blue", "blue", "maroon"),
+)
+@varies(
+    Range("stem", 0.66, 1.65, "short-stemmed", "long-stemmed"),
+    Range("petal", 0.22, 0.42, "", "large-petalled"),
+    Range("center", 0.12, 0.2),
+    Count("petals", (4, 5, 6, 7, 8), "petal"),
 )
 def _flower(p: SimpleNamespace) -> list[Piece]:
     wide = min(0.6 * p.petal, 0.95 * (p.center + p.petal / 2) * np.sin(np.pi / p.petals))

@@ -6,59 +6,30 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Count, Piece, Range, in_group
+from .model import EVERY, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import (
-    Shape,
-    arc,
-    around,
-    box,
-    curve,
-    extrude,
-    join,
-    lathe,
-    lay,
-    rod,
-    row,
-    superquadric,
-    sweep,
-    torus,
-    vessel,
-    wheel,
-)
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .solids import box, rod, superquadric, torus, vessel, wheel
 
 toy = in_group("toys")
 
 sport = in_group("sports")
 
 
-@sport(
-    "ball",
-    "toy ball",
-    "play ball",
-    ranges=(
-        Range("stretch", 0.8, 1.5, "flattened", "oval"),
-        Range("round_across", 0.75, 1.0),
-        Range("round_along", 0.75, 1.0),
-    ),
-    patterns=EVERY,
+@sport("ball", "toy ball", "play ball", patterns=EVERY)
+@varies(
+    Range("stretch", 0.8, 1.5, "flattened", "oval"), Range("round_across", 0.75, 1.0), Range("round_along", 0.75, 1.0)
 )
 def _ball(p: SimpleNamespace) -> list[Piece]:
     return [Piece("ball", "main", superquadric(0.6, 0.6 * p.stretch, 0.6, p.round_across, p.round_along, 17, 30))]
 
 
-@sport(
-    "dumbbell",
-    "hand weight",
-    ranges=(
-        Range("grip", 0.4, 0.8, "short", "long"),
-        Range("radius", 0.25, 0.45, "", "large"),
-        Range("plate", 0.08, 0.14, "thin-plated", "thick-plated"),
-    ),
-    count=Count("plates", (2, 4, 6), "plate"),
-    parts=("grip", "plates"),
-    accent="grip",
-    colors=PAINTS,
+@sport("dumbbell", "hand weight", parts=("grip", "plates"), accent="grip", colors=PAINTS)
+@varies(
+    Range("grip", 0.4, 0.8, "short", "long"),
+    Range("radius", 0.25, 0.45, "", "large"),
+    Range("plate", 0.08, 0.14, "thin-plated", "thick-plated"),
+    Count("plates", (2, 4, 6), "plate"),
 )
 def _dumbbell(p: SimpleNamespace) -> list[Piece]:
     k = p.plates // 2
@@ -73,18 +44,13 @@ def _dumbbell(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@sport(
-    "bowling pin",
-    "skittle",
-    ranges=(
-        Range("height", 0.82, 1.89, "short", "tall"),
-        Range("belly", 0.22, 0.34, "slim", "fat"),
-        Range("neck", 0.09, 0.13),
-        Range("head", 0.13, 0.18),
-    ),
-    count=Count("rings", (1, 2, 3), "ring"),
-    parts=("rings",),
-    accent="rings",
+@sport("bowling pin", "skittle", parts=("rings",), accent="rings")
+@varies(
+    Range("height", 0.82, 1.89, "short", "tall"),
+    Range("belly", 0.22, 0.34, "slim", "fat"),
+    Range("neck", 0.09, 0.13),
+    Range("head", 0.13, 0.18),
+    Count("rings", (1, 2, 3), "ring"),
 )
 def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
     h, b, n, d = p.height, p.belly, p.neck, p.head
@@ -107,17 +73,12 @@ def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
     return [Piece("body", "main", lathe(profile, 24, planar=False)), Piece("rings", "accent", rings)]
 
 
-@sport(
-    "tennis racket",
-    "racquet",
-    ranges=(
-        Range("head", 0.38, 0.55, "", "large-headed"),
-        Range("oval", 1.1, 1.5, "round", "oval"),
-        Range("grip", 0.5, 0.9, "short-handled", "long-handled"),
-    ),
-    count=Count("strings", (5, 7, 9), "cross string"),
-    parts=("strings", "grip", "frame"),
-    accent="grip",
+@sport("tennis racket", "racquet", parts=("strings", "grip", "frame"), accent="grip")
+@varies(
+    Range("head", 0.38, 0.55, "", "large-headed"),
+    Range("oval", 1.1, 1.5, "round", "oval"),
+    Range("grip", 0.5, 0.9, "short-handled", "long-handled"),
+    Count("strings", (5, 7, 9), "cross string"),
 )
 def _racket(p: SimpleNamespace) -> list[Piece]:
     r, tall, n = p.head, p.head * p.oval, p.grip
@@ -143,15 +104,15 @@ def _racket(p: SimpleNamespace) -> list[Piece]:
     "trophy",
     "trophy cup",
     "winner's cup",
-    ranges=(
-        Range("cup", 0.5, 0.9, "short", "tall"),
-        Range("radius", 0.3, 0.48, "narrow", "wide"),
-        Range("stem", 0.2, 0.45),
-    ),
-    count=Count("handles", (2, 3, 4), "handle"),
     parts=("handles", "base"),
     accent="base",
     colors=(*METALS, "red", "blue", "purple", "green", "white", "turquoise"),
+)
+@varies(
+    Range("cup", 0.5, 0.9, "short", "tall"),
+    Range("radius", 0.3, 0.48, "narrow", "wide"),
+    Range("stem", 0.2, 0.45),
+    Count("handles", (2, 3, 4), "handle"),
 )
 def _trophy(p: SimpleNamespace) -> list[Piece]:
     c, r, s = p.cup, p.radius, p.stem
@@ -183,17 +144,12 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@sport(
-    "surfboard",
-    "longboard",
-    ranges=(
-        Range("length", 1.23, 2.71, "short", "long"),
-        Range("width", 0.4, 0.62, "narrow", "wide"),
-        Range("point", 0.5, 0.9, "pointed", ""),
-    ),
-    count=Count("fins", (1, 2, 3), "fin"),
-    parts=("fins",),
-    accent="fins",
+@sport("surfboard", "longboard", parts=("fins",), accent="fins")
+@varies(
+    Range("length", 1.23, 2.71, "short", "long"),
+    Range("width", 0.4, 0.62, "narrow", "wide"),
+    Range("point", 0.5, 0.9, "pointed", ""),
+    Count("fins", (1, 2, 3), "fin"),
 )
 def _surfboard(p: SimpleNamespace) -> list[Piece]:
     n = p.length

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import Shape, arc, box, curve, cylinder, join, lathe, lay, rod, row, sphere, spindle, sweep, vessel
+from .shapes import Shape, arc, curve, join, lathe, lay, row, sweep
+from .solids import box, cylinder, rod, sphere, spindle, vessel
 
 tableware = in_group("tableware")
 
@@ -39,14 +40,12 @@ def _handle(radius: float, low: float, high: float, form: str, thickness: float 
     return sweep(lay(path, "xy"), thickness)
 
 
-@tableware(
-    "mug",
-    "coffee mug",
-    "cup",
-    ranges=(HEIGHT, Range("radius", 0.32, 0.5), Range("flare", 0.85, 1.25, "tapered", "flared")),
-    choices=(Choice("handle", ("round", "square"), "handle"),),
-    parts=("handle",),
-    patterns=PACKED + ("marble",),
+@tableware("mug", "coffee mug", "cup", parts=("handle",), patterns=PACKED + ("marble",))
+@varies(
+    HEIGHT,
+    Range("radius", 0.32, 0.5),
+    Range("flare", 0.85, 1.25, "tapered", "flared"),
+    Choice("handle", ("round", "square"), "handle"),
 )
 def _mug(p: SimpleNamespace) -> list[Piece]:
     h, r, top = p.height, p.radius, p.radius * p.flare
@@ -58,18 +57,12 @@ def _mug(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "teapot",
-    "tea pot",
-    ranges=(
-        Range("height", 0.45, 1.18, "squat", "tall"),
-        Range("belly", 0.42, 0.62),
-        Range("spout", 0.3, 0.5, "short-spouted", "long-spouted"),
-    ),
-    choices=(Choice("handle", ("round", "square"), "handle"),),
-    parts=("lid", "spout", "handle"),
-    accent="lid",
-    patterns=CERAMIC,
+@tableware("teapot", "tea pot", parts=("lid", "spout", "handle"), accent="lid", patterns=CERAMIC)
+@varies(
+    Range("height", 0.45, 1.18, "squat", "tall"),
+    Range("belly", 0.42, 0.62),
+    Range("spout", 0.3, 0.5, "short-spouted", "long-spouted"),
+    Choice("handle", ("round", "square"), "handle"),
 )
 def _teapot(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.belly
@@ -87,17 +80,12 @@ def _teapot(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "vase",
-    "flower vase",
-    ranges=(
-        Range("height", 0.66, 2.12, "squat", "tall"),
-        Range("belly", 0.3, 0.6, "slender", "bulbous"),
-        Range("neck", 0.12, 0.26),
-        Range("lip", 0.16, 0.36),
-    ),
-    patterns=CERAMIC,
-    colors=SHINY,
+@tableware("vase", "flower vase", patterns=CERAMIC, colors=SHINY)
+@varies(
+    Range("height", 0.66, 2.12, "squat", "tall"),
+    Range("belly", 0.3, 0.6, "slender", "bulbous"),
+    Range("neck", 0.12, 0.26),
+    Range("lip", 0.16, 0.36),
 )
 def _vase(p: SimpleNamespace) -> list[Piece]:
     h, b = p.height, p.belly
@@ -110,30 +98,19 @@ def _vase(p: SimpleNamespace) -> list[Piece]:
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
 
 
-@tableware(
-    "bowl",
-    "dish",
-    ranges=(Range("radius", 0.6, 1.0), Range("height", 0.2, 0.83, "shallow", "deep"), Range("foot", 0.25, 0.45)),
-    patterns=CERAMIC + ("wood",),
-    colors=SHINY,
-)
+@tableware("bowl", "dish", patterns=CERAMIC + ("wood",), colors=SHINY)
+@varies(Range("radius", 0.6, 1.0), Range("height", 0.2, 0.83, "shallow", "deep"), Range("foot", 0.25, 0.45))
 def _bowl(p: SimpleNamespace) -> list[Piece]:
     h, r, f = p.height, p.radius, p.foot
     outer, inner = vessel(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
 
 
-@tableware(
-    "plate",
-    "dinner plate",
-    ranges=(
-        Range("radius", 0.6, 1.0, "small", "large"),
-        Range("rim", 0.12, 0.32, "", "wide-rimmed"),
-        Range("depth", 0.05, 0.16, "flat", "deep"),
-    ),
-    parts=("rim",),
-    accent="rim",
-    patterns=CERAMIC,
+@tableware("plate", "dinner plate", parts=("rim",), accent="rim", patterns=CERAMIC)
+@varies(
+    Range("radius", 0.6, 1.0, "small", "large"),
+    Range("rim", 0.12, 0.32, "", "wide-rimmed"),
+    Range("depth", 0.05, 0.16, "flat", "deep"),
 )
 def _plate(p: SimpleNamespace) -> list[Piece]:
     r, d, i = p.radius, p.depth, p.radius - p.rim
@@ -149,15 +126,13 @@ def _plate(p: SimpleNamespace) -> list[Piece]:
 @tableware(
     "wine glass",
     "goblet",
-    ranges=(
-        Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"),
-        Range("bowl", 0.25, 0.42),
-        Range("height", 0.45, 0.8),
-    ),
     parts=("stem", "foot"),
     accent="stem",
     colors=(*METALS, "light blue", "turquoise", "white", "purple", "red", "lime", "pink"),
     patterns=("plain", "horizontal stripes", "vertical stripes", "dots", "stars", "gradient", "zigzag", "flowers"),
+)
+@varies(
+    Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"), Range("bowl", 0.25, 0.42), Range("height", 0.45, 0.8)
 )
 def _wine_glass(p: SimpleNamespace) -> list[Piece]:
     s, b, h = p.stem, p.bowl, p.height
@@ -173,14 +148,12 @@ def _wine_glass(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "pitcher",
-    "jug",
-    ranges=(Range("height", 0.66, 1.77, "squat", "tall"), Range("belly", 0.35, 0.55), Range("mouth", 0.2, 0.34)),
-    choices=(Choice("handle", ("round", "pointed"), "handle"),),
-    parts=("handle", "spout"),
-    patterns=CERAMIC,
-    colors=SHINY,
+@tableware("pitcher", "jug", parts=("handle", "spout"), patterns=CERAMIC, colors=SHINY)
+@varies(
+    Range("height", 0.66, 1.77, "squat", "tall"),
+    Range("belly", 0.35, 0.55),
+    Range("mouth", 0.2, 0.34),
+    Choice("handle", ("round", "pointed"), "handle"),
 )
 def _pitcher(p: SimpleNamespace) -> list[Piece]:
     h, b, m = p.height, p.belly, p.mouth
@@ -201,19 +174,12 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "fork",
-    "table fork",
-    ranges=(
-        Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
-        Range("width", 0.2, 0.34),
-        Range("tine_length", 0.3, 0.5),
-    ),
-    count=Count("tines", (2, 3, 4), "tine"),
-    parts=("handle", "tines"),
-    accent="tines",
-    colors=SHINY,
-    patterns=CUTLERY,
+@tableware("fork", "table fork", parts=("handle", "tines"), accent="tines", colors=SHINY, patterns=CUTLERY)
+@varies(
+    Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
+    Range("width", 0.2, 0.34),
+    Range("tine_length", 0.3, 0.5),
+    Count("tines", (2, 3, 4), "tine"),
 )
 def _fork(p: SimpleNamespace) -> list[Piece]:
     w, n = p.width, p.handle_length
@@ -235,18 +201,11 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "spoon",
-    "ladle",
-    ranges=(
-        Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
-        Range("width", 0.16, 0.28),
-        Range("oval", 1.0, 1.6, "", "oval"),
-    ),
-    parts=("handle", "scoop"),
-    accent="scoop",
-    colors=SHINY,
-    patterns=CUTLERY,
+@tableware("spoon", "ladle", parts=("handle", "scoop"), accent="scoop", colors=SHINY, patterns=CUTLERY)
+@varies(
+    Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
+    Range("width", 0.16, 0.28),
+    Range("oval", 1.0, 1.6, "", "oval"),
 )
 def _spoon(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
@@ -265,15 +224,15 @@ def _spoon(p: SimpleNamespace) -> list[Piece]:
     "frying pan",
     "skillet",
     "pan",
-    ranges=(
-        Range("radius", 0.5, 0.8, "small", "large"),
-        Range("depth", 0.12, 0.32, "shallow", "deep"),
-        Range("handle_length", 0.41, 1.18, "", "long-handled"),
-    ),
     parts=("handle",),
     accent="handle",
     colors=(*METALS, "black", "red", "blue", "gray", "green", "orange"),
     patterns=("plain", "speckles", "horizontal stripes", "dots", "gradient", "checks"),
+)
+@varies(
+    Range("radius", 0.5, 0.8, "small", "large"),
+    Range("depth", 0.12, 0.32, "shallow", "deep"),
+    Range("handle_length", 0.41, 1.18, "", "long-handled"),
 )
 def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     outer, inner = vessel([(0.8 * p.radius, 0), (p.radius, p.depth)], 0.03, 0.04)
@@ -292,12 +251,16 @@ def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     "cooking pot",
     "saucepan",
     "stockpot",
-    ranges=(Range("radius", 0.45, 0.7), Range("height", 0.33, 1.06, "shallow", "deep"), Range("lid_height", 0.06, 0.2)),
-    choices=(Choice("knob", ("round", "flat"), "knob"),),
     parts=("lid", "handles", "knob"),
     accent="lid",
     colors=SHINY,
     patterns=(*EVERY, "label"),
+)
+@varies(
+    Range("radius", 0.45, 0.7),
+    Range("height", 0.33, 1.06, "shallow", "deep"),
+    Range("lid_height", 0.06, 0.2),
+    Choice("knob", ("round", "flat"), "knob"),
 )
 def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -312,14 +275,12 @@ def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware(
-    "cake stand",
-    "tiered tray",
-    ranges=(Range("radius", 0.5, 0.85, "small", "wide"), Range("gap", 0.3, 0.5), Range("shrink", 0.1, 0.22)),
-    count=Count("tiers", (1, 2, 3), "tier"),
-    parts=("tiers", "stem"),
-    accent="stem",
-    patterns=CERAMIC,
+@tableware("cake stand", "tiered tray", parts=("tiers", "stem"), accent="stem", patterns=CERAMIC)
+@varies(
+    Range("radius", 0.5, 0.85, "small", "wide"),
+    Range("gap", 0.3, 0.5),
+    Range("shrink", 0.1, 0.22),
+    Count("tiers", (1, 2, 3), "tier"),
 )
 def _cake_stand(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius - i * p.shrink for i in range(p.tiers)]

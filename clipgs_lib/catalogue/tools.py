@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import arc, box, cone, curve, extrude, join, lathe, rod, row, sweep, torus, wheel
+from .shapes import arc, curve, extrude, join, lathe, row, sweep
+from .solids import box, cone, rod, torus, wheel
 
 tool = in_group("tools")
 GRIP = (*EVERY, "wood")
@@ -23,15 +24,12 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
     return Piece("handle", "main", sweep(path, [0.85, 1.1, 1.15, 0.85], section=OVAL * [x, z], normal=(0, 0, 1)))
 
 
-@tool(
-    "hammer",
-    "claw hammer",
-    ranges=(HANDLE, Range("head", 0.26, 0.42, "", "heavy"), Range("face", 0.1, 0.16)),
-    choices=(Choice("peen", ("clawed", "double-faced"), "head"),),
-    parts=("head", "handle"),
-    accent="head",
-    patterns=GRIP,
-    colors=WOODY,
+@tool("hammer", "claw hammer", parts=("head", "handle"), accent="head", patterns=GRIP, colors=WOODY)
+@varies(
+    HANDLE,
+    Range("head", 0.26, 0.42, "", "heavy"),
+    Range("face", 0.1, 0.16),
+    Choice("peen", ("clawed", "double-faced"), "head"),
 )
 def _hammer(p: SimpleNamespace) -> list[Piece]:
     n, h, f = p.handle_length, p.head, p.face
@@ -53,18 +51,12 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
     return [_grip(n), Piece("head", "accent", join([face, other, box(0.2, 0.22, 0.2, 0.03).move(0, n - 0.11)]))]
 
 
-@tool(
-    "screwdriver",
-    "slotted screwdriver",
-    ranges=(
-        Range("handle_length", 0.41, 1.06, "short-handled", "long-handled"),
-        Range("shaft", 0.41, 1.42, "stubby", "long"),
-        Range("radius", 0.12, 0.2),
-    ),
-    choices=(Choice("tip", ("flat", "pointed"), "tip"),),
-    parts=("handle", "shaft", "tip"),
-    colors=PAINTS,
-    patterns=GRIP,
+@tool("screwdriver", "slotted screwdriver", parts=("handle", "shaft", "tip"), colors=PAINTS, patterns=GRIP)
+@varies(
+    Range("handle_length", 0.41, 1.06, "short-handled", "long-handled"),
+    Range("shaft", 0.41, 1.42, "stubby", "long"),
+    Range("radius", 0.12, 0.2),
+    Choice("tip", ("flat", "pointed"), "tip"),
 )
 def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     n, s, r = p.handle_length, p.shaft, p.radius
@@ -96,16 +88,8 @@ def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool(
-    "axe",
-    "hatchet",
-    ranges=(HANDLE, Range("blade", 0.3, 0.55, "", "broad"), Range("reach", 0.3, 0.5)),
-    count=Count("blades", (1, 2), "blade"),
-    parts=("handle", "blades"),
-    accent="blades",
-    patterns=GRIP,
-    colors=WOODY,
-)
+@tool("axe", "hatchet", parts=("handle", "blades"), accent="blades", patterns=GRIP, colors=WOODY)
+@varies(HANDLE, Range("blade", 0.3, 0.55, "", "broad"), Range("reach", 0.3, 0.5), Count("blades", (1, 2), "blade"))
 def _axe(p: SimpleNamespace) -> list[Piece]:
     n, b, reach = p.handle_length, p.blade, p.reach
     edge = np.stack([reach + 0.06 * np.cos(t := np.linspace(-1.2, 1.2, 9)), 0.5 * b * np.sin(t) / np.sin(1.2)], axis=1)
@@ -120,19 +104,12 @@ def _axe(p: SimpleNamespace) -> list[Piece]:
     return [_grip(n), Piece("blades", "accent", blade if p.blades == 1 else blade.mirror())]
 
 
-@tool(
-    "shovel",
-    "spade",
-    ranges=(
-        Range("handle_length", 0.82, 2.01, "short-handled", "long-handled"),
-        Range("blade", 0.4, 0.7, "", "large-bladed"),
-        Range("width", 0.32, 0.5, "narrow", "wide"),
-    ),
-    choices=(Choice("tip", ("pointed", "square"), "blade"),),
-    parts=("blade", "handle", "grip"),
-    accent="blade",
-    patterns=GRIP,
-    colors=WOODY,
+@tool("shovel", "spade", parts=("blade", "handle", "grip"), accent="blade", patterns=GRIP, colors=WOODY)
+@varies(
+    Range("handle_length", 0.82, 2.01, "short-handled", "long-handled"),
+    Range("blade", 0.4, 0.7, "", "large-bladed"),
+    Range("width", 0.32, 0.5, "narrow", "wide"),
+    Choice("tip", ("pointed", "square"), "blade"),
 )
 def _shovel(p: SimpleNamespace) -> list[Piece]:
     b, w, n = p.blade, p.width / 2, p.handle_length
@@ -156,19 +133,12 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool(
-    "rake",
-    "garden rake",
-    ranges=(
-        Range("handle_length", 0.98, 2.24, "short-handled", "long-handled"),
-        Range("width", 0.5, 0.95, "narrow", "wide"),
-        Range("tooth", 0.12, 0.26),
-    ),
-    count=Count("teeth", (4, 5, 6, 7, 8), "tooth"),
-    parts=("teeth", "handle"),
-    accent="teeth",
-    patterns=GRIP,
-    colors=WOODY,
+@tool("rake", "garden rake", parts=("teeth", "handle"), accent="teeth", patterns=GRIP, colors=WOODY)
+@varies(
+    Range("handle_length", 0.98, 2.24, "short-handled", "long-handled"),
+    Range("width", 0.5, 0.95, "narrow", "wide"),
+    Range("tooth", 0.12, 0.26),
+    Count("teeth", (4, 5, 6, 7, 8), "tooth"),
 )
 def _rake(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
@@ -184,18 +154,11 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool(
-    "paintbrush",
-    "brush",
-    ranges=(
-        Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
-        Range("width", 0.3, 0.65, "narrow", "wide"),
-        Range("bristle_length", 0.3, 0.6),
-    ),
-    parts=("bristles", "handle"),
-    accent="bristles",
-    patterns=GRIP,
-    colors=WOODY,
+@tool("paintbrush", "brush", parts=("bristles", "handle"), accent="bristles", patterns=GRIP, colors=WOODY)
+@varies(
+    Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
+    Range("width", 0.3, 0.65, "narrow", "wide"),
+    Range("bristle_length", 0.3, 0.6),
 )
 def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     n, w, b = p.handle_length, p.width, p.bristle_length
@@ -215,18 +178,12 @@ def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool(
-    "wrench",
-    "spanner",
-    ranges=(
-        Range("length", 0.9, 2.12, "short", "long"),
-        Range("jaw", 0.2, 0.32, "", "wide-jawed"),
-        Range("thickness", 0.08, 0.14),
-    ),
-    count=Count("jaws", (1, 2), "open jaw"),
-    parts=("jaws",),
-    colors=(*METALS, *PAINTS),
-    patterns=EVERY,
+@tool("wrench", "spanner", parts=("jaws",), colors=(*METALS, *PAINTS), patterns=EVERY)
+@varies(
+    Range("length", 0.9, 2.12, "short", "long"),
+    Range("jaw", 0.2, 0.32, "", "wide-jawed"),
+    Range("thickness", 0.08, 0.14),
+    Count("jaws", (1, 2), "open jaw"),
 )
 def _wrench(p: SimpleNamespace) -> list[Piece]:
     n, j, t = p.length, p.jaw, p.thickness
@@ -247,16 +204,16 @@ def _wrench(p: SimpleNamespace) -> list[Piece]:
 @tool(
     "saw",
     "hand saw",
-    ranges=(
-        Range("length", 0.9, 2.12, "short", "long"),
-        Range("depth", 0.28, 0.45, "narrow", "wide"),
-        Range("taper", 0.3, 0.6),
-    ),
-    count=Count("teeth", (8, 10, 12), "tooth"),
     parts=("handle", "teeth"),
     accent="handle",
     colors=("silver", "gray", "light blue", "copper", "golden", "white"),
     patterns=("plain", "gradient", "speckles", "diagonal stripes", "dots", "checks"),
+)
+@varies(
+    Range("length", 0.9, 2.12, "short", "long"),
+    Range("depth", 0.28, 0.45, "narrow", "wide"),
+    Range("taper", 0.3, 0.6),
+    Count("teeth", (8, 10, 12), "tooth"),
 )
 def _saw(p: SimpleNamespace) -> list[Piece]:
     n, d = p.length, p.depth
@@ -270,18 +227,11 @@ def _saw(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool(
-    "magnifying glass",
-    "hand lens",
-    ranges=(
-        Range("radius", 0.34, 0.55, "small", "large"),
-        Range("handle_length", 0.41, 1.3, "short-handled", "long-handled"),
-        Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
-    ),
-    parts=("handle", "lens", "rim"),
-    accent="rim",
-    patterns=GRIP,
-    colors=WOODY,
+@tool("magnifying glass", "hand lens", parts=("handle", "lens", "rim"), accent="rim", patterns=GRIP, colors=WOODY)
+@varies(
+    Range("radius", 0.34, 0.55, "small", "large"),
+    Range("handle_length", 0.41, 1.3, "short-handled", "long-handled"),
+    Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
 )
 def _magnifying_glass(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.handle_length

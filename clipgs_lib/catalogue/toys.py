@@ -7,39 +7,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import Choice, Count, Piece, Range, in_group
-from .shapes import (
-    box,
-    capsule,
-    cone,
-    curve,
-    cylinder,
-    ellipsoid,
-    extrude,
-    join,
-    lathe,
-    rod,
-    row,
-    sphere,
-    sweep,
-    torus,
-    wheel,
-)
+from .model import Choice, Count, Piece, Range, in_group, varies
+from .shapes import curve, extrude, join, lathe, row, sweep
+from .solids import box, capsule, cone, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 toy = in_group("toys")
 
 
-@toy(
-    "spinning top",
-    "whirligig",
-    ranges=(
-        Range("height", 0.49, 1.3, "flat", "tall"),
-        Range("radius", 0.4, 0.65, "slim", "wide"),
-        Range("shoulder", 0.4, 0.7),
-    ),
-    choices=(Choice("knob", ("round", "long"), "knob"),),
-    parts=("knob", "tip"),
-    accent="knob",
+@toy("spinning top", "whirligig", parts=("knob", "tip"), accent="knob")
+@varies(
+    Range("height", 0.49, 1.3, "flat", "tall"),
+    Range("radius", 0.4, 0.65, "slim", "wide"),
+    Range("shoulder", 0.4, 0.7),
+    Choice("knob", ("round", "long"), "knob"),
 )
 def _spinning_top(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -58,18 +38,12 @@ def _spinning_top(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "stacking rings",
-    "ring stacker",
-    "ring tower",
-    ranges=(
-        Range("radius", 0.4, 0.65, "narrow", "wide"),
-        Range("thickness", 0.1, 0.16, "thin", "thick"),
-        Range("shrink", 0.35, 0.7),
-    ),
-    count=Count("rings", (3, 4, 5, 6), "ring"),
-    parts=("rings", "base"),
-    accent="base",
+@toy("stacking rings", "ring stacker", "ring tower", parts=("rings", "base"), accent="base")
+@varies(
+    Range("radius", 0.4, 0.65, "narrow", "wide"),
+    Range("thickness", 0.1, 0.16, "thin", "thick"),
+    Range("shrink", 0.35, 0.7),
+    Count("rings", (3, 4, 5, 6), "ring"),
 )
 def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
     t, top = p.thickness, 0.08 + 1.9 * p.thickness * p.rings
@@ -90,15 +64,15 @@ def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
 @toy(
     "dice",
     "die",
-    ranges=(
-        Range("bevel", 0.02, 0.22, "sharp-edged", "rounded"),
-        Range("pip", 0.06, 0.1, "", "big-dotted"),
-        Range("spread", 0.2, 0.27),
-    ),
-    count=Count("pips", (1, 2, 3, 4, 5, 6), "pip"),
     parts=("pips",),
     accent="pips",
     patterns=("plain", "gradient", "marble", "wood", "speckles", "diagonal stripes"),
+)
+@varies(
+    Range("bevel", 0.02, 0.22, "sharp-edged", "rounded"),
+    Range("pip", 0.06, 0.1, "", "big-dotted"),
+    Range("spread", 0.2, 0.27),
+    Count("pips", (1, 2, 3, 4, 5, 6), "pip"),
 )
 def _die(p: SimpleNamespace) -> list[Piece]:
     s = p.spread
@@ -117,17 +91,12 @@ def _die(p: SimpleNamespace) -> list[Piece]:
     return [Piece("cube", "main", box(1, 1, 1, p.bevel).move(0, -0.5)), Piece("pips", "accent", join(sides))]
 
 
-@toy(
-    "teddy bear",
-    "stuffed bear",
-    ranges=(
-        Range("belly", 0.34, 0.48, "slim", "fat"),
-        Range("head", 0.26, 0.36, "", "big-headed"),
-        Range("ear", 0.08, 0.16, "small-eared", "big-eared"),
-        Range("leg", 0.3, 0.5),
-    ),
-    parts=("ears", "scarf", "arms", "legs"),
-    accent="scarf",
+@toy("teddy bear", "stuffed bear", parts=("ears", "scarf", "arms", "legs"), accent="scarf")
+@varies(
+    Range("belly", 0.34, 0.48, "slim", "fat"),
+    Range("head", 0.26, 0.36, "", "big-headed"),
+    Range("ear", 0.08, 0.16, "small-eared", "big-eared"),
+    Range("leg", 0.3, 0.5),
 )
 def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
     b, h, e = p.belly, p.head, p.ear
@@ -152,15 +121,15 @@ def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
 @toy(
     "snowman",
     "snow figure",
-    ranges=(
-        Range("size", 0.4, 0.55, "slim", "fat"),
-        Range("shrink", 0.66, 0.82),
-        Range("hat", 0.2, 0.45, "", "tall-hatted"),
-    ),
-    count=Count("balls", (2, 3, 4), "snowball"),
     parts=("hat", "nose", "arms"),
     accent="hat",
     colors=("white", "light blue", "beige", "pink", "yellow"),
+)
+@varies(
+    Range("size", 0.4, 0.55, "slim", "fat"),
+    Range("shrink", 0.66, 0.82),
+    Range("hat", 0.2, 0.45, "", "tall-hatted"),
+    Count("balls", (2, 3, 4), "snowball"),
 )
 def _snowman(p: SimpleNamespace) -> list[Piece]:
     radii = [p.size * p.shrink**i for i in range(p.balls)]
@@ -179,18 +148,13 @@ def _snowman(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "robot",
-    "toy robot",
-    ranges=(
-        Range("width", 0.5, 0.85, "slim", "stocky"),
-        Range("height", 0.49, 1.12, "short", "tall"),
-        Range("head", 0.3, 0.5, "", "big-headed"),
-        Range("leg", 0.3, 0.55),
-    ),
-    count=Count("antennas", (1, 2, 3), "antenna"),
-    parts=("arms", "antennas", "legs"),
-    accent="arms",
+@toy("robot", "toy robot", parts=("arms", "antennas", "legs"), accent="arms")
+@varies(
+    Range("width", 0.5, 0.85, "slim", "stocky"),
+    Range("height", 0.49, 1.12, "short", "tall"),
+    Range("head", 0.3, 0.5, "", "big-headed"),
+    Range("leg", 0.3, 0.55),
+    Count("antennas", (1, 2, 3), "antenna"),
 )
 def _robot(p: SimpleNamespace) -> list[Piece]:
     w, h, d, n = p.width, p.height, p.head, p.leg
@@ -216,17 +180,12 @@ def _robot(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "pinwheel",
-    "paper windmill",
-    ranges=(
-        Range("radius", 0.45, 0.7, "small", "large"),
-        Range("stick", 0.66, 1.65, "short-sticked", "long-sticked"),
-        Range("curl", 0.08, 0.2),
-    ),
-    count=Count("blades", (3, 4, 5, 6, 8), "blade"),
-    parts=("blades", "stick"),
-    accent="stick",
+@toy("pinwheel", "paper windmill", parts=("blades", "stick"), accent="stick")
+@varies(
+    Range("radius", 0.45, 0.7, "small", "large"),
+    Range("stick", 0.66, 1.65, "short-sticked", "long-sticked"),
+    Range("curl", 0.08, 0.2),
+    Count("blades", (3, 4, 5, 6, 8), "blade"),
 )
 def _pinwheel(p: SimpleNamespace) -> list[Piece]:
     r = p.radius
@@ -241,17 +200,12 @@ def _pinwheel(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "bunch of balloons",
-    "balloons",
-    ranges=(
-        Range("radius", 0.24, 0.34),
-        Range("stretch", 1.0, 1.4, "round", "oval"),
-        Range("string", 0.7, 1.2, "short-stringed", "long-stringed"),
-    ),
-    count=Count("balloons", (2, 3, 4, 5), "balloon"),
-    parts=("strings", "balloons"),
-    accent="strings",
+@toy("bunch of balloons", "balloons", parts=("strings", "balloons"), accent="strings")
+@varies(
+    Range("radius", 0.24, 0.34),
+    Range("stretch", 1.0, 1.4, "round", "oval"),
+    Range("string", 0.7, 1.2, "short-stringed", "long-stringed"),
+    Count("balloons", (2, 3, 4, 5), "balloon"),
 )
 def _balloons(p: SimpleNamespace) -> list[Piece]:
     r = p.radius
@@ -266,17 +220,12 @@ def _balloons(p: SimpleNamespace) -> list[Piece]:
     return [Piece("balloons", "main", join(done)), Piece("strings", "accent", join(strings))]
 
 
-@toy(
-    "rubber duck",
-    "toy duck",
-    ranges=(
-        Range("body", 0.5, 0.75, "short", "long"),
-        Range("head", 0.24, 0.36, "small-headed", "big-headed"),
-        Range("tail", 0.15, 0.35),
-    ),
-    choices=(Choice("bill", ("flat", "pointed"), "beak"),),
-    parts=("beak", "wings", "tail"),
-    accent="beak",
+@toy("rubber duck", "toy duck", parts=("beak", "wings", "tail"), accent="beak")
+@varies(
+    Range("body", 0.5, 0.75, "short", "long"),
+    Range("head", 0.24, 0.36, "small-headed", "big-headed"),
+    Range("tail", 0.15, 0.35),
+    Choice("bill", ("flat", "pointed"), "beak"),
 )
 def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     b, h = p.body, p.head
@@ -302,17 +251,12 @@ def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "kite",
-    "flying kite",
-    ranges=(
-        Range("width", 0.7, 1.2, "narrow", "wide"),
-        Range("height", 0.82, 1.77, "", "tall"),
-        Range("tail_length", 0.6, 1.2, "", "long-tailed"),
-    ),
-    count=Count("bows", (2, 3, 4, 5), "bow"),
-    parts=("tail", "bows"),
-    accent="bows",
+@toy("kite", "flying kite", parts=("tail", "bows"), accent="bows")
+@varies(
+    Range("width", 0.7, 1.2, "narrow", "wide"),
+    Range("height", 0.82, 1.77, "", "tall"),
+    Range("tail_length", 0.6, 1.2, "", "long-tailed"),
+    Count("bows", (2, 3, 4, 5), "bow"),
 )
 def _kite(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width / 2, p.height, p.tail_length

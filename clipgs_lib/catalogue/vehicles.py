@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group
+from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import box, curve, cylinder, ellipsoid, extrude, join, lathe, lay, rod, row, sphere, sweep, torus, wheel
+from .shapes import curve, extrude, join, lathe, lay, row, sweep
+from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 vehicle = in_group("vehicles")
 
@@ -25,14 +26,12 @@ def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float)
     ]
 
 
-@vehicle(
-    "car",
-    "automobile",
-    "motor car",
-    ranges=(LENGTH, Range("roof", 0.24, 0.44, "low", "tall"), Range("width", 0.7, 0.95)),
-    choices=(Choice("body_form", ("sedan", "hatchback")),),
-    parts=("wheels", "windows"),
-    colors=tuple(contrasting("navy")),
+@vehicle("car", "automobile", "motor car", parts=("wheels", "windows"), colors=tuple(contrasting("navy")))
+@varies(
+    LENGTH,
+    Range("roof", 0.24, 0.44, "low", "tall"),
+    Range("width", 0.7, 0.95),
+    Choice("body_form", ("sedan", "hatchback")),
 )
 def _car(p: SimpleNamespace) -> list[Piece]:
     n, w, r = p.length, p.width, 0.19
@@ -54,15 +53,8 @@ def _car(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "truck",
-    "lorry",
-    "delivery truck",
-    ranges=(LENGTH, Range("cargo", 0.6, 1.0, "low", "tall"), Range("width", 0.65, 0.9)),
-    count=Count("axles", (2, 3, 4), "axle"),
-    parts=("wheels", "cab", "cargo box"),
-    accent="cab",
-)
+@vehicle("truck", "lorry", "delivery truck", parts=("wheels", "cab", "cargo box"), accent="cab")
+@varies(LENGTH, Range("cargo", 0.6, 1.0, "low", "tall"), Range("width", 0.65, 0.9), Count("axles", (2, 3, 4), "axle"))
 def _truck(p: SimpleNamespace) -> list[Piece]:
     n, w = p.length, p.width
     x = n / 2
@@ -80,17 +72,12 @@ def _truck(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "bus",
-    "coach",
-    ranges=(
-        Range("length", 1.48, 3.3, "short", "long"),
-        Range("height", 0.57, 1.24, "low", "tall"),
-        Range("width", 0.6, 0.85),
-    ),
-    count=Count("windows", (3, 4, 5, 6), "side window"),
-    parts=("wheels", "windows"),
-    colors=tuple(contrasting("navy")),
+@vehicle("bus", "coach", parts=("wheels", "windows"), colors=tuple(contrasting("navy")))
+@varies(
+    Range("length", 1.48, 3.3, "short", "long"),
+    Range("height", 0.57, 1.24, "low", "tall"),
+    Range("width", 0.6, 0.85),
+    Count("windows", (3, 4, 5, 6), "side window"),
 )
 def _bus(p: SimpleNamespace) -> list[Piece]:
     n, h, w = p.length, p.height, p.width
@@ -107,18 +94,12 @@ def _bus(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "steam locomotive",
-    "train engine",
-    "locomotive",
-    ranges=(
-        Range("boiler", 0.66, 1.65, "short", "long"),
-        Range("radius", 0.24, 0.36, "slim", "wide"),
-        Range("chimney", 0.2, 0.45),
-    ),
-    count=Count("axles", (3, 4, 5), "axle"),
-    parts=("chimney", "cab", "wheels", "boiler"),
-    accent="cab",
+@vehicle("steam locomotive", "train engine", "locomotive", parts=("chimney", "cab", "wheels", "boiler"), accent="cab")
+@varies(
+    Range("boiler", 0.66, 1.65, "short", "long"),
+    Range("radius", 0.24, 0.36, "slim", "wide"),
+    Range("chimney", 0.2, 0.45),
+    Count("axles", (3, 4, 5), "axle"),
 )
 def _locomotive(p: SimpleNamespace) -> list[Piece]:
     n, r = p.boiler, p.radius
@@ -146,14 +127,14 @@ def _locomotive(p: SimpleNamespace) -> list[Piece]:
 @vehicle(
     "bicycle",
     "bike",
-    ranges=(
-        Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
-        Range("length", 0.78, 1.42, "short", "long"),
-        Range("handlebar", 0.1, 0.3),
-    ),
     parts=("wheels", "saddle", "handlebars", "pedals"),
     accent="saddle",
     patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
+)
+@varies(
+    Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
+    Range("length", 0.78, 1.42, "short", "long"),
+    Range("handlebar", 0.1, 0.3),
 )
 def _bicycle(p: SimpleNamespace) -> list[Piece]:
     r, x = p.wheel, p.length / 2
@@ -199,18 +180,12 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "cart",
-    "wagon",
-    ranges=(
-        Range("length", 0.74, 1.77, "short", "long"),
-        Range("height", 0.25, 0.71, "shallow", "deep"),
-        Range("wheel", 0.2, 0.36, "", "large-wheeled"),
-    ),
-    count=Count("wheels", (2, 4, 6), "wheel"),
-    parts=("wheels", "handle"),
-    accent="wheels",
-    patterns=(*EVERY, "wood"),
+@vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels", patterns=(*EVERY, "wood"))
+@varies(
+    Range("length", 0.74, 1.77, "short", "long"),
+    Range("height", 0.25, 0.71, "shallow", "deep"),
+    Range("wheel", 0.2, 0.36, "", "large-wheeled"),
+    Count("wheels", (2, 4, 6), "wheel"),
 )
 def _cart(p: SimpleNamespace) -> list[Piece]:
     n, h, r, w = p.length, p.height, p.wheel, 0.7
@@ -243,18 +218,12 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle(
-    "skateboard",
-    "board",
-    ranges=(
-        Range("length", 0.98, 2.24, "short", "long"),
-        Range("width", 0.35, 0.55, "narrow", "wide"),
-        Range("kick", 0.08, 0.24),
-    ),
-    count=Count("wheels", (4, 6), "wheel"),
-    parts=("wheels",),
-    accent="wheels",
-    patterns=(*EVERY, "wood"),
+@vehicle("skateboard", "board", parts=("wheels",), accent="wheels", patterns=(*EVERY, "wood"))
+@varies(
+    Range("length", 0.98, 2.24, "short", "long"),
+    Range("width", 0.35, 0.55, "narrow", "wide"),
+    Range("kick", 0.08, 0.24),
+    Count("wheels", (4, 6), "wheel"),
 )
 def _skateboard(p: SimpleNamespace) -> list[Piece]:
     n, w = p.length / 2, p.width / 2
