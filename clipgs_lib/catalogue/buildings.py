@@ -21,19 +21,14 @@ def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:
     return extrude([(-x / 2 - over, 0), (x / 2 + over, 0), (0, height)], z + 2 * over)
 
 
-@building(
-    "house",
-    "cottage",
-    parts=("roof", "door", "chimney", "windows"),
-    accent="roof",
-    patterns=WALLS,
-    colors=tuple(contrasting("light blue")),
-)
+@building("house", "cottage", parts=("roof", "door", "chimney", "windows"), accent="roof")
 @varies(
     Range("width", 0.8, 1.5, "narrow", "wide"),
     Range("height", 0.41, 1.3, "low", "tall"),
     Range("roof", 0.35, 0.7, "flat-roofed", "steep-roofed"),
     Count("windows", (2, 4, 6), "window"),
+    patterns=WALLS,
+    colors=contrasting("light blue"),
 )
 def _house(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, 0.9
@@ -49,12 +44,13 @@ def _house(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building("castle", "fortress", parts=("towers", "gate", "walls"), accent="roofs", patterns=STONY)
+@building("castle", "fortress", parts=("towers", "gate", "walls"), accent="roofs")
 @varies(
     Range("width", 1.0, 1.5, "narrow", "wide"),
     Range("tower", 0.66, 1.77, "low", "tall"),
     Range("roof", 0.25, 0.55),
     Count("towers", (2, 3, 4), "tower"),
+    patterns=STONY,
 )
 def _castle(p: SimpleNamespace) -> list[Piece]:
     w, t = p.width, p.tower
@@ -62,7 +58,6 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     corners = [(-w / 2, w / 2), (w / 2, w / 2), (0.0, -w / 2), (w / 2, -w / 2)][: p.towers]
     if p.towers == 4:
         corners[2] = (-w / 2, -w / 2)
-    wall = box(w, 0.5 * t, w)
     teeth = [
         box(0.1, 0.1, 0.1).move(x, 0.5 * t, s * (w / 2 - 0.05))
         for x in np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6)
@@ -77,66 +72,59 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     return [
         Piece("towers", "main", join([tower.move(x, 0, z) for x, z in corners])),
         Piece("roofs", "accent", join([cone(0.28, 0.01, p.roof).move(x, t + 0.12, z) for x, z in corners])),
-        Piece("walls", "main", wall),
+        Piece("walls", "main", box(w, 0.5 * t, w)),
         Piece("battlements", "body", join(teeth)),
         Piece("gate", "dark brown", gate),
     ]
 
 
-@building(
-    "lighthouse",
-    "light tower",
-    parts=("roof", "gallery", "door", "windows"),
-    accent="roof",
-    patterns=STONY,
-    colors=tuple(contrasting("navy")),
-)
+@building("lighthouse", "light tower", parts=("roof", "gallery", "door", "windows"), accent="roof")
 @varies(
     Range("height", 0.98, 2.36, "short", "tall"),
     Range("radius", 0.3, 0.45, "slender", "wide"),
     Range("taper", 0.5, 0.85),
     Count("windows", (1, 2, 3, 4), "window"),
+    patterns=STONY,
+    colors=contrasting("navy"),
 )
 def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     h, r, t = p.height, p.radius, p.radius * p.taper
-    shaft = lathe([(r, 0), (t, h)])
     windows = join(
         [
             box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y)
             for y in 0.36 + 0.56 * (np.arange(p.windows) + 0.5) / p.windows
         ]
     )
-    lamp = cylinder(0.6 * t, 0.25).move(0, h + 0.06)
     rail = torus(1.2 * t, 0.02).move(0, h + 0.17) + around(
         rod((0, h + 0.05, 1.2 * t), (0, h + 0.17, 1.2 * t), 0.015, sides=5), 10
     )
     return [
-        Piece("tower", "main", shaft),
+        Piece("tower", "main", lathe([(r, 0), (t, h)])),
         Piece("base", "gray", lathe([(0, -0.1), (1.3 * r, -0.1), (1.2 * r, 0), (0, 0)])),
         Piece("gallery", "black", cylinder(1.25 * t, 0.06).move(0, h)),
         Piece("gallery", "black", rail),
-        Piece("lamp", "yellow", lamp),
+        Piece("lamp", "yellow", cylinder(0.6 * t, 0.25).move(0, h + 0.06)),
         Piece("roof", "accent", cone(0.8 * t, 0.02, 0.28).move(0, h + 0.31)),
         Piece("door", "dark brown", box(0.18, 0.3, 0.08).move(0, 0, r - 0.03)),
         Piece("windows", "navy", windows),
     ]
 
 
-@building("windmill", "mill", parts=("sails", "cap", "door"), accent="cap", patterns=WALLS)
+@building("windmill", "mill", parts=("sails", "cap", "door"), accent="cap")
 @varies(
     Range("height", 0.74, 1.77, "short", "tall"),
     Range("radius", 0.35, 0.55, "slender", "wide"),
     Range("sail", 0.6, 0.95, "", "long-sailed"),
     Count("sails", (3, 4, 5, 6), "sail"),
+    patterns=WALLS,
 )
 def _windmill(p: SimpleNamespace) -> list[Piece]:
     h, r, s = p.height, p.radius, p.sail
     blade = box(0.05, s, 0.03) + box(0.2, 0.75 * s, 0.02).move(0.1, 0.24 * s, 0)
     sails = join([blade.turn("z", 20 + 360 * i / p.sails) for i in range(p.sails)]).move(0, h, 0.62 * r + 0.15)
-    cap = sphere(0.66 * r, 11, 22).scale(y=0.9).move(0, h)
     return [
         Piece("tower", "main", lathe([(0, 0), (r, 0), (0.6 * r, h)])),
-        Piece("cap", "accent", cap),
+        Piece("cap", "accent", sphere(0.66 * r, 11, 22).scale(y=0.9).move(0, h)),
         Piece("axle", "dark brown", rod((0, h, 0), (0, h, 0.62 * r + 0.2), 0.05)),
         Piece("sails", "beige", sails),
         Piece("door", "dark brown", box(0.2, 0.34, 0.08).move(0, 0, r - 0.06)),
@@ -152,7 +140,6 @@ def _windmill(p: SimpleNamespace) -> list[Piece]:
 )
 def _tent(p: SimpleNamespace) -> list[Piece]:
     w, h, n = p.width, p.height, p.length
-    door = extrude([(-0.2 * w, 0), (0.2 * w, 0), (0, 0.72 * h)], 0.02).move(0, 0, n / 2)
     poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags]])
     flags = join(
         [
@@ -162,34 +149,28 @@ def _tent(p: SimpleNamespace) -> list[Piece]:
     )
     return [
         Piece("canvas", "main", extrude([(-w / 2, 0), (w / 2, 0), (0, h)], n)),
-        Piece("entrance", "black", door),
+        Piece("entrance", "black", extrude([(-0.2 * w, 0), (0.2 * w, 0), (0, 0.72 * h)], 0.02).move(0, 0, n / 2)),
         Piece("poles", "gray", poles),
         Piece("flags", "accent", flags),
     ]
 
 
-@building(
-    "temple",
-    "greek temple",
-    parts=("columns", "steps", "roof"),
-    accent="roof",
-    patterns=("plain", "marble", "gradient", "speckles", "vertical stripes", "horizontal stripes", "zigzag", "checks"),
-)
+@building("temple", "greek temple", parts=("columns", "steps", "roof"), accent="roof")
 @varies(
     Range("length", 0.82, 2.01, "short", "long"),
     Range("column", 0.41, 1.12, "low", "tall"),
     Range("pediment", 0.2, 0.4),
     Count("columns", (4, 6, 8, 10), "column"),
+    patterns=("plain", "marble", "gradient", "speckles", "vertical stripes", "horizontal stripes", "zigzag", "checks"),
 )
 def _temple(p: SimpleNamespace) -> list[Piece]:
     n, c, w = p.length, p.column, 0.9
-    steps = box(n + 0.3, 0.08, w + 0.3) + box(n + 0.15, 0.08, w + 0.15).move(0, 0.08)
     column = lathe([(0.11, 0), (0.11, 0.05), (0.08, 0.07), (0.065, c - 0.07), (0.11, c - 0.04), (0.11, c)], 18)
     k = p.columns // 2
     columns = row(column, k, ((n - 0.16) / (k - 1), 0, 0))
     roof = extrude([(-n / 2 - 0.1, 0), (n / 2 + 0.1, 0), (0, p.pediment)], w + 0.2).move(0, c + 0.26)
     return [
-        Piece("steps", "body", steps),
+        Piece("steps", "body", box(n + 0.3, 0.08, w + 0.3) + box(n + 0.15, 0.08, w + 0.15).move(0, 0.08)),
         Piece("columns", "main", join([columns.move(0, 0.16, 0.38), columns.move(0, 0.16, -0.38)])),
         Piece("beam", "body", box(n + 0.1, 0.1, w + 0.1).move(0, c + 0.16)),
         Piece("roof", "accent", roof),
@@ -197,43 +178,37 @@ def _temple(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "church",
-    "chapel",
-    parts=("spire", "door", "windows", "cross"),
-    accent="roof",
-    patterns=WALLS,
-    colors=tuple(contrasting("light blue")),
-)
+@building("church", "chapel", parts=("spire", "door", "windows", "cross"), accent="roof")
 @varies(
     Range("length", 0.74, 1.77, "short", "long"),
     Range("tower", 0.74, 1.65, "low-towered", "high-towered"),
     Range("spire", 0.4, 0.9, "", "pointed"),
     Count("windows", (2, 3, 4), "side window"),
+    patterns=WALLS,
+    colors=contrasting("light blue"),
 )
 def _church(p: SimpleNamespace) -> list[Piece]:
     n, t, s = p.length, p.tower, p.spire
     z = n / 2 + 0.14
-    spire = lathe([(0.36, 0), (0.01, s)], 4).turn("y", 45).move(0, t, z)
     cross = box(0.03, 0.2, 0.03).move(0, t + s, z) + box(0.12, 0.03, 0.03).move(0, t + s + 0.1, z)
     windows = row(box(0.74, 0.26, 0.1).move(0, 0.2), p.windows, (0, 0, n / (p.windows + 0.5)))
     return [
         Piece("walls", "main", box(0.7, 0.6, n)),
         Piece("tower", "main", box(0.42, t, 0.42).move(0, 0, z)),
         Piece("roof", "accent", _gable(0.7, n, 0.4, 0.05).move(0, 0.6)),
-        Piece("spire", "accent", spire),
+        Piece("spire", "accent", lathe([(0.36, 0), (0.01, s)], 4).turn("y", 45).move(0, t, z)),
         Piece("cross", "golden", cross),
         Piece("door", "dark brown", box(0.2, 0.32, 0.04).move(0, 0, z + 0.21)),
         Piece("windows", "light blue", windows),
     ]
 
 
-@building(
-    "skyscraper",
-    "high-rise",
-    "office tower",
-    parts=("antenna", "entrance", "roof"),
-    accent="roof",
+@building("skyscraper", "high-rise", "office tower", parts=("antenna", "entrance", "roof"), accent="roof")
+@varies(
+    Range("height", 1.15, 2.6, "", "very tall"),
+    Range("width", 0.45, 0.75, "slender", "wide"),
+    Range("setback", 0.6, 0.9),
+    Count("sections", (1, 2, 3), "stepped section"),
     patterns=(
         "grid",
         "plain",
@@ -245,12 +220,6 @@ def _church(p: SimpleNamespace) -> list[Piece]:
         "diagonal stripes",
         "zigzag",
     ),
-)
-@varies(
-    Range("height", 1.15, 2.6, "", "very tall"),
-    Range("width", 0.45, 0.75, "slender", "wide"),
-    Range("setback", 0.6, 0.9),
-    Count("sections", (1, 2, 3), "stepped section"),
 )
 def _skyscraper(p: SimpleNamespace) -> list[Piece]:
     part = p.height / p.sections
@@ -265,23 +234,16 @@ def _skyscraper(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "water well",
-    "well",
-    parts=("roof", "posts", "bucket"),
-    accent="roof",
-    patterns=("bricks", "plain", "marble", "speckles", "checks", "gradient", "horizontal stripes", "zigzag"),
-)
+@building("water well", "well", parts=("roof", "posts", "bucket"), accent="roof")
 @varies(
     Range("radius", 0.4, 0.6, "narrow", "wide"),
     Range("wall", 0.35, 0.65, "low", "tall"),
     Range("roof", 0.3, 0.5),
     Choice("roof_form", ("pitched", "conical"), "roof"),
+    patterns=("bricks", "plain", "marble", "speckles", "checks", "gradient", "horizontal stripes", "zigzag"),
 )
 def _water_well(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.wall
-    wall = lathe([(0, 0), (r, 0), (r, h), (r - 0.1, h), (r - 0.1, 0.05), (0, 0.05)], 26)
-    post = box(0.07, 0.75, 0.07).move(r - 0.05, h - 0.02).mirror()
     roof = (
         _gable(2 * r, 0.7, p.roof, 0.06).move(0, h + 0.7)
         if p.roof_form == "pitched"
@@ -289,21 +251,22 @@ def _water_well(p: SimpleNamespace) -> list[Piece]:
     )
     bar = rod((-r, h + 0.5, 0), (r, h + 0.5, 0), 0.05) + rod((0, h + 0.05, 0), (0, h + 0.5, 0), 0.015)
     return [
-        Piece("wall", "main", wall),
+        Piece("wall", "main", lathe([(0, 0), (r, 0), (r, h), (r - 0.1, h), (r - 0.1, 0.05), (0, 0.05)], 26)),
         Piece("water", "blue", cylinder(r - 0.1, 0.02).move(0, 0.6 * h)),
-        Piece("posts", "brown", post),
+        Piece("posts", "brown", box(0.07, 0.75, 0.07).move(r - 0.05, h - 0.02).mirror()),
         Piece("roof", "accent", roof),
         Piece("winch", "dark brown", bar),
         Piece("bucket", "silver", cone(0.09, 0.13, 0.18, 16).move(0, h - 0.1)),
     ]
 
 
-@building("bridge", "stone bridge", parts=("arches", "railings"), accent="railings", patterns=STONY)
+@building("bridge", "stone bridge", parts=("arches", "railings"), accent="railings")
 @varies(
     Range("length", 1.31, 2.83, "short", "long"),
     Range("height", 0.41, 1.06, "low", "tall"),
     Range("deck", 0.4, 0.7),
     Count("arches", (1, 2, 3, 4), "arch"),
+    patterns=STONY,
 )
 def _bridge(p: SimpleNamespace) -> list[Piece]:
     n, h, d = p.length, p.height, p.deck
@@ -322,29 +285,23 @@ def _bridge(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@building(
-    "birdhouse",
-    "nesting box",
-    parts=("holes", "roof", "post", "perches"),
-    accent="roof",
-    patterns=WALLS,
-    colors=(*contrasting("black"), "light brown"),
-)
+@building("birdhouse", "nesting box", parts=("holes", "roof", "post", "perches"), accent="roof")
 @varies(
     Range("width", 0.5, 0.8, "narrow", "wide"),
     Range("height", 0.41, 1.06, "low", "tall"),
     Range("post", 0.5, 1.1, "", "high-mounted"),
     Count("holes", (1, 2, 3), "hole"),
+    patterns=WALLS,
+    colors=(*contrasting("black"), "light brown"),
 )
 def _birdhouse(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width, p.height, p.post
     spots = [t + h * y for y in (np.arange(p.holes) + 0.75) / (p.holes + 0.4)]
     size = min(0.13, 0.3 * h / p.holes)
-    holes = join([cylinder(size, 0.04, 20).turn("x", 90).move(0, y, 0.32) for y in spots])
     return [
         Piece("box", "main", box(w, h, 0.66).move(0, t)),
         Piece("roof", "accent", _gable(w, 0.66, 0.32, 0.1).move(0, t + h)),
-        Piece("holes", "black", holes),
+        Piece("holes", "black", join([cylinder(size, 0.04, 20).turn("x", 90).move(0, y, 0.32) for y in spots])),
         Piece("post", "brown", cylinder(0.06, t)),
         Piece("foot", "brown", cylinder(0.25, 0.05)),
         Piece(

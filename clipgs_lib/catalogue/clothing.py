@@ -16,7 +16,7 @@ wear = in_group("clothing")
 CLOTH = (*EVERY, "label")
 
 
-@wear("top hat", "silk hat", "hat", parts=("brim", "ribbon"), accent="ribbon", patterns=EVERY)
+@wear("top hat", "silk hat", "hat", parts=("brim", "ribbon"), accent="ribbon")
 @varies(
     Range("height", 0.29, 1.06, "low", "tall"),
     Range("radius", 0.34, 0.46),
@@ -60,59 +60,48 @@ def _party_hat(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@wear(
-    "crown",
-    "royal crown",
-    parts=("points", "jewels"),
-    accent="jewels",
-    colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
-    patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
-)
+@wear("crown", "royal crown", parts=("points", "jewels"), accent="jewels")
 @varies(
     Range("radius", 0.4, 0.6, "narrow", "wide"),
     Range("height", 0.25, 0.71, "low", "tall"),
     Range("flare", 1.0, 1.3, "", "flared"),
     Count("points", (4, 5, 6, 8), "point"),
+    patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
+    colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
 )
 def _crown(p: SimpleNamespace) -> list[Piece]:
     r, h, n = p.radius, p.height, p.points
     low = 0.3 * h + 0.1
     top = r * (1 + (p.flare - 1) * low / h)
-    band = lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)
     wide = np.pi * top / n
-    spike = extrude([(-wide, 0), (wide, 0), (0, h)], 0.04)
 
     def wrap(v: np.ndarray) -> np.ndarray:
         out = top * (1 + (p.flare - 1) * v[:, 1] / h) + v[:, 2]
         return np.stack([out * np.sin(v[:, 0] / top), v[:, 1], out * np.cos(v[:, 0] / top)], axis=1)
 
-    one = spike.warp(wrap).move(0, low)
-    tips = sphere(0.055, 8, 12).move(0, low + h + 0.03, top * p.flare)
-    gems = sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2)
     return [
-        Piece("band", "main", band),
-        Piece("points", "main", around(one, n)),
-        Piece("pearls", "white", around(tips, n)),
-        Piece("jewels", "accent", around(gems, n)),
+        Piece("band", "main", lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)),
+        Piece("points", "main", around(extrude([(-wide, 0), (wide, 0), (0, h)], 0.04).warp(wrap).move(0, low), n)),
+        Piece("pearls", "white", around(sphere(0.055, 8, 12).move(0, low + h + 0.03, top * p.flare), n)),
+        Piece("jewels", "accent", around(sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2), n)),
     ]
 
 
-@wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole", patterns=CLOTH)
+@wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole")
 @varies(
     Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
     Range("width", 0.24, 0.34, "slim", "wide"),
     Range("foot", 0.5, 0.75),
     Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
+    patterns=CLOTH,
 )
 def _boot(p: SimpleNamespace) -> list[Piece]:
     w, s, f, h = p.width, p.shaft, p.foot, p.heel
     leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
-    foot = superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)
-    sole = ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)
     return [
         Piece("shaft", "main", leg),
-        Piece("foot", "main", foot),
-        Piece("sole", "accent", sole),
+        Piece("foot", "main", superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)),
+        Piece("sole", "accent", ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)),
         Piece("heel", "accent", box(0.9 * w, h + 0.03, 1.5 * w, 0.02).move(-0.45 * w)),
         Piece("cuff", "accent", torus(1.05 * w, 0.035).move(0, h + 0.28 + s)),
     ]
@@ -155,79 +144,64 @@ def _umbrella(p: SimpleNamespace) -> list[Piece]:
         sag = 0.12 * share**2 * np.abs(np.sin(0.5 * p.panels * np.arctan2(v[:, 0], v[:, 2]))) * r
         return v + np.stack([-0.25 * sag * v[:, 0] / r, 0.6 * sag, -0.25 * sag * v[:, 2] / r], axis=1)
 
-    outside = lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)
-    inside = lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)
     hook = (
         sweep(lay(arc(0.13, 180, 360, 12, (-0.13, 0.1)), "xy"), 0.045)
         if p.handle == "curved"
         else capsule(0.06, 0.36).move(0, -0.05)
     )
     return [
-        Piece("panels", "main", outside),
-        Piece("inside", "inside", inside),
+        Piece("panels", "main", lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)),
+        Piece("inside", "inside", lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)),
         Piece("shaft", "silver", rod((0, 0.1, 0), (0, s + d + 0.1, 0), 0.025)),
         Piece("handle", "accent", hook),
     ]
 
 
-@wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap", patterns=CLOTH)
+@wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap")
 @varies(
     Range("width", 0.7, 1.2, "narrow", "wide"),
     Range("height", 0.41, 1.0, "low", "tall"),
     Range("strap", 0.25, 0.6, "", "long-strapped"),
     Count("buckles", (1, 2, 3), "buckle"),
+    patterns=CLOTH,
 )
 def _handbag(p: SimpleNamespace) -> list[Piece]:
     w, h = p.width, p.height
-    outline = [(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)]
-    flap = box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)
     buckles = row(box(0.09, 0.14, 0.06, 0.02), p.buckles, (0.6 * w / p.buckles, 0, 0)).move(0, 0.5 * h, 0.18)
     return [
-        Piece("body", "main", extrude(outline, 0.32, 0.04)),
-        Piece("flap", "accent", flap),
+        Piece("body", "main", extrude([(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)], 0.32, 0.04)),
+        Piece("flap", "accent", box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)),
         Piece("buckles", "golden", buckles),
         Piece("handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, p.strap] + [0, h], "xy"), 0.03)),
     ]
 
 
-@wear(
-    "ring",
-    "finger ring",
-    parts=("gems",),
-    accent="gems",
-    colors=METALS,
-    patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
-)
+@wear("ring", "finger ring", parts=("gems",), accent="gems")
 @varies(
     Range("radius", 0.5, 0.7),
     Range("band", 0.06, 0.13, "thin", "thick"),
     Range("gem", 0.14, 0.24, "", "big-jewelled"),
     Count("gems", (1, 2, 3, 5), "gem"),
+    patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
+    colors=METALS,
 )
 def _ring(p: SimpleNamespace) -> list[Piece]:
-    band = torus(p.radius, p.band, 36, 10).turn("x", 90)
     g = min(p.gem, 1.4 * p.radius / p.gems)
     gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, p.radius + p.band + 0.6 * g)
     step = np.rad2deg(2.0 * g / (p.radius + p.band + 0.6 * g))
     gems = join([gem.turn("z", step * (i - (p.gems - 1) / 2)) for i in range(p.gems)])
-    return [Piece("band", "main", band), Piece("gems", "accent", gems)]
+    return [Piece("band", "main", torus(p.radius, p.band, 36, 10).turn("x", 90)), Piece("gems", "accent", gems)]
 
 
-@wear(
-    "eyeglasses",
-    "spectacles",
-    "glasses",
-    parts=("lenses", "temples"),
-    accent="lenses",
-    patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
-    colors=(*PAINTS, *METALS),
-)
+@wear("eyeglasses", "spectacles", "glasses", parts=("lenses", "temples"), accent="lenses")
 @varies(
     Range("width", 0.26, 0.38, "small", "large"),
     Range("height", 0.16, 0.4, "narrow", "tall"),
     Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
     Range("temple", 0.7, 1.0),
     Choice("lens", ("round", "square"), "lenses"),
+    patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
+    colors=(*PAINTS, *METALS),
 )
 def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
     w, h, x = p.width, p.height, p.width + 0.08
@@ -242,7 +216,6 @@ def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
     )
     loop = loop[:-1]
     rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), p.rim, 8, closed=True, normal=(0, 0, 1)).move(x)
-    bridge = sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), p.rim)
     arm = sweep(
         [
             (x + w, 0.4 * h, 0),
@@ -253,10 +226,9 @@ def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
         0.035,
         normal=(0.999, 0, 0.04),
     )
-    lens = extrude(loop * 0.98, 0.025).move(x)
     return [
         Piece("rims", "main", rim.mirror()),
-        Piece("bridge", "body", bridge),
+        Piece("bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), p.rim)),
         Piece("temples", "main", arm.mirror()),
-        Piece("lenses", "accent", lens.mirror()),
+        Piece("lenses", "accent", extrude(loop * 0.98, 0.025).move(x).mirror()),
     ]

@@ -20,12 +20,13 @@ HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
 SHINY = (*PAINTS, *METALS)
 
 
-@container("bottle", "flask", parts=("cap",), accent="cap", patterns=PACKED)
+@container("bottle", "flask", parts=("cap",), accent="cap")
 @varies(
     Range("height", 0.57, 1.77, "short", "tall"),
     Range("radius", 0.2, 0.36, "slim", "wide"),
     Range("shoulder", 0.1, 0.4),
     Range("neck", 0.07, 0.13),
+    patterns=PACKED,
 )
 def _bottle(p: SimpleNamespace) -> list[Piece]:
     h, r, n = p.height, p.radius, p.neck
@@ -40,12 +41,13 @@ def _bottle(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container("jar", "canister", parts=("lid", "knob"), accent="lid", patterns=(*PACKED, "marble"))
+@container("jar", "canister", parts=("lid", "knob"), accent="lid")
 @varies(
     HEIGHT,
     Range("radius", 0.3, 0.55, "slim", "wide"),
     Range("lid_height", 0.08, 0.22),
     Choice("knob", ("round", "flat"), "knob"),
+    patterns=(*PACKED, "marble"),
 )
 def _jar(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -59,9 +61,13 @@ def _jar(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container("bucket", "pail", parts=("handle",), patterns=(*PACKED, "wood"), colors=SHINY)
+@container("bucket", "pail", parts=("handle",))
 @varies(
-    Range("height", 0.49, 1.3, "shallow", "tall"), Range("radius", 0.4, 0.6), Range("taper", 0.6, 0.9, "tapered", "")
+    Range("height", 0.49, 1.3, "shallow", "tall"),
+    Range("radius", 0.4, 0.6),
+    Range("taper", 0.6, 0.9, "tapered", ""),
+    patterns=(*PACKED, "wood"),
+    colors=SHINY,
 )
 def _bucket(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -74,45 +80,35 @@ def _bucket(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "basket",
-    "wicker basket",
-    parts=("handle", "apples"),
-    accent="apples",
-    colors=("brown", "light brown", "dark brown", "beige", "white", "pink", "light blue", "gray"),
-    patterns=("plain", "wood", "checks", "grid", "plaid", "horizontal stripes", "zigzag", "gradient"),
-)
+@container("basket", "wicker basket", parts=("handle", "apples"), accent="apples")
 @varies(
     Range("length", 0.66, 1.65, "", "long"),
     Range("height", 0.29, 0.83, "shallow", "deep"),
     Range("arch", 0.5, 0.9),
     Count("apples", (2, 3, 4, 5), "apple"),
+    patterns=("plain", "wood", "checks", "grid", "plaid", "horizontal stripes", "zigzag", "gradient"),
+    colors=("brown", "light brown", "dark brown", "beige", "white", "pink", "light blue", "gray"),
 )
 def _basket(p: SimpleNamespace) -> list[Piece]:
     n, h = p.length / 2, p.height
     outer, inner = vessel([(0.75, 0), (1.0, h)], 0.08)
-    apples = around(sphere(0.15, 9, 14).move(0, 0, 0.3), p.apples).scale(x=1.5 * n).move(0, h)
     return [
         Piece("body", "main", outer.scale(n, 1, 0.42)),
         Piece("inside", "inside", inner.scale(n, 1, 0.42)),
-        Piece("apples", "accent", apples),
+        Piece("apples", "accent", around(sphere(0.15, 9, 14).move(0, 0, 0.3), p.apples).scale(x=1.5 * n).move(0, h)),
         Piece("filling", "beige", cylinder(0.93, 0.02).scale(n, 1, 0.42).move(0, 0.85 * h)),
         Piece("handle", "body", sweep(lay(arc(1.0, 0, 180, 18) * [n, p.arch] + [0, h], "xy"), 0.06)),
     ]
 
 
-@container(
-    "crate",
-    "wooden box",
-    parts=("planks",),
-    patterns=("wood", "plain", "label", "horizontal stripes", "dots", "stars", "gradient"),
-    colors=("light brown", "brown", "dark brown", "white", "red", "blue", "green", "yellow"),
-)
+@container("crate", "wooden box", parts=("planks",))
 @varies(
     Range("length", 0.57, 1.65, "", "long"),
     Range("height", 0.33, 1.18, "shallow", "tall"),
     Range("depth", 0.5, 0.9),
     Count("planks", (2, 3, 4, 5), "plank"),
+    patterns=("wood", "plain", "label", "horizontal stripes", "dots", "stars", "gradient"),
+    colors=("light brown", "brown", "dark brown", "white", "red", "blue", "green", "yellow"),
 )
 def _crate(p: SimpleNamespace) -> list[Piece]:
     x, y, z, step = p.length, p.height, p.depth, p.height / p.planks
@@ -126,19 +122,14 @@ def _crate(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "barrel",
-    "keg",
-    parts=("hoops",),
-    accent="hoops",
-    patterns=(*EVERY, "wood", "label"),
-    colors=(*PAINTS, "light brown"),
-)
+@container("barrel", "keg", parts=("hoops",), accent="hoops")
 @varies(
     Range("height", 0.74, 1.77, "squat", "tall"),
     Range("radius", 0.4, 0.6),
     Range("bulge", 1.08, 1.28, "", "round-bellied"),
     Count("hoops", (2, 3, 4), "hoop"),
+    patterns=(*EVERY, "wood", "label"),
+    colors=(*PAINTS, "light brown"),
 )
 def _barrel(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -161,14 +152,13 @@ def _barrel(p: SimpleNamespace) -> list[Piece]:
     return [Piece("body", "main", body), Piece("hoops", "accent", join(hoops))]
 
 
-@container(
-    "suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps", patterns=(*EVERY, "label")
-)
+@container("suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps")
 @varies(
     Range("width", 0.9, 1.5, "narrow", "wide"),
     Range("height", 0.6, 1.1),
     Range("depth", 0.25, 0.5, "slim", "thick"),
     Count("straps", (1, 2, 3), "strap"),
+    patterns=(*EVERY, "label"),
 )
 def _suitcase(p: SimpleNamespace) -> list[Piece]:
     x, y, z = p.width, p.height, p.depth
@@ -190,20 +180,14 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "treasure chest",
-    "trunk",
-    "chest",
-    parts=("lid", "bands", "lock"),
-    accent="bands",
-    patterns=("wood", "plain", "vertical stripes", "diagonal stripes", "stars", "gradient", "camouflage"),
-    colors=("light brown", "brown", "dark brown", "maroon", "navy", "dark green", "purple"),
-)
+@container("treasure chest", "trunk", "chest", parts=("lid", "bands", "lock"), accent="bands")
 @varies(
     Range("width", 0.9, 1.5, "narrow", "wide"),
     Range("height", 0.33, 0.83, "low", "tall"),
     Range("depth", 0.5, 0.8),
     Count("bands", (2, 3, 4), "band"),
+    patterns=("wood", "plain", "vertical stripes", "diagonal stripes", "stars", "gradient", "camouflage"),
+    colors=("light brown", "brown", "dark brown", "maroon", "navy", "dark green", "purple"),
 )
 def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     x, y, z = p.width, p.height, p.depth
@@ -227,17 +211,13 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@container(
-    "trash can",
-    "waste bin",
-    "garbage can",
-    parts=("lid", "pedal"),
-    accent="lid",
+@container("trash can", "waste bin", "garbage can", parts=("lid", "pedal"), accent="lid")
+@varies(
+    Range("height", 0.66, 1.65, "short", "tall"),
+    Range("radius", 0.35, 0.55),
+    Range("taper", 0.7, 1.0, "tapered", ""),
     patterns=(*EVERY, "label"),
     colors=SHINY,
-)
-@varies(
-    Range("height", 0.66, 1.65, "short", "tall"), Range("radius", 0.35, 0.55), Range("taper", 0.7, 1.0, "tapered", "")
 )
 def _trash_can(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height

@@ -35,13 +35,12 @@ def _airplane(p: SimpleNamespace) -> list[Piece]:
     tail = extrude([(-0.34, 0), (0, 0), (-0.2, 0.4), (-0.38, 0.4)], 0.05).turn("y", -90).move(0, 0.08, -n / 2 + 0.05)
     engine = capsule_x(0.075, 0.34)
     at = np.array([0.4]) if p.engines == 2 else np.array([0.3, 0.62])
-    engines = join([engine.move(t * s, -0.09, -p.sweep * t + 0.1) for t in at]).mirror()
     return [
         Piece("fuselage", "main", body),
         Piece("wings", "accent", wing(s, 0.46, 0.2, p.sweep).move(0, -0.03, 0.05)),
         Piece("tail", "accent", tail.turn("y", 0)),
         Piece("tail", "accent", wing(0.4, 0.26, 0.14, 0.12).move(0, 0.05, -0.43 * n)),
-        Piece("engines", "gray", engines),
+        Piece("engines", "gray", join([engine.move(t * s, -0.09, -p.sweep * t + 0.1) for t in at]).mirror()),
         Piece("cockpit", "navy", ellipsoid(0.1, 0.06, 0.14).move(0, 0.12, 0.34 * n)),
     ]
 
@@ -68,14 +67,12 @@ def _rocket(p: SimpleNamespace) -> list[Piece]:
     body = lathe(curve([(0.75 * r, 0.2), (r, 0.2 + 0.35 * h), (0.95 * r, 0.2 + 0.75 * h), (0.8 * r, 0.2 + h)], 14))
     nose = lathe(curve([(0.8 * r, 0), (0.5 * r, 0.55 * p.nose), (0, p.nose)], 10), planar=False).move(0, 0.2 + h)
     fin = extrude([(0.6 * r, 0.25), (1.5 * r + 0.08, 0.0), (1.5 * r + 0.05, 0.25), (0.85 * r, 0.3 + 0.35 * h)], 0.06)
-    nozzle = lathe([(0, 0.22), (0.65 * r, 0.05), (0.45 * r, 0.22), (0, 0.22)])
-    ring = torus(0.4 * r, 0.05, 20, 8).turn("x", 90).move(0, 0.2 + 0.68 * h, 0.93 * r)
     return [
         Piece("body", "main", body),
         Piece("nose cone", "accent", nose),
         Piece("fins", "accent", around(fin, p.fins, 90 if p.fins % 2 == 0 else 30)),
-        Piece("nozzle", "gray", nozzle),
-        Piece("porthole", "silver", ring),
+        Piece("nozzle", "gray", lathe([(0, 0.22), (0.65 * r, 0.05), (0.45 * r, 0.22), (0, 0.22)])),
+        Piece("porthole", "silver", torus(0.4 * r, 0.05, 20, 8).turn("x", 90).move(0, 0.2 + 0.68 * h, 0.93 * r)),
         Piece("porthole", "light blue", wheel(0.4 * r, 0.06).move(0, 0.2 + 0.68 * h, 0.93 * r)),
     ]
 
@@ -104,10 +101,9 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
     main = [(-0.06, 0.55), (-0.06, m + 0.25), (-0.9 * n, 0.55)]
     jib = [(0.06, 0.5), (0.92 * n, 0.5), (0.06, 0.8 * m + 0.3)]
     top = [(-0.06 - 0.0, m + 0.3), (0.3, m + 0.36), (-0.06, m + 0.42)]
-    sails = [extrude(outline, 0.03) for outline in (main, jib, top)[: p.sails]]
     return [
         Piece("hull", "accent", hull),
-        Piece("sails", "main", join(sails)),
+        Piece("sails", "main", join([extrude(outline, 0.03) for outline in (main, jib, top)[: p.sails]])),
         Piece("mast", "brown", rod((0, 0.3, 0), (0, m + 0.45, 0), 0.035)),
         Piece("boom", "brown", rod((0, 0.5, 0), (-0.92 * n, 0.5, 0), 0.025)),
     ]
@@ -133,7 +129,6 @@ def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
         planar=False,
     )
     low = -0.95 * t - p.drop
-    ropes = around(rod((0, low + 0.2, 0.15), (0, -0.95 * t, 0.26 * r), 0.014, sides=5), 6)
     return [
         Piece("balloon", "main", bag),
         Piece(
@@ -141,22 +136,17 @@ def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
             "accent",
             lathe([(0, 0), (0.16, 0), (0.2, 0.24), (0.16, 0.24), (0.13, 0.05), (0, 0.05)]).move(0, low),
         ),
-        Piece("ropes", "dark brown", ropes),
+        Piece("ropes", "dark brown", around(rod((0, low + 0.2, 0.15), (0, -0.95 * t, 0.26 * r), 0.014, sides=5), 6)),
     ]
 
 
-@vehicle(
-    "submarine",
-    "sub",
-    parts=("periscope", "propeller", "portholes", "tower"),
-    accent="tower",
-    colors=tuple(contrasting("golden")),
-)
+@vehicle("submarine", "sub", parts=("periscope", "propeller", "portholes", "tower"), accent="tower")
 @varies(
     Range("length", 1.23, 2.71, "short", "long"),
     Range("radius", 0.28, 0.42, "slim", "fat"),
     Range("tower", 0.2, 0.4),
     Count("portholes", (2, 3, 4, 5), "porthole"),
+    colors=contrasting("golden"),
 )
 def _submarine(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length / 2, p.radius
@@ -174,14 +164,13 @@ def _submarine(p: SimpleNamespace) -> list[Piece]:
         0.1 * n, r + p.tower - 0.02
     )
     blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
-    prop = join([blade.turn("x", 90 * i) for i in range(4)]).move(-n - 0.05)
     return [
         Piece("hull", "main", hull),
         Piece("portholes", "golden", ports + ports.scale(z=-1)),
         Piece("glass", "light blue", glass + glass.scale(z=-1)),
         Piece("tower", "accent", tower),
         Piece("periscope", "gray", scope),
-        Piece("propeller", "golden", prop),
+        Piece("propeller", "golden", join([blade.turn("x", 90 * i) for i in range(4)]).move(-n - 0.05)),
     ]
 
 
@@ -194,21 +183,19 @@ def _submarine(p: SimpleNamespace) -> list[Piece]:
 )
 def _helicopter(p: SimpleNamespace) -> list[Piece]:
     r, n = p.cabin, p.tail_length
-    blade = box(p.rotor, 0.025, 0.12).move(p.rotor / 2)
     small = join([box(0.03, 0.3, 0.05).turn("z", 90 * i) for i in range(4)])
     skid = sweep([(0.5 * r + 0.25, 0.1, 0), (0.5 * r + 0.12, 0, 0), (-0.5 * r - 0.2, 0, 0)], 0.028).move(0, 0, 0.7 * r)
     legs = rod((0.3 * r, 0, 0.7 * r), (0.25 * r, r, 0.4 * r), 0.022) + rod(
         (-0.4 * r, 0, 0.7 * r), (-0.35 * r, r, 0.4 * r), 0.022
     )
     legs = legs + skid
-    boom = rod((-0.8 * r, 1.35 * r, 0), (-r - n, 1.6 * r, 0), 0.15, 0.05, 12)
     fin = extrude([(0, 0), (0.18, 0), (0.02, 0.32), (-0.12, 0.32)], 0.04).move(-r - n - 0.02, 1.55 * r)
     return [
         Piece("cabin", "main", ellipsoid(1.35 * r, r, 0.85 * r, 15, 24).move(0, 1.25 * r)),
         Piece("windscreen", "navy", ellipsoid(0.75 * r, 0.62 * r, 0.72 * r).move(0.68 * r, 1.42 * r)),
-        Piece("tail", "accent", boom),
+        Piece("tail", "accent", rod((-0.8 * r, 1.35 * r, 0), (-r - n, 1.6 * r, 0), 0.15, 0.05, 12)),
         Piece("tail", "accent", fin),
-        Piece("blades", "gray", around(blade, p.blades).move(0, 2.25 * r + 0.12)),
+        Piece("blades", "gray", around(box(p.rotor, 0.025, 0.12).move(p.rotor / 2), p.blades).move(0, 2.25 * r + 0.12)),
         Piece("rotor", "gray", cylinder(0.05, 0.22, 12).move(0, 2.2 * r - 0.05)),
         Piece("tail rotor", "gray", small.move(-r - n, 1.6 * r, 0.08)),
         Piece("skids", "black", legs + legs.scale(z=-1)),

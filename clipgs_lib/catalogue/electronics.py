@@ -14,23 +14,16 @@ from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 electronics = in_group("electronics")
 
 
-@electronics(
-    "television",
-    "tv",
-    "tv set",
-    parts=("screen", "antenna", "knobs", "legs"),
-    accent="knobs",
-    patterns=(*EVERY, "wood"),
-)
+@electronics("television", "tv", "tv set", parts=("screen", "antenna", "knobs", "legs"), accent="knobs")
 @varies(
     Range("width", 1.1, 1.7, "narrow", "wide"),
     Range("height", 0.53, 1.12, "low", "tall"),
     Range("depth", 0.25, 0.5, "slim", "deep"),
     Count("knobs", (1, 2, 3, 4), "knob"),
+    patterns=(*EVERY, "wood"),
 )
 def _television(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
-    knobs = row(wheel(0.055, 0.06, 14), p.knobs, (0, -0.15, 0)).move(0.4 * w, 0.2 + h / 2, d / 2)
     antenna = rod((0, 0.2 + h, 0), (0.28, 0.6 + h, 0), 0.018).mirror() + sphere(0.08, 7, 12).move(0, 0.2 + h)
     legs = around(rod((0.3 * w, 0.22, 0.1), (0.36 * w, 0, 0.2), 0.035), 1) + rod(
         (0.3 * w, 0.22, -0.1), (0.36 * w, 0, -0.2), 0.035
@@ -38,20 +31,19 @@ def _television(p: SimpleNamespace) -> list[Piece]:
     return [
         Piece("case", "main", box(w, h, d, 0.05).move(0, 0.2)),
         Piece("screen", "black", box(0.7 * w, 0.8 * h, 0.06, 0.03).move(-0.09 * w, 0.2 + 0.1 * h, d / 2)),
-        Piece("knobs", "accent", knobs),
+        Piece("knobs", "accent", row(wheel(0.055, 0.06, 14), p.knobs, (0, -0.15, 0)).move(0.4 * w, 0.2 + h / 2, d / 2)),
         Piece("antenna", "silver", antenna),
         Piece("legs", "dark brown", legs.mirror()),
     ]
 
 
-@electronics(
-    "laptop", "notebook computer", parts=("keys", "touchpad", "screen"), colors=(*contrasting("black"), *METALS)
-)
+@electronics("laptop", "notebook computer", parts=("keys", "touchpad", "screen"))
 @varies(
     Range("width", 0.9, 1.4, "small", "wide"),
     Range("depth", 0.6, 0.9),
     Range("open", 80, 125, "half-open", "wide-open"),
     Count("rows", (3, 4, 5), "row of keys"),
+    colors=(*contrasting("black"), *METALS),
 )
 def _laptop(p: SimpleNamespace) -> list[Piece]:
     w, d = p.width, p.depth
@@ -64,11 +56,10 @@ def _laptop(p: SimpleNamespace) -> list[Piece]:
     def place(shape: Shape) -> Shape:
         return shape.turn("x", -tilt).move(0, 0.06, -d / 2)
 
-    screen = place(box(0.9 * w, 0.82 * d, 0.02).move(0, 0.07 * d, 0.025))
     return [
         Piece("base", "body", box(w, 0.06, d, 0.02)),
         Piece("lid", "main", place(box(w, 0.96 * d, 0.04, 0.015))),
-        Piece("screen", "light blue", screen),
+        Piece("screen", "light blue", place(box(0.9 * w, 0.82 * d, 0.02).move(0, 0.07 * d, 0.025))),
         Piece("keys", "black", keys),
         Piece("touchpad", "gray", box(0.26 * w, 0.02, 0.2 * d).move(0, 0.05, 0.33 * d)),
     ]
@@ -100,16 +91,16 @@ def _camera(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@electronics("alarm clock", "clock", parts=("bells", "hands", "legs"), accent="bells", colors=(*PAINTS, *METALS))
+@electronics("alarm clock", "clock", parts=("bells", "hands", "legs"), accent="bells")
 @varies(
     Range("radius", 0.45, 0.65, "small", "large"),
     Range("depth", 0.2, 0.4, "slim", "thick"),
     Range("bell", 0.14, 0.22, "", "big-belled"),
     Count("bells", (1, 2), "bell"),
+    colors=(*PAINTS, *METALS),
 )
 def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
     r, d, y = p.radius, p.depth, p.radius + 0.14
-    face = cylinder(0.88 * r, 0.02, 28).turn("x", 90).move(0, y, d / 2)
     marks = join([box(0.03, 0.09, 0.02).move(0, 0.72 * r).turn("z", 30 * i) for i in range(12)]).move(
         0, y, d / 2 + 0.03
     )
@@ -118,30 +109,24 @@ def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
     )
     dome = lathe(arc(p.bell, -5, 90, 9), 20, planar=False)
     bells = dome.move(0, r + 0.06) if p.bells == 1 else dome.move(0, r + 0.05).turn("z", -32).mirror()
-    legs = rod((0.4 * r, y - 0.8 * r, 0), (0.65 * r, 0, 0), 0.04).mirror()
     return [
         Piece("case", "main", wheel(r, d, 32).move(0, y)),
-        Piece("face", "white", face),
+        Piece("face", "white", cylinder(0.88 * r, 0.02, 28).turn("x", 90).move(0, y, d / 2)),
         Piece("marks", "black", marks),
         Piece("hands", "black", hands),
         Piece("bells", "accent", bells.move(0, y)),
-        Piece("legs", "dark brown", legs),
+        Piece("legs", "dark brown", rod((0.4 * r, y - 0.8 * r, 0), (0.65 * r, 0, 0), 0.04).mirror()),
     ]
 
 
-@electronics(
-    "radio",
-    "portable radio",
-    parts=("speaker", "handle", "antenna", "buttons"),
-    accent="buttons",
-    patterns=(*EVERY, "wood"),
-)
+@electronics("radio", "portable radio", parts=("speaker", "handle", "antenna", "buttons"), accent="buttons")
 @varies(
     Range("width", 0.9, 1.5, "narrow", "wide"),
     Range("height", 0.41, 0.94, "low", "tall"),
     Range("depth", 0.22, 0.4),
     Count("buttons", (2, 3, 4, 5), "button"),
     Choice("speaker", ("round", "square"), "speaker"),
+    patterns=(*EVERY, "wood"),
 )
 def _radio(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
@@ -193,23 +178,20 @@ def _headphones(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@electronics(
-    "flashlight", "torch", parts=("rings", "head", "switch"), accent="head", colors=(*contrasting("black"), *METALS)
-)
+@electronics("flashlight", "torch", parts=("rings", "head", "switch"), accent="head")
 @varies(
     Range("length", 0.66, 1.65, "short", "long"),
     Range("head", 0.2, 0.34, "", "wide-headed"),
     Range("radius", 0.11, 0.17),
     Count("rings", (2, 3, 4, 5), "grip ring"),
+    colors=(*contrasting("black"), *METALS),
 )
 def _flashlight(p: SimpleNamespace) -> list[Piece]:
     n, r, h = p.length, p.radius, p.head
-    rings = row(torus(r, 0.025, 20, 7), p.rings, (0, 0.09, 0)).move(0, 0.3 * n)
-    head = lathe([(r, 0), (h, 0.22), (h, 0.42), (h - 0.04, 0.42), (h - 0.05, 0.38)]).move(0, n)
     return [
         Piece("tube", "main", lathe([(0, 0), (r - 0.02, 0), (r, 0.03), (r, n), (0, n)])),
-        Piece("rings", "black", rings),
-        Piece("head", "accent", head),
+        Piece("rings", "black", row(torus(r, 0.025, 20, 7), p.rings, (0, 0.09, 0)).move(0, 0.3 * n)),
+        Piece("head", "accent", lathe([(r, 0), (h, 0.22), (h, 0.42), (h - 0.04, 0.42), (h - 0.05, 0.38)]).move(0, n)),
         Piece("glass", "yellow", cylinder(h - 0.04, 0.02).move(0, n + 0.37)),
         Piece("switch", "red", ellipsoid(0.05, 0.1, 0.05).move(0, 0.75 * n, r)),
     ]

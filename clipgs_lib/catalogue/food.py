@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
+from .model import Choice, Count, Piece, Range, in_group, varies
 from .paints import BRIGHT
 from .shapes import Shape, arc, around, curve, join, lathe, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus
@@ -29,12 +29,13 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
     )
 
 
-@food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting", colors=SWEET)
+@food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting")
 @varies(
     Range("radius", 0.4, 0.75, "narrow", "wide"),
     Range("layer", 0.18, 0.32),
     Range("shrink", 0.0, 0.16),
     Count("layers", (1, 2, 3, 4), "layer"),
+    colors=SWEET,
 )
 def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius * (1 - p.shrink * i) for i in range(p.layers)]
@@ -56,12 +57,13 @@ def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food("ice cream cone", "ice cream", parts=("scoops", "cherry"), colors=SWEET)
+@food("ice cream cone", "ice cream", parts=("scoops", "cherry"))
 @varies(
     Range("cone", 0.7, 1.2, "short", "tall"),
     Range("radius", 0.28, 0.42, "slim", "wide"),
     Range("squash", 0.75, 1.0),
     Count("scoops", (1, 2, 3), "scoop"),
+    colors=SWEET,
 )
 def _ice_cream(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.cone
@@ -72,10 +74,9 @@ def _ice_cream(p: SimpleNamespace) -> list[Piece]:
         ]
     )
     top = n + 0.5 * r + 1.25 * r * p.squash * (p.scoops - 1) + r * p.squash * 0.85
-    rings = join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])
     return [
         Piece("cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])),
-        Piece("waffle", "brown", rings),
+        Piece("waffle", "brown", join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])),
         Piece("scoops", "main", scoops),
         Piece("cherry", "red", sphere(0.09, 9, 12).move(0, top + 0.05)),
     ]
@@ -105,12 +106,13 @@ def _cupcake(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles", colors=SWEET)
+@food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles")
 @varies(
     Range("radius", 0.45, 0.65),
     Range("thickness", 0.2, 0.32, "thin", "thick"),
     Range("glaze", 0.5, 0.8),
     Count("sprinkles", (6, 12, 24), "sprinkle"),
+    colors=SWEET,
 )
 def _donut(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.thickness
@@ -136,18 +138,14 @@ def _donut(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "apple",
-    "fruit",
-    parts=("stem", "leaves"),
-    colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
-    patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
-)
+@food("apple", "fruit", parts=("stem", "leaves"))
 @varies(
     Range("height", 0.61, 1.3, "flat", "tall"),
     Range("dip", 0.08, 0.22),
     Range("taper", 0.7, 1.0, "tapered", ""),
     Count("leaves", (1, 2, 3), "leaf"),
+    patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
+    colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
 )
 def _apple(p: SimpleNamespace) -> list[Piece]:
     h = p.height
@@ -177,19 +175,14 @@ def _apple(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food(
-    "hamburger",
-    "burger",
-    "cheeseburger",
-    parts=("patties", "lettuce", "bun"),
-    colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
-    patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
-)
+@food("hamburger", "burger", "cheeseburger", parts=("patties", "lettuce", "bun"))
 @varies(
     Range("radius", 0.5, 0.75),
     Range("bun", 0.25, 0.5, "flat", "tall"),
     Range("patty", 0.12, 0.22),
     Count("patties", (1, 2, 3), "patty"),
+    patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
+    colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
 )
 def _hamburger(p: SimpleNamespace) -> list[Piece]:
     r, step = p.radius, p.patty + 0.1
@@ -213,11 +206,12 @@ def _hamburger(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food("lollipop", "lolly", parts=("stick",), accent="stick", colors=BRIGHT)
+@food("lollipop", "lolly", parts=("stick",), accent="stick")
 @varies(
     Range("radius", 0.35, 0.6, "small", "large"),
     Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
     Range("thickness", 0.35, 1.0, "flat", "round"),
+    colors=BRIGHT,
 )
 def _lollipop(p: SimpleNamespace) -> list[Piece]:
     r = p.radius
@@ -227,7 +221,7 @@ def _lollipop(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@food("mushroom", "toadstool", parts=("cap", "stem"), accent="stem", patterns=EVERY)
+@food("mushroom", "toadstool", parts=("cap", "stem"), accent="stem")
 @varies(
     Range("stem", 0.33, 1.06, "short", "tall"),
     Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
@@ -236,26 +230,21 @@ def _lollipop(p: SimpleNamespace) -> list[Piece]:
 def _mushroom(p: SimpleNamespace) -> list[Piece]:
     s, c = p.stem, p.cap
     cap = lathe(np.concatenate([arc(1.0, -12, 90, 14) * [c, p.dome] + [0, 0.05]]), 28, planar=False).move(0, s)
-    gills = lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * p.dome)], 28)
     return [
         Piece("cap", "main", cap),
-        Piece("gills", "beige", gills),
+        Piece("gills", "beige", lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * p.dome)], 28)),
         Piece("stem", "accent", lathe(curve([(0, 0), (0.24, 0.02), (0.18, 0.4 * s), (0.15, s + 0.04)], 14))),
     ]
 
 
-@food(
-    "carrot",
-    "root vegetable",
-    parts=("leaves",),
-    colors=("orange", "yellow", "purple", "red", "white", "pink"),
-    patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
-)
+@food("carrot", "root vegetable", parts=("leaves",))
 @varies(
     Range("length", 0.74, 1.89, "short", "long"),
     Range("radius", 0.16, 0.3, "slim", "thick"),
     Range("bulge", 0.6, 0.9),
     Count("leaves", (3, 5, 7), "leaf"),
+    patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
+    colors=("orange", "yellow", "purple", "red", "white", "pink"),
 )
 def _carrot(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length, p.radius

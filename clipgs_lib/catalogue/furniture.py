@@ -25,52 +25,52 @@ def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
     return Piece("legs", "body", join(legs))
 
 
-@furniture("chair", "dining chair", parts=("legs", "slats", "seat"), accent="slats", patterns=TIMBER)
+@furniture("chair", "dining chair", parts=("legs", "slats", "seat"), accent="slats")
 @varies(
     Range("back", 0.45, 1.2, "low-backed", "high-backed"),
     Range("width", 0.75, 1.15),
     Range("legs_height", 0.5, 0.9),
     Count("slats", (2, 3, 4, 5), "slat"),
+    patterns=TIMBER,
 )
 def _chair(p: SimpleNamespace) -> list[Piece]:
     w, seat, top = p.width, p.legs_height, p.legs_height + p.back
     posts = box(0.07, p.back, 0.07).move(w / 2 - 0.05, seat, -0.4).mirror()
     step = (w - 0.2) / p.slats
-    slats = row(box(0.55 * step, p.back - 0.1, 0.04).move(0, seat, -0.4), p.slats, (step, 0, 0))
     return [
         _four_legs(w, 0.9, seat, 0.08),
         Piece("seat", "main", box(w, 0.1, 0.9, 0.03).move(0, seat)),
         Piece("back", "main", join([posts, box(w, 0.16, 0.08, 0.03).move(0, top - 0.12, -0.4)])),
-        Piece("slats", "accent", slats),
+        Piece("slats", "accent", row(box(0.55 * step, p.back - 0.1, 0.04).move(0, seat, -0.4), p.slats, (step, 0, 0))),
     ]
 
 
-@furniture("stool", "bar stool", parts=("seat", "legs"), patterns=TIMBER)
+@furniture("stool", "bar stool", parts=("seat", "legs"))
 @varies(
     Range("height", 0.41, 1.77, "low", "tall"),
     Range("seat", 0.32, 0.5, "narrow", "wide"),
     Range("thickness", 0.08, 0.2),
     Count("legs", (3, 4, 5, 6), "leg"),
     Choice("seat_form", ("round", "flared"), "seat"),
+    patterns=TIMBER,
 )
 def _stool(p: SimpleNamespace) -> list[Piece]:
     top = p.seat if p.seat_form == "round" else 1.25 * p.seat
-    seat = lathe([(0, 0), (p.seat, 0), (top, p.thickness), (0, p.thickness)]).move(0, p.height)
-    leg = rod((0, p.height, 0.7 * p.seat), (0, 0, 1.1 * p.seat), 0.055)
     return [
-        Piece("seat", "main", seat),
-        Piece("legs", "body", around(leg, p.legs)),
+        Piece("seat", "main", lathe([(0, 0), (p.seat, 0), (top, p.thickness), (0, p.thickness)]).move(0, p.height)),
+        Piece("legs", "body", around(rod((0, p.height, 0.7 * p.seat), (0, 0, 1.1 * p.seat), 0.055), p.legs)),
         Piece("ring", "body", torus(0.96 * p.seat, 0.025).move(0, 0.3 * p.height)),
     ]
 
 
-@furniture("table", "desk", parts=("legs", "top"), patterns=(*TIMBER, "marble"))
+@furniture("table", "desk", parts=("legs", "top"))
 @varies(
     Range("length", 0.82, 2.6, "short", "long"),
     Range("height", 0.41, 1.18, "low", "tall"),
     Range("thickness", 0.06, 0.16),
     Count("legs", (4, 6), "leg"),
     Choice("top", ("rectangular", "oval"), "top"),
+    patterns=(*TIMBER, "marble"),
 )
 def _table(p: SimpleNamespace) -> list[Piece]:
     if p.top == "oval":
@@ -83,8 +83,13 @@ def _table(p: SimpleNamespace) -> list[Piece]:
     return [Piece("top", "main", top.move(0, p.height)), Piece("legs", "body", legs)]
 
 
-@furniture("coffee table", "side table", parts=("foot",), patterns=(*TIMBER, "marble"))
-@varies(Range("radius", 0.5, 0.9, "small", "wide"), Range("height", 0.29, 0.94, "low", "tall"), Range("foot", 0.3, 0.6))
+@furniture("coffee table", "side table", parts=("foot",))
+@varies(
+    Range("radius", 0.5, 0.9, "small", "wide"),
+    Range("height", 0.29, 0.94, "low", "tall"),
+    Range("foot", 0.3, 0.6),
+    patterns=(*TIMBER, "marble"),
+)
 def _coffee_table(p: SimpleNamespace) -> list[Piece]:
     stem = lathe(
         [(0, 0), (p.foot, 0), (p.foot, 0.05), (0.09, 0.12), (0.07, 0.5 * p.height), (0.16, p.height), (0, p.height)]
@@ -93,13 +98,12 @@ def _coffee_table(p: SimpleNamespace) -> list[Piece]:
     return [Piece("top", "main", top), Piece("foot", "body", stem)]
 
 
-@furniture("bookshelf", "shelf", "bookcase", parts=("shelves", "books"), patterns=TIMBER)
-@varies(WIDTH, HEIGHT, Range("depth", 0.25, 0.45), Count("shelves", (2, 3, 4, 5), "shelf"))
+@furniture("bookshelf", "shelf", "bookcase", parts=("shelves", "books"))
+@varies(WIDTH, HEIGHT, Range("depth", 0.25, 0.45), Count("shelves", (2, 3, 4, 5), "shelf"), patterns=TIMBER)
 def _bookshelf(p: SimpleNamespace) -> list[Piece]:
     h, w, d = 1.3 * p.height, p.width, p.depth
     sides = box(0.06, h, d).move(w / 2, 0, 0).mirror()
     gap = (h - 0.06) / p.shelves
-    boards = row(box(w, 0.05, d), p.shelves, (0, gap, 0), centred=False)
     red: list[Shape] = []
     blue: list[Shape] = []
     for shelf in range(p.shelves):
@@ -109,32 +113,24 @@ def _bookshelf(p: SimpleNamespace) -> list[Piece]:
             (red if (i + shelf) % 2 else blue).append(box(0.09 * w, tall, 0.7 * d).move(x, 0.05 + shelf * gap, 0))
     return [
         Piece("case", "main", join([sides, box(w + 0.06, 0.06, d).move(0, h, 0), box(w, h, 0.03).move(0, 0, -d / 2)])),
-        Piece("shelves", "body", boards),
+        Piece("shelves", "body", row(box(w, 0.05, d), p.shelves, (0, gap, 0), centred=False)),
         Piece("books", "red", join(red)),
         Piece("books", "blue", join(blue)),
     ]
 
 
-@furniture(
-    "dresser",
-    "chest of drawers",
-    "cabinet",
-    parts=("drawers", "knobs", "feet"),
-    accent="drawers",
-    patterns=(*EVERY, "wood"),
-)
-@varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"))
+@furniture("dresser", "chest of drawers", "cabinet", parts=("drawers", "knobs", "feet"), accent="drawers")
+@varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"), patterns=(*EVERY, "wood"))
 def _dresser(p: SimpleNamespace) -> list[Piece]:
     h, w, d = p.height, p.width, p.depth
     step = (h - 0.1) / p.drawers
     front = box(0.88 * w, 0.78 * step, 0.06, 0.02)
     knob = sphere(0.045, 7, 10)
-    drawers = row(front, p.drawers, (0, step, 0), centred=False).move(0, 0.22, d / 2)
     knobs = row(knob, p.drawers, (0, step, 0), centred=False).move(0.2 * w, 0.22 + 0.39 * step, d / 2 + 0.05).mirror()
     feet = join([box(0.1, 0.16, 0.1).move(x * (w / 2 - 0.07), 0, z * (d / 2 - 0.07)) for x in (-1, 1) for z in (-1, 1)])
     return [
         Piece("case", "main", box(w, h, d, 0.02).move(0, 0.14)),
-        Piece("drawers", "accent", drawers),
+        Piece("drawers", "accent", row(front, p.drawers, (0, step, 0), centred=False).move(0, 0.22, d / 2)),
         Piece("knobs", "dark brown", knobs),
         Piece("feet", "body", feet),
     ]
@@ -187,29 +183,26 @@ def _sofa(p: SimpleNamespace) -> list[Piece]:
 @varies(WIDTH, Range("back", 0.5, 1.0, "low-backed", "high-backed"), Range("depth", 0.7, 0.9))
 def _armchair(p: SimpleNamespace) -> list[Piece]:
     w, d = 0.8 * p.width, p.depth
-    back = box(w + 0.1, p.back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)
-    legs = around(rod((0, 0.25, 0.3), (0, 0, 0.42), 0.05, 0.03), 4, 45)
     return [
         Piece("base", "main", box(w, 0.24, d, 0.05).move(0, 0.2)),
-        Piece("back", "main", back),
-        Piece("legs", "dark brown", legs),
+        Piece("back", "main", box(w + 0.1, p.back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)),
+        Piece("legs", "dark brown", around(rod((0, 0.25, 0.3), (0, 0, 0.42), 0.05, 0.03), 4, 45)),
         Piece("armrests", "main", box(0.2, 0.5, d, 0.09).move(w / 2 + 0.08, 0.2).mirror()),
         Piece("cushion", "accent", box(w - 0.05, 0.17, d - 0.15, 0.07).move(0, 0.42, 0.07)),
     ]
 
 
-@furniture("bench", "park bench", parts=("planks", "legs"), patterns=TIMBER)
+@furniture("bench", "park bench", parts=("planks", "legs"))
 @varies(
     Range("length", 0.98, 2.83, "short", "long"),
     Range("height", 0.4, 0.6),
     Range("back", 0.35, 0.6),
     Count("planks", (2, 3, 4), "plank"),
+    patterns=TIMBER,
 )
 def _bench(p: SimpleNamespace) -> list[Piece]:
     n, h = p.length, p.height
-    seat = row(box(n, 0.05, 0.4 / p.planks).move(0, h, 0), p.planks, (0, 0, 0.5 / p.planks))
     rail = box(n, 0.75 * p.back / p.planks, 0.05)
-    back = row(rail, p.planks, (0, p.back / p.planks, 0), centred=False).move(0, h + 0.12, -0.3)
     side = join(
         [
             box(0.07, h, 0.07).move(0, 0, 0.22),
@@ -218,25 +211,20 @@ def _bench(p: SimpleNamespace) -> list[Piece]:
         ]
     )
     return [
-        Piece("seat", "main", seat),
-        Piece("planks", "main", back),
+        Piece("seat", "main", row(box(n, 0.05, 0.4 / p.planks).move(0, h, 0), p.planks, (0, 0, 0.5 / p.planks))),
+        Piece("planks", "main", row(rail, p.planks, (0, p.back / p.planks, 0), centred=False).move(0, h + 0.12, -0.3)),
         Piece("legs", "black", side.move(n / 2 - 0.15).mirror()),
     ]
 
 
-@furniture(
-    "ladder",
-    "step ladder",
-    parts=("rungs",),
-    accent="rungs",
-    patterns=("plain", "wood", "horizontal stripes", "diagonal stripes", "gradient", "dots"),
-    colors=(*PAINTS, "light brown"),
-)
+@furniture("ladder", "step ladder", parts=("rungs",), accent="rungs")
 @varies(
     Range("height", 0.98, 2.83, "short", "tall"),
     Range("width", 0.4, 0.75, "narrow", "wide"),
     Range("lean", 0.1, 0.5),
     Count("rungs", (3, 4, 5, 6, 7), "rung"),
+    patterns=("plain", "wood", "horizontal stripes", "diagonal stripes", "gradient", "dots"),
+    colors=(*PAINTS, "light brown"),
 )
 def _ladder(p: SimpleNamespace) -> list[Piece]:
     h = p.height
@@ -248,30 +236,23 @@ def _ladder(p: SimpleNamespace) -> list[Piece]:
     return [Piece("rails", "main", rail.move(p.width / 2).mirror()), Piece("rungs", "accent", join(steps))]
 
 
-@furniture(
-    "cradle",
-    "baby crib",
-    parts=("bars", "mattress", "rockers"),
-    accent="mattress",
-    patterns=TIMBER,
-    colors=(*PAINTS, *WOODS[:1]),
-)
+@furniture("cradle", "baby crib", parts=("bars", "mattress", "rockers"), accent="mattress")
 @varies(
     Range("length", 0.82, 1.77, "short", "long"),
     Range("height", 0.4, 0.7),
     Range("width", 0.5, 0.8),
     Count("bars", (4, 5, 6, 7), "bar"),
+    patterns=TIMBER,
+    colors=(*PAINTS, *WOODS[:1]),
 )
 def _cradle(p: SimpleNamespace) -> list[Piece]:
     n, h, w = p.length, p.height, p.width
     bars = row(box(0.06, h, 0.05), p.bars, (0.88 * n / p.bars, 0, 0)).move(0, 0.25, w / 2)
     rail = box(n, 0.08, 0.08).move(0, 0.25 + h, w / 2)
-    ends = box(0.07, h + 0.2, w + 0.08, 0.02).move(n / 2, 0.22, 0).mirror()
-    rocker = sweep(lay(arc(1.2, 245, 295, 12, (0, 1.24)), "zy"), 0.05)
     return [
         Piece("bars", "body", join([bars, bars.scale(z=-1)])),
         Piece("rails", "body", join([rail, rail.scale(z=-1)])),
-        Piece("ends", "main", ends),
+        Piece("ends", "main", box(0.07, h + 0.2, w + 0.08, 0.02).move(n / 2, 0.22, 0).mirror()),
         Piece("mattress", "accent", box(n - 0.08, 0.2, w - 0.06, 0.06).move(0, 0.25)),
-        Piece("rockers", "body", rocker.move(0.4 * n).mirror()),
+        Piece("rockers", "body", sweep(lay(arc(1.2, 245, 295, 12, (0, 1.24)), "zy"), 0.05).move(0.4 * n).mirror()),
     ]

@@ -14,27 +14,20 @@ from .solids import box, cylinder, rod, sphere, torus
 instrument = in_group("musical instruments")
 
 
-@instrument(
-    "guitar",
-    "acoustic guitar",
-    parts=("neck", "strings"),
-    accent="neck",
-    patterns=(*EVERY, "wood"),
-    colors=(*PAINTS, "light brown"),
-)
+@instrument("guitar", "acoustic guitar", parts=("neck", "strings"), accent="neck")
 @varies(
     Range("body", 0.7, 0.95),
     Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
     Range("waist", 0.6, 0.85),
     Count("strings", (4, 6), "string"),
+    patterns=(*EVERY, "wood"),
+    colors=(*PAINTS, "light brown"),
 )
 def _guitar(p: SimpleNamespace) -> list[Piece]:
     s, n = p.body, p.neck_length
     half = curve(
         [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * p.waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
     ) * [s, s]
-    outline = np.concatenate([half, half[-2:0:-1] * [-1, 1]])
-    neck = box(0.15, n, 0.07).move(0, s - 0.06, 0.1)
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
     pegs = join(
         [
@@ -45,8 +38,8 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     )
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
     return [
-        Piece("body", "main", extrude(outline, 0.22, 0.02)),
-        Piece("neck", "accent", neck),
+        Piece("body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)),
+        Piece("neck", "accent", box(0.15, n, 0.07).move(0, s - 0.06, 0.1)),
         Piece("head", "accent", head),
         Piece("pegs", "silver", pegs),
         Piece("strings", "silver", row(string, p.strings, (0.12 / (p.strings - 1), 0, 0))),
@@ -55,17 +48,17 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops", colors=tuple(contrasting("silver")))
+@instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops")
 @varies(
     Range("radius", 0.4, 0.7, "narrow", "wide"),
     Range("height", 0.25, 1.18, "shallow", "deep"),
     Range("hoop", 0.05, 0.1),
     Count("rods", (4, 6, 8, 10), "tension rod"),
+    colors=contrasting("silver"),
 )
 def _drum(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
     hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, p.hoop), (r - 0.03, p.hoop)])
-    rods = around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), p.rods)
     stick = rod((-0.55 * r, 0.05, 0.15), (0.8 * r, 0.07, -0.1), 0.025, 0.018) + sphere(0.04, 7, 10).move(
         0.8 * r, 0.07, -0.1
     )
@@ -74,17 +67,18 @@ def _drum(p: SimpleNamespace) -> list[Piece]:
         Piece("head", "white", cylinder(r, 0.02).move(0, h - 0.01)),
         Piece("head", "white", cylinder(r, 0.02)),
         Piece("hoops", "accent", hoop + hoop.move(0, h - p.hoop / 2)),
-        Piece("rods", "silver", rods),
+        Piece("rods", "silver", around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), p.rods)),
         Piece("drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)),
     ]
 
 
-@instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet", patterns=(*EVERY, "wood"))
+@instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet")
 @varies(
     Range("length", 0.98, 2.24, "short", "long"),
     Range("width", 0.6, 1.0, "narrow", "wide"),
     Range("taper", 0.4, 0.75),
     Count("bars", (4, 5, 6, 7, 8), "bar"),
+    patterns=(*EVERY, "wood"),
 )
 def _xylophone(p: SimpleNamespace) -> list[Piece]:
     n = p.length
@@ -105,19 +99,14 @@ def _xylophone(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "trumpet",
-    "cornet",
-    parts=("valves", "mouthpiece", "bell"),
-    accent="valves",
-    colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
-    patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
-)
+@instrument("trumpet", "cornet", parts=("valves", "mouthpiece", "bell"), accent="valves")
 @varies(
     Range("length", 0.98, 2.12, "short", "long"),
     Range("bell", 0.2, 0.36, "", "wide-belled"),
     Range("loop", 0.12, 0.22),
     Count("valves", (2, 3, 4), "valve"),
+    patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
+    colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
 )
 def _trumpet(p: SimpleNamespace) -> list[Piece]:
     n, b = p.length, p.bell
@@ -144,20 +133,19 @@ def _trumpet(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "piano", "upright piano", parts=("keys", "pedals"), colors=(*PAINTS, "dark brown"), patterns=(*EVERY, "wood")
-)
+@instrument("piano", "upright piano", parts=("keys", "pedals"))
 @varies(
     Range("width", 1.2, 1.7, "narrow", "wide"),
     Range("height", 0.74, 1.65, "low", "tall"),
     Range("depth", 0.35, 0.55),
     Count("pedals", (2, 3), "pedal"),
+    patterns=(*EVERY, "wood"),
+    colors=(*PAINTS, "dark brown"),
 )
 def _piano(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
     n = 14
     key = box(0.9 * w / n * 0.92, 0.05, 0.24)
-    white = row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)
     black = join(
         [
             box(0.45 * w / n, 0.05, 0.14).move(0.9 * w / n * (i - 6), 0.63, d / 2 + 0.08)
@@ -165,17 +153,15 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
             if i % 7 not in (2, 6)
         ]
     )
-    shelf = box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13)
     legs = box(0.09, 0.5, 0.09).move(w / 2 - 0.08, 0, d / 2 + 0.24).mirror()
-    pedals = row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), p.pedals, (0.14, 0, 0))
     cheeks = box(0.05 * w, 0.18, 0.34).move(0.475 * w, 0.56, d / 2 + 0.13).mirror()
     return [
         Piece("case", "main", box(w, h, d, 0.02)),
         Piece("top", "body", box(w + 0.06, 0.05, d + 0.06, 0.02).move(0, h)),
-        Piece("keyboard shelf", "body", join([shelf, legs, cheeks])),
-        Piece("keys", "white", white),
+        Piece("keyboard shelf", "body", join([box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13), legs, cheeks])),
+        Piece("keys", "white", row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)),
         Piece("keys", "black", black),
-        Piece("pedals", "golden", pedals),
+        Piece("pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), p.pedals, (0.14, 0, 0))),
     ]
 
 
@@ -199,12 +185,13 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     return sphere(1.0, 17, 26).scale(radius, half, radius)
 
 
-@instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle", colors=(*METALS, *PAINTS))
+@instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle")
 @varies(
     Range("height", 0.49, 1.18, "squat", "tall"),
     Range("mouth", 0.36, 0.6, "narrow", "wide"),
     Range("handle_length", 0.16, 0.83, "", "long-handled"),
     Choice("grip", ("straight", "ring"), "handle"),
+    colors=(*METALS, *PAINTS),
 )
 def _bell(p: SimpleNamespace) -> list[Piece]:
     h, m = p.height, p.mouth
@@ -235,19 +222,14 @@ def _bell(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@instrument(
-    "flute",
-    "recorder",
-    parts=("holes", "mouthpiece"),
-    accent="mouthpiece",
-    patterns=(*EVERY, "wood"),
-    colors=(*contrasting("black"), "light brown", *METALS),
-)
+@instrument("flute", "recorder", parts=("holes", "mouthpiece"), accent="mouthpiece")
 @varies(
     Range("length", 1.23, 2.6, "short", "long"),
     Range("radius", 0.05, 0.085, "slim", "thick"),
     Range("flare", 1.1, 1.6),
     Count("holes", (4, 5, 6, 7, 8), "finger hole"),
+    patterns=(*EVERY, "wood"),
+    colors=(*contrasting("black"), "light brown", *METALS),
 )
 def _flute(p: SimpleNamespace) -> list[Piece]:
     n, r, f = p.length, p.radius, p.flare * p.radius
@@ -260,11 +242,9 @@ def _flute(p: SimpleNamespace) -> list[Piece]:
         lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08], axis=1)
     )
     hole = cylinder(0.45 * r, 0.02, 12).turn("x", 90).move(0, 0, r - 0.008)
-    window = box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)
-    holes = row(hole, p.holes, (0, 0.46 * n / p.holes, 0)).move(0, 0.5 * n)
     return [
         Piece("body", "main", body),
         Piece("mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)),
-        Piece("holes", "black", holes),
-        Piece("window", "black", window),
+        Piece("holes", "black", row(hole, p.holes, (0, 0.46 * n / p.holes, 0)).move(0, 0.5 * n)),
+        Piece("window", "black", box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)),
     ]

@@ -28,12 +28,11 @@ def _table_lamp(p: SimpleNamespace) -> list[Piece]:
     else:
         base = lathe([(0, 0), (0.26, 0), (0.26, 0.04), (0.05, 0.09), (0.035, h), (0, h)])
     outer, inner = lathe([(r, 0), (p.taper * r, 0.45)]), lathe([(p.taper * r - 0.01, 0.45), (r - 0.01, 0)])
-    stem = rod((0, h - 0.05, 0), (0, h + 0.4, 0), 0.025)
     return [
         Piece("shade", "main", outer.move(0, h)),
         Piece("inside", "inside", inner.move(0, h)),
         Piece("base", "accent", base),
-        Piece("stem", "silver", stem),
+        Piece("stem", "silver", rod((0, h - 0.05, 0), (0, h + 0.4, 0), 0.025)),
     ]
 
 
@@ -58,40 +57,36 @@ def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
     return [Piece("lampshades", "main", shades), Piece("arms", "accent", arms), Piece("base", "accent", base)]
 
 
-@lamp(
-    "lantern", "camping lantern", parts=("handle", "roof", "bars", "candle"), accent="roof", colors=(*PAINTS, *METALS)
+@lamp("lantern", "camping lantern", parts=("handle", "roof", "bars", "candle"), accent="roof")
+@varies(
+    HEIGHT,
+    Range("radius", 0.26, 0.42, "slim", "wide"),
+    Range("roof", 0.15, 0.4),
+    Count("bars", (4, 6, 8), "bar"),
+    colors=(*PAINTS, *METALS),
 )
-@varies(HEIGHT, Range("radius", 0.26, 0.42, "slim", "wide"), Range("roof", 0.15, 0.4), Count("bars", (4, 6, 8), "bar"))
 def _lantern(p: SimpleNamespace) -> list[Piece]:
     h, r = 0.8 * p.height, p.radius
-    bars = around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), p.bars)
     roof = lathe([(0, 0), (1.2 * r, 0), (0.3 * r, p.roof), (0.12, p.roof), (0.1, p.roof + 0.08), (0, p.roof + 0.08)])
-    handle = sweep(lay(arc(0.2, -20, 200, 16), "xy"), 0.025).move(0, h + p.roof + 0.12)
     candle = cylinder(0.3 * r, 0.45 * h).move(0, 0.15), sphere(0.09, 8, 12).scale(0.7, 1.5, 0.7).move(0, 0.3 + 0.45 * h)
     return [
         Piece("base", "main", lathe([(0, 0), (1.15 * r, 0), (1.15 * r, 0.1), (r, 0.16), (0, 0.16)])),
-        Piece("bars", "main", bars),
+        Piece("bars", "main", around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), p.bars)),
         Piece("roof", "accent", roof.move(0, h)),
-        Piece("handle", "main", handle),
+        Piece("handle", "main", sweep(lay(arc(0.2, -20, 200, 16), "xy"), 0.025).move(0, h + p.roof + 0.12)),
         Piece("candle", "white", candle[0]),
         Piece("flame", "orange", candle[1]),
     ]
 
 
-@lamp(
-    "candelabra",
-    "candle holder",
-    "candlestick",
-    parts=("candles", "base"),
-    accent="candles",
-    colors=(*METALS, "black", "white", "navy", "maroon", "dark green"),
-    patterns=("plain", "marble", "gradient", "diagonal stripes", "speckles", "dots"),
-)
+@lamp("candelabra", "candle holder", "candlestick", parts=("candles", "base"), accent="candles")
 @varies(
     HEIGHT,
     Range("spread", 0.3, 0.6, "compact", "wide"),
     Range("candle", 0.2, 0.45),
     Count("candles", (2, 3, 4, 5, 6), "candle"),
+    patterns=("plain", "marble", "gradient", "diagonal stripes", "speckles", "dots"),
+    colors=(*METALS, "black", "white", "navy", "maroon", "dark green"),
 )
 def _candelabra(p: SimpleNamespace) -> list[Piece]:
     h, s = 0.8 * p.height, p.spread
@@ -100,13 +95,11 @@ def _candelabra(p: SimpleNamespace) -> list[Piece]:
     )
     arm = sweep(curve([(0, 0.55 * h, 0), (0, 0.45 * h, 0.6 * s), (0, 0.6 * h, s), (0, h, s)], 12), 0.035)
     cup, _ = vessel([(0.03, 0), (0.09, 0.08)], 0.02, 0.03)
-    candle = cylinder(0.055, p.candle, 12).move(0, h + 0.06, s)
-    flame = sphere(0.04, 7, 10).scale(1, 1.8, 1).move(0, h + 0.11 + p.candle, s)
     n = p.candles
     return [
         Piece("base", "main", stem),
         Piece("arms", "main", around(arm, n)),
         Piece("cups", "main", around(cup.move(0, h, s), n)),
-        Piece("candles", "accent", around(candle, n)),
-        Piece("flames", "orange", around(flame, n)),
+        Piece("candles", "accent", around(cylinder(0.055, p.candle, 12).move(0, h + 0.06, s), n)),
+        Piece("flames", "orange", around(sphere(0.04, 7, 10).scale(1, 1.8, 1).move(0, h + 0.11 + p.candle, s), n)),
     ]

@@ -72,10 +72,12 @@ Builder = Callable[[SimpleNamespace], list[Piece]]
 
 
 class Design(NamedTuple):
-    """A builder, and what it is told of each object."""
+    """A builder, and what varies between the objects that it makes."""
 
     build: Builder
     axes: tuple[Range | Count | Choice, ...]
+    patterns: tuple[str, ...]
+    colors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,26 +100,22 @@ class Category:
 CATEGORIES: dict[str, Category] = {}
 
 
-def varies(*axes: Range | Count | Choice) -> Callable[[Builder], Design]:
-    """Say what differs between the objects that the decorated builder makes; at most one of it is a `Count`."""
-    return lambda build: Design(build, axes)
+def varies(
+    *axes: Range | Count | Choice, patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS
+) -> Callable[[Builder], Design]:
+    """Say what varies between the objects that the decorated builder makes; at most one axis is a `Count`."""
+    return lambda build: Design(build, axes, patterns, colors)
 
 
 def category(
-    name: str,
-    *synonyms: str,
-    group: str,
-    parts: tuple[str, ...] = (),
-    accent: str = "",
-    patterns: tuple[str, ...] = EVERY,
-    colors: tuple[str, ...] = PAINTS,
+    name: str, *synonyms: str, group: str, parts: tuple[str, ...] = (), accent: str = ""
 ) -> Callable[[Design], Builder]:
     """Register the decorated design as a category; fields as in `Category`."""
 
     def register(design: Design) -> Builder:
         if name in CATEGORIES:
             raise ValueError(f"category names must differ, got {name!r} twice; rename one")
-        build, axes = design
+        build, axes, patterns, colors = design
         ranges = tuple(axis for axis in axes if isinstance(axis, Range))
         count = next((axis for axis in axes if isinstance(axis, Count)), None)
         choices = tuple(axis for axis in axes if isinstance(axis, Choice))

@@ -20,9 +20,9 @@ def distance(first: str, second: str) -> float:
     return float(np.linalg.norm(np.subtract(COLORS[first], COLORS[second])))
 
 
-def contrasting(color: str, *others: str, among: tuple[str, ...] = PAINTS) -> list[str]:
+def contrasting(color: str, *others: str, among: tuple[str, ...] = PAINTS) -> tuple[str, ...]:
     """Names of ``among`` that are told apart easily from all colours named."""
-    return [name for name in among if all(distance(name, other) > _APART for other in (color, *others))]
+    return tuple(name for name in among if all(distance(name, other) > _APART for other in (color, *others)))
 
 
 def mix(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:

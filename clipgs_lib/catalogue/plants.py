@@ -41,19 +41,14 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
     )
 
 
-@plant(
-    "potted plant",
-    "houseplant",
-    parts=("leaves", "pot"),
-    accent="pot",
-    colors=(*GREENS, "red", "purple", "yellow", "pink"),
-)
+@plant("potted plant", "houseplant", parts=("leaves", "pot"), accent="pot")
 @varies(
     Range("leaf_length", 0.5, 1.0, "", "long-leaved"),
     Range("pot", 0.3, 0.5, "", "wide-potted"),
     Range("leaf_width", 0.16, 0.34),
     Range("pot_height", 0.35, 0.65),
     Count("leaves", (4, 6, 8, 10), "leaf"),
+    colors=(*GREENS, "red", "purple", "yellow", "pink"),
 )
 def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     inner = p.leaves // 2
@@ -63,14 +58,13 @@ def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     return [*_pot(p.pot, p.pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * p.pot_height))]
 
 
-@plant(
-    "cactus", "potted cactus", parts=("arms", "pot", "flower"), accent="pot", colors=(*GREENS, "turquoise", "yellow")
-)
+@plant("cactus", "potted cactus", parts=("arms", "pot", "flower"), accent="pot")
 @varies(
     Range("height", 0.66, 1.65, "short", "tall"),
     Range("radius", 0.16, 0.26, "slim", "thick"),
     Range("pot", 0.3, 0.45),
     Count("arms", (1, 2, 3, 4), "arm"),
+    colors=(*GREENS, "turquoise", "yellow"),
 )
 def _cactus(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
@@ -95,18 +89,14 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@plant(
-    "palm tree",
-    "palm",
-    parts=("fronds", "trunk", "coconuts"),
-    colors=GREENS,
-    patterns=("plain", "gradient", "horizontal stripes", "camouflage", "speckles", "diagonal stripes"),
-)
+@plant("palm tree", "palm", parts=("fronds", "trunk", "coconuts"))
 @varies(
     Range("height", 0.82, 2.12, "short", "tall"),
     Range("bend", 0.0, 0.5, "straight", "leaning"),
     Range("frond", 0.6, 0.95),
     Count("fronds", (5, 6, 7, 8, 9), "frond"),
+    patterns=("plain", "gradient", "horizontal stripes", "camouflage", "speckles", "diagonal stripes"),
+    colors=GREENS,
 )
 def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     t = np.linspace(0, 1, 16)
@@ -130,19 +120,13 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@plant(
-    "pine tree",
-    "fir tree",
-    "christmas tree",
-    parts=("tiers", "trunk", "star"),
-    accent="star",
-    colors=(*GREENS, "white", "light blue"),
-)
+@plant("pine tree", "fir tree", "christmas tree", parts=("tiers", "trunk", "star"), accent="star")
 @varies(
     Range("radius", 0.4, 0.75, "narrow", "wide"),
     Range("tier", 0.35, 0.6),
     Range("trunk", 0.2, 0.45),
     Count("tiers", (2, 3, 4, 5), "tier"),
+    colors=(*GREENS, "white", "light blue"),
 )
 def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     step = 0.62 * p.tier
@@ -161,51 +145,40 @@ def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@plant(
-    "tree",
-    "leafy tree",
-    parts=("branches", "trunk"),
-    colors=(*GREENS, "orange", "pink", "yellow", "red"),
-    patterns=("plain", "gradient", "speckles", "dots", "camouflage", "stars"),
-)
+@plant("tree", "leafy tree", parts=("branches", "trunk"))
 @varies(
     Range("trunk", 0.41, 1.18, "short", "tall"),
     Range("crown", 0.35, 0.6, "", "bushy"),
     Range("spread", 0.2, 0.4),
     Count("branches", (3, 4, 5), "branch"),
+    patterns=("plain", "gradient", "speckles", "dots", "camouflage", "stars"),
+    colors=(*GREENS, "orange", "pink", "yellow", "red"),
 )
 def _tree(p: SimpleNamespace) -> list[Piece]:
     t, s = p.trunk, p.spread
-    branches = around(rod((0, 0.7 * t, 0), (0, t + 0.15, s), 0.055, 0.03), p.branches)
     blob = sphere(0.75 * p.crown, 11, 18)
     crown = around(blob.move(0, t + 0.3, s), p.branches) + sphere(p.crown, 12, 20).move(0, t + 0.35 + 0.6 * p.crown)
     return [
         Piece("trunk", "brown", spindle([(0.2, 0), (0.12, 0.15), (0.09, 0.6 * t), (0.08, t + 0.2)], 10, 14)),
-        Piece("branches", "brown", branches),
+        Piece("branches", "brown", around(rod((0, 0.7 * t, 0), (0, t + 0.15, s), 0.055, 0.03), p.branches)),
         Piece("crown", "main", crown),
     ]
 
 
-@plant(
-    "flower",
-    "blossom",
-    parts=("petals", "stem", "leaves"),
-    accent="center",
-    colors=("red", "orange", "yellow", "pink", "purple", "white", "light blue", "blue", "maroon"),
-)
+@plant("flower", "blossom", parts=("petals", "stem", "leaves"), accent="center")
 @varies(
     Range("stem", 0.66, 1.65, "short-stemmed", "long-stemmed"),
     Range("petal", 0.22, 0.42, "", "large-petalled"),
     Range("center", 0.12, 0.2),
     Count("petals", (4, 5, 6, 7, 8), "petal"),
+    colors=("red", "orange", "yellow", "pink", "purple", "white", "light blue", "blue", "maroon"),
 )
 def _flower(p: SimpleNamespace) -> list[Piece]:
     wide = min(0.6 * p.petal, 0.95 * (p.center + p.petal / 2) * np.sin(np.pi / p.petals))
     petal = ellipsoid(wide, 0.05, 0.62 * p.petal).move(0, 0, p.center + 0.5 * p.petal)
-    head = (around(petal, p.petals)).turn("x", 60).move(0, p.stem, 0.05)
     center = sphere(p.center, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, p.stem, 0.05)
     return [
-        Piece("petals", "main", head),
+        Piece("petals", "main", (around(petal, p.petals)).turn("x", 60).move(0, p.stem, 0.05)),
         Piece("center", "accent", center),
         Piece("stem", "green", rod((0, 0, 0), (0, p.stem, 0), 0.035)),
         Piece("leaves", "green", around(_leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * p.stem)),

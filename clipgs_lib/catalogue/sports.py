@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .model import EVERY, Count, Piece, Range, in_group, varies
-from .paints import METALS, PAINTS
+from .model import Count, Piece, Range, in_group, varies
+from .paints import METALS
 from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
 from .solids import box, rod, superquadric, torus, vessel, wheel
 
@@ -16,7 +16,7 @@ toy = in_group("toys")
 sport = in_group("sports")
 
 
-@sport("ball", "toy ball", "play ball", patterns=EVERY)
+@sport("ball", "toy ball", "play ball")
 @varies(
     Range("stretch", 0.8, 1.5, "flattened", "oval"), Range("round_across", 0.75, 1.0), Range("round_along", 0.75, 1.0)
 )
@@ -24,7 +24,7 @@ def _ball(p: SimpleNamespace) -> list[Piece]:
     return [Piece("ball", "main", superquadric(0.6, 0.6 * p.stretch, 0.6, p.round_across, p.round_along, 17, 30))]
 
 
-@sport("dumbbell", "hand weight", parts=("grip", "plates"), accent="grip", colors=PAINTS)
+@sport("dumbbell", "hand weight", parts=("grip", "plates"), accent="grip")
 @varies(
     Range("grip", 0.4, 0.8, "short", "long"),
     Range("radius", 0.25, 0.45, "", "large"),
@@ -82,7 +82,6 @@ def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
 )
 def _racket(p: SimpleNamespace) -> list[Piece]:
     r, tall, n = p.head, p.head * p.oval, p.grip
-    hoop = sweep(lay(arc(1, -90, 270, 33) * [r, tall], "xy"), 0.05, 10, closed=True)
     strings = []
     for s in np.linspace(-0.75, 0.75, p.strings):
         across = np.sqrt(1 - s * s)
@@ -91,28 +90,21 @@ def _racket(p: SimpleNamespace) -> list[Piece]:
             rod((s * r, -tall * across, 0), (s * r, tall * across, 0), 0.012, sides=5),
         ]
     y = n + 0.4 + tall
-    throat = rod((0, n, 0), (0.4 * r, n + 0.4 + 0.09 * tall, 0), 0.045).mirror()
     return [
-        Piece("frame", "main", hoop.move(0, y)),
-        Piece("frame", "main", throat),
+        Piece("frame", "main", sweep(lay(arc(1, -90, 270, 33) * [r, tall], "xy"), 0.05, 10, closed=True).move(0, y)),
+        Piece("frame", "main", rod((0, n, 0), (0.4 * r, n + 0.4 + 0.09 * tall, 0), 0.045).mirror()),
         Piece("strings", "white", join(strings).move(0, y)),
         Piece("grip", "accent", rod((0, 0, 0), (0, n + 0.04, 0), 0.075, 0.065, 12)),
     ]
 
 
-@sport(
-    "trophy",
-    "trophy cup",
-    "winner's cup",
-    parts=("handles", "base"),
-    accent="base",
-    colors=(*METALS, "red", "blue", "purple", "green", "white", "turquoise"),
-)
+@sport("trophy", "trophy cup", "winner's cup", parts=("handles", "base"), accent="base")
 @varies(
     Range("cup", 0.5, 0.9, "short", "tall"),
     Range("radius", 0.3, 0.48, "narrow", "wide"),
     Range("stem", 0.2, 0.45),
     Count("handles", (2, 3, 4), "handle"),
+    colors=(*METALS, "red", "blue", "purple", "green", "white", "turquoise"),
 )
 def _trophy(p: SimpleNamespace) -> list[Piece]:
     c, r, s = p.cup, p.radius, p.stem

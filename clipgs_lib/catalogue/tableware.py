@@ -40,12 +40,13 @@ def _handle(radius: float, low: float, high: float, form: str, thickness: float 
     return sweep(lay(path, "xy"), thickness)
 
 
-@tableware("mug", "coffee mug", "cup", parts=("handle",), patterns=PACKED + ("marble",))
+@tableware("mug", "coffee mug", "cup", parts=("handle",))
 @varies(
     HEIGHT,
     Range("radius", 0.32, 0.5),
     Range("flare", 0.85, 1.25, "tapered", "flared"),
     Choice("handle", ("round", "square"), "handle"),
+    patterns=PACKED + ("marble",),
 )
 def _mug(p: SimpleNamespace) -> list[Piece]:
     h, r, top = p.height, p.radius, p.radius * p.flare
@@ -57,12 +58,13 @@ def _mug(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware("teapot", "tea pot", parts=("lid", "spout", "handle"), accent="lid", patterns=CERAMIC)
+@tableware("teapot", "tea pot", parts=("lid", "spout", "handle"), accent="lid")
 @varies(
     Range("height", 0.45, 1.18, "squat", "tall"),
     Range("belly", 0.42, 0.62),
     Range("spout", 0.3, 0.5, "short-spouted", "long-spouted"),
     Choice("handle", ("round", "square"), "handle"),
+    patterns=CERAMIC,
 )
 def _teapot(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.belly
@@ -80,12 +82,14 @@ def _teapot(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware("vase", "flower vase", patterns=CERAMIC, colors=SHINY)
+@tableware("vase", "flower vase")
 @varies(
     Range("height", 0.66, 2.12, "squat", "tall"),
     Range("belly", 0.3, 0.6, "slender", "bulbous"),
     Range("neck", 0.12, 0.26),
     Range("lip", 0.16, 0.36),
+    patterns=CERAMIC,
+    colors=SHINY,
 )
 def _vase(p: SimpleNamespace) -> list[Piece]:
     h, b = p.height, p.belly
@@ -98,62 +102,65 @@ def _vase(p: SimpleNamespace) -> list[Piece]:
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
 
 
-@tableware("bowl", "dish", patterns=CERAMIC + ("wood",), colors=SHINY)
-@varies(Range("radius", 0.6, 1.0), Range("height", 0.2, 0.83, "shallow", "deep"), Range("foot", 0.25, 0.45))
+@tableware("bowl", "dish")
+@varies(
+    Range("radius", 0.6, 1.0),
+    Range("height", 0.2, 0.83, "shallow", "deep"),
+    Range("foot", 0.25, 0.45),
+    patterns=CERAMIC + ("wood",),
+    colors=SHINY,
+)
 def _bowl(p: SimpleNamespace) -> list[Piece]:
     h, r, f = p.height, p.radius, p.foot
     outer, inner = vessel(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
 
 
-@tableware("plate", "dinner plate", parts=("rim",), accent="rim", patterns=CERAMIC)
+@tableware("plate", "dinner plate", parts=("rim",), accent="rim")
 @varies(
     Range("radius", 0.6, 1.0, "small", "large"),
     Range("rim", 0.12, 0.32, "", "wide-rimmed"),
     Range("depth", 0.05, 0.16, "flat", "deep"),
+    patterns=CERAMIC,
 )
 def _plate(p: SimpleNamespace) -> list[Piece]:
     r, d, i = p.radius, p.depth, p.radius - p.rim
-    under = lathe([(0, 0), (0.85 * i, 0), (i, 0.6 * d), (r, d), (r, d + 0.03)], 36)
-    inner = lathe([(i, 0.6 * d + 0.05), (0.85 * i, 0.05), (0, 0.05)], 36)
     return [
-        Piece("bottom", "main", under),
-        Piece("center", "main", inner),
+        Piece("bottom", "main", lathe([(0, 0), (0.85 * i, 0), (i, 0.6 * d), (r, d), (r, d + 0.03)], 36)),
+        Piece("center", "main", lathe([(i, 0.6 * d + 0.05), (0.85 * i, 0.05), (0, 0.05)], 36)),
         Piece("rim", "accent", lathe([(r, d + 0.03), (i, 0.6 * d + 0.05)], 36)),
     ]
 
 
-@tableware(
-    "wine glass",
-    "goblet",
-    parts=("stem", "foot"),
-    accent="stem",
-    colors=(*METALS, "light blue", "turquoise", "white", "purple", "red", "lime", "pink"),
-    patterns=("plain", "horizontal stripes", "vertical stripes", "dots", "stars", "gradient", "zigzag", "flowers"),
-)
+@tableware("wine glass", "goblet", parts=("stem", "foot"), accent="stem")
 @varies(
-    Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"), Range("bowl", 0.25, 0.42), Range("height", 0.45, 0.8)
+    Range("stem", 0.25, 0.94, "short-stemmed", "long-stemmed"),
+    Range("bowl", 0.25, 0.42),
+    Range("height", 0.45, 0.8),
+    patterns=("plain", "horizontal stripes", "vertical stripes", "dots", "stars", "gradient", "zigzag", "flowers"),
+    colors=(*METALS, "light blue", "turquoise", "white", "purple", "red", "lime", "pink"),
 )
 def _wine_glass(p: SimpleNamespace) -> list[Piece]:
     s, b, h = p.stem, p.bowl, p.height
     outer, inner = vessel(
         curve([(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)], 16), 0.02, 0.04
     )
-    foot = lathe([(0, 0), (0.9 * b + 0.05, 0), (0.9 * b, 0.03), (0.06, 0.08), (0, 0.08)])
     return [
         Piece("cup", "main", outer),
         Piece("inside", "inside", inner),
         Piece("stem", "accent", rod((0, 0.05, 0), (0, s + 0.03, 0), 0.045, 0.05)),
-        Piece("foot", "accent", foot),
+        Piece("foot", "accent", lathe([(0, 0), (0.9 * b + 0.05, 0), (0.9 * b, 0.03), (0.06, 0.08), (0, 0.08)])),
     ]
 
 
-@tableware("pitcher", "jug", parts=("handle", "spout"), patterns=CERAMIC, colors=SHINY)
+@tableware("pitcher", "jug", parts=("handle", "spout"))
 @varies(
     Range("height", 0.66, 1.77, "squat", "tall"),
     Range("belly", 0.35, 0.55),
     Range("mouth", 0.2, 0.34),
     Choice("handle", ("round", "pointed"), "handle"),
+    patterns=CERAMIC,
+    colors=SHINY,
 )
 def _pitcher(p: SimpleNamespace) -> list[Piece]:
     h, b, m = p.height, p.belly, p.mouth
@@ -165,21 +172,22 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
         pull = 0.3 * np.clip((v[:, 1] / h - 0.8) / 0.2, 0, 1) ** 2 * np.clip(-v[:, 0] / m, 0, 1) ** 4
         return v + np.stack([-pull, 0.2 * pull, 0 * pull], axis=1)
 
-    beak = sweep([(-0.8 * m, 0.8 * h, 0), (-m - 0.12, h - 0.01, 0)], [0.03, 0.11])
     return [
         Piece("body", "main", outer.warp(lip)),
         Piece("inside", "inside", inner.warp(lip)),
-        Piece("spout", "body", beak),
+        Piece("spout", "body", sweep([(-0.8 * m, 0.8 * h, 0), (-m - 0.12, h - 0.01, 0)], [0.03, 0.11])),
         Piece("handle", "body", _handle(0.86 * m + 0.05, 0.42 * h, 0.95 * h, p.handle, 0.05)),
     ]
 
 
-@tableware("fork", "table fork", parts=("handle", "tines"), accent="tines", colors=SHINY, patterns=CUTLERY)
+@tableware("fork", "table fork", parts=("handle", "tines"), accent="tines")
 @varies(
     Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
     Range("width", 0.2, 0.34),
     Range("tine_length", 0.3, 0.5),
     Count("tines", (2, 3, 4), "tine"),
+    patterns=CUTLERY,
+    colors=SHINY,
 )
 def _fork(p: SimpleNamespace) -> list[Piece]:
     w, n = p.width, p.handle_length
@@ -201,11 +209,13 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware("spoon", "ladle", parts=("handle", "scoop"), accent="scoop", colors=SHINY, patterns=CUTLERY)
+@tableware("spoon", "ladle", parts=("handle", "scoop"), accent="scoop")
 @varies(
     Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
     Range("width", 0.16, 0.28),
     Range("oval", 1.0, 1.6, "", "oval"),
+    patterns=CUTLERY,
+    colors=SHINY,
 )
 def _spoon(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
@@ -220,19 +230,13 @@ def _spoon(p: SimpleNamespace) -> list[Piece]:
     return [Piece("handle", "main", grip), Piece("scoop", "accent", scoop)]
 
 
-@tableware(
-    "frying pan",
-    "skillet",
-    "pan",
-    parts=("handle",),
-    accent="handle",
-    colors=(*METALS, "black", "red", "blue", "gray", "green", "orange"),
-    patterns=("plain", "speckles", "horizontal stripes", "dots", "gradient", "checks"),
-)
+@tableware("frying pan", "skillet", "pan", parts=("handle",), accent="handle")
 @varies(
     Range("radius", 0.5, 0.8, "small", "large"),
     Range("depth", 0.12, 0.32, "shallow", "deep"),
     Range("handle_length", 0.41, 1.18, "", "long-handled"),
+    patterns=("plain", "speckles", "horizontal stripes", "dots", "gradient", "checks"),
+    colors=(*METALS, "black", "red", "blue", "gray", "green", "orange"),
 )
 def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     outer, inner = vessel([(0.8 * p.radius, 0), (p.radius, p.depth)], 0.03, 0.04)
@@ -247,20 +251,14 @@ def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     return [Piece("body", "main", outer), Piece("inside", "inside", inner), Piece("handle", "accent", grip)]
 
 
-@tableware(
-    "cooking pot",
-    "saucepan",
-    "stockpot",
-    parts=("lid", "handles", "knob"),
-    accent="lid",
-    colors=SHINY,
-    patterns=(*EVERY, "label"),
-)
+@tableware("cooking pot", "saucepan", "stockpot", parts=("lid", "handles", "knob"), accent="lid")
 @varies(
     Range("radius", 0.45, 0.7),
     Range("height", 0.33, 1.06, "shallow", "deep"),
     Range("lid_height", 0.06, 0.2),
     Choice("knob", ("round", "flat"), "knob"),
+    patterns=(*EVERY, "label"),
+    colors=SHINY,
 )
 def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
@@ -275,12 +273,13 @@ def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tableware("cake stand", "tiered tray", parts=("tiers", "stem"), accent="stem", patterns=CERAMIC)
+@tableware("cake stand", "tiered tray", parts=("tiers", "stem"), accent="stem")
 @varies(
     Range("radius", 0.5, 0.85, "small", "wide"),
     Range("gap", 0.3, 0.5),
     Range("shrink", 0.1, 0.22),
     Count("tiers", (1, 2, 3), "tier"),
+    patterns=CERAMIC,
 )
 def _cake_stand(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius - i * p.shrink for i in range(p.tiers)]

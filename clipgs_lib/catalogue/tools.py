@@ -24,12 +24,14 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
     return Piece("handle", "main", sweep(path, [0.85, 1.1, 1.15, 0.85], section=OVAL * [x, z], normal=(0, 0, 1)))
 
 
-@tool("hammer", "claw hammer", parts=("head", "handle"), accent="head", patterns=GRIP, colors=WOODY)
+@tool("hammer", "claw hammer", parts=("head", "handle"), accent="head")
 @varies(
     HANDLE,
     Range("head", 0.26, 0.42, "", "heavy"),
     Range("face", 0.1, 0.16),
     Choice("peen", ("clawed", "double-faced"), "head"),
+    patterns=GRIP,
+    colors=WOODY,
 )
 def _hammer(p: SimpleNamespace) -> list[Piece]:
     n, h, f = p.handle_length, p.head, p.face
@@ -51,12 +53,13 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
     return [_grip(n), Piece("head", "accent", join([face, other, box(0.2, 0.22, 0.2, 0.03).move(0, n - 0.11)]))]
 
 
-@tool("screwdriver", "slotted screwdriver", parts=("handle", "shaft", "tip"), colors=PAINTS, patterns=GRIP)
+@tool("screwdriver", "slotted screwdriver", parts=("handle", "shaft", "tip"))
 @varies(
     Range("handle_length", 0.41, 1.06, "short-handled", "long-handled"),
     Range("shaft", 0.41, 1.42, "stubby", "long"),
     Range("radius", 0.12, 0.2),
     Choice("tip", ("flat", "pointed"), "tip"),
+    patterns=GRIP,
 )
 def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     n, s, r = p.handle_length, p.shaft, p.radius
@@ -88,8 +91,15 @@ def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool("axe", "hatchet", parts=("handle", "blades"), accent="blades", patterns=GRIP, colors=WOODY)
-@varies(HANDLE, Range("blade", 0.3, 0.55, "", "broad"), Range("reach", 0.3, 0.5), Count("blades", (1, 2), "blade"))
+@tool("axe", "hatchet", parts=("handle", "blades"), accent="blades")
+@varies(
+    HANDLE,
+    Range("blade", 0.3, 0.55, "", "broad"),
+    Range("reach", 0.3, 0.5),
+    Count("blades", (1, 2), "blade"),
+    patterns=GRIP,
+    colors=WOODY,
+)
 def _axe(p: SimpleNamespace) -> list[Piece]:
     n, b, reach = p.handle_length, p.blade, p.reach
     edge = np.stack([reach + 0.06 * np.cos(t := np.linspace(-1.2, 1.2, 9)), 0.5 * b * np.sin(t) / np.sin(1.2)], axis=1)
@@ -104,12 +114,14 @@ def _axe(p: SimpleNamespace) -> list[Piece]:
     return [_grip(n), Piece("blades", "accent", blade if p.blades == 1 else blade.mirror())]
 
 
-@tool("shovel", "spade", parts=("blade", "handle", "grip"), accent="blade", patterns=GRIP, colors=WOODY)
+@tool("shovel", "spade", parts=("blade", "handle", "grip"), accent="blade")
 @varies(
     Range("handle_length", 0.82, 2.01, "short-handled", "long-handled"),
     Range("blade", 0.4, 0.7, "", "large-bladed"),
     Range("width", 0.32, 0.5, "narrow", "wide"),
     Choice("tip", ("pointed", "square"), "blade"),
+    patterns=GRIP,
+    colors=WOODY,
 )
 def _shovel(p: SimpleNamespace) -> list[Piece]:
     b, w, n = p.blade, p.width / 2, p.handle_length
@@ -133,12 +145,14 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool("rake", "garden rake", parts=("teeth", "handle"), accent="teeth", patterns=GRIP, colors=WOODY)
+@tool("rake", "garden rake", parts=("teeth", "handle"), accent="teeth")
 @varies(
     Range("handle_length", 0.98, 2.24, "short-handled", "long-handled"),
     Range("width", 0.5, 0.95, "narrow", "wide"),
     Range("tooth", 0.12, 0.26),
     Count("teeth", (4, 5, 6, 7, 8), "tooth"),
+    patterns=GRIP,
+    colors=WOODY,
 )
 def _rake(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
@@ -146,19 +160,20 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
         curve([(0, 0, 0), (0, -0.02, 0.5 * p.tooth), (0, -0.1, p.tooth), (0, -0.1 - 0.6 * p.tooth, 1.1 * p.tooth)], 8),
         np.linspace(0.04, 0.02, 8),
     )
-    head = box(w + 0.08, 0.08, 0.08, 0.02).move(0, -0.04)
     return [
         Piece("handle", "main", rod((0, 0, 0), (0, n, 0), 0.05)),
-        Piece("head", "accent", head),
+        Piece("head", "accent", box(w + 0.08, 0.08, 0.08, 0.02).move(0, -0.04)),
         Piece("teeth", "accent", row(tooth, p.teeth, (w / (p.teeth - 1), 0, 0))),
     ]
 
 
-@tool("paintbrush", "brush", parts=("bristles", "handle"), accent="bristles", patterns=GRIP, colors=WOODY)
+@tool("paintbrush", "brush", parts=("bristles", "handle"), accent="bristles")
 @varies(
     Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
     Range("width", 0.3, 0.65, "narrow", "wide"),
     Range("bristle_length", 0.3, 0.6),
+    patterns=GRIP,
+    colors=WOODY,
 )
 def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     n, w, b = p.handle_length, p.width, p.bristle_length
@@ -178,12 +193,14 @@ def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@tool("wrench", "spanner", parts=("jaws",), colors=(*METALS, *PAINTS), patterns=EVERY)
+@tool("wrench", "spanner", parts=("jaws",))
 @varies(
     Range("length", 0.9, 2.12, "short", "long"),
     Range("jaw", 0.2, 0.32, "", "wide-jawed"),
     Range("thickness", 0.08, 0.14),
     Count("jaws", (1, 2), "open jaw"),
+    patterns=EVERY,
+    colors=(*METALS, *PAINTS),
 )
 def _wrench(p: SimpleNamespace) -> list[Piece]:
     n, j, t = p.length, p.jaw, p.thickness
@@ -201,47 +218,42 @@ def _wrench(p: SimpleNamespace) -> list[Piece]:
     return [Piece("shaft", "main", box(0.17, n, t, 0.03)), Piece("jaws", "main", fork), Piece("end", "main", end)]
 
 
-@tool(
-    "saw",
-    "hand saw",
-    parts=("handle", "teeth"),
-    accent="handle",
-    colors=("silver", "gray", "light blue", "copper", "golden", "white"),
-    patterns=("plain", "gradient", "speckles", "diagonal stripes", "dots", "checks"),
-)
+@tool("saw", "hand saw", parts=("handle", "teeth"), accent="handle")
 @varies(
     Range("length", 0.9, 2.12, "short", "long"),
     Range("depth", 0.28, 0.45, "narrow", "wide"),
     Range("taper", 0.3, 0.6),
     Count("teeth", (8, 10, 12), "tooth"),
+    patterns=("plain", "gradient", "speckles", "diagonal stripes", "dots", "checks"),
+    colors=("silver", "gray", "light blue", "copper", "golden", "white"),
 )
 def _saw(p: SimpleNamespace) -> list[Piece]:
     n, d = p.length, p.depth
     blade = extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + p.taper * d), (0, 0.5 * d)], 0.03)
     tooth = extrude([(0, 0), (-n / p.teeth, 0), (-0.5 * n / p.teeth, -0.1)], 0.03)
-    ring = torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)
     return [
         Piece("blade", "main", blade),
         Piece("teeth", "main", row(tooth, p.teeth, (n / p.teeth, 0, 0), centred=False).move(n / p.teeth, -0.5 * d)),
-        Piece("handle", "accent", ring),
+        Piece("handle", "accent", torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)),
     ]
 
 
-@tool("magnifying glass", "hand lens", parts=("handle", "lens", "rim"), accent="rim", patterns=GRIP, colors=WOODY)
+@tool("magnifying glass", "hand lens", parts=("handle", "lens", "rim"), accent="rim")
 @varies(
     Range("radius", 0.34, 0.55, "small", "large"),
     Range("handle_length", 0.41, 1.3, "short-handled", "long-handled"),
     Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
+    patterns=GRIP,
+    colors=WOODY,
 )
 def _magnifying_glass(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.handle_length
     grip = lathe(
         curve([(0, 0), (0.1, 0.04), (0.09, 0.3 * n), (0.07, 0.8 * n), (0.1, 0.95 * n), (0.05, n)], 16), 16, planar=False
     )
-    neck = rod((0, n - 0.03, 0), (0, n + 0.16, 0), 0.045)
     return [
         Piece("handle", "main", grip),
-        Piece("neck", "accent", neck),
+        Piece("neck", "accent", rod((0, n - 0.03, 0), (0, n + 0.16, 0), 0.045)),
         Piece("rim", "accent", torus(r, p.rim).turn("x", 90).move(0, n + 0.13 + r)),
         Piece("lens", "light blue", wheel(r, 0.05, 28).move(0, n + 0.13 + r)),
     ]

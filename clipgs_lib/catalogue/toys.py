@@ -61,18 +61,13 @@ def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@toy(
-    "dice",
-    "die",
-    parts=("pips",),
-    accent="pips",
-    patterns=("plain", "gradient", "marble", "wood", "speckles", "diagonal stripes"),
-)
+@toy("dice", "die", parts=("pips",), accent="pips")
 @varies(
     Range("bevel", 0.02, 0.22, "sharp-edged", "rounded"),
     Range("pip", 0.06, 0.1, "", "big-dotted"),
     Range("spread", 0.2, 0.27),
     Count("pips", (1, 2, 3, 4, 5, 6), "pip"),
+    patterns=("plain", "gradient", "marble", "wood", "speckles", "diagonal stripes"),
 )
 def _die(p: SimpleNamespace) -> list[Piece]:
     s = p.spread
@@ -101,7 +96,6 @@ def _die(p: SimpleNamespace) -> list[Piece]:
 def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
     b, h, e = p.belly, p.head, p.ear
     top = 0.3 + 1.75 * b + 0.7 * h
-    eyes = sphere(0.04, 6, 8).move(0.38 * h, top + 0.15 * h, 0.88 * h).mirror()
     limbs = {
         "arms": capsule(0.12, 0.5).turn("z", -125).move(0.7 * b, 0.3 + 1.45 * b, 0.1).mirror(),
         "legs": capsule(0.15, p.leg + 0.15).turn("x", 80).move(0.55 * b, 0.16, 0.1).mirror(),
@@ -113,23 +107,18 @@ def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
         *(Piece(name, "body", shape) for name, shape in limbs.items()),
         Piece("muzzle", "beige", ellipsoid(0.4 * h, 0.32 * h, 0.3 * h).move(0, top - 0.25 * h, 0.82 * h)),
         Piece("nose", "black", ellipsoid(0.06, 0.045, 0.05, 7, 10).move(0, top - 0.15 * h, 1.12 * h)),
-        Piece("eyes", "black", eyes),
+        Piece("eyes", "black", sphere(0.04, 6, 8).move(0.38 * h, top + 0.15 * h, 0.88 * h).mirror()),
         Piece("scarf", "accent", torus(0.62 * h, 0.075).move(0, top - 0.82 * h)),
     ]
 
 
-@toy(
-    "snowman",
-    "snow figure",
-    parts=("hat", "nose", "arms"),
-    accent="hat",
-    colors=("white", "light blue", "beige", "pink", "yellow"),
-)
+@toy("snowman", "snow figure", parts=("hat", "nose", "arms"), accent="hat")
 @varies(
     Range("size", 0.4, 0.55, "slim", "fat"),
     Range("shrink", 0.66, 0.82),
     Range("hat", 0.2, 0.45, "", "tall-hatted"),
     Count("balls", (2, 3, 4), "snowball"),
+    colors=("white", "light blue", "beige", "pink", "yellow"),
 )
 def _snowman(p: SimpleNamespace) -> list[Piece]:
     radii = [p.size * p.shrink**i for i in range(p.balls)]
@@ -165,7 +154,6 @@ def _robot(p: SimpleNamespace) -> list[Piece]:
     antennas = row(
         rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22), p.antennas, (0.15, 0, 0)
     ).move(0, tip)
-    eyes = sphere(0.075, 9, 12).move(0.13, n + h + 0.08 + 0.58 * d, 0.2).mirror()
     return [
         Piece("body", "main", box(w, h, 0.42, 0.05).move(0, n)),
         Piece("head", "main", box(0.8 * w, d, 0.4, 0.05).move(0, n + h + 0.08)),
@@ -174,7 +162,7 @@ def _robot(p: SimpleNamespace) -> list[Piece]:
         Piece(
             "legs", "accent", (box(0.18, n, 0.2) + box(0.22, 0.1, 0.34, 0.03).move(0, 0, 0.05)).move(0.25 * w).mirror()
         ),
-        Piece("eyes", "yellow", eyes),
+        Piece("eyes", "yellow", sphere(0.075, 9, 12).move(0.13, n + h + 0.08 + 0.58 * d, 0.2).mirror()),
         Piece("mouth", "black", box(0.3, 0.05, 0.03).move(0, n + h + 0.08 + 0.18 * d, 0.2)),
         Piece("antennas", "red", antennas),
     ]
@@ -230,12 +218,11 @@ def _balloons(p: SimpleNamespace) -> list[Piece]:
 def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     b, h = p.body, p.head
     beak = ellipsoid(0.17, 0.035, 0.14) if p.bill == "flat" else cone(0.1, 0.005, 0.24, 12).turn("z", -90)
-    tail = cone(0.16, 0.01, p.tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)
     head = (0.48 * b, 0.62 + 0.75 * h)
     return [
         Piece("body", "main", ellipsoid(b, 0.36, 0.42, 15, 26).move(0, 0.34)),
         Piece("head", "main", sphere(h).move(*head)),
-        Piece("tail", "main", tail),
+        Piece("tail", "main", cone(0.16, 0.01, p.tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)),
         Piece(
             "wings",
             "body",
@@ -260,18 +247,16 @@ def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
 )
 def _kite(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width / 2, p.height, p.tail_length
-    sail = extrude([(0, -0.6 * h), (w, 0.05 * h), (0, 0.4 * h), (-w, 0.05 * h)], 0.03)
     s = np.linspace(0, 1, 18)
     tail = sweep(np.stack([0.1 * np.sin(2.5 * np.pi * s), -0.6 * h - t * s, 0 * s], axis=1), 0.018, 6, normal=(0, 0, 1))
     at = (np.arange(p.bows) + 0.8) / p.bows * 0.98
     bow = extrude([(0, 0), (0.14, -0.08), (0.14, 0.08)], 0.04).mirror()
-    bows = join([bow.move(0.1 * np.sin(2.5 * np.pi * a), -0.6 * h - t * a) for a in at])
     spars = rod((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03), 0.02) + rod(
         (-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03), 0.02
     )
     return [
-        Piece("sail", "main", sail),
+        Piece("sail", "main", extrude([(0, -0.6 * h), (w, 0.05 * h), (0, 0.4 * h), (-w, 0.05 * h)], 0.03)),
         Piece("tail", "black", tail),
-        Piece("bows", "accent", bows),
+        Piece("bows", "accent", join([bow.move(0.1 * np.sin(2.5 * np.pi * a), -0.6 * h - t * a) for a in at])),
         Piece("spars", "brown", spars),
     ]

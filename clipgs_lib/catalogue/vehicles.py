@@ -26,12 +26,13 @@ def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float)
     ]
 
 
-@vehicle("car", "automobile", "motor car", parts=("wheels", "windows"), colors=tuple(contrasting("navy")))
+@vehicle("car", "automobile", "motor car", parts=("wheels", "windows"))
 @varies(
     LENGTH,
     Range("roof", 0.24, 0.44, "low", "tall"),
     Range("width", 0.7, 0.95),
     Choice("body_form", ("sedan", "hatchback")),
+    colors=contrasting("navy"),
 )
 def _car(p: SimpleNamespace) -> list[Piece]:
     n, w, r = p.length, p.width, 0.19
@@ -42,12 +43,11 @@ def _car(p: SimpleNamespace) -> list[Piece]:
     glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + p.roof), (back + 0.2, 0.46 + p.roof)]
     lamps = sphere(0.07, 7, 10).move(x, 0.36, w / 2 - 0.14) + sphere(0.07, 7, 10).move(x, 0.36, 0.14 - w / 2)
     lean, edge = np.rad2deg(np.arctan2(0.32 * x, p.roof)), np.hypot(0.32 * x, p.roof)
-    front = box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * p.roof)
     return [
         Piece("body", "main", extrude(body, w, 0.06)),
         Piece("cabin", "main", extrude(cabin, w - 0.1, 0.04)),
         Piece("windows", "navy", extrude(glass, w - 0.07)),
-        Piece("windows", "navy", front),
+        Piece("windows", "navy", box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * p.roof)),
         Piece("headlights", "yellow", lamps),
         *_wheels(r, 0.16, [-0.6 * x, 0.6 * x], w / 2 - 0.04),
     ]
@@ -72,23 +72,23 @@ def _truck(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle("bus", "coach", parts=("wheels", "windows"), colors=tuple(contrasting("navy")))
+@vehicle("bus", "coach", parts=("wheels", "windows"))
 @varies(
     Range("length", 1.48, 3.3, "short", "long"),
     Range("height", 0.57, 1.24, "low", "tall"),
     Range("width", 0.6, 0.85),
     Count("windows", (3, 4, 5, 6), "side window"),
+    colors=contrasting("navy"),
 )
 def _bus(p: SimpleNamespace) -> list[Piece]:
     n, h, w = p.length, p.height, p.width
     step = (n - 0.3) / p.windows
     side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), p.windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
-    front = box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)
     lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
     return [
         Piece("body", "main", box(n, h, w, 0.07).move(0, 0.15)),
         Piece("windows", "navy", side),
-        Piece("windscreen", "navy", front),
+        Piece("windscreen", "navy", box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)),
         Piece("headlights", "yellow", lamps),
         *_wheels(0.18, 0.14, [-0.32 * n, 0.32 * n], w / 2 - 0.04),
     ]
@@ -103,38 +103,29 @@ def _bus(p: SimpleNamespace) -> list[Piece]:
 )
 def _locomotive(p: SimpleNamespace) -> list[Piece]:
     n, r = p.boiler, p.radius
-    boiler = cylinder(r, n).turn("z", -90).move(0, 0.34 + r)
     stack = lathe([(0.08, 0), (0.08, 0.6 * p.chimney), (0.14, p.chimney), (0, p.chimney)]).move(n - 0.2, 0.3 + 2 * r)
-    dome = sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)
     cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3) + box(0.62, 0.06, 2.4 * r, 0.02).move(
         -0.24, 0.65 + 2 * r
     )
-    window = box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
-    catcher = extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
     xs = np.linspace(-0.3, n - 0.15, p.axles)
     return [
-        Piece("boiler", "main", boiler),
+        Piece("boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)),
         Piece("chimney", "accent", stack),
-        Piece("dome", "golden", dome),
+        Piece("dome", "golden", sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)),
         Piece("cab", "accent", cab),
-        Piece("windows", "light blue", window),
+        Piece("windows", "light blue", box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)),
         Piece("frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)),
-        Piece("cowcatcher", "accent", catcher),
+        Piece("cowcatcher", "accent", extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)),
         *_wheels(0.16, 0.1, xs, 0.85 * r),
     ]
 
 
-@vehicle(
-    "bicycle",
-    "bike",
-    parts=("wheels", "saddle", "handlebars", "pedals"),
-    accent="saddle",
-    patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
-)
+@vehicle("bicycle", "bike", parts=("wheels", "saddle", "handlebars", "pedals"), accent="saddle")
 @varies(
     Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
     Range("length", 0.78, 1.42, "short", "long"),
     Range("handlebar", 0.1, 0.3),
+    patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
 )
 def _bicycle(p: SimpleNamespace) -> list[Piece]:
     r, x = p.wheel, p.length / 2
@@ -147,7 +138,6 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
     )
     crank, seat, head = (-0.1, r, 0), (-0.28, r + 0.52, 0), (x - 0.24, r + 0.52, 0)
     tubes = [((-x, r, 0), crank), ((-x, r, 0), seat), (crank, seat), (crank, head), (seat, head), (head, (x, r, 0))]
-    frame = join([rod(a, b, 0.04) for a, b in tubes])
     top = r + 0.56 + p.handlebar
     bars = sweep(
         curve(
@@ -170,7 +160,7 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
         + box(0.12, 0.03, 0.1).move(-0.23, r + 0.12, -0.13)
     )
     return [
-        Piece("frame", "main", frame),
+        Piece("frame", "main", join([rod(a, b, 0.04) for a, b in tubes])),
         Piece("wheels", "black", rim.move(-x) + rim.move(x)),
         Piece("spokes", "silver", spokes.move(-x) + spokes.move(x)),
         Piece("saddle", "accent", ellipsoid(0.19, 0.05, 0.09).move(-0.3, r + 0.62)),
@@ -180,12 +170,13 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
     ]
 
 
-@vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels", patterns=(*EVERY, "wood"))
+@vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels")
 @varies(
     Range("length", 0.74, 1.77, "short", "long"),
     Range("height", 0.25, 0.71, "shallow", "deep"),
     Range("wheel", 0.2, 0.36, "", "large-wheeled"),
     Count("wheels", (2, 4, 6), "wheel"),
+    patterns=(*EVERY, "wood"),
 )
 def _cart(p: SimpleNamespace) -> list[Piece]:
     n, h, r, w = p.length, p.height, p.wheel, 0.7
@@ -206,24 +197,24 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
         ]
     )
     wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
-    axles = join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])
     pull = rod((n / 2, 1.1 * r, 0), (n / 2 + 0.55, 1.1 * r + 0.35, 0), 0.03) + rod(
         (n / 2 + 0.55, 1.1 * r + 0.35, -0.15), (n / 2 + 0.55, 1.1 * r + 0.35, 0.15), 0.03
     )
     return [
         Piece("box", "main", walls.move(0, r + 0.03)),
         Piece("wheels", "accent", wheels),
-        Piece("axles", "black", axles),
+        Piece("axles", "black", join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])),
         Piece("handle", "black", pull),
     ]
 
 
-@vehicle("skateboard", "board", parts=("wheels",), accent="wheels", patterns=(*EVERY, "wood"))
+@vehicle("skateboard", "board", parts=("wheels",), accent="wheels")
 @varies(
     Range("length", 0.98, 2.24, "short", "long"),
     Range("width", 0.35, 0.55, "narrow", "wide"),
     Range("kick", 0.08, 0.24),
     Count("wheels", (4, 6), "wheel"),
+    patterns=(*EVERY, "wood"),
 )
 def _skateboard(p: SimpleNamespace) -> list[Piece]:
     n, w = p.length / 2, p.width / 2
