@@ -43,6 +43,7 @@ class RawSplats:
         shN: ``[N, K-1, 3]``.
         up_axis: what the format's own specification says, else ``"unknown"``.
         notes: remarks for `diagnose`, one sentence each.
+        trailing: bytes after the last gaussian, which were ignored.
         clean: the decoder has seen that every value is finite, and has normalised every quaternion; `to_splats` then
             spares its own passes over the data. False promises nothing.
     """
@@ -55,6 +56,7 @@ class RawSplats:
     shN: np.ndarray
     up_axis: str = "unknown"
     notes: list[str] = field(default_factory=list)
+    trailing: int = 0
     clean: bool = False
 
 
@@ -144,16 +146,11 @@ def check_count(path: str | os.PathLike[str], count: int, available: int, bytes_
         FormatError: when the count is negative, absurd, or more than fit.
     """
     if not 0 <= count <= MAX_GAUSSIANS:
-        raise FormatError(
-            path, f"the gaussian count must lie in 0..{MAX_GAUSSIANS:,}", f"{count:,}", "the header is broken"
-        )
+        must = f"the gaussian count must lie in 0..{MAX_GAUSSIANS:,}"
+        raise FormatError(path, must, f"{count:,}", "the header is broken")
     if count * bytes_each > available:
-        raise FormatError(
-            path,
-            f"{count:,} gaussians need at least {count * bytes_each:,} bytes",
-            f"{available:,}",
-            "the file is truncated; fetch it again",
-        )
+        must = f"{count:,} gaussians need at least {count * bytes_each:,} bytes"
+        raise FormatError(path, must, f"{available:,}", "the file is truncated; fetch it again", "truncated")
 
 
 def inflate(path: str | os.PathLike[str], data: bytes, limit: int, *, wbits: int = 31) -> bytes:

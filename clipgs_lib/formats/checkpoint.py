@@ -150,7 +150,7 @@ def _directory_bytes(path: Path) -> int:
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or end + 22 > len(tail):
         must = "the zip archive must have its end record"
-        raise FormatError(path, must, "none", "the file is truncated; fetch it again")
+        raise FormatError(path, must, "none", "the file is truncated; fetch it again", "truncated")
     size = int.from_bytes(tail[end + 12 : end + 16], "little")
     wide = tail.rfind(b"PK\x06\x06", 0, end)
     if wide >= 0 and wide + 48 <= len(tail):

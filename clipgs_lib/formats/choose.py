@@ -102,7 +102,7 @@ def sniff(path: str | os.PathLike[str]) -> str:
 
 
 def _has_suffix(path: Path, module: ModuleType) -> bool:
-    return path.name.lower().endswith(tuple(module.SUFFIXES)) if module.SUFFIXES else False
+    return path.name.lower().endswith(tuple(module.SUFFIXES))
 
 
 def _by_suffix(path: Path) -> ModuleType:
@@ -110,12 +110,8 @@ def _by_suffix(path: Path) -> ModuleType:
     name = path.name.lower()
     fits = [(len(s), m) for m in FORMATS.values() if hasattr(m, "write") for s in m.SUFFIXES if name.endswith(s)]
     if not fits:
-        raise FormatError(
-            path,
-            "the file name must end in a suffix of a writable format",
-            repr(path.suffix),
-            f"use one of {_writable()}",
-        )
+        must = "the file name must end in a suffix of a writable format"
+        raise FormatError(path, must, repr(path.suffix), f"use one of {_writable()}")
     return max(fits, key=lambda fit: fit[0])[1]
 
 
@@ -134,20 +130,20 @@ def _refuse_mistaken(path: Path, head: bytes) -> None:
     text = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     must = "the file must hold gaussians"
     if not head:
-        raise FormatError(path, must, "an empty file (0 bytes)", "fetch it again; the download or export broke off")
+        todo = "fetch it again; the download or export broke off"
+        raise FormatError(path, must, "an empty file (0 bytes)", todo, "empty_file")
     if text.startswith(b"version https://git-lfs"):
-        raise FormatError(path, must, "a Git LFS pointer", "run `git lfs pull` in that repository to fetch the content")
+        todo = "run `git lfs pull` in that repository to fetch the content"
+        raise FormatError(path, must, "a Git LFS pointer", todo, "lfs_pointer")
     if text.startswith(b"<") and (b"<html" in text or text.startswith((b"<!doctype", b"<head", b"<?xml"))):
         got = "an HTML or XML page saved under this name"
-        raise FormatError(path, must, got, "download the raw file; the link needs a login or points to a preview page")
+        todo = "download the raw file; the link needs a login or points to a preview page"
+        raise FormatError(path, must, got, todo, "html_page")
 
 
 def _unknown(path: Path, head: bytes) -> FormatError:
-    known = ", ".join(FORMATS)
     if path.is_dir():
-        return FormatError(
-            path, "a folder must be an unpacked SOG (with meta.json)", "another folder", "pass the splat file itself"
-        )
-    return FormatError(
-        path, f"the content must be one of {known}", f"bytes that start {head[:16]!r}", "convert it first"
-    )
+        must = "a folder must be an unpacked SOG (with meta.json)"
+        return FormatError(path, must, "another folder", "pass the splat file itself")
+    must = f"the content must be one of {', '.join(FORMATS)}"
+    return FormatError(path, must, f"bytes that start {head[:16]!r}", "convert it first", "unknown_format")

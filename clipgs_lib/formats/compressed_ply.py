@@ -82,7 +82,7 @@ def read(path: Path) -> RawSplats:
     notes = [f"{trailing:,} bytes after the last row were ignored"] if trailing else []
     clean = bool((np.abs(bounds) < 1e30).all() and (bounds[:, _LOG_BOUNDS] < 80).all())
     means, quats, scales, opacities, sh0, shN = out
-    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, clean=clean)
+    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, trailing=trailing, clean=clean)
 
 
 def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
@@ -160,7 +160,8 @@ def _sh_rows(header: Header, count: int) -> tuple[np.ndarray, int]:
     numbered = {p.name for p in rest} == {f"f_rest_{i}" for i in range(len(rest))}
     if len(rest) not in (9, 24, 45) or not numbered or any(p.code != "u1" for p in rest):
         must = "element 'sh' must have 9, 24 or 45 uchar properties f_rest_0 and on"
-        raise FormatError(header.path, must, f"{len(rest)}: {', '.join(sh.names)[:100]}", "export the file again")
+        got = f"{len(rest)}: {', '.join(sh.names)[:100]}"
+        raise FormatError(header.path, must, got, "export the file again", "sh_columns")
     if sh.count != count:
         must = f"element 'sh' must have as many rows as 'vertex' ({count:,})"
         raise FormatError(header.path, must, f"{sh.count:,}", "the header is broken; export the file again")

@@ -7,7 +7,10 @@ objects, all formats) pass with room to spare, and each finding gives the number
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 import warnings
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +20,21 @@ import numpy as np
 from . import doctor_geometry as geometry
 from . import doctor_values as values
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
-from .choose import FORMATS, sniff, write_splats
-from .doctor_files import HEAD_BYTES, explain, salvage
+from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import Diagnosis, Finding, in_order
-from .ply_header import read_header
-from .ply_rows import trailing_bytes
+from .ply_header import locate, read_header
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
+
+_MAGIC = (
+    (b"ply", "a PLY file"), (b"glTF", "a GLB file"), (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"RIFF", "a RIFF file (WebP, WAV)"), (b"%PDF", "a PDF"), (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"PK\x03\x04", "a zip archive"), (b"BZh", "a bzip2 archive"), (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7-Zip archive"), (b"Rar!", "a RAR archive"), (b"\x28\xb5\x2f\xfd", "a zstd stream"),
+    (b"\x1f\x8b", "a gzip stream"), (b"# Blender", "an OBJ mesh"), (b"solid ", "an STL mesh"),
+)  # fmt: skip
+_ARCHIVES = ("zip", "bzip2", "xz", "7-Zip", "RAR", "zstd", "gzip")
 
 
 @dataclass
@@ -80,7 +91,7 @@ def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None
         bytes=_bytes(path),
         bounds=patient.bounds,
         up_guess=patient.up_guess,
-        notes=() if raw is None else tuple(note for note in raw.notes if "after the last row" not in note),
+        notes=() if raw is None else tuple(raw.notes),
         findings=in_order(patient.findings),
         fixed=tuple(patient.repairs) if written is not None else (),
         fixed_path=written,
@@ -99,7 +110,7 @@ def _read(patient: _Patient) -> None:
             patient.format = sniff(path)
             patient.raw = FORMATS[patient.format].read(path)
         except FormatError as error:
-            finding = explain(path, head, error)
+            finding = _explain(path, head, error)
             if patient.format == "points":
                 patient.format = None
             if finding.code == "truncated" and patient.format is not None:
@@ -112,16 +123,15 @@ def _read(patient: _Patient) -> None:
         if issubclass(warning.category, SplatWarning):
             text = str(warning.message).removeprefix(f"{path}: ")
             patient.findings.append(Finding("reader_warning", "warning", text, ""))
-    if patient.format in ("ply", "compressed_ply") and patient.raw is not None:
-        _check_ply(patient)
     if patient.raw is not None:
         patient.count = len(patient.raw.means)
+        _check_ply(patient, patient.raw)
 
 
 def _truncated(patient: _Patient, module: ModuleType, finding: Finding) -> Finding:
     """Go on with the whole gaussians of a truncated file, where its layout allows."""
     try:
-        patient.raw = salvage(patient.path, module)
+        patient.raw = _salvage(patient.path, module)
     except FormatError:
         return finding
     if patient.raw is None:
@@ -131,16 +141,79 @@ def _truncated(patient: _Patient, module: ModuleType, finding: Finding) -> Findi
     return replace(finding, message=f"{finding.message}; {count:,} whole gaussians are there", fixable=True)
 
 
-def _check_ply(patient: _Patient) -> None:
-    header = read_header(patient.path)
+def _explain(path: Path, head: bytes, error: FormatError) -> Finding:
+    """A reader's refusal as a finding with its code and words, or what the first bytes say instead."""
+    if head.startswith(b"\x1f\x8b") and (inner := _gzip_head(head)):
+        mend = f"unpack it first: gunzip -c {path.name} > {path.stem}"
+        message = f"a gzip stream around {_looks_like(inner) or 'something else than SPZ'}"
+        return Finding("gzip_wrapped", "error", message, mend)
+    kind = _looks_like(head)
+    if error.code != "unknown_format" or not kind:
+        return Finding(error.code, "error", error.reason, error.todo)
+    if any(word in kind for word in _ARCHIVES):
+        return Finding("archive", "error", f"{kind}, not a splat file", "unpack it and pass the file inside")
+    return Finding("unknown_format", "error", f"{kind}, not a splat file", error.todo)
+
+
+def _looks_like(head: bytes) -> str:
+    """What the first bytes say in words; empty when they say nothing."""
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+
+
+def _gzip_head(head: bytes) -> bytes:
+    """The first bytes inside a gzip stream, unless they are SPZ; empty when it is broken."""
+    try:
+        inner = zlib.decompressobj(31).decompress(head, 64)
+    except zlib.error:
+        return b""
+    return b"" if inner.startswith(b"NGSP") else inner
+
+
+def _salvage(path: Path, module: ModuleType) -> RawSplats | None:
+    """The whole gaussians of a truncated binary INRIA PLY or ``.splat``; None when there is none.
+
+    They are copied to a temporary file with a mended count and read from there.
+    """
+    if module.NAME == "splat":
+        prefix, start, row, suffix = b"", 0, 32, ".splat"
+    elif module.NAME == "ply":
+        header = read_header(path)
+        vertex = header.element("vertex")
+        if vertex is None or header.byte_order == "" or header.elements[0] is not vertex or vertex.has_lists:
+            return None
+        start, row, suffix = locate(header, vertex), vertex.least_row_bytes, ".ply"
+        with path.open("rb") as stream:
+            prefix = stream.read(start)
+    else:
+        return None
+    count = (path.stat().st_size - start) // row if row else 0
+    if count < 1:
+        return None
+    if prefix:
+        prefix = re.sub(rb"(element[ \t]+vertex[ \t]+)[0-9]+", rb"\g<1>%d" % count, prefix, count=1)
+        prefix = re.sub(rb"(element[ \t]+(?!vertex)\S+[ \t]+)[0-9]+", rb"\g<1>0", prefix)
+    with tempfile.TemporaryDirectory(prefix="clipgs-") as folder:
+        whole = Path(folder) / f"whole{suffix}"
+        with path.open("rb") as source, whole.open("wb") as target:
+            target.write(prefix)
+            source.seek(start)
+            left = count * row
+            while left > 0 and (piece := source.read(min(left, 1 << 22))):
+                target.write(piece)
+                left -= len(piece)
+        raw: RawSplats = module.read(whole)
+    return raw
+
+
+def _check_ply(patient: _Patient, raw: RawSplats) -> None:
+    """What only PLY files show: bytes after the rows, and that no SH property is there."""
     whole = not any(finding.code == "truncated" for finding in patient.findings)
-    if whole and (extra := trailing_bytes(header)):
-        message = f"{extra:,} bytes follow the last gaussian"
+    if whole and raw.trailing:
+        message = f"{raw.trailing:,} bytes follow the last gaussian"
         mend = "readers ignore them; the count in the header may be too small, or two files were joined"
         patient.findings.append(Finding("trailing_bytes", "warning", message, mend, fixable=True))
-        patient.repairs.append(f"left out {extra:,} bytes after the last gaussian")
-    vertex = header.element("vertex")
-    if patient.format == "ply" and vertex is not None and "f_rest_0" not in vertex.names:
+        patient.repairs.append(f"left out {raw.trailing:,} bytes after the last gaussian")
+    if patient.format == "ply" and raw.shN.shape[1] == 0:
         message = "no f_rest properties: colours do not change with the view (SH degree 0)"
         patient.findings.append(Finding("no_view_dependence", "info", message, ""))
 

@@ -54,9 +54,8 @@ def read(path: Path) -> RawSplats:
         parts = _read_scene(document)
     if not parts:
         kind = "a mesh without gaussians" if document.listed("meshes") else "a glTF without meshes"
-        raise FormatError(
-            path, f"a primitive must carry {EXTENSION}", kind, "render it into splats first; this reads splats only"
-        )
+        todo = "render it into splats first; this reads splats only"
+        raise FormatError(path, f"a primitive must carry {EXTENSION}", kind, todo, "mesh")
     raw = concatenate(parts)
     raw.notes = list(dict.fromkeys(raw.notes))
     _half_turn(raw)
@@ -88,21 +87,18 @@ def _check_extensions(document: Document) -> None:
     names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
     unknown = sorted(set(names) - _UNDERSTOOD)
     if unknown:
-        raise FormatError(
-            document.path, "only known extensions may be required", ", ".join(unknown)[:200], "convert it without them"
-        )
+        used = str(document.root.get("extensionsUsed"))
+        code = "unreadable" if "gaussian" in used else "mesh"
+        got = ", ".join(unknown)[:200]
+        raise FormatError(document.path, "only known extensions may be required", got, "convert it without them", code)
 
 
 def _check_total(document: Document, total: int) -> None:
     """Primitives and nodes may share bytes, but not without bound."""
     room = _INSTANCES * document.total_bytes // 12
     if total > room:
-        raise FormatError(
-            document.path,
-            f"{document.total_bytes:,} bytes must not be instanced to more than {room:,} gaussians",
-            f"at least {total:,}",
-            "refused as a bomb",
-        )
+        must = f"{document.total_bytes:,} bytes must not be instanced to more than {room:,} gaussians"
+        raise FormatError(document.path, must, f"at least {total:,}", "refused as a bomb")
 
 
 def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:
@@ -178,13 +174,11 @@ def _linear_scales(path: Path, scales: np.ndarray) -> np.ndarray:
 def _checked_opacities(path: Path, opacities: np.ndarray) -> np.ndarray:
     outside = np.abs(opacities - np.float32(0.5)) > 0.5 + _OPACITY_ERROR
     if outside.any():
-        raise FormatError(
-            path,
-            "opacities must lie in [0, 1]",
+        got = (
             f"{int(outside.sum()):,} of {len(opacities):,} outside, from {np.nanmin(opacities):.4g} to "
-            f"{np.nanmax(opacities):.4g}",
-            "apply a sigmoid if these are logits",
+            f"{np.nanmax(opacities):.4g}"
         )
+        raise FormatError(path, "opacities must lie in [0, 1]", got, "apply a sigmoid if these are logits")
     return np.clip(opacities, 0, 1)
 
 

@@ -42,9 +42,9 @@ class Document:
             self._lists[key] = self.items(self.root, key, dict)
         return self._lists[key]
 
-    def refuse(self, must: str, got: Any, todo: str = "the file is broken") -> FormatError:
+    def refuse(self, must: str, got: Any, todo: str = "the file is broken", code: str = "unreadable") -> FormatError:
         """The error to raise."""
-        return FormatError(self.path, must, repr(got)[:120], todo)
+        return FormatError(self.path, must, repr(got)[:120], todo, code)
 
     def items(self, entry: dict[str, Any], key: str, kind: type) -> list[Any]:
         """The list under ``key``, empty when absent, with every element of one kind."""
@@ -156,7 +156,7 @@ class Document:
             length = self.whole(entry, "byteLength")
             if len(data) < length:
                 must = f"buffer {index} must hold {length:,} bytes"
-                raise self.refuse(must, len(data), "the file is truncated; fetch it again")
+                raise self.refuse(must, len(data), "the file is truncated; fetch it again", "truncated")
             self._buffers[index] = data
         return self._buffers[index]
 
@@ -211,31 +211,30 @@ def load_document(path: Path) -> Document:
     document = Document(path, root, binary, len(data))
     version = document.child(root, "asset").get("version")
     if not isinstance(version, str) or version.partition(".")[0] != "2":
-        raise document.refuse("asset.version must be 2.x", version, "convert it to glTF 2.0")
+        raise document.refuse("asset.version must be 2.x", version, "convert it to glTF 2.0", "unknown_version")
     return document
 
 
 def _split_glb(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
     """The JSON and the binary chunk of a GLB; other chunks are skipped, as the specification asks."""
     if len(data) < _GLB_HEADER.size:
-        raise FormatError(path, "a GLB header takes 12 bytes", f"{len(data)}", "the file is truncated")
+        raise FormatError(path, "a GLB header takes 12 bytes", f"{len(data)}", "the file is truncated", "truncated")
     _, version, length = _GLB_HEADER.unpack_from(data)
     if version != 2:
-        raise FormatError(path, "the GLB version must be 2", str(version), "convert it to glTF 2.0")
+        raise FormatError(path, "the GLB version must be 2", str(version), "convert it to glTF 2.0", "unknown_version")
     if length != len(data):
-        kind = "truncated; fetch it again" if length > len(data) else "longer than it says; it has trailing bytes"
-        raise FormatError(
-            path, f"the GLB must hold the {length:,} bytes of its header", f"{len(data):,}", f"it is {kind}"
-        )
+        must = f"the GLB must hold the {length:,} bytes of its header"
+        if length > len(data):
+            raise FormatError(path, must, f"{len(data):,}", "it is truncated; fetch it again", "truncated")
+        raise FormatError(path, must, f"{len(data):,}", "it is longer than it says; it has trailing bytes")
     chunks: list[tuple[bytes, bytes]] = []
     at = _GLB_HEADER.size
     while at < len(data):
         size, kind = _CHUNK.unpack_from(data, at) if at + _CHUNK.size <= len(data) else (len(data), b"")
         at += _CHUNK.size
         if size > len(data) - at:
-            raise FormatError(
-                path, "every GLB chunk must lie inside the file", f"{size:,} bytes at {at:,}", "the file is broken"
-            )
+            must = "every GLB chunk must lie inside the file"
+            raise FormatError(path, must, f"{size:,} bytes at {at:,}", "the file is broken")
         chunks.append((kind, data[at : at + size]))
         at += size
     if not chunks or chunks[0][0] != b"JSON":

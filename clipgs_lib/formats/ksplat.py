@@ -93,12 +93,9 @@ def read(path: Path) -> RawSplats:
         raise FormatError(path, "nothing may follow the last section", got, "the header is broken; fetch it again")
     total = sum(len(part.means) for part in parts)
     if total != header.count:
-        raise FormatError(
-            path,
-            f"the sections must hold the {header.count:,} gaussians of the header",
-            f"{total:,}",
-            "the header is broken, or the file was only partly downloaded; fetch it again",
-        )
+        must = f"the sections must hold the {header.count:,} gaussians of the header"
+        todo = "the header is broken, or the file was only partly downloaded; fetch it again"
+        raise FormatError(path, must, f"{total:,}", todo, "truncated")
     raw = concatenate(parts)
     raw.scales = positive_scales(path, raw.scales)
     raw.notes.append(f"ksplat {header.major}.{header.minor}, compression level {header.level}")
@@ -112,24 +109,20 @@ def _unpack_header(data: bytes) -> _Header:
 
 def _checked_header(path: Path, data: np.ndarray) -> _Header:
     if len(data) < HEADER_BYTES:
-        raise FormatError(
-            path, f"a ksplat header takes {HEADER_BYTES} bytes", f"{len(data):,} in all", "the file is truncated"
-        )
+        must = f"a ksplat header takes {HEADER_BYTES} bytes"
+        raise FormatError(path, must, f"{len(data):,} in all", "the file is truncated", "truncated")
     header = _unpack_header(data[:HEADER_BYTES].tobytes())
     if (header.major, header.minor) != (0, 1):
-        raise FormatError(
-            path, "the ksplat version must be 0.1", f"{header.major}.{header.minor}", "convert it with a newer tool"
-        )
+        must = "the ksplat version must be 0.1"
+        got = f"{header.major}.{header.minor}"
+        raise FormatError(path, must, got, "convert it with a newer tool", "unknown_version")
     if header.level > 2:
         raise FormatError(path, "the compression level must be 0, 1 or 2", str(header.level))
     room = (len(data) - HEADER_BYTES) // SECTION_BYTES
     if not header.sections <= header.section_slots <= room:
-        raise FormatError(
-            path,
-            f"the section headers must fit into the file, which has room for {room:,}",
-            f"{header.sections:,} sections in {header.section_slots:,} slots",
-            "the file is truncated or its header broken",
-        )
+        must = f"the section headers must fit into the file, which has room for {room:,}"
+        got = f"{header.sections:,} sections in {header.section_slots:,} slots"
+        raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
     check_count(path, header.count, len(data), _record_bytes(header.level, 0))
     low, high = header.sh_range
     low, high = low or _DEFAULT_SH_RANGE[0], high or _DEFAULT_SH_RANGE[1]
@@ -157,25 +150,20 @@ def _check_section(path: Path, index: int, section: _Section, level: int, availa
     if section.degree > 2:
         raise FormatError(path, f"the SH degree of {name} must be 0, 1 or 2", str(section.degree))
     if section.count > section.slots:
-        raise FormatError(
-            path, f"{name} must not hold more gaussians than slots", f"{section.count:,} in {section.slots:,}"
-        )
+        must = f"{name} must not hold more gaussians than slots"
+        raise FormatError(path, must, f"{section.count:,} in {section.slots:,}")
     if section.buckets and section.bucket_bytes != 12:
         raise FormatError(path, f"a bucket of {name} must take 12 bytes", str(section.bucket_bytes))
     check_count(path, section.slots, available, _record_bytes(level, section.degree))
     size = 4 * section.partial_buckets + 12 * section.buckets
     size += section.slots * _record_bytes(level, section.degree)
     if size > available:
-        raise FormatError(
-            path,
-            f"{name} must fit into the file",
-            f"{size:,} bytes of which {max(available, 0):,} are there",
-            "the file is truncated or its header broken; fetch it again",
-        )
+        must = f"{name} must fit into the file"
+        got = f"{size:,} bytes of which {max(available, 0):,} are there"
+        raise FormatError(path, must, got, "the file is truncated or its header broken; fetch it again", "truncated")
     if section.declared_bytes not in (0, size):
-        raise FormatError(
-            path, f"{name} must be as large as its counts say, {size:,} bytes", f"{section.declared_bytes:,} declared"
-        )
+        must = f"{name} must be as large as its counts say, {size:,} bytes"
+        raise FormatError(path, must, f"{section.declared_bytes:,} declared")
     return size
 
 
@@ -212,13 +200,12 @@ def _bucket_centers(path: Path, data: np.ndarray, section: _Section) -> np.ndarr
     if section.full_buckets + section.partial_buckets != section.buckets or not (
         section.count <= covered <= section.slots
     ):
-        raise FormatError(
-            path,
-            f"the buckets of a section must cover its {section.count:,} gaussians",
+        must = f"the buckets of a section must cover its {section.count:,} gaussians"
+        got = (
             f"{section.full_buckets:,} full ones of {section.bucket_size:,} and {section.partial_buckets:,} partly "
-            f"filled, {covered:,} places in {section.buckets:,} buckets",
-            "the section header is broken; fetch the file again",
+            f"filled, {covered:,} places in {section.buckets:,} buckets"
         )
+        raise FormatError(path, must, got, "the section header is broken; fetch the file again")
     sizes = np.concatenate([np.full(section.full_buckets, section.bucket_size, np.int64), partial])
     start = 4 * section.partial_buckets
     centers = data[start : start + 12 * section.buckets].view("<f4").reshape(-1, 3)  # [buckets, 3]

@@ -130,12 +130,9 @@ def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> Columns:
     lengths = np.linalg.norm(columns.quats, axis=1, keepdims=True)
     bad = ~splats.detach().finite_mask().cpu().numpy() | ~(lengths[:, 0] > 1e-12)
     if bad.any():
-        raise FormatError(
-            path,
-            "every gaussian to write must be finite with a non-zero quaternion",
-            f"{int(bad.sum()):,} of {len(splats):,} that are not",
-            "call splats.prune() first",
-        )
+        must = "every gaussian to write must be finite with a non-zero quaternion"
+        got = f"{int(bad.sum()):,} of {len(splats):,} that are not"
+        raise FormatError(path, must, got, "call splats.prune() first")
     return columns._replace(quats=columns.quats / lengths)
 
 
@@ -158,9 +155,8 @@ def json_object(path: str | os.PathLike[str], data: bytes, what: str) -> dict[st
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            path, f"{what} must be valid JSON", f"{type(error).__name__}: {error}"[:200], "fetch the file again"
-        ) from None
+        must = f"{what} must be valid JSON"
+        raise FormatError(path, must, f"{type(error).__name__}: {error}"[:200], "fetch the file again") from None
     if not isinstance(value, dict):
         raise FormatError(path, f"{what} must be a JSON object", f"a JSON {type(value).__name__}")
     return value

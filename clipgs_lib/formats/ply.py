@@ -71,8 +71,9 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     means, quats, scales, opacities, sh0, shN = out
     if groups[4][2] != _SCALES[2]:
         scales[:, 2] = np.float32(thin_axis) * scales[:, :2].min(axis=1)
-    notes = _notes(header, vertex, groups)
-    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, clean=clean)
+    trailing = trailing_bytes(header)
+    notes = _notes(vertex, groups, trailing)
+    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, trailing=trailing, clean=clean)
 
 
 def write(splats: Splats, path: Path) -> None:
@@ -142,7 +143,7 @@ def _column_groups(header: Header, vertex: Element, thin_axis: float | None) -> 
     if count not in (0, 9, 24, 45) or not names.issuperset(rest):
         must = "f_rest must have 0, 9, 24 or 45 properties (SH degree 0 to 3), numbered from 0"
         got = f"{count}" if names.issuperset(rest) else f"{count} with {sorted(set(rest) - names)[0]} missing"
-        raise FormatError(header.path, must, got, "export it again with an SH degree of 0 to 3")
+        raise FormatError(header.path, must, got, "export it again with an SH degree of 0 to 3", "sh_columns")
     return [_MEANS, _SH0, rest, ["opacity"], scales, _QUATS]
 
 
@@ -153,22 +154,23 @@ def _missing(header: Header, names: set[str], missing: list[str]) -> FormatError
     if missing == ["scale_2"]:
         got = "two scales: this is a 2DGS file of flat surfels"
         todo = "pass thin_axis=0.01 to read it with a thin third axis, or export 3D gaussians"
-        return FormatError(path, "gaussians must have three scales", got, todo)
+        return FormatError(path, "gaussians must have three scales", got, todo, "two_scales")
     if not names & {"scale_0", "rot_0", "f_dc_0"}:
         got = "a PLY without scales, rotations and SH: a point cloud or mesh"
         return FormatError(path, "the file must hold gaussians", got, "read it with read_points")
     must = "element 'vertex' must have the properties of a gaussian"
-    return FormatError(path, must, f"none called {', '.join(missing)}", "export it again from the tool that made it")
+    todo = "export it again from the tool that made it"
+    return FormatError(path, must, f"none called {', '.join(missing)}", todo, "missing_columns")
 
 
-def _notes(header: Header, vertex: Element, groups: list[list[str]]) -> list[str]:
+def _notes(vertex: Element, groups: list[list[str]], trailing: int) -> list[str]:
     notes = []
     known = {"nx", "ny", "nz", *itertools.chain(*groups)}
     extra = [n for n in vertex.names if n not in known]
     if extra:
         more = ", ..." if len(extra) > 8 else ""
         notes.append(f"{len(extra)} unknown properties were ignored: {', '.join(extra[:8])}{more}")
-    if trailing := trailing_bytes(header):
+    if trailing:
         notes.append(f"{trailing:,} bytes after the last row were ignored")
     if groups[4][2] != _SCALES[2]:
         notes.append("a 2DGS file; the third axis was made up")

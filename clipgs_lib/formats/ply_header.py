@@ -81,9 +81,8 @@ class Header:
         element = self.element(name)
         if element is None:
             found = ", ".join(e.name for e in self.elements) or "none"
-            raise FormatError(
-                self.path, f"the PLY must have an element {name!r}", f"elements {found}", "export it again"
-            )
+            must = f"the PLY must have an element {name!r}"
+            raise FormatError(self.path, must, f"elements {found}", "export it again")
         lists = [p.name for p in element.properties if p.length_code]
         if lists:
             must = f"every property of element {name!r} must be a scalar"
@@ -105,10 +104,10 @@ def read_header(path: Path) -> Header:
         raise FormatError(path, must, repr(head[:16]), "check that it is a PLY file at all")
     end = _END.search(head)
     if end is None:
-        whole = len(head) < MAX_HEADER_BYTES
-        got = "a file without it" if whole else "none up to there"
-        todo = "the file is truncated; fetch it again" if whole else "shorten or remove the comments"
-        raise FormatError(path, f"a line `end_header` must come within {MAX_HEADER_BYTES:,} bytes", got, todo)
+        must = f"a line `end_header` must come within {MAX_HEADER_BYTES:,} bytes"
+        if len(head) == MAX_HEADER_BYTES:
+            raise FormatError(path, must, "none up to there", "shorten or remove the comments")
+        raise FormatError(path, must, "a file without it", "the file is truncated; fetch it again", "truncated")
     lines = re.split(r"\r\n|\n|\r", head[: end.start()].decode("utf-8", errors="replace"))
     return _parse_lines(path, lines[1:], _end_of_header(head, end))
 
@@ -154,7 +153,8 @@ def _parse_lines(path: Path, lines: list[str], size: int) -> Header:
             comments.append(line.strip()[len(keyword) :].strip())
         elif keyword == "format" and byte_order is None and len(words) == 3 and words[1] in _BYTE_ORDERS:
             if words[2] != "1.0":
-                raise FormatError(path, "the PLY version must be 1.0", words[2][:40], "convert it to version 1.0")
+                must = "the PLY version must be 1.0"
+                raise FormatError(path, must, words[2][:40], "convert it to version 1.0", "unknown_version")
             byte_order = _BYTE_ORDERS[words[1]]
         elif keyword == "element" and len(words) == 3 and re.fullmatch(r"-?[0-9]{1,20}", words[2]):
             elements.append(Element(words[1], int(words[2])))
@@ -216,7 +216,8 @@ def locate(header: Header, element: Element) -> int:
             offset = _skip_lists(header, before, stream, offset)
     if offset > total:
         must = f"the elements before {element.name!r} need {offset - header.size:,} bytes"
-        raise FormatError(header.path, must, f"{total - header.size:,}", "the file is truncated; fetch it again")
+        got = f"{total - header.size:,}"
+        raise FormatError(header.path, must, got, "the file is truncated; fetch it again", "truncated")
     return offset
 
 

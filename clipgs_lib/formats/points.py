@@ -41,13 +41,19 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Refuse: a point cloud holds no gaussians.
+    """Refuse: a point cloud or mesh holds no gaussians.
 
     Raises:
         FormatError: always; it names `read_points`.
     """
-    got = f"a point cloud of {read_header(check_regular_file(path)).require('vertex').count:,} points"
-    raise FormatError(path, "the file must hold gaussians", got, "read it with read_points, or fit gaussians to it")
+    header = read_header(check_regular_file(path))
+    face = header.element("face")
+    if face is not None and face.count > 0:
+        todo = "render views of the mesh and fit gaussians to them, or read its vertices with read_points"
+        raise FormatError(path, "the file must hold gaussians", f"a mesh with {face.count:,} faces", todo, "mesh")
+    got = f"a point cloud of {header.require('vertex').count:,} points"
+    todo = "read it with read_points, or fit gaussians to it"
+    raise FormatError(path, "the file must hold gaussians", got, todo, "point_cloud")
 
 
 def read_points(path: str | os.PathLike[str]) -> PointCloud:

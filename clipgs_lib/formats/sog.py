@@ -157,7 +157,8 @@ def _read_from(source: _Folder | _Zip) -> RawSplats:
     meta = json_object(path, source.read(source.meta, _META_LIMIT), _META)
     version = meta.get("version", 1)
     if version not in (1, 2):
-        raise FormatError(path, "the SOG version must be 1 or 2", repr(version)[:80], "convert it with a newer tool")
+        must = "the SOG version must be 1 or 2"
+        raise FormatError(path, must, repr(version)[:80], "convert it with a newer tool", "unknown_version")
     count = _count(path, meta, version)
     check_count(path, count, source.size * _PER_BYTE + _SLACK, 1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -286,9 +287,8 @@ def _higher_sh(source: _Folder | _Zip, entry: dict[str, Any], version: int, coun
     stored = sog_images.pixels(path, labels_file, source.read, count)
     labels = stored[:, 0].astype(np.intp) | stored[:, 1].astype(np.intp) << 8  # [N]
     if count and int(labels.max()) >= size:
-        raise FormatError(
-            path, f"SH labels must point into the palette of {size:,}", f"label {int(labels.max()):,}", "it is broken"
-        )
+        must = f"SH labels must point into the palette of {size:,}"
+        raise FormatError(path, must, f"label {int(labels.max()):,}", "it is broken")
     return palette[labels]
 
 
@@ -308,7 +308,6 @@ def _palette_layout(path: Path, entry: dict[str, Any], version: int, image: np.n
         expected = f"{_PALETTE_ROW * coefficients}" if version == 2 else "192, 512 or 960"
         raise FormatError(path, f"the SH palette image must be {expected} pixels wide", f"{width}")
     if math.ceil(size / _PALETTE_ROW) > height:
-        raise FormatError(
-            path, f"the SH palette image must hold {size:,} entries, 64 a row", f"{height} rows", "it is truncated"
-        )
+        must = f"the SH palette image must hold {size:,} entries, 64 a row"
+        raise FormatError(path, must, f"{height} rows", "it is truncated", "truncated")
     return coefficients, size

@@ -55,12 +55,9 @@ def palette(path: Path, name: str, load: Load) -> np.ndarray:
 def _decode(path: Path, name: str, data: bytes, least: int, most: int) -> np.ndarray:
     width, height, lossless = _size(path, name, data)
     if not least <= width * height <= most:
-        raise FormatError(
-            path,
-            f"{name} must hold between {least:,} and {most:,} pixels for this count",
-            f"{width:,} x {height:,}",
-            "the image does not belong to this meta.json, or is a decompression bomb",
-        )
+        must = f"{name} must hold between {least:,} and {most:,} pixels for this count"
+        got = f"{width:,} x {height:,}"
+        raise FormatError(path, must, got, "the image does not belong to this meta.json, or is a decompression bomb")
     if not lossless:
         message = f"{path}: {name} is a lossy image; its values are damaged"
         warnings.warn(message, SplatWarning, stacklevel=6)
@@ -70,9 +67,8 @@ def _decode(path: Path, name: str, data: bytes, least: int, most: int) -> np.nda
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 values = np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise FormatError(
-            path, f"{name} must be an intact WebP or PNG image", str(error)[:200], "fetch it again"
-        ) from None
+        must = f"{name} must be an intact WebP or PNG image"
+        raise FormatError(path, must, str(error)[:200], "fetch it again") from None
     if values.shape != (height, width, 4):
         raise FormatError(path, f"{name} must be as large as its header says", f"{values.shape[1]} x {values.shape[0]}")
     return values

@@ -53,12 +53,10 @@ def read(path: Path) -> RawSplats:
     size = path.stat().st_size
     count, rest = divmod(size, RECORD.itemsize)
     if size == 0 or rest:
-        raise FormatError(
-            path,
-            "a .splat file must hold whole records of 32 bytes, at least one",
-            f"{size:,} bytes, that is {count:,} records and {rest} bytes more",
-            "the file is truncated, has trailing bytes, or is another format; fetch it again",
-        )
+        must = "a .splat file must hold whole records of 32 bytes, at least one"
+        got = f"{size:,} bytes, that is {count:,} records and {rest} bytes more"
+        todo = "the file is truncated, has trailing bytes, or is another format; fetch it again"
+        raise FormatError(path, must, got, todo, "truncated")
     check_count(path, count, size, RECORD.itemsize)
     records = np.fromfile(path, RECORD, count)
     rgba = records["rgba"].astype(np.float32) / 255  # [N, 4]
@@ -84,9 +82,8 @@ def write(splats: Splats, path: Path) -> None:
         FormatError: when there is no gaussian, or one is not finite.
     """
     if len(splats) == 0:
-        raise FormatError(
-            path, "a .splat file must hold at least one gaussian", "none", "write another format, it has no header"
-        )
+        must = "a .splat file must hold at least one gaussian"
+        raise FormatError(path, must, "none", "write another format, it has no header")
     columns = columns_to_write(splats, path)
     if splats.sh_degree:
         message = f"{path}: .splat holds no view-dependent colour; SH degree {splats.sh_degree} was dropped"

@@ -99,15 +99,15 @@ def read(path: Path) -> RawSplats:
 
 def _parse_header(path: Path, data: bytes) -> _Header:
     if len(data) < HEADER.size:
-        raise FormatError(path, f"an SPZ header takes {HEADER.size} bytes", f"{len(data)}", "the file is truncated")
+        must = f"an SPZ header takes {HEADER.size} bytes"
+        raise FormatError(path, must, f"{len(data)}", "the file is truncated", "truncated")
     magic, *values = HEADER.unpack(data)
     header = _Header(*values)
     if magic != MAGIC:
         raise FormatError(path, f"an SPZ file must start with {MAGIC!r}", repr(magic), "it is another format")
     if not 1 <= header.version <= 4:
-        raise FormatError(
-            path, "the SPZ version must be 1, 2, 3 or 4", str(header.version), "convert it to version 4 or older"
-        )
+        must = "the SPZ version must be 1, 2, 3 or 4"
+        raise FormatError(path, must, str(header.version), "convert it to version 4 or older", "unknown_version")
     if header.degree > 4:
         raise FormatError(path, "the SH degree must lie in 0..4", str(header.degree), "the header is broken")
     if header.fractional_bits > 24:
@@ -129,12 +129,9 @@ def _read_gzip(path: Path, data: bytes) -> tuple[_Header, list[np.ndarray], byte
     except zlib.error as error:
         raise FormatError(path, "the gzip stream must be intact", str(error), "fetch the file again") from None
     if len(plain) < expected or not (engine.eof or tail):
-        raise FormatError(
-            path,
-            f"{header.count:,} gaussians need {expected:,} bytes in a complete gzip stream",
-            f"{len(plain):,}, or a stream that ends early",
-            "the file is truncated; fetch it again",
-        )
+        must = f"{header.count:,} gaussians need {expected:,} bytes in a complete gzip stream"
+        got = f"{len(plain):,}, or a stream that ends early"
+        raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
     _check_tail(path, header, tail, len(engine.unused_data) + len(tail))
     return header, _slice_sections(header, plain), tail
 
@@ -143,12 +140,9 @@ def _check_tail(path: Path, header: _Header, tail: bytes, length: int) -> None:
     """Nothing may follow the attributes but extension records that the header announces."""
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
     if length > limit:
-        raise FormatError(
-            path,
-            f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header",
-            f"at least {length:,} trailing bytes",
-            "the header is broken, or the file is a decompression bomb",
-        )
+        must = f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header"
+        got = f"at least {length:,} trailing bytes"
+        raise FormatError(path, must, got, "the header is broken, or the file is a decompression bomb")
 
 
 def _slice_sections(header: _Header, plain: bytes) -> list[np.ndarray]:
@@ -173,13 +167,12 @@ def _split_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.nd
     start = HEADER.size + TABLE.size
     table = TABLE.unpack_from(data, HEADER.size)[0] if len(data) >= start else 0
     if header.streams != len(wanted) or not start <= table <= len(data) - STREAM.size * header.streams:
-        raise FormatError(
-            path,
+        must = (
             f"SPZ 4 with {header.count:,} gaussians of SH degree {header.degree} needs {len(wanted)} streams, listed "
-            f"between byte {start} and the end of the file",
-            f"{header.streams} listed at byte {table:,} of {len(data):,}",
-            "the file is truncated or its header broken",
+            f"between byte {start} and the end of the file"
         )
+        got = f"{header.streams} listed at byte {table:,} of {len(data):,}"
+        raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
     check_count(path, header.count, len(data) * _ZSTD_RATIO, header.bytes_each())
     offset = table + STREAM.size * header.streams
     streams = iter(range(header.streams))
@@ -190,12 +183,9 @@ def _split_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.nd
             continue
         packed, plain = STREAM.unpack_from(data, table + STREAM.size * next(streams))
         if plain != size or packed > len(data) - offset:
-            raise FormatError(
-                path,
-                f"a stream must hold {size:,} bytes when unpacked and lie inside the file",
-                f"{plain:,}, packed into {packed:,} of {len(data) - offset:,} bytes left",
-                "the file is truncated or its table of contents broken",
-            )
+            must = f"a stream must hold {size:,} bytes when unpacked and lie inside the file"
+            got = f"{plain:,}, packed into {packed:,} of {len(data) - offset:,} bytes left"
+            raise FormatError(path, must, got, "the file is truncated or its table of contents broken", "truncated")
         sections.append(_unpack_stream(path, data[offset : offset + packed], size))
         offset += packed
     if offset != len(data):
@@ -233,9 +223,8 @@ def _read_extensions(path: Path, data: bytes) -> tuple[tuple[int, int, int], lis
             continue
         code = int.from_bytes(payload, "little")
         if code >= len(_FRAMES):
-            raise FormatError(
-                path, f"the coordinate system must be one of {', '.join(_FRAMES[1:])}", f"code {code}", "convert it"
-            )
+            must = f"the coordinate system must be one of {', '.join(_FRAMES[1:])}"
+            raise FormatError(path, must, f"code {code}", "convert it")
         name = _FRAMES[code]
         frame = (1 if name[0] == "R" else -1, 1 if name[1] == "D" else -1, 1 if name[2] == "F" else -1)
     return frame, unknown

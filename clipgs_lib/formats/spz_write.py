@@ -76,9 +76,8 @@ def _fitting_bits(path: Path, means: np.ndarray, wanted: int) -> int:
     for bits in range(wanted, -1, -1):
         if extent * (1 << bits) <= _LARGEST_FIXED:
             return bits
-    raise FormatError(
-        path, f"centres must lie within +-{_LARGEST_FIXED:,}", f"{extent:.4g}", "move or scale the splats first"
-    )
+    must = f"centres must lie within +-{_LARGEST_FIXED:,}"
+    raise FormatError(path, must, f"{extent:.4g}", "move or scale the splats first")
 
 
 def _pack(path: Path, columns: Columns, version: int, bits: int, sh_bits: tuple[int, int]) -> list[np.ndarray]:
