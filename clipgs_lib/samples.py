@@ -1,17 +1,15 @@
 """Three small splats made by formula, so that everything runs without any download.
 
 Each is a set of parametric surfaces covered with flat gaussians: one per evenly spread point, two axes
-in the surface at the sample spacing, one thin axis along the normal. ``python -m
-clipgs_lib.samples FOLDER`` writes them; ``data/samples`` holds the result.
+in the surface at the sample spacing, one thin axis along the normal. ``data/samples`` holds
+``make_sample(name, COUNTS[name])`` of each, as written by ``write_splats``.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,11 +20,9 @@ from .splats import Splats
 Surface = Callable[[Tensor, Tensor], Tensor]
 """Maps ``u [N]`` and ``v [N]`` in ``[0, 1]`` to points ``[N, 3]``, float64, +y up."""
 
-THICKNESS = 0.15
-"""Thin axis over surface axis of every gaussian."""
+THICKNESS = 0.15  # Thin axis over surface axis of every gaussian
 
-OVERLAP = 0.5
-"""Surface axis over the square root of the area per sample; below about 0.45 holes show."""
+OVERLAP = 0.5  # Surface axis over the square root of the area per sample; below about 0.45 holes show
 
 
 def make_sample(name: str, n: int = 4000, seed: int = 0) -> Splats:
@@ -215,20 +211,3 @@ def _highlight(normals: Tensor, strength: float = 0.9) -> Tensor:
 
 SAMPLES: dict[str, Callable[[int, torch.Generator], Splats]] = {"mug": _mug, "ball": _ball, "knot": _knot}
 COUNTS = {"mug": 6000, "ball": 6000, "knot": 4000}
-
-
-def main() -> None:
-    """Write every sample as an INRIA PLY into the folder named on the command line."""
-    from .formats import write_splats
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, count in COUNTS.items():
-        path = write_splats(make_sample(name, count), folder / f"{name}.ply")
-        print(f"{path}: {count:,} gaussians, {path.stat().st_size:,} bytes")
-
-
-if __name__ == "__main__":
-    main()

@@ -27,7 +27,7 @@ ROOMS = {
     "splats": {"geometry"},
     # 2
     "formats": {"errors", "files", "splats", "geometry"},
-    "samples": {"splats", "geometry", "formats"},
+    "samples": {"splats", "geometry"},
     "meshes": {"colors", "errors", "splats", "formats"},
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3

@@ -8,16 +8,16 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from ..errors import ExplainedError
 from ..files import replacing
-from ..splats import Splats
+from ..splats import COLUMNS, Splats
 
 MAX_GAUSSIANS = 200_000_000
 
@@ -59,6 +59,10 @@ class RawSplats:
     trailing: int = 0
     clean: bool = False
 
+    def rows(self, index: np.ndarray) -> RawSplats:
+        """The record with some rows only (mask or indices)."""
+        return replace(self, **{name: getattr(self, name)[index] for name in COLUMNS})
+
 
 def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
     """Turn a decoded record into `Splats`, with unit quaternions.
@@ -75,24 +79,16 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     """
     if on_invalid not in ("drop", "raise", "keep"):
         raise ValueError(f'on_invalid must be "drop", "raise" or "keep", got {on_invalid!r}')
-    columns = [raw.means, raw.quats, raw.scales, raw.opacities, raw.sh0, raw.shN]
-    means, quats, scales, opacities, sh0, shN = (torch.from_numpy(np.ascontiguousarray(c)) for c in columns)
+    columns: dict[str, Any] = {n: torch.from_numpy(np.ascontiguousarray(getattr(raw, n))) for n in COLUMNS}
+    quats = columns["quats"]
     lengths = torch.ones(len(quats), 1) if raw.clean else quats.norm(dim=1, keepdim=True)
-    splats = Splats(
-        means=means,
-        quats=quats if raw.clean else quats / lengths.clamp_min(1e-30),
-        scales=scales,
-        opacities=opacities,
-        sh0=sh0,
-        shN=shN,
-        up_axis=raw.up_axis,
-        source=Path(path).name,
-    )
+    unit = quats if raw.clean else quats / lengths.clamp_min(1e-30)
+    splats = Splats(**columns | {"quats": unit}, up_axis=raw.up_axis, source=Path(path).name)
     if raw.clean or on_invalid == "keep" or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the
     # slower per-gaussian mask below then clears), and nearly every file is clean.
-    clean = all(bool(torch.isfinite(c.sum())) for c in (means, quats, scales, opacities, sh0, shN))
+    clean = all(bool(torch.isfinite(column.sum())) for column in columns.values())
     if clean and bool((lengths > 1e-12).all()):
         return splats
     finite = splats.finite_mask() & lengths[:, 0].isfinite()

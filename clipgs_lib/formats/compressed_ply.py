@@ -24,6 +24,7 @@ import torch
 from .. import geometry
 from ..splats import Splats
 from .base import FormatError, RawSplats, atomic_write, check_regular_file
+from .packing import drop_largest, z_order
 from .ply import to_logs
 from .ply_header import Header, classify, read_header
 from .ply_rows import columns, in_threads, open_rows, trailing_bytes
@@ -40,13 +41,6 @@ _LOG_BOUNDS = slice(6, 12)
 _STEP = 8192  # gaussians decoded at a time, so that what they take stays in the cache
 _SH_BYTES = np.arange(256)
 _SH_VALUES = np.where(_SH_BYTES == 0, -4.0, np.where(_SH_BYTES == 255, 4.0, (_SH_BYTES + 0.5) / 32 - 4)).astype("f4")
-_SPREAD = (  # steps that move the 21 low bits of a word to every third place
-    (32, 0x001F00000000FFFF),
-    (16, 0x001F0000FF0000FF),
-    (8, 0x100F00F00F00F00F),
-    (4, 0x10C30C30C30C30C3),
-    (2, 0x1249249249249249),
-)
 _SCALE_LOG_LIMIT = 20.0  # readers expect log-scale bounds in [-20, 20]
 
 
@@ -100,7 +94,7 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
         must = "every gaussian must be finite with a non-zero quaternion to be quantised"
         raise FormatError(path, must, "some that are not", "call splats.prune() first")
     if sort and len(splats):
-        splats = splats[torch.from_numpy(_z_order(splats.means.numpy()))]
+        splats = splats[torch.from_numpy(z_order(splats.means.numpy()))]
     colors = splats.colors.numpy()
     logs = to_logs(splats.scales.numpy()).clip(-_SCALE_LOG_LIMIT, _SCALE_LOG_LIMIT)
     parts = [_quantise(values) for values in (splats.means.numpy(), logs, colors)]
@@ -245,20 +239,5 @@ def _pack(units: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
 def _pack_quats(quats: np.ndarray) -> np.ndarray:
     """Largest component left out and made positive; see `_unpack_quat`."""
     unit = quats.astype(np.float64) / np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)
-    largest = np.abs(unit).argmax(axis=1)
-    unit *= np.where(np.take_along_axis(unit, largest[:, None], 1) < 0, -1.0, 1.0)
-    others = unit[np.arange(4) != largest[:, None]].reshape(len(quats), 3)
+    others, largest = drop_largest(unit)
     return largest.astype(np.uint32) << np.uint32(30) | _pack(others / math.sqrt(2.0) + 0.5, (10, 10, 10))
-
-
-def _z_order(means: np.ndarray) -> np.ndarray:
-    """Indices that walk the centres along a Z-curve of 2^21 cells an axis."""
-    low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
-    cells = ((means - low) / np.where(high > low, high - low, 1.0) * (2**21 - 1)).astype(np.uint64)
-    code = np.zeros(len(means), np.uint64)
-    for axis in range(3):
-        spread = cells[:, axis]
-        for shift, mask in _SPREAD:
-            spread = (spread | spread << np.uint64(shift)) & np.uint64(mask)
-        code |= spread << np.uint64(axis)
-    return np.argsort(code, kind="stable")

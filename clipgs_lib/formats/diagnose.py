@@ -43,12 +43,10 @@ class _Patient:
 
     path: Path
     format: str | None = None
-    raw: RawSplats | None = None
-    """What was read, repairs that values need already applied."""
+    raw: RawSplats | None = None  # What was read, repairs that values need already applied
     count: int | None = None
     findings: list[Finding] = field(default_factory=list)
-    repairs: list[str] = field(default_factory=list)
-    """What ``fix`` does, a sentence each."""
+    repairs: list[str] = field(default_factory=list)  # What ``fix`` does, a sentence each
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     up_guess: str = "unknown"
 
@@ -231,7 +229,7 @@ def _examine(patient: _Patient, raw: RawSplats) -> None:
         return
     if broken.any():
         patient.repairs.append(f"dropped {int(broken.sum()):,} gaussians that are not finite or have no rotation")
-        raw = values.take(raw, ~broken)
+        raw = raw.rows(~broken)
     extent = values.Extent.of(raw.means)
     low, high = (tuple(map(float, end)) for end in (raw.means.min(axis=0), raw.means.max(axis=0)))
     patient.bounds = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))

@@ -13,34 +13,25 @@ from .doctor_values import Extent
 
 MAX_POINTS = 200_000
 """Centres searched; a random choice of more. Keeps the time bounded, and local surfaces are still well sampled."""
-MAX_QUERIES = 20_000
-"""Gaussians asked for their neighbours."""
-FLAT = 0.5
-"""Smallest over middle scale below which a gaussian has a normal worth the name."""
-PLANAR = 0.1
-"""Smallest over middle variance of 16 neighbouring centres below which they lie on a surface."""
+MAX_QUERIES = 20_000  # Gaussians asked for their neighbours
+FLAT = 0.5  # Smallest over middle scale below which a gaussian has a normal worth the name
+PLANAR = 0.1  # Smallest over middle variance of 16 neighbouring centres below which they lie on a surface
 LEAST_ALIGNED = 200
 """Flat gaussians on surfaces needed for a verdict; chance moves the mean of fewer by more than a third of `BETTER`."""
 BETTER = 0.1
 """Gain in mean |cos| of a wrong-convention reading that betrays it: at most 0.05 in sound real files, 0.3 and more in
 the same files with two axes swapped, 0.26 with the quaternion order changed, but only 0.08 to 0.14 with one axis
 flipped, so that some flips go unseen. Where the rotations are symmetric (some generators) the order does not show."""
-SAME = 0.05
-"""Readings that agree within this are equally good; the simplest is named."""
-MISFIT = 20.0
-"""Spacing over scale (or the inverse): real files range from 0.45 (soft) to 8 (dust)."""
+SAME = 0.05  # Readings that agree within this are equally good; the simplest is named
+MISFIT = 20.0  # Spacing over scale (or the inverse): real files range from 0.45 (soft) to 8 (dust)
 ACTIVATED_MISFIT = 10.0
 """Scale over spacing from which scales that are all above 1 are suspected to be one exponential too large."""
-FLOATER_REACH = 0.1
-"""Distance from the box of the middle 98 %, in extents, from which lone gaussians count as floaters."""
-FLOATER_GAP = 10.0
-"""Distance to the 8th neighbour, in medians, that makes a gaussian there a lone one."""
-FAR_REACH = 1.0
-"""Distance from that box, in extents, that makes a floater in any company."""
+FLOATER_REACH = 0.1  # Distance from the box of the middle 98 %, in extents, from which lone gaussians count as floaters
+FLOATER_GAP = 10.0  # Distance to the 8th neighbour, in medians, that makes a gaussian there a lone one
+FAR_REACH = 1.0  # Distance from that box, in extents, that makes a floater in any company
 ON_FLOOR = 0.03
 """Distance of one end of an axis from 0, as a share of its length, that counts as standing on the plane 0."""
-STRADDLES = 0.25
-"""Distance of the middle from 0 as a share of the length, below which an axis straddles 0."""
+STRADDLES = 0.25  # Distance of the middle from 0 as a share of the length, below which an axis straddles 0
 
 
 @dataclass(frozen=True)
@@ -48,16 +39,11 @@ class Neighbours:
     """A search tree over (a sample of) the centres."""
 
     tree: cKDTree
-    means: np.ndarray
-    """``[M, 3]`` float64, centred; those in the tree."""
-    middle: np.ndarray
-    """``[3]`` that was subtracted."""
-    rows: np.ndarray
-    """``[M]`` rows of the whole that they are."""
-    spacing: float
-    """Median distance to the 4th neighbour, scene units."""
-    gap: float
-    """Median distance to the 8th neighbour."""
+    means: np.ndarray  # ``[M, 3]`` float64, centred; those in the tree
+    middle: np.ndarray  # ``[3]`` that was subtracted
+    rows: np.ndarray  # ``[M]`` rows of the whole that they are
+    spacing: float  # Median distance to the 4th neighbour, scene units
+    gap: float  # Median distance to the 8th neighbour
 
     @classmethod
     def of(cls, means: np.ndarray, seed: int = 0) -> Neighbours | None:
@@ -191,8 +177,8 @@ def _normals(scales: np.ndarray, near: Neighbours) -> tuple[np.ndarray, np.ndarr
     if len(flat) < LEAST_ALIGNED or len(near.rows) < k:
         return np.empty((0, 3)), np.empty(0, np.int64), np.empty(0, np.int64)
     flat = np.random.default_rng(1).permutation(flat)[: MAX_QUERIES // 2]
-    _, found = near.tree.query(near.means[flat], k=k, workers=-1)
-    points = near.means[found]  # [S, k, 3]
+    _, neighbours = near.tree.query(near.means[flat], k=k, workers=-1)
+    points = near.means[neighbours]  # [S, k, 3]
     points = points - points.mean(axis=1, keepdims=True)
     variances, vectors = np.linalg.eigh(np.einsum("ski,skj->sij", points, points))
     planar = variances[:, 0] < PLANAR * variances[:, 1]

@@ -18,17 +18,13 @@ _COLORS = {"error": "#c4433a", "warning": "#b07b00", "info": "#7a808a"}
 class Finding:
     """One thing that is wrong with a file, suspicious, or worth knowing."""
 
-    code: str
-    """A fixed word to test for, as ``"zero_quaternions"``."""
+    code: str  # A fixed word to test for, as ``"zero_quaternions"``
     severity: str
     """``"error"``: unreadable, or what is read is wrong. ``"warning"``: suspicious, or part of it is lost.
     ``"info"``: worth knowing."""
-    message: str
-    """What was found, with numbers."""
-    mend: str
-    """What to do about it; empty when there is nothing to do."""
-    fixable: bool = False
-    """Whether ``diagnose(path, fix=OUT)`` mends it."""
+    message: str  # What was found, with numbers
+    mend: str  # What to do about it; empty when there is nothing to do
+    fixable: bool = False  # Whether ``diagnose(path, fix=OUT)`` mends it
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
@@ -39,26 +35,17 @@ class Finding:
 class Diagnosis:
     """What a file is, and what is wrong with it."""
 
-    path: str
-    """The file, as it was given."""
-    format: str | None
-    """A name in `clipgs_lib.formats.FORMATS`; None when it is none of them."""
-    count: int | None
-    """Gaussians in the file, broken ones included; None when it could not be read."""
-    sh_degree: int | None
-    """0 to 3."""
-    bytes: int
-    """Size of the file, or of all files of a folder."""
+    path: str  # The file, as it was given
+    format: str | None  # A name in `clipgs_lib.formats.FORMATS`; None when it is none of them
+    count: int | None  # Gaussians in the file, broken ones included; None when it could not be read
+    sh_degree: int | None  # 0 to 3
+    bytes: int  # Size of the file, or of all files of a folder
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None
     """Low and high corner of the finite centres, scene units."""
-    up_guess: str
-    """Which way is probably up, as in ``Splats.up_axis``; ``"unknown"`` when the file gives no sign."""
-    notes: tuple[str, ...]
-    """What the reader remarked: version, compression, what it ignored."""
-    findings: tuple[Finding, ...]
-    """Errors first."""
-    fixed: tuple[str, ...] = ()
-    """What the repair did, a sentence each."""
+    up_guess: str  # Which way is probably up, as in ``Splats.up_axis``; ``"unknown"`` when the file gives no sign
+    notes: tuple[str, ...]  # What the reader remarked: version, compression, what it ignored
+    findings: tuple[Finding, ...]  # Errors first
+    fixed: tuple[str, ...] = ()  # What the repair did, a sentence each
     fixed_path: str | None = None
     """Where the repaired copy lies; None when none was asked for, or nothing could be repaired."""
 

@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..geometry import SH_C0
+from ..splats import COLUMNS
 from .base import RawSplats
 from .doctor_report import Finding
 
-INVISIBLE = 1 / 255
-"""Below this opacity a gaussian cannot change an 8-bit picture; rasterisers skip it."""
+INVISIBLE = 1 / 255  # Below this opacity a gaussian cannot change an 8-bit picture; rasterisers skip it
 MOSTLY_INVISIBLE = 0.5
 """Share of invisible gaussians that is worth a warning: trained files prune them, the real files hold < 1 %."""
-MANY_INVISIBLE = 0.05
-"""Share that is worth a remark: pruning would save that much."""
+MANY_INVISIBLE = 0.05  # Share that is worth a remark: pruning would save that much
 ODD_COLOR = (-1.0, 4.0)
 """Base colours of trained files leave [0, 1] a little (-0.5 to 4 in the real files), bytes stored as SH far."""
-MANY_ODD_COLORS = 0.01
-"""Share of channels outside `ODD_COLOR` that cannot be a few bright highlights."""
-NEEDLE_RATIO = 20.0
-"""Largest over middle scale. Real files hold such gaussians, but short ones."""
-NEEDLE_LENGTH = 0.05
-"""Standard deviation of a needle as a share of the extent, from which it shows as a spike."""
-MANY_NEEDLES = 0.001
-"""Share of needles that spoils a picture; the real files hold 0.0001."""
-GIANT = 0.25
-"""Standard deviation as a share of the extent that veils the whole scene; at most 0.12 in the real files."""
-VEIL_OPACITY = 0.02
-"""Giants and needles fainter than this are not seen."""
-FAR_ORIGIN = 50.0
-"""Distance of the middle from the origin in extents: no viewer frames that, and float32 loses digits."""
-COARSE = 0.1
-"""Step between neighbouring float32 coordinates, as a share of the median scale, that shows as a lattice."""
-DUPLICATES = 0.01
-"""Share of exact copies that points to a file appended to itself."""
+MANY_ODD_COLORS = 0.01  # Share of channels outside `ODD_COLOR` that cannot be a few bright highlights
+NEEDLE_RATIO = 20.0  # Largest over middle scale. Real files hold such gaussians, but short ones
+NEEDLE_LENGTH = 0.05  # Standard deviation of a needle as a share of the extent, from which it shows as a spike
+MANY_NEEDLES = 0.001  # Share of needles that spoils a picture; the real files hold 0.0001
+GIANT = 0.25  # Standard deviation as a share of the extent that veils the whole scene; at most 0.12 in the real files
+VEIL_OPACITY = 0.02  # Giants and needles fainter than this are not seen
+FAR_ORIGIN = 50.0  # Distance of the middle from the origin in extents: no viewer frames that, and float32 loses digits
+COARSE = 0.1  # Step between neighbouring float32 coordinates, as a share of the median scale, that shows as a lattice
+DUPLICATES = 0.01  # Share of exact copies that points to a file appended to itself
 LOGIT_SPAN = 0.5
 """Spread of raw opacities inside [0, 1] that trained logits never show: they would all mean 50 to 73 % opacity."""
-SURFEL = 0.99
-"""Share of gaussians with one and the same smallest scale: a third axis that was made up (2DGS)."""
-SURFEL_RATIO = 20.0
-"""Largest over smallest scale of such flat gaussians, at least."""
+SURFEL = 0.99  # Share of gaussians with one and the same smallest scale: a third axis that was made up (2DGS)
+SURFEL_RATIO = 20.0  # Largest over smallest scale of such flat gaussians, at least
 
 
 @dataclass(frozen=True)
 class Extent:
     """Where the bulk of the centres lies."""
 
-    low: np.ndarray
-    """``[3]`` first percentile of each axis."""
-    high: np.ndarray
-    """``[3]`` last percentile."""
+    low: np.ndarray  # ``[3]`` first percentile of each axis
+    high: np.ndarray  # ``[3]`` last percentile
 
     @classmethod
     def of(cls, means: np.ndarray) -> Extent:
@@ -66,26 +52,13 @@ class Extent:
 
 def broken_rows(raw: RawSplats) -> tuple[np.ndarray, np.ndarray]:
     """Masks ``[N], [N]``: gaussians that hold NaN or infinity; finite ones with a zero quaternion."""
-    columns = (raw.means, raw.quats, raw.scales, raw.opacities, raw.sh0, raw.shN)
     finite = np.ones(len(raw.means), bool)
-    for column in columns:
+    for name in COLUMNS:
+        column = getattr(raw, name)
         finite &= np.isfinite(column).reshape(len(column), -1 if column.size else 0).all(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         zero = finite & (np.linalg.norm(raw.quats, axis=1) <= 1e-12)
     return ~finite, zero
-
-
-def take(raw: RawSplats, rows: np.ndarray) -> RawSplats:
-    """The record with some rows only (mask or indices)."""
-    return replace(
-        raw,
-        means=raw.means[rows],
-        quats=raw.quats[rows],
-        scales=raw.scales[rows],
-        opacities=raw.opacities[rows],
-        sh0=raw.sh0[rows],
-        shN=raw.shN[rows],
-    )
 
 
 def check_rows(non_finite: np.ndarray, zero: np.ndarray) -> list[Finding]:

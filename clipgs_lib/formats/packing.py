@@ -5,33 +5,30 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from .. import geometry
-from ..splats import Splats
+from ..splats import COLUMNS, Splats
 from .base import FormatError, RawSplats, SplatWarning
 
-SH_COEFFICIENTS = (0, 3, 8, 15)
-"""Higher SH coefficients per colour channel (K-1), by degree."""
+SH_COEFFICIENTS = (0, 3, 8, 15)  # Higher SH coefficients per colour channel (K-1), by degree
 
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """The three places left beside the largest component, by its place."""
 _SPREAD = np.array([[3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 3, 2], [0, 1, 2, 3]])
 """Inverse of `_OTHERS` for rows (a, b, c, largest)."""
 
-
-class Columns(NamedTuple):
-    """Splats as checked numpy columns, ready to be packed."""
-
-    means: np.ndarray
-    quats: np.ndarray
-    scales: np.ndarray
-    opacities: np.ndarray
-    sh0: np.ndarray
-    shN: np.ndarray
+_EVERY_THIRD = (  # steps that move the 21 low bits of a word to every third place
+    (32, 0x001F00000000FFFF),
+    (16, 0x001F0000FF0000FF),
+    (8, 0x100F00F00F00F00F),
+    (4, 0x10C30C30C30C30C3),
+    (2, 0x1249249249249249),
+)
 
 
 def restore_largest(smallest: np.ndarray, largest: np.ndarray) -> np.ndarray:
@@ -66,6 +63,18 @@ def drop_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = np.where(np.take_along_axis(quats, largest[:, None], axis=1) < 0, -1.0, 1.0)
     smallest = np.take_along_axis(quats * sign, _OTHERS[largest], axis=1)  # [N, 3]
     return smallest, largest
+
+
+def z_order(means: np.ndarray) -> np.ndarray:
+    """Indices ``[N]`` that walk centres ``[N, 3]`` along a Z-curve of 2^21 cells an axis."""
+    if len(means) == 0:
+        return np.zeros(0, np.intp)
+    low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
+    cells = ((means - low) / np.where(high > low, high - low, 1.0) * ((1 << 21) - 1)).astype(np.uint64)  # [N, 3]
+    for shift, mask in _EVERY_THIRD:
+        cells = (cells | cells << np.uint64(shift)) & np.uint64(mask)
+    code = cells[:, 0] | cells[:, 1] << np.uint64(1) | cells[:, 2] << np.uint64(2)
+    return np.argsort(code, kind="stable")
 
 
 def flip_axes(raw: RawSplats, signs: tuple[int, int, int]) -> None:
@@ -119,21 +128,20 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
     return RawSplats(**columns, shN=np.concatenate([np.zeros((0, width, 3), np.float32), *padded]), notes=notes)
 
 
-def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> Columns:
+def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
     """Numpy columns of ``splats`` with unit quaternions, refused when they hold what no format can store.
 
     Raises:
         FormatError: when a value is not finite or a quaternion is zero.
     """
-    values = [getattr(splats, name).detach().cpu().numpy() for name in Columns._fields]
-    columns = Columns(*values)
+    columns = RawSplats(*(getattr(splats, name).detach().cpu().numpy() for name in COLUMNS))
     lengths = np.linalg.norm(columns.quats, axis=1, keepdims=True)
     bad = ~splats.detach().finite_mask().cpu().numpy() | ~(lengths[:, 0] > 1e-12)
     if bad.any():
         must = "every gaussian to write must be finite with a non-zero quaternion"
         got = f"{int(bad.sum()):,} of {len(splats):,} that are not"
         raise FormatError(path, must, got, "call splats.prune() first")
-    return columns._replace(quats=columns.quats / lengths)
+    return replace(columns, quats=columns.quats / lengths)
 
 
 def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: int) -> None:

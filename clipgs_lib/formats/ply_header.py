@@ -80,9 +80,9 @@ class Header:
         """
         element = self.element(name)
         if element is None:
-            found = ", ".join(e.name for e in self.elements) or "none"
+            names = ", ".join(e.name for e in self.elements) or "none"
             must = f"the PLY must have an element {name!r}"
-            raise FormatError(self.path, must, f"elements {found}", "export it again")
+            raise FormatError(self.path, must, f"elements {names}", "export it again")
         lists = [p.name for p in element.properties if p.length_code]
         if lists:
             must = f"every property of element {name!r} must be a scalar"

@@ -14,8 +14,7 @@ from PIL import Image
 
 from .base import FormatError, SplatWarning
 
-Load = Callable[[str, int], bytes]
-"""``load(name, limit)``: the bytes of an image, no more than ``limit``."""
+Load = Callable[[str, int], bytes]  # ``load(name, limit)``: the bytes of an image, no more than ``limit``
 
 _FORMATS = ("WEBP", "PNG")
 _SLACK_PIXELS = 1 << 14

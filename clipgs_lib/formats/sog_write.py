@@ -13,7 +13,7 @@ import numpy as np
 from ..splats import Splats
 from . import sog_images
 from .base import SplatWarning, atomic_write
-from .packing import Columns, columns_to_write, drop_largest
+from .packing import columns_to_write, drop_largest, z_order
 from .sog_palette import codebook, nearest, sh_palette
 
 _SMALLEST_SCALE = 1e-20
@@ -37,8 +37,7 @@ def write(splats: Splats, path: Path, *, palette: int | None = None, seed: int =
     if palette is not None and not 1 <= palette <= 1 << 16:
         raise ValueError(f"palette must lie in 1..65536, got {palette}")
     columns = columns_to_write(splats, path)
-    order = _morton_order(columns.means)
-    columns = Columns(*(column[order] for column in columns))
+    columns = columns.rows(z_order(columns.means))
     meta: dict[str, Any] = {"version": 2, "asset": {"generator": "clipgs_lib"}, "count": len(splats)}
     members = _means(columns.means, meta) | _quats(columns.quats, meta)
     members |= _scales(path, columns.scales, meta) | _colors(columns.sh0, columns.opacities, meta)
@@ -110,18 +109,3 @@ def _higher_sh(shN: np.ndarray, degree: int, palette: int | None, seed: int, met
     meta["shN"] = {"count": len(entries), "bands": degree, "codebook": levels.tolist(), "files": files}
     pair = np.stack([labels & 255, labels >> 8], axis=1)  # [N, 2]
     return {files[0]: sog_images.encode(image.reshape(rows, 64 * coefficients, 4)), files[1]: _image(pair)}
-
-
-def _morton_order(means: np.ndarray) -> np.ndarray:
-    """Order of the centres along a Z curve of 21 bits per axis, ``[N]``."""
-    if len(means) == 0:
-        return np.zeros(0, np.intp)
-    low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
-    cells = ((means - low) / np.maximum(high - low, 1e-30) * ((1 << 21) - 1)).astype(np.uint64)  # [N, 3]
-    for shift, mask in (
-        (32, 0x1F00000000FFFF), (16, 0x1F0000FF0000FF), (8, 0x100F00F00F00F00F),
-        (4, 0x10C30C30C30C30C3), (2, 0x1249249249249249),
-    ):  # fmt: skip
-        cells = (cells | cells << np.uint64(shift)) & np.uint64(mask)
-    code = cells[:, 0] | cells[:, 1] << np.uint64(1) | cells[:, 2] << np.uint64(2)
-    return np.argsort(code, kind="stable")

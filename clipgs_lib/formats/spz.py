@@ -163,12 +163,12 @@ def _split_plain(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndar
 def _split_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
     """The attributes of version 4, one zstd stream each; empty ones have none."""
     sizes = header.sizes()
-    wanted = [size for size in sizes if size]
+    needed = sum(size > 0 for size in sizes)
     start = HEADER.size + TABLE.size
     table = TABLE.unpack_from(data, HEADER.size)[0] if len(data) >= start else 0
-    if header.streams != len(wanted) or not start <= table <= len(data) - STREAM.size * header.streams:
+    if header.streams != needed or not start <= table <= len(data) - STREAM.size * header.streams:
         must = (
-            f"SPZ 4 with {header.count:,} gaussians of SH degree {header.degree} needs {len(wanted)} streams, listed "
+            f"SPZ 4 with {header.count:,} gaussians of SH degree {header.degree} needs {needed} streams, listed "
             f"between byte {start} and the end of the file"
         )
         got = f"{header.streams} listed at byte {table:,} of {len(data):,}"

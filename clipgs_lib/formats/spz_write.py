@@ -18,16 +18,15 @@ import numpy as np
 import zstandard
 
 from ..splats import Splats
-from .base import FormatError, atomic_write
-from .packing import Columns, columns_to_write, drop_largest, sh_flips, warn_clipped
+from .base import FormatError, RawSplats, atomic_write
+from .packing import columns_to_write, drop_largest, sh_flips, warn_clipped
 
 MAGIC = b"NGSP"
 HEADER = struct.Struct("<4sIIBBBB")
 TABLE = struct.Struct("<I12x")
 STREAM = struct.Struct("<QQ")
 COLOR_SCALE = 0.15
-RUB = (1, -1, -1)
-"""Signs that turn the stored frame into that of the PLY, and back."""
+RUB = (1, -1, -1)  # Signs that turn the stored frame into that of the PLY, and back
 
 _LARGEST_FIXED = (1 << 23) - 1
 
@@ -71,16 +70,16 @@ def write(
         stream.write(data)
 
 
-def _fitting_bits(path: Path, means: np.ndarray, wanted: int) -> int:
+def _fitting_bits(path: Path, means: np.ndarray, most: int) -> int:
     extent = float(np.abs(means).max(initial=0))
-    for bits in range(wanted, -1, -1):
+    for bits in range(most, -1, -1):
         if extent * (1 << bits) <= _LARGEST_FIXED:
             return bits
     must = f"centres must lie within +-{_LARGEST_FIXED:,}"
     raise FormatError(path, must, f"{extent:.4g}", "move or scale the splats first")
 
 
-def _pack(path: Path, columns: Columns, version: int, bits: int, sh_bits: tuple[int, int]) -> list[np.ndarray]:
+def _pack(path: Path, columns: RawSplats, version: int, bits: int, sh_bits: tuple[int, int]) -> list[np.ndarray]:
     """The attributes as byte arrays, in the order of the file."""
     fixed = np.rint(columns.means * np.array(RUB) * (1 << bits)).astype("<i4")  # [N, 3]
     positions = fixed.reshape(-1, 1).view("u1")[:, :3]  # [3 N, 3]
