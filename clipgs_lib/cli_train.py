@@ -57,7 +57,8 @@ def train(
     --out DIR. For several processes: torchrun --nproc-per-node 8 -m clipgs_lib.cli train ...
     """
     from .encoders import EncoderError
-    from .training import TrainConfig, read_config, set_values
+    from .settings import read_file, set_values
+    from .training import TrainConfig
     from .training import train as run
 
     named = {
@@ -80,8 +81,8 @@ def train(
             print(f"{name} = {value}")
         return
     before = Path(out or "") / "config.json"  # of the run that is resumed
-    values = read_config(before) if resume and before.is_file() else {}
-    values = set_values(values | (read_config(config) if config else {}), settings or [])
+    values = read_file(before) if resume and before.is_file() else {}
+    values = set_values(values | (read_file(config) if config else {}), settings or [])
     chosen = TrainConfig.from_dict(values | given)
     try:
         last = _follow(run(chosen), chosen.steps)

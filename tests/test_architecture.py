@@ -21,6 +21,7 @@ ROOMS = {
     "files": set(),
     "libraries": set(),
     "colors": set(),
+    "settings": set(),
     "geometry": set(),
     # 1
     "runtime": {"_version", "files"},
@@ -48,7 +49,7 @@ ROOMS = {
     "gallery": {"errors", "files"},
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
-        *("evaluation", "runtime"),
+        *("evaluation", "runtime", "settings"),
     },
     # 6
     "plots": {"splats", "geometry", "rendering", "tokenizer"},
@@ -56,7 +57,7 @@ ROOMS = {
     # top
     "runner": {"_version", "runtime"},
     "cli_triplets": {"triplets", "shards"},
-    "cli_train": {"training", "encoders"},
+    "cli_train": {"training", "encoders", "settings"},
     "cli": {"_version", "splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets", "cli_train"},
 }
 # third-party package -> rooms that may import it
@@ -87,6 +88,8 @@ WALLS = {
     "typer": {"cli", "cli_triplets", "cli_train"},
     "webdataset": {"shards"},
     "pyarrow": {"shards"},
+    "pydantic": {"settings"},
+    "pydantic_core": {"settings"},
     "ray": {"triplets"},
 }
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .augment import AugmentConfig, augment
 from .checkpoint import CheckpointError
-from .config import TrainConfig, read_config, set_values
+from .config import TrainConfig
 from .data import Objects
 from .distributed import gather_with_grad
 from .loop import train
@@ -18,7 +18,5 @@ __all__ = [
     "TrainConfig",
     "augment",
     "gather_with_grad",
-    "read_config",
-    "set_values",
     "train",
 ]

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import os
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from ..settings import from_plain, to_plain
 from .augment import AugmentConfig
 
 # fields that do not change the numbers of a run: a resumed run may have others
@@ -138,7 +132,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return to_plain(self)
 
     def identity(self) -> dict[str, Any]:
         """The fields that a resumed run must share; of files and folders their names."""
@@ -152,113 +146,4 @@ class TrainConfig:
         Raises:
             ValueError: for unknown or missing keys, or a value of another type; the message names the key.
         """
-        return _build(cls, values, "")
-
-
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Values of a JSON or YAML file.
-
-    Raises:
-        ValueError: when the file holds no mapping.
-        OSError: when it cannot be read.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold NAME: value pairs, got {type(values).__name__}")
-    return values
-
-
-def set_values(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """``values`` with ``NAME=VALUE`` settings put in; ``augment.NAME`` and ``encoder_options.NAME`` go one level down.
-
-    Raises:
-        ValueError: for a setting without ``=``, or one that is no YAML value.
-    """
-    out = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"a setting must be NAME=VALUE, got {setting!r}")
-        head, _, tail = name.strip().partition(".")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError(f"a setting's value must be a YAML value, got {setting!r}; quote it") from None
-        if isinstance(value, str):
-            value = _number(value)
-        if tail:
-            inner = out.setdefault(head, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"{head} has no fields to set, got {setting!r}")
-            inner[tail] = value
-        else:
-            out[head] = value
-    return out
-
-
-def _number(text: str) -> Any:
-    """YAML 1.1 reads 1e-3 as a text; people mean the number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    known = {entry.name: entry for entry in fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        names = ", ".join(prefix + str(name) for name in unknown)
-        raise ValueError(f"settings must be among {', '.join(known)}; got unknown {names}")
-    missing = [
-        name
-        for name, entry in known.items()
-        if entry.default is entry.default_factory is dataclasses.MISSING and name not in values
-    ]
-    if missing:
-        raise ValueError(f"settings must include {', '.join(prefix + name for name in missing)}; got none")
-    return kind(**{name: _convert(value, hints[name], prefix + name) for name, value in values.items()})
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """``value`` as the type that ``hint`` asks for, or a sentence."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return (
-            value
-            if isinstance(value, typing.cast(type, hint))
-            else _build(
-                typing.cast(type, hint), _demand(value, isinstance(value, Mapping), name, "a mapping"), name + "."
-            )
-        )
-    if origin is Literal:
-        return _demand(value, value in inner, name, "one of " + ", ".join(map(str, inner)))
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in inner:
-            return None
-        return _convert(value, next(kind for kind in inner if kind is not type(None)), name)
-    if origin is tuple:
-        whole = [value] if isinstance(value, str) else value
-        items = _demand(whole, isinstance(whole, list | tuple), name, "a list")
-        if inner[-1] is not Ellipsis:
-            _demand(items, len(items) == len(inner), name, f"a list of {len(inner)}")
-        return tuple(_convert(item, inner[0], name) for item in items)
-    if origin is not None:  # Mapping
-        return dict(_demand(value, isinstance(value, Mapping), name, "a mapping"))
-    if hint is float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_demand(value, good, name, "a number"))
-    if hint is int:
-        whole_number = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        return int(_demand(value, whole_number, name, "a whole number"))
-    return _demand(value, isinstance(value, hint), name, {"str": "a text", "bool": "true or false"}[hint.__name__])
-
-
-def _demand(value: Any, good: bool, name: str, what: str) -> Any:
-    if not good:
-        raise ValueError(f"{name} must be {what}, got {value!r}")
-    return value
+        return from_plain(cls, values)

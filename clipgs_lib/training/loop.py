@@ -14,9 +14,10 @@ import torch
 
 from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
 from ..runtime import resolve_device, resolve_precision, write_text_atomically
+from ..settings import read_file
 from .card import write_card
 from .checkpoint import FOLDER, check_identity, last_checkpoint, load_checkpoint, part, prefixed, save_checkpoint
-from .config import TrainConfig, read_config
+from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
 from .memory import keep_freed_memory
@@ -66,7 +67,7 @@ def _precision(config: TrainConfig, place: Place) -> Literal["fp32", "bf16"]:
     """The arithmetic of a run: what is asked for, what the run that is resumed had, or what the hardware has."""
     begun = Path(config.out) / CONFIG
     if config.precision == "auto" and config.resume and begun.is_file():
-        return resolve_precision(read_config(begun)["precision"], place.device)
+        return resolve_precision(read_file(begun)["precision"], place.device)
     return resolve_precision(config.precision, place.device)
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from clipgs_lib.training import TrainConfig, read_config, set_values
+from clipgs_lib.training import TrainConfig
 from clipgs_lib.training.card import command_of
 
 PLAIN = {"shards": ["a"], "out": "b"}
@@ -47,28 +47,6 @@ def test_what_does_not_hold_is_named(change, words):
 def test_missing_settings_are_named():
     with pytest.raises(ValueError, match="must include out"):
         TrainConfig.from_dict({"shards": ["a"]})
-
-
-def test_settings_on_the_command_line():
-    values = set_values(
-        {"augment": {"drop": 0.3}}, ["lr=1e-3", "augment.jitter=0", "weighting=top1", "prompts=['a {}']"]
-    )
-    assert values == {"augment": {"drop": 0.3, "jitter": 0}, "lr": 1e-3, "weighting": "top1", "prompts": ["a {}"]}
-    with pytest.raises(ValueError, match="NAME=VALUE"):
-        set_values({}, ["lr"])
-    with pytest.raises(ValueError, match="no fields"):
-        set_values({"lr": 1.0}, ["lr.x=1"])
-
-
-def test_files(tmp_path):
-    (tmp_path / "run.yml").write_text("shards: [a]\nout: b\nsteps: 7\n")
-    assert TrainConfig.from_dict(read_config(tmp_path / "run.yml")).steps == 7
-    (tmp_path / "list.yml").write_text("- a\n")
-    with pytest.raises(ValueError, match="NAME: value"):
-        read_config(tmp_path / "list.yml")
-    (tmp_path / "bad.yml").write_text("{")
-    with pytest.raises(ValueError, match="must be JSON or YAML"):
-        read_config(tmp_path / "bad.yml")
 
 
 def test_warm_up_and_cosine():

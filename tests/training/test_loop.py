@@ -18,7 +18,8 @@ import torch
 
 from clipgs_lib import runtime
 from clipgs_lib.encoders import load_encoder
-from clipgs_lib.training import CheckpointError, DivergedError, Objects, read_config, train
+from clipgs_lib.settings import read_file
+from clipgs_lib.training import CheckpointError, DivergedError, Objects, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.loop import make_encoder
@@ -166,7 +167,7 @@ def test_precision_is_chosen_by_hardware_once(shards, tmp_path, monkeypatch):
     """A run that began in bf16 goes on in bf16, whatever the machine that takes it up would choose."""
     monkeypatch.setattr(runtime, "native_bf16", lambda device: True)
     list(train(config(shards, tmp_path / "run", precision="auto", steps=2)))
-    assert read_config(tmp_path / "run" / "config.json")["precision"] == "bf16"
+    assert read_file(tmp_path / "run" / "config.json")["precision"] == "bf16"
     monkeypatch.setattr(runtime, "native_bf16", lambda device: False)
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     records = list(train(config(shards, tmp_path / "run", precision="auto", steps=2, resume=True)))
@@ -174,7 +175,7 @@ def test_precision_is_chosen_by_hardware_once(shards, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="precision"):
         next(train(config(shards, tmp_path / "again", precision="fp32", steps=2, resume=True)))
     list(train(config(shards, tmp_path / "new", precision="auto", steps=2)))
-    assert read_config(tmp_path / "new" / "config.json")["precision"] == "fp32"
+    assert read_file(tmp_path / "new" / "config.json")["precision"] == "fp32"
 
 
 def test_a_used_folder_is_not_overwritten_and_an_unused_one_not_resumed(whole, shards, tmp_path):
