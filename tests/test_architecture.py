@@ -19,6 +19,7 @@ ROOMS = {
     "_version": set(),
     "errors": set(),
     "files": set(),
+    "splits": set(),
     "libraries": set(),
     "colors": set(),
     "settings": set(),
@@ -33,16 +34,17 @@ ROOMS = {
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3
     "captions": {"colors", "splats", "geometry", "meshes"},
-    "catalogue": {"colors", "meshes", "captions"},
+    "catalogue": {"colors", "splits", "meshes", "captions"},
     "fitting": {"splats", "geometry", "formats", "rendering", "meshes"},
-    "shards": {"errors", "files", "splats", "formats", "captions"},
+    "shards": {"errors", "files", "splats", "captions"},
     # 4
-    "teachers": {"libraries", "files", "runtime"},
+    "teachers": {"libraries", "files", "splits", "runtime"},
     "tokenizer": {"splats", "geometry"},
     "encoders": {"files", "splats", "geometry", "tokenizer", "libraries"},
     "losses": {"libraries"},
     "triplets": {
-        *("files", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards", "teachers")
+        *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),
+        *("teachers",),
     },
     # 5
     "evaluation": set(),
@@ -86,7 +88,7 @@ WALLS = {
     "latex2mathml": {"runner"},
     "jinja2": {"runner"},
     "typer": {"cli", "cli_triplets", "cli_train"},
-    "webdataset": {"shards"},
+    "webdataset": set(),
     "pyarrow": {"shards"},
     "pydantic": {"settings"},
     "pydantic_core": {"settings"},

@@ -9,6 +9,7 @@ combinations are chosen is told in `split`.
 from __future__ import annotations
 
 from ..colors import COLORS
+from ..splits import SPLITS
 from . import (
     buildings,
     clothing,
@@ -31,7 +32,7 @@ from .describe import KINDS
 from .model import CATEGORIES
 from .objects import CatalogueObject, Pair, make, make_variant, pairs
 from .patterns import PATTERNS
-from .split import HELD_CATEGORIES, SPLITS, VERSION, held_combination
+from .split import HELD_CATEGORIES, VERSION, held_combination
 
 MODULES = (
     *(buildings, clothing, containers, craft, electronics, food, furniture, instruments),

@@ -14,6 +14,7 @@ import numpy as np
 from ..captions.caption import Caption
 from ..colors import COLORS
 from ..meshes import Mesh
+from ..splits import SHARES, SPLITS, Split
 from .assemble import build_mesh
 from .describe import KINDS, Kind, adjectives, contrast, describe
 from .model import BINS, CATEGORIES, GAP, Category
@@ -21,11 +22,8 @@ from .paints import PAINTS, STONES, WOODS, contrasting
 from .patterns import PATTERNS, PRINTS
 from .split import (
     HELD_CATEGORIES,
-    SHARES,
-    SPLITS,
     VERSION,
     Holdout,
-    Split,
     cell_sizes,
     cell_splits,
     held_combination,

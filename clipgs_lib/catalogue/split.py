@@ -19,13 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..splits import SPLITS, Split, deal
 from .model import BINS, CATEGORIES, GAP, Category, Range
 from .patterns import PATTERNS
 
-Split = Literal["train", "val", "test"]
 Holdout = Literal["none", "category", "combination"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SHARES = (0.8, 0.1, 0.1)
 VERSION = 1  # of the catalogue: raise it when any object changes
 
 HELD_CATEGORIES: dict[str, Split] = {
@@ -72,8 +70,7 @@ def cell_splits(category: str) -> np.ndarray:
     total = math.prod(cell_sizes(CATEGORIES[category]))
     if category in HELD_CATEGORIES:
         return np.full(total, SPLITS.index(HELD_CATEGORIES[category]))
-    rank = np.argsort(np.argsort(seeded("cells", category).random(total), kind="stable"), kind="stable")
-    out = np.searchsorted(np.cumsum(SHARES)[:-1] * total, rank, side="right")
+    out = deal(seeded("cells", category).random(total))
     out.setflags(write=False)
     return out
 

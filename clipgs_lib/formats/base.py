@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import ExplainedError
-from ..files import replacing
+from ..files import writing
 from ..splats import COLUMNS, Splats
 
 MAX_GAUSSIANS = 200_000_000
@@ -184,10 +184,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         got = "a directory" if path.is_dir() else "a FIFO or device"
         raise FormatError(path, "the output path must name a file", got, "add a file name")
     try:
-        with replacing(path) as temporary, temporary.open("xb") as stream:
+        with writing(path) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
     except OSError as error:
         must = "the output folder must exist, be writable and have room"
         raise FormatError(path, must, str(error), "create it, or choose another") from error

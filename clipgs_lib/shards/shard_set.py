@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files import file_sha256
 from .tar import BLOCK, ShardError
 from .triplet import TeacherInfo, Triplet, decode_triplet
 from .writer import INDEX, INDEX_SCHEMA, MANIFEST, SET_SCHEMA, SHARD_NAME, content_hash, split_hashes
@@ -128,11 +129,8 @@ class ShardSet:
         """Read and check everything; returns one sentence per thing that is wrong."""
         wrong = []
         for entry in self.manifest["shards"]:
-            with (self.folder / entry["name"]).open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
-                    wrong.append(
-                        f"{entry['name']}: the sha256 must be that of the manifest, got another; fetch it again"
-                    )
+            if file_sha256(self.folder / entry["name"]) != entry["sha256"]:
+                wrong.append(f"{entry['name']}: the sha256 must be that of the manifest, got another; fetch it again")
         for number in range(len(self)):
             try:
                 self.read(number).images()

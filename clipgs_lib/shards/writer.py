@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..formats.base import FormatError, atomic_write
+from ..files import writing
 from .tar import END, ShardError
 from .triplet import SCHEMA, TeacherInfo, Triplet, decode_triplet
 
@@ -140,10 +140,11 @@ class _OpenShard:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once written whole; a failure leaves nothing and is a ShardError."""
     try:
-        with atomic_write(path) as stream:
+        with writing(path) as stream:
             yield stream
-    except FormatError as error:
-        raise ShardError(error.path, error.must, error.got, error.todo) from error
+    except OSError as error:
+        must = "the output folder must exist, be writable and have room"
+        raise ShardError(str(path), must, str(error), "create it, or choose another") from error
 
 
 def write_set(

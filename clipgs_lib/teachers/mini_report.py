@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..splits import SPLITS, UNSEEN
 from . import mini
 from .preprocess import Preprocess
-from .views import SPLITS, ViewSet
+from .views import ViewSet
 from .zero_shot import Ranking, rank_labels, zero_shot_weights
 
 READ_SIZE = 128  # pixels
@@ -95,7 +96,7 @@ def write_card(
 
 
 def _about(views: ViewSet, config: dict[str, Any], facts: Facts) -> list[str]:
-    counts = ", ".join(f"{split} {len(views.split(split))}" for split in SPLITS)
+    counts = ", ".join(f"{split} {len(views.split(split))}" for split in (*SPLITS, UNSEEN))
     pictures = sum(len(obj.files) for obj in views.objects)
     labels = len({obj.label for obj in views.objects})
     return [

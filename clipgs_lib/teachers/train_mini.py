@@ -204,7 +204,7 @@ class Trainer:
         model = mini.open_mini(self.out)[0].to(self.device).eval()
         parts = {
             split: evaluate_split(self.views, split, model, self.preprocess, self.words, self.config.val_views)
-            for split in ("val", "test")
+            for split in ("val", "test", "unseen")
         }
         facts = Facts(command, about or "not described", self.seconds, str(self.device), torch.get_num_threads())
         return write_card(self.out, self.views, asdict(self.config), parts, facts)

@@ -1,8 +1,8 @@
 """Rendered views on disk, as `mini` is trained on them: a folder of RGBA pictures and ``views.jsonl``.
 
-One JSON object per line: ``{"object": id, "label": word, "texts": [...], "split": "train" | "val" | "test",
-"files": [names relative to the folder]}`` and, optionally, ``"group"``: objects that look nearly the same share one
-(default: the object's id). A group lies in one split.
+One JSON object per line: ``{"object": id, "label": word, "texts": [...], "split": "train" | "val" | "test" |
+"unseen", "files": [names relative to the folder]}`` and, optionally, ``"group"``: objects that look nearly the same
+share one (default: the object's id), and with it the split, unless that is "unseen" (see `splits`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SPLITS = ("train", "val", "test")
+from ..splits import SPLITS, UNSEEN
+
 MAX_SIDE = 2048  # pixels; a larger view is a mistake or an attack
 
 
@@ -27,7 +28,7 @@ class ViewedObject:
     object: str  # id, unique in the file
     label: str  # what it is, lower case
     texts: tuple[str, ...]  # at least one; one is drawn per step
-    split: str  # one of SPLITS
+    split: str  # see `splits`
     files: tuple[str, ...]  # at least one picture, relative to the folder
     group: str  # near-duplicates share one
 
@@ -60,23 +61,6 @@ class ViewSet:
             return np.asarray(image.convert("RGBa").resize((size, size), Image.Resampling.BOX).convert("RGBA"))
 
 
-def assign_split(label: str, group: str, *, val: float = 0.1, test: float = 0.1, unseen: float = 0.1) -> str:
-    """Split of an object from hashes alone, so that adding objects never moves others.
-
-    A share ``unseen`` of all labels is kept from training altogether (half to each of val and test); objects of the
-    other labels are split by their group.
-    """
-    share = _unit("label " + label)
-    if share < unseen:
-        return "val" if share < unseen / 2 else "test"
-    share = _unit("group " + group)
-    return "val" if share < val else "test" if share < val + test else "train"
-
-
-def _unit(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
 def read_views(folder: str | Path) -> ViewSet:
     """Read and check ``views.jsonl``.
 
@@ -105,8 +89,8 @@ def _parse(line: str, number: int) -> ViewedObject:
         raise ValueError(f"{where} must hold object, label, texts, split and files as JSON, got {error!r}") from error
     if not label.strip() or not texts or not all(text.strip() for text in texts) or not files:
         raise ValueError(f"{where} needs a label, non-empty texts and at least one file, got {line[:120]!r}")
-    if split not in SPLITS:
-        raise ValueError(f"{where}: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if split not in (*SPLITS, UNSEEN):
+        raise ValueError(f"{where}: split must be one of {', '.join((*SPLITS, UNSEEN))}, got {split!r}")
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file:
             raise ValueError(f"{where}: files must lie inside the folder, got {file!r}")
@@ -120,7 +104,7 @@ def _check(objects: Sequence[ViewedObject]) -> None:
         if obj.object in names:
             raise ValueError(f"views.jsonl must name each object once, got {obj.object!r} twice")
         names.add(obj.object)
-        if split_of.setdefault(obj.group, obj.split) != obj.split:
+        if obj.split != UNSEEN and split_of.setdefault(obj.group, obj.split) != obj.split:
             raise ValueError(
                 f"near-duplicates must share a split, got group {obj.group!r} in {split_of[obj.group]} and {obj.split}"
             )

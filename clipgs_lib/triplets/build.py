@@ -23,6 +23,7 @@ from typing import Any
 from ..shards.tar import KEY, ShardError
 from ..shards.triplet import SCHEMA, encode_triplet
 from ..shards.writer import ShardLimits
+from ..splits import RULE
 from .pool import LIMIT, over_processes, over_ray
 from .recipe import BuildConfig, Producer, Source, StopBuild
 from .staging import BuildReport, Staging, finished_set, staged
@@ -157,5 +158,10 @@ def _recipe(sources: Sequence[Source], config: BuildConfig) -> dict[str, Any]:
     """What the set depends on, as it stands in the manifest."""
     parts = [[s.key, s.kind, s.index, s.seed, s.name, s.bytes, sorted(s.info.items())] for s in sources]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    told = json.loads(json.dumps(asdict(config)))  # as it will be read back
-    return {"config": told, "sources": len(sources), "sources_sha256": digest, "object_schema": SCHEMA}
+    return {
+        "config": json.loads(json.dumps(asdict(config))),  # as it will be read back
+        "sources": len(sources),
+        "sources_sha256": digest,
+        "object_schema": SCHEMA,
+        "split_rule": RULE,
+    }

@@ -19,6 +19,7 @@ from ..captions.caption import Caption, score_captions
 from ..captions.enrich import caption_object, names_a_set
 from ..captions.filtering import filter_captions
 from ..captions.synonyms import Synonyms
+from ..files import file_sha256
 from ..formats import read_splats
 from ..meshes import Mesh
 from ..rendering import Cameras, render
@@ -26,12 +27,12 @@ from ..rendering.cameras import sphere_cameras
 from ..shards.tar import ShardError
 from ..shards.triplet import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
 from ..splats import Splats
+from ..splits import assign, shape_group
 from .recipe import BuildConfig, Source, StopBuild
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
 
-SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))  # of objects that come without a split
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -113,12 +114,11 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     """The object that a source names, centred and in the unit sphere, with its texts, category and split."""
     if source.kind == "catalogue":
         return _from_catalogue(source)
-    data = Path(source.path).read_bytes()
     facts: dict[str, Any] = {
         "source": source.info.get("source") or source.name,
         "licence": source.info.get("licence", ""),
         "file": source.name,
-        "file_sha256": hashlib.sha256(data).hexdigest(),
+        "file_sha256": file_sha256(source.path),
     }
     shape: Mesh | Splats
     if source.kind == "mesh":
@@ -131,8 +131,9 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
     found = caption_object(_texts_of(source), shape, synonyms=_synonyms_of(source), seed=seed)
-    facts["filter"] = found.report.facts()
-    return Thing(shape, source.info.get("label", ""), split_by_shape(shape), found.captions, facts)
+    label, group = source.info.get("label", ""), group_of(shape)
+    facts |= {"filter": found.report.facts(), "group": group}
+    return Thing(shape, label, assign(group, label), found.captions, facts)
 
 
 def _from_catalogue(source: Source) -> Thing:
@@ -145,29 +146,14 @@ def _from_catalogue(source: Source) -> Thing:
         "catalogue": {"index": source.index, "seed": source.seed, "id": made.id, "params": made.params},
         "holdout": made.holdout,
     }
-    return Thing(made.mesh.normalize(), made.category, made.split, tuple(made.captions), facts)
+    split = assign(made.id, made.category, dealt=made.split)
+    return Thing(made.mesh.normalize(), made.category, split, tuple(made.captions), facts)
 
 
-def shape_key(shape: Mesh | Splats) -> str:
-    """A name that copies and recoloured twins share.
-
-    Two meshes count as one shape when they have as many triangles and equal extents to 2 digits after normalising;
-    splats when they have as many gaussians and equal extents.
-    """
-    low, high = shape.bounds()
-    extent = np.asarray(high, np.float64) - np.asarray(low, np.float64)
-    count = shape.n_faces if isinstance(shape, Mesh) else len(shape)
-    return f"{count} " + " ".join(f"{value:.2f}" for value in extent)
-
-
-def split_by_shape(shape: Mesh | Splats) -> str:
-    """Train, val or test by a hash of the geometry alone (see `shape_key`): twins stay on one side."""
-    place = int.from_bytes(hashlib.sha256(shape_key(shape).encode()).digest()[:8], "big") / 2**64
-    for name, share in SHARES:
-        if place < share:
-            return name
-        place -= share
-    return SHARES[-1][0]
+def group_of(shape: Mesh | Splats) -> str:
+    """The group of a shape that is centred and fits the unit sphere, for `splits.assign`."""
+    low, high = (np.asarray(corner, np.float64) for corner in shape.bounds())
+    return shape_group(shape.n_faces if isinstance(shape, Mesh) else len(shape), high - low)
 
 
 # ---- pictures and splats -----------------------------------------------------------------------------------------

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import locked
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
 from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing, write_set
@@ -41,7 +41,8 @@ def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
     if not (folder / MANIFEST).exists():
         return None
     done = ShardSet(folder)
-    _same_recipe(folder, done.manifest["build"], recipe)
+    older = {"split_rule": recipe.get("split_rule")}  # sets made before the rule was recorded are sets all the same
+    _same_recipe(folder, older | done.manifest["build"], recipe)
     path = folder / QUARANTINE
     aside = len(path.read_bytes().splitlines()) if path.exists() else 0
     if (folder / _STAGING).exists():  # killed after the last rename
@@ -49,12 +50,12 @@ def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
     return BuildReport(folder, len(done), aside, len(done) + aside, 0.0)
 
 
-def _same_recipe(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if there == wanted:
+def _same_recipe(folder: Path, there: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    old, new = {**there, **there.get("config", {})}, {**recipe, **recipe["config"]}
+    names = [name for name in {**new, **old} if name not in ("config", "command") and old.get(name) != new.get(name)]
+    if not names:
         return
-    old, new = {**there, **there.get("config", {})}, {**wanted, **wanted["config"]}
-    names = [name for name in new if name != "config" and old.get(name) != new[name]]
-    got = ", ".join(f"{name} {old.get(name)} there and {new[name]} now" for name in names)
+    got = ", ".join(f"{name} {old.get(name)} there and {new.get(name)} now" for name in names)
     todo = "choose another folder, or remove this one to start anew"
     raise ShardError(str(folder), "the folder must be empty or of the same sources and options", got, todo)
 
@@ -68,11 +69,12 @@ def staged(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Staging]:
         got = ", ".join(sorted(strangers)[:3])
         raise ShardError(str(folder), "the folder must be empty, or hold a build to go on with", got, "choose another")
     place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
+    must = "one build may run in a folder"
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
-        except OSError:
-            raise ShardError(str(folder), "one build may run in a folder", "a second", "wait for the first") from None
+            stack.enter_context(locked(place / "lock", must))
+        except OSError as error:
+            raise ShardError(str(folder), must, str(error), "wait for the first") from error
         recipe_file = place / "recipe.json"
         if recipe_file.exists():
             _same_recipe(folder, json.loads(recipe_file.read_text(encoding="utf-8")), recipe)

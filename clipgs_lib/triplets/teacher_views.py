@@ -1,12 +1,7 @@
-"""Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `teachers.views` reads it.
-
-``python -m clipgs_lib.triplets.teacher_views --meshes DIR --labels TABLE --catalogue N --out DIR``, then
-``python -m clipgs_lib.teachers.train_mini --views DIR``.
-"""
+"""Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `teachers.views` reads it."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -23,10 +18,8 @@ from ..captions.grammar import with_article
 from ..meshes import Mesh
 from ..rendering import render_views, sphere_cameras
 from ..shards.writer import replacing
-from ..teachers.views import assign_split
 from .recipe import BuildConfig, Source
-from .sources import catalogue_sources, folder_sources
-from .stages import Thing, load_thing, object_seed, shape_key
+from .stages import Thing, load_thing, object_seed
 
 INDEX, LEFT_OUT = "views.jsonl", "left_out.jsonl"
 
@@ -51,9 +44,8 @@ def write_teacher_views(
 ) -> ViewsReport:
     """Draw every object over nothing, seen from a belt around it, and list it with its label, texts and split.
 
-    Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Catalogue
-    objects keep their split. Meshes are split by `teachers.views.assign_split`, which keeps some labels from training
-    altogether; twins (see `stages.shape_key`) follow the first of their labels.
+    Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Splits are
+    those that `build_triplets` gives, see `splits`.
 
     Args:
         sources: meshes and catalogue objects; meshes need a label, from their table.
@@ -79,7 +71,7 @@ def write_teacher_views(
     if not rows:
         raise ValueError(f"at least one object must have views, got none of {len(sources)}; first: {left_out[:1]}")
     _write_lines(folder / LEFT_OUT, ({"object": key, "reason": reason} for key, reason in left_out))
-    _write_lines(folder / INDEX, _with_splits(rows))
+    _write_lines(folder / INDEX, rows)
     return ViewsReport(folder, len(rows), tuple(left_out))
 
 
@@ -99,8 +91,8 @@ def _one(source: Source, folder: Path, config: BuildConfig) -> dict[str, Any]:
         "label": label,
         "texts": _texts(label, thing),
         "files": files,
-        "split": thing.split if source.kind == "catalogue" else "",
-        "group": source.key if source.kind == "catalogue" else shape_key(thing.shape),
+        "split": thing.split,
+        "group": thing.provenance.get("group", source.key),
     }
 
 
@@ -124,44 +116,7 @@ def _texts(label: str, thing: Thing) -> list[str]:
     return list(dict.fromkeys(own)) or [label]
 
 
-def _with_splits(rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The rows, those without a split given one by their group."""
-    lead: dict[str, str] = {}
-    for row in rows:
-        lead[row["group"]] = min(row["label"], lead.get(row["group"], row["label"]))
-    for row in rows:
-        group = row["group"]
-        yield row if row["split"] else row | {"split": assign_split(lead[group], group)}
-
-
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with replacing(path) as stream:
         for row in rows:
             stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 1 when an object was left out."""
-    parser = argparse.ArgumentParser(prog="python -m clipgs_lib.triplets.teacher_views", description=__doc__)
-    parser.add_argument("--meshes", type=Path, help="folder of meshes")
-    parser.add_argument("--labels", type=Path, help="table with path and label (and name, caption)")
-    parser.add_argument("--catalogue", type=int, default=0, help="so many objects of the catalogue")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--views", type=int, default=16)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--factors", default="guess", choices=("linear", "srgb", "guess"))
-    given = parser.parse_args(arguments)
-    sources = folder_sources(given.meshes, labels=given.labels) if given.meshes else []
-    sources += catalogue_sources(given.catalogue, given.seed) if given.catalogue else []
-    if not sources:
-        parser.error("nothing to draw: give --meshes, --catalogue or both")
-    report = write_teacher_views(
-        sources, given.out, views=given.views, size=given.size, seed=given.seed, factors=given.factors
-    )
-    print(f"{report.folder}: {report.objects:,} objects, {len(report.left_out):,} left out ({LEFT_OUT})")
-    return 1 if report.left_out else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -51,12 +51,17 @@ def make_triplet(
     return Triplet(**(columns | changes))
 
 
-def make_set(folder: Path, counts: Sequence[tuple[str, int]] = (("train", 17), ("val", 4)), per_shard: int = 5) -> Path:
+def make_set(
+    folder: Path,
+    counts: Sequence[tuple[str, int]] = (("train", 17), ("val", 4)),
+    per_shard: int = 5,
+    compress: bool = False,
+) -> Path:
     """A set with so many objects per split, ``per_shard`` in each tar."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = [split for split, count in counts for _ in range(count)]
     blocks = [encode_triplet(make_triplet(number, split=split)) for number, split in enumerate(splits)]
-    write_set(folder, blocks, build={"what": "test"}, limits=ShardLimits(max_objects=per_shard))
+    write_set(folder, blocks, build={"what": "test"}, limits=ShardLimits(max_objects=per_shard, compress=compress))
     return folder
 
 

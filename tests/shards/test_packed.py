@@ -15,7 +15,6 @@ from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.stream import TripletStream
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import encode_triplet
-from clipgs_lib.shards.wds import as_webdataset
 from clipgs_lib.shards.writer import ShardLimits, write_set
 
 from .shard_samples import make_triplet
@@ -53,15 +52,6 @@ def test_the_same_objects_and_equal_files_each_time(folder, tmp_path):
         assert entry["bytes"] < entry["tar_bytes"] == len(gzip.decompress((folder / entry["name"]).read_bytes()))
     with tarfile.open(folder / NAME) as tar:
         assert tar.getnames()[0] == "object-0000.meta.json"
-
-
-def test_webdataset_reads_them(folder):
-    assert [t.key for t in as_webdataset(sorted(folder.glob("*.tar.gz")))] == [f"object-{i:04d}" for i in range(8)]
-    data = (folder / NAME).read_bytes()
-    for bad in (b"no gzip at all" * 100, data[: len(data) // 2]):
-        (folder / NAME).write_bytes(bad)
-        with pytest.raises(ShardError, match=f"{NAME}: the shard must unpack as gzip"):
-            list(as_webdataset([folder / NAME]))
 
 
 def test_a_bomb_is_not_unpacked_to_its_end(folder, monkeypatch):

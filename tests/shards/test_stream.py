@@ -8,18 +8,16 @@ import pickle
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.stream import ShardWarning, TripletStream
-from clipgs_lib.shards.tar import END, ShardError
+from clipgs_lib.shards.tar import ShardError, pack_members
 from clipgs_lib.shards.triplet import encode_triplet
-from clipgs_lib.shards.wds import as_webdataset
 from clipgs_lib.shards.writer import write_set
 
-from .shard_samples import make_set, make_triplet, tar_of
+from .shard_samples import make_set
 
 
 @pytest.fixture(scope="module")
@@ -200,43 +198,23 @@ def test_a_set_survives_pickling_and_forking_with_files_open(folder):
     assert shards.read(0).key == first.key
 
 
-# ---- webdataset --------------------------------------------------------------------------------------------------
-
-
-def test_webdataset_reads_the_same_objects(folder):
-    urls = sorted(folder.glob("train-*.tar"))
-    found = {triplet.key: triplet for triplet in as_webdataset(urls)}
-    assert list(found) == train_keys(folder)
-    shards = ShardSet(folder)
-    assert all(
-        np.array_equal(t.image_embeds, shards[k].image_embeds) and t.views == shards[k].views for k, t in found.items()
-    )
-    assert sorted(t.key for t in as_webdataset(urls, shuffle=10, seed=1)) == train_keys(folder)
-
-
-def test_webdataset_runs_nothing_and_unpickles_nothing(folder, tmp_path):
-    with pytest.raises(ShardError, match=r"a shard must be a file, or an http\(s\) address"):
-        list(as_webdataset([f"pipe:touch {tmp_path / 'run'}"]))
-    assert not (tmp_path / "run").exists()
+def test_the_package_webdataset_reads_our_shards(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WDS_SECURE", "1")  # it runs pipe: commands and unpickles otherwise
     import webdataset
     from webdataset import utils
 
-    assert utils.enforce_security
-    with pytest.raises(ValueError, match="cannot open pipe URLs"):
-        webdataset.gopen(f"pipe:touch {tmp_path / 'run'}")
-    good = encode_triplet(make_triplet(1))
-    for name, words in [
-        ("object-0001.x.pkl", "nothing is ever unpickled"),
-        ("object-0001.x.pyd", "nothing is ever unpickled"),
-        ("../../x.meta.json", "without paths"),
-    ]:
-        path = tmp_path / "bad.tar"
-        path.write_bytes(good + tar_of([(name, b"x")]))
-        with pytest.raises(ShardError, match=words):
-            list(as_webdataset([path]))
-    path.write_bytes((good + END)[:3000])
-    with pytest.raises(ShardError, match=r"bad.tar, member object-0001.* must be complete"):
-        list(as_webdataset([path]))
+    monkeypatch.setattr(utils, "enforce_security", True)  # in case it was imported before
+    compressed = make_set(tmp_path / "packed", (("train", 43),), per_shard=50, compress=True)
+    shards = ShardSet(folder)
+    for urls in (sorted(folder.glob("train-*.tar")), sorted(compressed.glob("*.tar.gz"))):
+        dataset = webdataset.WebDataset([str(url) for url in urls], shardshuffle=False)
+        samples = {sample["__key__"]: sample for sample in dataset}
+        assert list(samples) == train_keys(folder)
+        for key, sample in samples.items():
+            triplet = shards[key]
+            parts = {name: data for name, data in sample.items() if not name.startswith("__")}
+            assert [parts[f"view{i:03d}.webp"] for i in range(len(triplet.views))] == list(triplet.views)
+            assert encode_triplet(triplet, parts["splat.safetensors"]) == pack_members(key, parts.items())
 
 
 def test_an_empty_split_of_an_empty_set(tmp_path):

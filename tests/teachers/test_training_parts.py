@@ -13,7 +13,7 @@ from PIL import Image
 from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers.augment import AugmentConfig, augment
 from clipgs_lib.teachers.contrastive import masked_contrastive
-from clipgs_lib.teachers.views import assign_split, read_views
+from clipgs_lib.teachers.views import read_views
 from clipgs_lib.teachers.zero_shot import rank_labels
 
 from . import tiny
@@ -179,16 +179,6 @@ def test_bad_view_lists(tmp_path, rows, words):
 def test_no_view_list(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"views\.jsonl"):
         read_views(tmp_path)
-
-
-def test_splits_are_stable_and_of_the_right_size():
-    drawn = [assign_split(f"label {n % 200}", f"group {n}") for n in range(4000)]
-    assert drawn[:6] == [assign_split(f"label {n}", f"group {n}") for n in range(6)]
-    shares = {split: drawn.count(split) / 4000 for split in ("train", "val", "test")}
-    assert 0.66 < shares["train"] < 0.78 and 0.09 < shares["val"] < 0.2 and 0.09 < shares["test"] < 0.2
-    by_label = {label: {drawn[n] for n in range(label, 4000, 200)} for label in range(200)}
-    unseen = [label for label, splits in by_label.items() if "train" not in splits]
-    assert 8 <= len(unseen) <= 35 and all(len(by_label[label]) == 1 for label in unseen)
 
 
 def test_ranking():

@@ -17,11 +17,12 @@ from clipgs_lib.rendering import render
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import decode_triplet, encode_triplet
+from clipgs_lib.splits import assign
 from clipgs_lib.triplets import stages
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.recipe import BuildConfig, StopBuild
 from clipgs_lib.triplets.sources import catalogue_sources, folder_sources
-from clipgs_lib.triplets.stages import cameras_of, load_thing, produce, split_by_shape
+from clipgs_lib.triplets.stages import cameras_of, group_of, load_thing, produce
 
 from ..conftest import make_splats
 
@@ -175,8 +176,8 @@ def cube(scale: float = 1.0, color: float = 0.5, faces: int = 12) -> Mesh:
 
 
 def test_twins_share_a_split_and_shares_hold():
-    assert split_by_shape(cube(color=0.1)) == split_by_shape(cube(color=0.9))
-    splits = [split_by_shape(cube(scale=1 + i / 20)) for i in range(300)]
+    assert group_of(cube(color=0.1)) == group_of(cube(color=0.9))
+    splits = [assign(group_of(cube(scale=1 + i / 20))) for i in range(300)]
     counts = {name: splits.count(name) for name in ("train", "val", "test")}
     assert sum(counts.values()) == 300 and 180 < counts["train"] < 280 and min(counts.values()) > 8
 

@@ -9,7 +9,7 @@ import pytest
 from clipgs_lib import catalogue
 from clipgs_lib.teachers.views import read_views
 from clipgs_lib.triplets import catalogue_sources, folder_sources
-from clipgs_lib.triplets.teacher_views import main, write_teacher_views
+from clipgs_lib.triplets.teacher_views import write_teacher_views
 
 
 def test_catalogue_objects_are_cut_out_and_keep_their_split(tmp_path):
@@ -55,14 +55,6 @@ def test_meshes_need_labels_and_twins_share_a_split(tmp_path):
     assert len({row["split"] for row in rows}) == 1 and len({row["group"] for row in rows}) == 1
     reasons = " ".join(reason for _, reason in report.left_out)
     assert len(report.left_out) == 2 and "with a label" in reasons
-
-
-def test_the_command_says_what_it_made(tmp_path, capsys):
-    assert main(["--catalogue", "2", "--out", str(tmp_path / "o"), "--views", "2", "--size", "32"]) == 0
-    assert "2 objects, 0 left out" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["--out", str(tmp_path / "o")])
-    assert "nothing to draw" in capsys.readouterr().err
 
 
 def test_nothing_left_is_an_error(tmp_path):
