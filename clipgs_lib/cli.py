@@ -23,6 +23,7 @@ from typer.core import TyperCommand
 
 from . import cli_train, cli_triplets
 from ._version import __version__
+from .words import plural
 
 if TYPE_CHECKING:
     import torch
@@ -233,7 +234,7 @@ def render(
         digits = max(3, len(str(count - 1)))
         for index, picture in enumerate(pictures):
             save_png(target / f"{index:0{digits}d}.png", picture)
-    print(f"{target}: {count} view{'s' if count > 1 else ''} of {len(splats):,} gaussians, {size} x {size} pixels")
+    print(f"{target}: {plural(count, 'view')} of {len(splats):,} gaussians, {size} x {size} pixels")
 
 
 def _draw(splats: Splats, cameras: Cameras, background: tuple[float, float, float]) -> list[torch.Tensor]:

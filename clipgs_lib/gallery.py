@@ -29,11 +29,10 @@ from torch import Tensor
 
 from .errors import ExplainedError
 from .files import replacing
+from .vectors import unit, unit_faults
 
 FORMAT = "clipgs-gallery/1"
 INDEX = "gallery.jsonl"
-UNIT = 1e-3
-"""How far a row's norm may be from 1; rows that were float16 once stay well inside."""
 _BLOCK = 1 << 22  # scores held at a time: 16 MB, and 32 MB packed
 _ROWS = 0xFFFFFFFF
 _EMBEDS = re.compile(r"embeds-[0-9a-f]{16}\.safetensors")
@@ -94,8 +93,7 @@ class Gallery:
         if len(self._rows) < len(self.keys):
             row, key = next((row, key) for row, key in enumerate(self.keys) if self._rows[key] != row)
             raise ValueError(f"keys must differ, got {key!r} in rows {row} and {self._rows[key]}; leave one out")
-        norms = torch.linalg.vector_norm(self.embeds, dim=1)  # [N]
-        bad = ~((norms - 1).abs() <= UNIT)  # NaN is bad too
+        norms, bad = unit_faults(self.embeds)  # [N]
         if bool(bad.any()):
             row = int(bad.nonzero()[0, 0])
             todo = "leave the object out" if not bool(norms[row].isfinite()) else "divide rows by their norms"
@@ -273,7 +271,7 @@ def combine(*parts: Tensor | tuple[float, Tensor]) -> Tensor:
     total = torch.stack(turned).sum(dim=0)
     if float(total.norm()) <= 1e-6 * sum(abs(weight) for weight, _ in pairs):
         raise ValueError("the weighted parts cancel, so there is no direction to search in; change a weight")
-    return torch.nn.functional.normalize(total, dim=0)
+    return unit(total)
 
 
 def _unit(vectors: Tensor, name: str) -> Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._version import __version__
 from .files import replacing
+from .words import plural
 
 if TYPE_CHECKING:
     import torch
@@ -155,8 +156,7 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         "findings": _jsonable(sentences, "findings"),
     }
     write_text_atomically(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    plural = "s" if len(metrics) != 1 else ""
-    print(f"recorded {len(metrics)} metric{plural} in {METRICS_FILE} after {run.seconds:.1f} s")
+    print(f"recorded {plural(len(metrics), 'metric')} in {METRICS_FILE} after {run.seconds:.1f} s")
 
 
 def resolve_device(name: str) -> torch.device:

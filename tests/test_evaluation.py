@@ -271,7 +271,7 @@ def test_bad_input_is_told_what_to_do():
     nobody[5:, 0] = True
     zero_shot, retrieval, few_shot = evaluation.zero_shot, evaluation.retrieval, evaluation.few_shot
     cases = [
-        (lambda: zero_shot(broken, weights, target), r"embeds must be finite; rows 3, 7 are not"),
+        (lambda: zero_shot(broken, weights, target), r"embeds must be finite, got NaN or inf in rows 3, 7;"),
         (lambda: zero_shot(2 * embeds, weights, target), r"embeds must be unit-norm.*rows 0, 1, .* and 112 more"),
         (lambda: zero_shot(embeds, 0 * weights, target), r"weights must be unit-norm"),
         (lambda: zero_shot(embeds[:, :8] / embeds[:, :8].norm(dim=1, keepdim=True), weights, target), r"teachers\?"),
@@ -283,7 +283,7 @@ def test_bad_input_is_told_what_to_do():
         (lambda: zero_shot(embeds, weights, target, ks=(3, 1)), r"increasing numbers >= 1, got \(3, 1\)"),
         (lambda: zero_shot(embeds, weights, target, ks=()), r"increasing numbers"),
         (lambda: retrieval(embeds, weights, nobody), r"queries 0, 1, 2, 3, 4 have none.*complete the gallery"),
-        (lambda: retrieval(embeds, broken, torch.arange(120)), r"gallery must be finite; rows 3, 7"),
+        (lambda: retrieval(embeds, broken, torch.arange(120)), r"gallery must be finite, got NaN or inf in rows 3, 7;"),
         (lambda: retrieval(embeds, weights, target, objects=target[:4]), r"objects must be integers \[120\]"),
         (lambda: few_shot(broken, target, 2, 2), r"embeds must be finite"),
         (lambda: few_shot(embeds, target[:3], 2, 2), r"target must be integers \[120\]"),

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from ..vectors import unit
 
 Source = Literal["raw", "filtered", "enriched"]
 SOURCES: tuple[str, ...] = get_args(Source)
@@ -69,8 +70,7 @@ def score_captions(
             f"encode_text must return {want} to match the captions and the image embeddings, got "
             f"{list(text_embeds.shape)}; were the views embedded by another teacher?"
         )
-    images = torch.nn.functional.normalize(image_embeds.detach().float().cpu(), dim=-1)
-    texts = torch.nn.functional.normalize(text_embeds.detach().float().cpu(), dim=-1)
+    images, texts = unit(image_embeds.detach().cpu()), unit(text_embeds.detach().cpu())
     scores = (texts @ images.T).mean(dim=1)  # [T]
     if not bool(scores.isfinite().all()):
         raise ValueError("embeddings must be finite, got NaN or infinity; does the teacher overflow in half precision?")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from difflib import SequenceMatcher
 
+from ..words import table
 from .clean import words
-from .names import table
 
 _ARTICLES = table("a an the")
 _RELATIONS = table("on in with under over by at of to from and beside behind without between near")

@@ -9,13 +9,13 @@ import numpy as np
 
 from ..meshes import Mesh
 from ..splats import Splats
+from ..words import is_latin, is_mass, listing, table, with_article
 from .attributes import Attributes, measure
 from .caption import Caption
 from .clean import words
 from .duplicates import SeenTexts
 from .filtering import FilterReport, Kind, filter_captions
-from .grammar import is_latin, is_mass, join, natural_order, with_article
-from .names import table
+from .names import natural_order
 from .synonyms import Synonyms
 
 # "{it}" is the described object with its article, "a tall red chair"
@@ -168,7 +168,7 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
     phrases = [" ".join(word for word in (stated, *chosen, bare) if word) for chosen in choices]
     out = [with_article(phrase) for phrase in dict.fromkeys(phrases)]
     if color and not attributes.palette.many and noun.split()[-1] != "in":
-        out.append(f"{with_article(noun)} in {join(attributes.palette.main)}")
+        out.append(f"{with_article(noun)} in {listing(attributes.palette.main)}")
     if attributes.symmetric and not is_mass(noun):
         out.append(with_article(" ".join(word for word in ("symmetric", stated, color, bare) if word)))
     return out
@@ -185,7 +185,7 @@ def _split_size(noun: str) -> tuple[str, str]:
 
 def _color_words(attributes: Attributes) -> str:
     palette = attributes.palette
-    return "multicolored" if palette.many else join(palette.main)
+    return "multicolored" if palette.many else listing(palette.main)
 
 
 def _sentences(phrases: list[str], rng: np.random.Generator) -> list[str]:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..words import table
 from .caption import Caption
 from .clean import clean_text, is_cased
 from .duplicates import SeenTexts
-from .names import EXTENSIONS, PLACEHOLDERS, has_extension, is_file_name, is_id, object_name, table
+from .names import EXTENSIONS, PLACEHOLDERS, has_extension, is_file_name, is_id, object_name
 
 Kind = Literal["auto", "name", "text"]
 REASONS = {

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import re
 
-
-def table(words: str) -> frozenset[str]:
-    """A set of words written in one string."""
-    return frozenset(words.split())
-
+from ..words import table
 
 EXTENSIONS = table("""
     glb gltf fbx obj blend blend1 stl ply usd usda usdc usdz dae 3ds max ma mb c4d skp lwo x3d wrl off vox step stp
@@ -33,6 +29,14 @@ _PREFIXES = table("sm sk geo grp msh mdl prop props env chr char veh wpn")  # on
 _DANGLING = table("with and of the for w")
 _NUMBERED_KINDS = table("number digit type mark mk route channel")  # "number 5" is an object
 _BRANDS = table("playstation youtube macbook delorean mcdonalds lamborghini")
+# adjectives that asset names put behind their noun: "axe small", "bookcase closed wide"
+_POSTPOSED = table("""
+    small big large huge tiny tall short long low high wide narrow thick thin medium flat round rounded square
+    rectangular simple basic detailed fancy open opened closed broken crushed cracked stacked full empty half whole
+    single double triple individual golden gold silver bronze wooden iron stone red green blue yellow white black dark
+    light raw cooked cushioned decorative standing angry evil modern vintage old electric modular upper lower mobile
+    celtic king twin bunk
+""")
 _VERSION = re.compile(r"(?:v|ver|version|rev|r)\d+(?:\.\d+)*|lod\d+|[1248]k", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _BRACKETS = re.compile(r"\(\s*v?\d*(?:\.\d+)*\s*\)|\[\s*v?\d*(?:\.\d+)*\s*\]", re.IGNORECASE)
@@ -127,6 +131,20 @@ def object_name(text: str) -> tuple[str, tuple[str, ...]]:
     if whole != tagless:
         notes.append("dangling")
     return " ".join(whole), tuple(dict.fromkeys(notes))
+
+
+def natural_order(name: str) -> str:
+    """Trailing adjectives moved to the front: ``fence low broken`` -> ``low broken fence``.
+
+    Names of one word, and names made of such words only, come back as they are.
+    """
+    tokens = name.split()
+    count = 0
+    while count < len(tokens) and tokens[-1 - count].casefold() in _POSTPOSED:
+        count += 1
+    if count == 0 or count == len(tokens):
+        return name
+    return " ".join([*tokens[-count:], *tokens[:-count]])
 
 
 def _stem(text: str, notes: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..captions.caption import Caption
+from ..words import indefinite, listing
 from .model import BINS, CATEGORIES, Category
 from .patterns import PATTERNS
 
@@ -24,12 +25,7 @@ def number(n: int) -> str:
 
 def article(phrase: str) -> str:
     """``phrase`` with "a" or "an" before it."""
-    return f"{'an' if phrase[0].lower() in 'aeiou' and not phrase.startswith('one-') else 'a'} {phrase}"
-
-
-def listing(items: list[str]) -> str:
-    """ "a, b and c"."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    return f"{indefinite(phrase)} {phrase}"
 
 
 MASS = {"frosting", "lettuce", "glaze"}  # nouns without an article
@@ -80,7 +76,7 @@ def _plural_of(spec: Category) -> str:
 def pattern_phrase(params: dict[str, Any]) -> str:
     """ "white stripes"; "" when the pattern needs no phrase."""
     second = params["second"]
-    return PATTERNS[params["pattern"]].phrase.format(second=second, article=article(second).split()[0])
+    return PATTERNS[params["pattern"]].phrase.format(second=second, article=indefinite(second))
 
 
 def noun_phrase(params: dict[str, Any], noun: str, *sizes: str, colored: bool = True) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..splats import Splats
 from ..tokenizer import Patches, SplatBatch, collate
+from ..vectors import unit
 from .config import AnyConfig, EncoderError
 
 
@@ -137,7 +138,7 @@ class Encoder(nn.Module, ABC):
         with self._evaluating():
             for start in range(0, len(objects), batch_size):
                 rows = by_size[start : start + batch_size]
-                embeds[rows] = nn.functional.normalize(self(self._batch([objects[i] for i in rows])).float(), dim=-1)
+                embeds[rows] = unit(self(self._batch([objects[i] for i in rows])))
         if not bool(embeds.isfinite().all()):
             bad = sorted({int(row) for row in (~embeds.isfinite()).nonzero()[:, 0]})
             raise EncoderError(f"embeddings must be finite, got NaN for objects {bad[:8]}; did this encoder diverge?")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scores import Interval, hit_rates, intervals, relevant_mask, unit
+from ..vectors import unit
+from .scores import Interval, checked, hit_rates, intervals, relevant_mask
 
 METHODS = ("linear", "prototype")
 
@@ -69,7 +70,7 @@ def few_shot(
     Raises:
         ValueError: for other shapes, bad rows (named), an unknown method, or too few classes with enough objects.
     """
-    embeds = unit("embeds", embeds).cpu()
+    embeds = checked("embeds", embeds).cpu()
     labels = target.cpu().numpy()
     if labels.shape != (len(embeds),) or labels.dtype.kind not in "iu":
         raise ValueError(f"target must be integers [{len(embeds)}], got {target.dtype} {list(target.shape)}")
@@ -112,7 +113,7 @@ def _episode(labelled: Tensor, asked: Tensor, method: str, strength: float) -> f
     ways, dim = len(labelled), labelled.shape[2]
     truth = torch.arange(ways).repeat_interleave(asked.shape[1])  # [W*A]
     if method == "prototype":
-        prototypes = torch.nn.functional.normalize(labelled.mean(dim=1), dim=-1)  # [W, D]
+        prototypes = unit(labelled.mean(dim=1))  # [W, D]
         scores = asked.reshape(-1, dim) @ prototypes.T  # [W*A, W]
     else:
         from sklearn.linear_model import LogisticRegression

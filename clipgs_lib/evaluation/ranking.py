@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .scores import Interval, hit_probability, hit_rates, intervals, relevant_mask, rows_of, unit
+from ..vectors import rows_of
+from .scores import Interval, checked, hit_probability, hit_rates, intervals, relevant_mask
 
 CELLS = 1 << 24  # similarities held in memory at a time
 
@@ -141,7 +142,7 @@ def _rank(
     name: str, queries: Tensor, other: str, gallery: Tensor, relevant: Tensor, ks: Sequence[int]
 ) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...]]:
     """Checked ks, hits ``[Q, k]`` of each query and the mean chance at each k, some queries at a time."""
-    queries, gallery, ks = unit(name, queries), unit(other, gallery), _check_ks(ks)
+    queries, gallery, ks = checked(name, queries), checked(other, gallery), _check_ks(ks)
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"{name} and {other} must have one width, got {queries.shape[1]} and {gallery.shape[1]}; "

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..vectors import check_unit
+
 TIE = 1e-6  # cosines closer than this are equal
 RESAMPLES = 1000  # of each bootstrap
 
@@ -76,19 +78,10 @@ def intervals(hits: np.ndarray, groups: np.ndarray, seed: int) -> tuple[Interval
     return tuple(Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True))
 
 
-def unit(name: str, values: Tensor) -> Tensor:
+def checked(name: str, values: Tensor) -> Tensor:
     """Embeddings ``[N, D]`` in at least float32, or a sentence about what is wrong with them."""
     if values.dim() != 2 or not values.is_floating_point() or 0 in values.shape:
         raise ValueError(f"{name} must be float [N, D], not empty, got {values.dtype} {list(values.shape)}")
     values = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-    norm = values.norm(dim=1)
-    for bad, words in ((~norm.isfinite(), "finite"), ((norm - 1).abs() > 1e-2, "unit-norm (normalise them)")):
-        if bool(bad.any()):
-            raise ValueError(f"{name} must be {words}; rows {rows_of(bad)} are not")
+    check_unit(name, values)
     return values
-
-
-def rows_of(mask: Tensor) -> str:
-    """Indices of the True entries of ``[N]`` as text, the first eight of them."""
-    rows = mask.nonzero().flatten().tolist()
-    return ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-NORM_TOLERANCE = 1e-2  # unit norm up to the rounding of bf16
+from ..vectors import check_unit
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -103,23 +104,8 @@ def embeddings(name: str, values: Tensor, shape: tuple[int, ...], valid: Tensor 
     if valid is not None:
         check_mask(f"the mask of {name}", valid, shape[:-1])
         values = torch.where(valid[..., None], values, 0.0)
-    norm = values.detach().norm(dim=-1)
-    good = (norm - 1).abs() <= NORM_TOLERANCE
-    good = good if valid is None else good | ~valid
-    if bool(good.all()):
-        return values
-    if broken := rows_of(~norm.isfinite()):
-        raise ValueError(f"{name} must be finite, got NaN or inf in rows {broken}; look at these samples")
-    raise ValueError(
-        f"{name} must be unit-norm, got norms from {norm[~good].min():.3g} to {norm[~good].max():.3g} in rows "
-        f"{rows_of(~good)}; normalise them: torch.nn.functional.normalize({name}, dim=-1)"
-    )
-
-
-def rows_of(mask: Tensor, most: int = 8) -> str:
-    """Indices of the True entries as text, the first few of them; empty when there are none."""
-    found = [tuple(row) if len(row) > 1 else row[0] for row in mask.nonzero().tolist()]
-    return ", ".join(str(row) for row in found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+    check_unit(name, values, valid)
+    return values
 
 
 def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:

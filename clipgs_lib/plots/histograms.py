@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..splats import Splats
-from .style import BLUE, CATEGORIES, GREEN, RED, panels, place, plural, titled, to_array
+from ..words import plural
+from .style import BLUE, CATEGORIES, GREEN, RED, panels, place, titled, to_array
 
 BINS = 60
 COLUMNS = 3

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
+from ..words import plural
 from .style import (
     CATEGORIES,
     INK,
@@ -19,7 +20,6 @@ from .style import (
     panels,
     place,
     plain,
-    plural,
     shorten,
     titled,
     to_array,

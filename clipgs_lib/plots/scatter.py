@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..geometry import quat_to_rotmat
 from ..splats import Splats
+from ..words import plural
 from .frame import Frame, opening_camera
-from .style import MAX_POINTS, QUANTITY, color_bar, plain, plural, quantize_colors, titled
+from .style import MAX_POINTS, QUANTITY, color_bar, plain, quantize_colors, titled
 
 ELLIPSOID_SIGMAS = 2.0
 """An ellipsoid is drawn where the gaussian has fallen to exp(-2) = 14 % of its peak."""

@@ -168,8 +168,3 @@ def quantize_colors(colors: np.ndarray) -> Palette:
     picture = Image.fromarray(bytes_[None]).quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1)
     table = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)
     return Palette(np.asarray(picture)[0].astype(np.uint8), table)
-
-
-def plural(count: int, noun: str) -> str:
-    """``"1 gaussian"``, ``"2,000 gaussians"``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..splats import Splats
 from ..tokenizer import CHANNELS
+from ..words import plural
 from .frame import Frame, opening_camera
 from .histograms import PANEL_HEIGHT, Curve, Panel, draw
 from .scatter import HEIGHT, choose
@@ -25,7 +26,6 @@ from .style import (
     color_bar,
     panels,
     plain,
-    plural,
     titled,
     to_array,
 )

@@ -8,7 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import CATEGORIES, INK, plural, titled
+from ..words import plural
+from .style import CATEGORIES, INK, titled
 
 _STARTS = {"mesh": "from the mesh", "points": "from points", "random": "at random"}
 _NEEDED = ("start", "n", "iterations", "psnr", "psnr_worst", "cpu_seconds", "objects")

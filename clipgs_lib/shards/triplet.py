@@ -33,6 +33,7 @@ from safetensors import numpy as safe_numpy
 
 from ..captions.caption import Caption
 from ..splats import COLUMNS, UP_AXES, Splats
+from ..vectors import unit_faults
 from .tar import KEY, ShardError, pack_members, unpack_members
 
 SCHEMA = "clipgs-triplet/1"
@@ -240,10 +241,10 @@ def _check_embeds(triplet: Triplet, where: str) -> None:
             got = f"{embeds.dtype} {list(embeds.shape)}" if isinstance(embeds, np.ndarray) else type(embeds).__name__
             must = f"{name} must be float16 {list(shape)}, one row each, as {triplet.teacher} makes them"
             raise ShardError(where, must, got, "embed again with this teacher")
-        norms = np.linalg.norm(embeds.astype(np.float32), axis=1)
-        if not bool((np.abs(norms - 1) < 0.01).all()):  # NaN fails too
-            worst = float(norms[np.argmax(np.abs(np.nan_to_num(norms, nan=np.inf) - 1))])
-            raise ShardError(where, f"rows of {name} must be finite and unit-norm", f"a norm of {worst:.4g}", "divide")
+        norms, bad = unit_faults(torch.from_numpy(embeds))
+        if bool(bad.any()):
+            got = f"a norm of {float(norms[bad][0]):.4g}"
+            raise ShardError(where, f"rows of {name} must be finite and unit-norm", got, "divide")
 
 
 # ---- members -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..splits import SPLITS, UNSEEN
+from ..vectors import unit
 from . import mini
 from .preprocess import Preprocess
 from .views import ViewSet
@@ -72,7 +73,7 @@ def _embed(
     alpha = pixels[..., 3:]
     white = pixels[..., :3] * alpha + (1 - alpha)
     embeds = model.encode_image(preprocess(white, device), normalize=True)  # [V, D]
-    return torch.nn.functional.normalize(embeds.mean(dim=0), dim=0)
+    return unit(embeds.mean(dim=0))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
+from ..vectors import unit
 from .base import PRECISIONS, Teacher, check_texts, compute_digest
 from .preprocess import Preprocess, check_images
 from .zero_shot import Templates, zero_shot_weights
@@ -67,7 +67,7 @@ class OpenClipTeacher(Teacher):
     def _unit(self, parts: list[torch.Tensor]) -> torch.Tensor:
         if not parts:
             return torch.empty(0, self.embed_dim, device=self.device)
-        return F.normalize(torch.cat(parts).float(), dim=-1)  # [B, D]
+        return unit(torch.cat(parts))  # [B, D]
 
     # no_grad, not inference_mode: on CPU, bf16 autocast under inference_mode casts the weights anew at every layer
     @torch.no_grad()
@@ -97,4 +97,4 @@ class OpenClipTeacher(Teacher):
         """Classifier weights of labels; see `Teacher.zero_shot_weights`."""
         with self._autocast():
             weights = zero_shot_weights(self._model, self._tokenizer, check_texts(labels), templates, self.device)
-        return F.normalize(weights, dim=-1)  # [C, D]
+        return unit(weights)  # [C, D]

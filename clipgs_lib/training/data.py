@@ -25,6 +25,7 @@ from ..captions import draw_caption
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
+from ..vectors import unit
 from .augment import augment
 from .config import TrainConfig
 from .distributed import Place, share
@@ -281,11 +282,6 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
         text_ids=text_ids,
         ids=torch.tensor(numbers),
     )
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Rows ``[..., D]`` in float32, with length 1 again after their rounding to float16."""
-    return torch.nn.functional.normalize(rows.float(), dim=-1)
 
 
 def _draw_text(sample: Sample, rng: np.random.Generator, weights: Mapping[str, float] | None) -> int | None:

@@ -22,8 +22,9 @@ from ..files import replacing
 from ..runtime import mixed_precision
 from ..shards import TeacherInfo
 from ..teachers import TeacherError, load_teacher
+from ..vectors import unit
 from .config import TrainConfig
-from .data import Objects, Sample, unit
+from .data import Objects, Sample
 from .distributed import Place, gather, share, shares
 
 CLASSES = "class_weights.safetensors"

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..captions.grammar import with_article
 from ..meshes import Mesh
 from ..rendering import render_views, sphere_cameras
 from ..shards.writer import replacing
+from ..words import with_article
 from .recipe import BuildConfig, Source
 from .stages import Thing, load_thing, object_seed
 

@@ -14,9 +14,10 @@ from clipgs_lib.captions.caption import Caption
 from clipgs_lib.captions.captioner import run_captioner
 from clipgs_lib.captions.enrich import caption_object, enrich
 from clipgs_lib.captions.filtering import filter_captions
-from clipgs_lib.captions.grammar import article, is_plural, join, natural_order, with_article
+from clipgs_lib.captions.names import natural_order
 from clipgs_lib.captions.palette import Palette
 from clipgs_lib.captions.synonyms import Synonyms
+from clipgs_lib.words import article, is_plural, listing, with_article
 
 from .test_attributes import box, mesh, stripes
 
@@ -73,8 +74,8 @@ def test_trailing_adjectives_go_in_front(name, ordered):
 
 
 def test_lists_and_plurals():
-    assert join(("red",)) == "red" and join(("red", "white")) == "red and white"
-    assert join(("red", "white", "black")) == "red, white and black" and join(()) == ""
+    assert listing(("red",)) == "red" and listing(("red", "white")) == "red and white"
+    assert listing(("red", "white", "black")) == "red, white and black" and listing(()) == ""
     assert (
         is_plural("mice") and is_plural("wooden stairs") and not is_plural("chess") and not is_plural("tennis racket")
     )
