@@ -24,10 +24,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from clipgs_lib.runner.parameters import ParameterError, declared_parameters
-from clipgs_lib.runtime import write_text_atomically
+from clipgs_lib.runtime import REQUIRED, write_text_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIRED = ("SEED", "DEVICE", "DATA_DIR", "OUT_DIR", "TEACHER")
 HEAD = {
     "a title (a line `# ...`)": r"^# \S",
     "**Question**": r"\*\*question",

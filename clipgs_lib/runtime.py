@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 METRICS_FILE = "metrics.json"
+REQUIRED = ("SEED", "DEVICE", "DATA_DIR", "OUT_DIR", "TEACHER")  # parameters of every notebook
 _PROJECT = Path(__file__).resolve().parent.parent
 _latest: Run | None = None
 
@@ -49,35 +51,38 @@ class Run:
         """Wall-clock seconds since `start`."""
         return max(0.0, time.time() - self.began)
 
+    def folder(self, name: str, *, fresh: bool = False) -> Path:
+        """A folder below ``out_dir``, made when missing; ``fresh`` removes what an earlier run left there."""
+        folder = self.out_dir / name
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
-def start(
-    notebook: str,
-    *,
-    seed: int,
-    device: str,
-    data_dir: str | os.PathLike[str],
-    out_dir: str | os.PathLike[str],
-    teacher: str | None = None,
-    **parameters: Any,
-) -> Run:
+    def results(self, name: str) -> Any:
+        """Measurements of longer runs, committed as ``results/NAME.json`` in the data folder; None where it is not."""
+        file = self.data_dir / "results" / f"{name}.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     """Begin a notebook: seed everything, choose the device, make the output folder, print one environment line.
 
     Args:
         notebook: the notebook's own file name without ``.ipynb``; the runner checks that it matches.
-        seed: in ``0 .. 2**32 - 1``; given to `random`, numpy's legacy generator and torch (all devices).
-        device: ``"auto"`` (CUDA when there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        data_dir: existing folder; a relative path counts from the working folder (the notebook's folder).
-        out_dir: made when missing.
-        teacher: name of the CLIP teacher, for the record.
-        **parameters: the notebook's other parameters, for the record; anything JSON can hold.
+        namespace: where the parameters stand, in a notebook ``globals()``. Its UPPER_CASE names with plain values are
+            recorded, and five must be among them: ``SEED`` in ``0 .. 2**32 - 1``, for `random`, numpy's legacy
+            generator and torch (all devices); ``DEVICE``, see `resolve_device`; ``DATA_DIR``, an existing folder;
+            ``OUT_DIR``, made when missing; ``TEACHER``, name of the CLIP teacher. Relative folders count from the
+            working folder.
 
     Returns:
         The `Run`; `record` finds the latest by itself.
 
     Raises:
-        ValueError: for a seed or device that cannot be used; the message says what to pass.
-        FileNotFoundError: when ``data_dir`` does not exist.
-        NotADirectoryError: when ``out_dir`` is a file.
+        ValueError: for a missing parameter, or a seed or device that cannot be used; the message says what to pass.
+        FileNotFoundError: when ``DATA_DIR`` does not exist.
+        NotADirectoryError: when ``OUT_DIR`` is a file.
     """
     import numpy as np
     import torch
@@ -85,39 +90,44 @@ def start(
     global _latest
     if not notebook or "/" in notebook or notebook.endswith(".ipynb"):
         raise ValueError(f'notebook must be a file name without folder and ".ipynb", got {notebook!r}')
+    plain = (str, int, float, list, dict, tuple, os.PathLike, type(None))
+    given = {name: value for name, value in namespace.items() if name.isupper() and isinstance(value, plain)}
+    if missing := [name for name in REQUIRED if name not in given]:
+        raise ValueError(f"the parameters must include {', '.join(missing)}, got {', '.join(given) or 'none'}")
+    seed = given["SEED"]
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be an integer in 0 .. 2**32 - 1, got {seed!r}")
-    chosen = resolve_device(device)
-    data, out = Path(data_dir).expanduser().resolve(), Path(out_dir).expanduser().resolve()
+        raise ValueError(f"SEED must be an integer in 0 .. 2**32 - 1, got {seed!r}")
+    device = resolve_device(given["DEVICE"])
+    data, out = (Path(given[name]).expanduser().resolve() for name in ("DATA_DIR", "OUT_DIR"))
     if not data.is_dir():
-        raise FileNotFoundError(f"data_dir must be an existing folder, got {str(data_dir)!r} (looked at {data})")
+        raise FileNotFoundError(
+            f"DATA_DIR must be an existing folder, got {str(given['DATA_DIR'])!r} (looked at {data})"
+        )
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"out_dir must be a folder, got the file {out}; remove it or choose another")
+        raise NotADirectoryError(f"OUT_DIR must be a folder, got the file {out}; remove it or choose another")
     out.mkdir(parents=True, exist_ok=True)
 
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that draw from the legacy generator must repeat too
     torch.manual_seed(seed)
-    given = {"SEED": seed, "DEVICE": device, "DATA_DIR": os.fspath(data_dir), "OUT_DIR": os.fspath(out_dir)}
-    given |= {"TEACHER": teacher} | {name.upper(): value for name, value in parameters.items()}
-    versions = {
-        "clipgs_lib": __version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
+    python = ".".join(map(str, sys.version_info[:3]))
     _latest = Run(
         notebook=notebook,
         seed=seed,
-        device=chosen,
+        device=device,
         data_dir=data,
         out_dir=out,
-        teacher=teacher,
+        teacher=given["TEACHER"],
         parameters=_jsonable(given, "parameters"),
-        versions=versions,
+        versions={
+            "clipgs_lib": __version__,
+            "python": python,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
         began=time.time(),
     )
-    print(environment_line(chosen, seed))
+    print(environment_line(device, seed))
     return _latest
 
 
@@ -142,7 +152,6 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         raise RuntimeError("record() needs a run: call clipgs_lib.runtime.start(...) at the top of the notebook first")
     if not metrics:
         raise ValueError("metrics must name at least one number, got none; record what the notebook measured")
-    sentences = [findings] if isinstance(findings, str) else list(findings)
     document = {
         "notebook": run.notebook,
         "began": run.began,
@@ -153,7 +162,7 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         "versions": run.versions,
         "parameters": run.parameters,
         "metrics": _jsonable(metrics, "metrics"),
-        "findings": _jsonable(sentences, "findings"),
+        "findings": _jsonable([findings] if isinstance(findings, str) else list(findings), "findings"),
     }
     write_text_atomically(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     print(f"recorded {plural(len(metrics), 'metric')} in {METRICS_FILE} after {run.seconds:.1f} s")
@@ -241,6 +250,12 @@ def real_data_dir() -> Path | None:
     return folder
 
 
+def real_files(pattern: str) -> list[Path]:
+    """Files below `real_data_dir` that match a pattern such as ``"photos/*.jpg"``, sorted; none where it is absent."""
+    folder = real_data_dir()
+    return sorted(folder.glob(pattern)) if folder is not None else []
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary file beside ``path``, then rename it over ``path``; on failure leave nothing."""
     with replacing(path) as temporary:
@@ -252,7 +267,10 @@ def _jsonable(value: Any, key: str) -> Any:
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Mapping):
-        return {_text_key(name, key): _jsonable(entry, f"{key}.{name}") for name, entry in value.items()}
+        for name in value:
+            if not isinstance(name, str):
+                raise TypeError(f"{key} must have text as keys, got {name!r} ({type(name).__name__})")
+        return {name: _jsonable(entry, f"{key}.{name}") for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(entry, f"{key}[{i}]") for i, entry in enumerate(value)]
     if isinstance(value, os.PathLike):
@@ -266,9 +284,3 @@ def _jsonable(value: Any, key: str) -> Any:
     if isinstance(value, int | float):
         return value
     raise TypeError(f"{key} must be a number, text, bool, None, list or dict, got {type(value).__name__}")
-
-
-def _text_key(name: Any, key: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"{key} must have text as keys, got {name!r} ({type(name).__name__})")
-    return name

@@ -26,10 +26,7 @@ DEVICE: str = "auto"
 DATA_DIR: str = "../data"
 OUT_DIR: str = "../build/03_sample"
 TEACHER: str | None = None"""
-START = (
-    "from clipgs_lib import runtime\n\n"
-    'runtime.start("03_sample", seed=SEED, device=DEVICE, data_dir=DATA_DIR, out_dir=OUT_DIR, teacher=TEACHER)'
-)
+START = 'from clipgs_lib import runtime\n\nruntime.start("03_sample", globals())'
 TABLE = {"text/plain": "a\n1", "text/html": "<table>"}  # nbval compares both, and one of them would be stripped
 CLOSING = "## What we found\n\nIt holds.\n\n**Caveats** none. **Next** 04."
 

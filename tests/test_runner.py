@@ -243,10 +243,7 @@ def test_a_failure_keeps_the_previous_success_and_a_success_removes_the_failure(
 
 
 def test_works_with_the_real_runtime(tmp_path):
-    begin = (
-        "from clipgs_lib import runtime\n"
-        'run = runtime.start("01_x", seed=SEED, device="cpu", data_dir=DATA_DIR, out_dir=OUT_DIR, names=NAMES)'
-    )
+    begin = 'from clipgs_lib import runtime\nDEVICE, TEACHER = "cpu", "none"\nrun = runtime.start("01_x", globals())'
     write_notebook(
         tmp_path / "notebooks", "01_x", begin, 'runtime.record({"count": len(NAMES)}, findings="Two names.")'
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ def begin(tmp_path, monkeypatch):
     data.mkdir()
 
     def start(**changes):
-        given = {"notebook": "07_x", "seed": 3, "device": "cpu", "data_dir": data, "out_dir": tmp_path / "o" / "p"}
-        given |= changes
-        return runtime.start(given.pop("notebook"), **given)
+        given = {"NOTEBOOK": "07_x", "SEED": 3, "DEVICE": "cpu", "DATA_DIR": data, "OUT_DIR": tmp_path / "o" / "p"}
+        given |= {"TEACHER": None} | {name.upper(): value for name, value in changes.items()}
+        return runtime.start(
+            given.pop("NOTEBOOK"), given | {"json": json, "Path": Path, "small": 1, "ALSO": np.zeros(2)}
+        )
 
     return start
 
@@ -51,7 +54,7 @@ def test_start_makes_the_folder_and_prints_one_line(begin, capsys):
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "7"])
 def test_bad_seeds_are_refused(begin, seed):
-    with pytest.raises(ValueError, match="seed must be an integer in 0"):
+    with pytest.raises(ValueError, match="SEED must be an integer in 0"):
         begin(seed=seed)
 
 
@@ -78,14 +81,34 @@ def test_cuda_index_must_exist(monkeypatch):
 
 
 def test_bad_folders_are_refused(begin, tmp_path):
-    with pytest.raises(FileNotFoundError, match="data_dir must be an existing folder"):
+    with pytest.raises(FileNotFoundError, match="DATA_DIR must be an existing folder"):
         begin(data_dir=tmp_path / "nowhere")
     taken = tmp_path / "taken"
     taken.write_text("x")
-    with pytest.raises(NotADirectoryError, match="out_dir must be a folder"):
+    with pytest.raises(NotADirectoryError, match="OUT_DIR must be a folder"):
         begin(out_dir=taken)
     with pytest.raises(ValueError, match="without folder"):
         begin(notebook="a/01.ipynb")
+
+
+def test_a_missing_parameter_is_named():
+    with pytest.raises(ValueError, match="must include DATA_DIR, OUT_DIR, got SEED, DEVICE, TEACHER"):
+        runtime.start("07_x", {"SEED": 1, "DEVICE": "cpu", "TEACHER": "mini"})
+
+
+def test_folders_are_made_and_emptied_on_demand(begin):
+    run = begin()
+    (run.folder("set") / "a.txt").write_text("x")
+    assert (run.folder("set") / "a.txt").is_file() and run.folder("set").parent == run.out_dir
+    assert list(run.folder("set", fresh=True).iterdir()) == []
+
+
+def test_committed_results_are_read_where_they_are(begin):
+    run = begin()
+    assert run.results("ablation") is None
+    (run.data_dir / "results").mkdir()
+    (run.data_dir / "results" / "ablation.json").write_text("[1, 2]")
+    assert run.results("ablation") == [1, 2]
 
 
 def test_record_writes_everything_the_runner_needs(begin, tmp_path):
@@ -101,6 +124,7 @@ def test_record_writes_everything_the_runner_needs(begin, tmp_path):
     assert document["notebook"] == "07_x" and document["seed"] == 3 and document["device"] == "cpu"
     assert document["parameters"]["VIEWS"] == 8 and document["parameters"]["LABELS"] == ["a", "b"]
     assert document["parameters"]["TEACHER"] == "mini" and document["parameters"]["SEED"] == 3
+    assert set(document["parameters"]) == {*runtime.REQUIRED, "VIEWS", "LABELS"}, "UPPER_CASE names with plain values"
     assert document["versions"]["torch"] == torch.__version__
     assert before <= document["began"] <= document["recorded"] <= time.time()
     assert 0 <= document["seconds"] <= time.time() - before
@@ -155,9 +179,12 @@ def test_failed_write_leaves_the_old_file_and_no_partial(tmp_path):
 
 def test_real_data_dir(monkeypatch, tmp_path):
     monkeypatch.setenv("CLIPGS_REAL_DATA", "")
-    assert runtime.real_data_dir() is None
+    assert runtime.real_data_dir() is None and runtime.real_files("*") == []
     monkeypatch.setenv("CLIPGS_REAL_DATA", str(tmp_path))
     assert runtime.real_data_dir() == tmp_path
+    (tmp_path / "b.jpg").touch()
+    (tmp_path / "a.jpg").touch()
+    assert runtime.real_files("*.jpg") == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     monkeypatch.setenv("CLIPGS_REAL_DATA", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match="CLIPGS_REAL_DATA must name a folder"):
         runtime.real_data_dir()

@@ -71,6 +71,11 @@ class Triplet:
     image_embeds: np.ndarray | None = None  # [V, D] float16, unit rows
     text_embeds: np.ndarray | None = None  # [T, D] float16, unit rows
 
+    @property
+    def caption(self) -> str:
+        """The first text that says more than the label, or the label where there is no other."""
+        return self.texts[:2][-1].text
+
     def images(self, which: Sequence[int] | None = None) -> np.ndarray:
         """Decode views: ``[V, H, W, 3]`` uint8, all or those at the indices ``which``.
 

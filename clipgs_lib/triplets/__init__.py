@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .build import build_triplets
 from .embed import embed_triplets
-from .embedded import build_sample_set, sample_set
+from .embedded import build_sample_set, open_set, sample_set
 from .inspect_page import write_contact_sheet
 from .inspect_set import Summary, summarize
 from .recipe import BuildConfig, Source
@@ -23,6 +23,7 @@ __all__ = [
     "catalogue_sources",
     "embed_triplets",
     "folder_sources",
+    "open_set",
     "sample_set",
     "summarize",
     "write_contact_sheet",

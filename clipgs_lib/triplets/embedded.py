@@ -38,6 +38,15 @@ def sample_set() -> ShardSet:
     return ShardSet(FOLDER)
 
 
+def open_set(folder: str | Path = "") -> ShardSet:
+    """The finished set in a folder, or the embedded sample when none is named.
+
+    Raises:
+        ShardError: when it is not there or damaged.
+    """
+    return ShardSet(folder) if folder else sample_set()
+
+
 def build_sample_set(
     out: str | Path,
     raw: str | Path,
