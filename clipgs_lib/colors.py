@@ -97,6 +97,11 @@ def oklab(colors: np.ndarray) -> np.ndarray:
     return np.cbrt(linear_from_srgb(colors) @ _TO_CONES.T) @ _TO_LAB.T
 
 
+def from_oklab(lab: np.ndarray) -> np.ndarray:
+    """sRGB colours ``[..., 3]`` of OKLab ones, clipped to ``[0, 1]``; inverse of `oklab`."""
+    return srgb_from_linear((lab @ np.linalg.inv(_TO_LAB.T)) ** 3 @ np.linalg.inv(_TO_CONES.T))
+
+
 _EXAMPLES_LAB = oklab(np.concatenate(list(EXAMPLES.values())))  # [examples, 3]
 _OWNER = np.array([NAMES.index(LIKE.get(name, name)) for name in NAMES for _ in EXAMPLES[name]])
 

@@ -57,7 +57,7 @@ ROOMS = {
     },
     # 6
     "plots": {"splats", "geometry", "rendering", "tokenizer"},
-    "widgets": {"splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
+    "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
     # top
     "runner": {"_version", "runtime"},
     "cli_triplets": {"triplets", "shards"},

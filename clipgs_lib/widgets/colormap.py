@@ -6,6 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..colors import from_oklab
+
 STEPS = 255  # entries 0..254 are the ramp
 NOT_A_NUMBER = 255  # no entry of the table: the gaussian keeps its own colour, faded
 # Fading: most of the chroma goes, and the luma moves into a band that shows on white, on black and beside a ramp.
@@ -33,20 +35,6 @@ _KNOTS = np.array(
 )
 _RED_KNOTS = np.array([[0.28, 0.1], [0.46, 0.17], [0.68, 0.19]])  # lightness, chroma
 _RED_HUE = np.radians(27)
-_LAB_TO_LMS = np.array(
-    [
-        [1.0, 0.3963377774, 0.2158037573],
-        [1.0, -0.1055613458, -0.0638541728],
-        [1.0, -0.0894841775, -1.2914855480],
-    ]
-)
-_LMS_TO_RGB = np.array(
-    [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-)
 
 
 @lru_cache(maxsize=1)
@@ -67,10 +55,8 @@ def _ramp(knots: np.ndarray) -> np.ndarray:
     along = np.concatenate([[0.0], steps.cumsum()]) / steps.sum()
     position = np.linspace(0, 1, STEPS)
     lab = np.stack([np.interp(position, along, knots[:, c]) for c in range(3)], axis=1)  # [255, 3]
-    linear = np.clip((lab @ _LAB_TO_LMS.T) ** 3 @ _LMS_TO_RGB.T, 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     table = np.zeros((256, 4), dtype=np.uint8)
-    table[:STEPS, :3], table[:STEPS, 3] = np.round(255 * encoded), 255
+    table[:STEPS, :3], table[:STEPS, 3] = np.round(255 * from_oklab(lab)), 255
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import ipywidgets
@@ -13,6 +12,7 @@ from ..splats import Splats
 from ..tokenizer import Patches
 from .colormap import red_colormap
 from .splat_view import SplatView
+from .still import with_picture
 
 HINT = "Click a gaussian to see its patch; Esc goes back to the whole."
 
@@ -61,16 +61,16 @@ class PatchPicker(ipywidgets.VBox):
             IndexError: when there is no such gaussian.
             ValueError: when its position is not finite.
         """
-        found = self._describe(int(index))
-        self.picked = found
-        patch = int(np.flatnonzero(self._patches.tokens == found["token"])[0])
+        picked = self._describe(int(index))
+        self.picked = picked
+        patch = int(np.flatnonzero(self._patches.tokens == picked["token"])[0])
         values = np.full(len(self._splats), np.nan)
         values[self._patches.rows[patch]] = self._patches.distances[patch]
-        label = f"distance to the centre of token {found['token']}"
-        self.view.set_values(values, label=label, value_range=(0.0, found["radius"]), ramp=red_colormap())
-        self._text.value = _sentence(found)
-        self.view.selected = [0, found["gaussian"]]
-        return found
+        label = f"distance to the centre of token {picked['token']}"
+        self.view.set_values(values, label=label, value_range=(0.0, picked["radius"]), ramp=red_colormap())
+        self._text.value = _sentence(picked)
+        self.view.selected = [0, picked["gaussian"]]
+        return picked
 
     def clear(self) -> None:
         """Go back to the whole splat in its own colours."""
@@ -113,23 +113,20 @@ class PatchPicker(ipywidgets.VBox):
         return self.view.still()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         self.view.poster = self.still()
-        picture = base64.b64encode(self.view.poster).decode("ascii")
-        return {**(data or {}), "text/plain": repr(self), "image/png": picture}, metadata
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.view.poster)
 
     def __repr__(self) -> str:
         text = "nothing picked" if self.picked is None else _sentence(self.picked)
         return f"PatchPicker({len(self._patches.tokens)} patches of {len(self._splats):,} gaussians; {text})"
 
 
-def _sentence(found: dict[str, Any]) -> str:
+def _sentence(picked: dict[str, Any]) -> str:
     """What was picked, in words and numbers only."""
-    place = ", ".join(f"{value:.3g}" for value in found["center"])
-    where = f"token {found['token']}: {found['size']} gaussians within {found['radius']:.3g} of the centre ({place})"
-    if not found["inside"]:
-        return f"gaussian {found['gaussian']:,} is in no patch; the nearest is {where}, {found['distance']:.3g} away"
-    others = [token for token in found["tokens"] if token != found["token"]]
+    place = ", ".join(f"{value:.3g}" for value in picked["center"])
+    where = f"token {picked['token']}: {picked['size']} gaussians within {picked['radius']:.3g} of the centre ({place})"
+    if not picked["inside"]:
+        return f"gaussian {picked['gaussian']:,} is in no patch; the nearest is {where}, {picked['distance']:.3g} away"
+    others = [token for token in picked["tokens"] if token != picked["token"]]
     also = f"; also in {', '.join(map(str, others[:6]))}{' …' if len(others) > 6 else ''}" if others else ""
-    return f"gaussian {found['gaussian']:,} is in {where}, {found['distance']:.3g} from it{also}"
+    return f"gaussian {picked['gaussian']:,} is in {where}, {picked['distance']:.3g} from it{also}"

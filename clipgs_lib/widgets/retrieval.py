@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..gallery import Gallery, combine
 from ..splats import Splats
 from .retrieval_pictures import MAX_BYTES, check_thumbnails, decode_picture, sheet, thumbnail
 from .splat_view import SplatView
+from .still import with_picture
 
 MAX_HITS = 48
 MAX_TEXT = 2_000  # characters
@@ -32,8 +32,8 @@ class RetrievalPanel(anywidget.AnyWidget):
     for each hit, ``{"type": "say", "text"}``. Hits are no traits, so that a saved notebook does not hold them.
     """
 
-    _esm = (_FOLDER / "retrieval.js").read_text(encoding="utf-8")
-    _css = (_FOLDER / "retrieval.css").read_text(encoding="utf-8")
+    _esm = _FOLDER / "retrieval.js"
+    _css = _FOLDER / "widgets.css"
 
     theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
     _info = t.Dict().tag(sync=True)
@@ -206,10 +206,7 @@ class RetrievalExplorer(ipywidgets.VBox):
         return sheet(self._note, hits)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        picture = base64.b64encode(self.still()).decode("ascii")
-        return {**(data or {}), "text/plain": repr(self), "image/png": picture}, metadata
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())
 
     def __repr__(self) -> str:
         lines = [f"{one['rank']:3d}. {one['score']:.3f}  {one['caption'][:80]}" for one in self.results]

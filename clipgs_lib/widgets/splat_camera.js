@@ -89,7 +89,7 @@ function sameCamera(a, b) {
 
 /**
  * EWA projection of one gaussian, as the shader and Python's rasteriser do it.
- * `base` is the packed splat as Float32Array (12 words per gaussian, see packing.py), `size` multiplies the scales.
+ * `base` is the packed splat as Float32Array (12 words per gaussian, see wire.py), `size` multiplies the scales.
  * Returns null when it is too near, else {x, y, depth, factor} in CSS pixels; factor [a, b, c] gives
  * sigma = ((a dx + b dy)^2 + (c dy)^2) / 2.
  */

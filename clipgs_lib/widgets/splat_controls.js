@@ -142,32 +142,3 @@ function controlBar(model, info, actions) {
   };
   return { element: bar, setValues };
 }
-
-const AXIS_COLORS = ["#e5484d", "#30a46c", "#3e63dd"];
-
-/** A small cross of the world axes; update(camera) turns it. */
-function axesCross() {
-  const svg = (tag, attributes) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
-  };
-  const root = svg("svg", { class: "sv-axes", viewBox: "-30 -30 60 60", width: 60, height: 60, "aria-hidden": true });
-  const arms = ["x", "y", "z"].map((name, k) => {
-    const line = svg("line", { x1: 0, y1: 0, stroke: AXIS_COLORS[k], "stroke-width": 2 });
-    const text = svg("text", { fill: AXIS_COLORS[k], "text-anchor": "middle", "dominant-baseline": "central" });
-    text.textContent = name;
-    root.append(line, text);
-    return { line, text };
-  });
-  const update = (camera) => {
-    arms.forEach(({ line, text }, k) => {
-      const x = camera.viewmat[k], y = camera.viewmat[4 + k];
-      line.setAttribute("x2", 18 * x);
-      line.setAttribute("y2", 18 * y);
-      text.setAttribute("x", 25 * x);
-      text.setAttribute("y", 25 * y);
-    });
-  };
-  return { element: root, update };
-}

@@ -1,6 +1,6 @@
 // The splats on their way from Python.
 // Messages: {type: "load"} asks Python for the packed splats, which come as {type: "splats"} with one buffer per
-// view (layout: packing.py) and, with {type: "values"}, the colour indices. {type: "snapshot"} is answered with a PNG.
+// view (layout: wire.py) and, with {type: "values"}, the colour indices.
 
 /** A DataView of the wire as a typed array, copied only when it is not aligned. */
 function typed(kind, view) {

@@ -1,4 +1,4 @@
-// WebGL2 renderer: one context for all viewports. Every splat lives in integer textures (layout: packing.py);
+// WebGL2 renderer: one context for all viewports. Every splat lives in integer textures (layout: wire.py);
 // each viewport is drawn into its own half-float target, back to front, then copied to its place on the canvas.
 
 function compileProgram(gl, vertex, fragment) {

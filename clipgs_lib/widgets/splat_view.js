@@ -64,7 +64,7 @@ class SplatViewer {
       },
       key: (event) => this.key(index, event),
     });
-    this.overlay.append(port.marker, port.axes.element);
+    this.overlay.append(port.marker);
     this.grid.append(port.cell);
     return port;
   }
@@ -121,7 +121,7 @@ class SplatViewer {
   }
 
   watchModel() {
-    for (const name of ["sh_degree", "splat_scale", "color_mode", "crop", "crop_on", "show_axes"]) {
+    for (const name of ["sh_degree", "splat_scale", "color_mode", "crop", "crop_on"]) {
       this.on(`change:${name}`, () => this.repaint());
     }
     this.on("change:color_mode", () => this.legend.show(this.model.get("_legend")));
@@ -132,7 +132,6 @@ class SplatViewer {
     this.on("change:linked", () => this.model.get("linked") && this.linkTo(this.ports[0]));
     this.on("msg:custom", (content, buffers) => {
       if (content.type === "values") this.takeValues(content, buffers);
-      if (content.type === "snapshot") this.sendSnapshot(content.id);
     });
   }
 
@@ -332,7 +331,7 @@ class SplatViewer {
     const row = this.selectedIn(view);
     const cloud = this.renderer.clouds[view];
     const shown = row >= 0 && cropTest(cropBox(this.model))(cloud, row);
-    port.annotate(shown ? cloud.floats : null, row, this.model.get("show_axes"));
+    port.mark(shown ? cloud.floats : null, row);
   }
 
   // ---- pictures --------------------------------------------------------------------------------------------------
@@ -349,11 +348,6 @@ class SplatViewer {
     const sheet = this.renderer.sheet(this.places(), this.columns, Math.round(GAP * this.ratio));
     this.draw();
     return new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
-  }
-
-  async sendSnapshot(id) {
-    const blob = await this.snapshot();
-    if (blob) this.model.send({ type: "snapshot", id }, undefined, [new DataView(await blob.arrayBuffer())]);
   }
 
   async download() {

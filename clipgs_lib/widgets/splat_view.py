@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,24 @@ from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
-from .packing import block_words, choose, pack
-from .still import PAPER, recolored, still_picture
+from .still import PAPER, recolored, still_picture, with_picture
+from .wire import block_words, choose, pack
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
 DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
 PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
 _PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "viewport", "pace", "view")
 _FOLDER = Path(__file__).parent
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 Values = Tensor | np.ndarray | Sequence[float]
 
 
 def _script() -> str:
-    """The JavaScript module: constants, then the files, joined because a notebook front end loads one string."""
+    """The JavaScript module: constants of Python's rules, then the files one after the other.
+
+    A notebook's front end loads a widget's module as one text that can import nothing beside it, and ours stands in
+    several files; so this is a text, where `_css` is a path.
+    """
     constants: dict[str, Any] = {**DRAWING, **FADING, "PICK_ALPHA": PICK_ALPHA}
     constants |= {name: getattr(geometry, name) for name in ("SH_C1", "SH_C2", "SH_C3")}
     lines = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
@@ -73,7 +75,6 @@ class SplatView(anywidget.AnyWidget):
         selected: None, or ``[viewport, row]`` of the clicked gaussian; the row counts in the splats as passed.
         crop_on, crop: hide what lies outside ``[[x0, x1], [y0, y1], [z0, z1]]``; see `crop_mask`.
         theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
-        show_axes: draw a small cross of the world axes.
 
     Raises:
         TypeError: when something else than splats comes.
@@ -81,7 +82,7 @@ class SplatView(anywidget.AnyWidget):
     """
 
     _esm = _script()
-    _css = (_FOLDER / "splat_view.css").read_text(encoding="utf-8")
+    _css = _FOLDER / "widgets.css"
 
     sh_degree = t.Int(3, min=0, max=3).tag(sync=True)
     splat_scale = t.Float(1.0, min=0.05, max=2.0).tag(sync=True)
@@ -92,7 +93,6 @@ class SplatView(anywidget.AnyWidget):
     crop_on = t.Bool(False).tag(sync=True)
     crop = t.List(t.List(t.Float(), minlen=2, maxlen=2), minlen=3, maxlen=3).tag(sync=True)
     theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
-    show_axes = t.Bool(False).tag(sync=True)
     poster = t.Bytes(b"").tag(sync=True)
     _info = t.Dict().tag(sync=True)
     _legend = t.Dict(allow_none=True, default_value=None).tag(sync=True)
@@ -121,9 +121,6 @@ class SplatView(anywidget.AnyWidget):
             if len(shown.splats) == 0:
                 raise ValueError(f"SplatView needs at least one finite gaussian per splat, got none in {name!r}")
         self._indices: list[np.ndarray] | None = None
-        self._requested: dict[int, Path | None] = {}
-        self._snapshots = 0
-        self._snapshot_callbacks: list[Callable[[bytes], None]] = []
         count = len(self._splats)
         columns = columns or (count if count <= 3 else 2 if count == 4 else 3)
         width = width or (640 if count == 1 else 440 if count == 2 else 300)
@@ -172,18 +169,6 @@ class SplatView(anywidget.AnyWidget):
         if given not in (1, count):
             raise ValueError(f"camera must hold 1 camera or {count}, one per viewport, got {given}; pick one of them")
         self.cameras = [camera_dict(cameras, i if given == count else 0) for i in range(count)]
-
-    def look_from(self, viewmat: Tensor, K: Tensor | None = None) -> None:
-        """Move all viewports to one pose.
-
-        Args:
-            viewmat: ``[4, 4]`` world to camera, OpenCV axes.
-            K: ``[3, 3]`` intrinsics for a viewport of the present size; None keeps each viewport's own.
-        """
-        viewmats = torch.as_tensor(viewmat, dtype=torch.float32).expand(len(self._splats), 4, 4)
-        now = self.camera
-        Ks = now.Ks if K is None else torch.as_tensor(K, dtype=torch.float32).expand(len(self._splats), 3, 3)
-        self.camera = Cameras(viewmats, Ks, now.width, now.height)
 
     @t.validate("cameras")
     def _check_cameras(self, proposal: Any) -> list[dict[str, Any]]:
@@ -271,23 +256,6 @@ class SplatView(anywidget.AnyWidget):
 
     # ---- pictures ----------------------------------------------------------------------------------------------
 
-    def snapshot(self, path: str | Path | None = None) -> None:
-        """Ask the page for a PNG of all viewports as they are seen.
-
-        The page answers when the kernel is free, that is after the running cell: the file is written then, and the
-        callbacks of `on_snapshot` are called. Nothing comes when the view is not on a page.
-
-        Args:
-            path: where to write it; None only calls the callbacks.
-        """
-        self._snapshots += 1
-        self._requested[self._snapshots] = None if path is None else Path(path)
-        self.send({"type": "snapshot", "id": self._snapshots})
-
-    def on_snapshot(self, callback: Callable[[bytes], None]) -> None:
-        """Call ``callback(png_bytes)`` whenever a picture asked for by `snapshot` arrives."""
-        self._snapshot_callbacks.append(callback)
-
     def still(self) -> bytes:
         """PNG of the present view drawn by `clipgs_lib.render`, at most 100 kB; what a saved notebook shows."""
         info = self._info
@@ -310,11 +278,8 @@ class SplatView(anywidget.AnyWidget):
         return splats[mask if shown.kept is None else mask[shown.kept]]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         self.poster = self.still()
-        picture = base64.b64encode(self.poster).decode("ascii")
-        return {**(data or {}), "text/plain": repr(self), "image/png": picture}, metadata
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.poster)
 
     def __repr__(self) -> str:
         views = ", ".join(f"{name}: {s.note}" for name, s in zip(self._splats, self._shown, strict=True))
@@ -329,14 +294,6 @@ class SplatView(anywidget.AnyWidget):
             self.send({"type": "splats", "views": views}, buffers=[pack(shown) for shown in self._shown])
         elif kind == "values":
             self._send_values()
-        elif kind == "snapshot" and content.get("id") in self._requested and len(buffers) == 1:
-            png = bytes(buffers[0])
-            if png.startswith(_PNG_HEAD):
-                path = self._requested.pop(content["id"])
-                if path is not None:
-                    path.write_bytes(png)
-                for callback in self._snapshot_callbacks:
-                    callback(png)
 
     def _send_values(self) -> None:
         if self._indices is not None:

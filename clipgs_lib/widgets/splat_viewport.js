@@ -26,7 +26,6 @@ class Viewport {
     if (background) this.surface.style.background = `rgb(${background.map((c) => Math.round(255 * c)).join(",")})`;
     this.cell = make("div", { className: "sv-cell" }, header, this.surface);
     this.marker = make("div", { className: "sv-marker", hidden: true });
-    this.axes = axesCross();
     listenToViewport(this.surface, handlers);
     this.pending = stillMotion();
     this.camera = null;
@@ -39,7 +38,6 @@ class Viewport {
   lay(place) {
     this.place = place;
     this.surface.style.height = `${place.h}px`;
-    this.axes.element.style.transform = `translate(${place.x + 4}px, ${place.y + place.h - 64}px)`;
     const fitted = fitCamera(this.camera, place.w, place.h);
     const changed = fitted !== this.camera;
     this.camera = fitted;
@@ -95,13 +93,11 @@ class Viewport {
     this.push({ x: (-dot(arm, right) * K[0]) / depth, y: (-dot(arm, down) * K[4]) / depth });
   }
 
-  /** Put the marker on a gaussian of `floats`, or away when that is null, and turn the cross of axes. */
-  annotate(floats, row, showAxes) {
+  /** Put the marker on a gaussian of `floats`, or away when that is null. */
+  mark(floats, row) {
     const seen = floats && projectGaussian(this.camera, floats, row, 1);
     const { x, y, w, h } = this.place;
     this.marker.hidden = !seen || seen.x < 0 || seen.y < 0 || seen.x > w || seen.y > h;
     if (!this.marker.hidden) this.marker.style.transform = `translate(${x + seen.x}px, ${y + seen.y}px)`;
-    this.axes.element.style.display = showAxes ? "" : "none";
-    this.axes.update(this.camera);
   }
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,3 +83,10 @@ def encode_png(page: Image.Image) -> bytes:
         if stream.tell() <= MAX_BYTES:
             return stream.getvalue()
         page = page.resize((max(1, int(0.8 * page.width)), max(1, int(0.8 * page.height))), Image.Resampling.LANCZOS)
+
+
+def with_picture(bundle: Any, shown: object, png: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A widget's MIME bundle with its text and a picture beside the live view."""
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    picture = base64.b64encode(png).decode("ascii")
+    return {**(data or {}), "text/plain": repr(shown), "image/png": picture}, metadata

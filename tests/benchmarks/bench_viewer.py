@@ -23,7 +23,7 @@ import torch
 from clipgs_lib.rendering import render
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView
-from clipgs_lib.widgets.packing import pack
+from clipgs_lib.widgets.wire import pack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the page harness lives with the tests
 from tests.widgets.browser import CHROMIUM, WidgetPage, chromium

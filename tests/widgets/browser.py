@@ -7,7 +7,6 @@ an outbox until `WidgetPage.pump` carries them to the widget and the answers bac
 from __future__ import annotations
 
 import base64
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,17 +208,10 @@ class WidgetPage:
             self.page.wait_for_timeout(15 if busy else 50)
 
     def snapshot(self) -> np.ndarray:
-        """The picture of all viewports, as `SplatView.snapshot` returns it: ``[H, W, 3]`` in 0..1."""
-        got: list[bytes] = []
-        self.view._snapshot_callbacks = [got.append]
-        self.view.snapshot()
-        end = time.monotonic() + 30
-        while not got:
-            self.pump()
-            self.page.wait_for_timeout(10)
-            if time.monotonic() > end:
-                raise AssertionError(f"no snapshot came: {self.state} {self.log}")
-        return np.asarray(Image.open(io.BytesIO(got[0])).convert("RGB")) / 255.0
+        """The picture of all viewports that the PNG button saves: ``[H, W, 3]`` in 0..1."""
+        with self.page.expect_download() as download:
+            self.page.get_by_role("button", name="Download the picture as PNG").click()
+        return np.asarray(Image.open(download.value.path()).convert("RGB")) / 255.0
 
     def text(self, selector: str) -> str:
         return self.page.evaluate("s => document.querySelector(s).textContent", selector)
