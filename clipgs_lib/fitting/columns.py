@@ -5,12 +5,11 @@ Leading dimensions ``[..., N, D]`` are objects that are fitted together.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from .. import geometry
+from ..rendering import Gaussians
 from ..splats import Splats
 
 MEANS, QUATS, SCALES, OPACITY, SH = slice(0, 3), slice(3, 7), slice(7, 10), 10, 11
@@ -19,22 +18,11 @@ _APART = 0.5  # a split gaussian's halves sit this many standard deviations to e
 _LOGIT_LIMIT = 8.0  # opacities stay within 0.0003 of 0 and 1, where a sigmoid can still learn
 
 
-class Columns(NamedTuple):
-    """What `rendering.rasterize` takes: linear scales and opacities."""
-
-    means: Tensor  # [..., N, 3]
-    quats: Tensor  # [..., N, 4]
-    scales: Tensor  # [..., N, 3]
-    opacities: Tensor  # [..., N]
-    sh0: Tensor  # [..., N, 1, 3]
-    shN: Tensor  # [..., N, K-1, 3]
-
-
-def activate(parameters: Tensor) -> Columns:
+def activate(parameters: Tensor) -> Gaussians:
     """Read ``[..., N, 11 + 3K]`` parameters: means, quats, log-scales, logit of the opacity, SH."""
     *rows, width = parameters.shape
     means, quats, scales, opacity, sh0, shN = parameters.split([3, 4, 3, 1, 3, width - 14], dim=-1)
-    return Columns(
+    return Gaussians(
         means, quats, scales.exp(), opacity.sigmoid()[..., 0],
         sh0.reshape(*rows, 1, 3), shN.reshape(*rows, (width - 14) // 3, 3),
     )  # fmt: skip

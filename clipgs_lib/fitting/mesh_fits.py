@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from ..meshes import Mesh
-from ..rendering import Cameras, render, render_views, sphere_cameras
-from ..rendering.cameras import frame
+from ..rendering import Cameras, render, render_views, sphere_cameras, visible_sphere
 from ..splats import Splats
 from .optimise import CurvePoint, FitConfig, FitJob, FitResult, Progress, fit, fit_many
 from .starts import check_count, init_from_mesh, init_from_points, init_from_splats, init_random
@@ -141,7 +140,7 @@ def refit(
     if len(visible) == 0:
         raise ValueError(f"refit needs visible gaussians, got none among {len(splats)}")
     init = init_from_splats(visible, n, seed=config.seed, sh_degree=config.sh_degree)
-    center, radius = frame(visible)
+    center, radius = visible_sphere(visible)
     cameras = _around(center, radius, visible.up_axis, views, size)
     with torch.no_grad():
         pictures = render(visible, *cameras, background=config.background)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import SH_C0
-from ..rendering import Cameras, psnr, rasterize, ssim
-from .columns import Columns
+from ..rendering import Cameras, Gaussians, psnr, render, ssim
 
 _BEST = 100.0  # dB at most, so that one perfect view does not make a mean infinite
 
@@ -96,17 +95,17 @@ class Scene(NamedTuple):
         """Targets ``[B, V, H, W, 3]`` over other backgrounds ``[B, 3]`` or ``[3]``."""
         return self.foreground + (1 - self.alphas) * background.reshape(-1, 1, 1, 1, 3)
 
-    def draw(self, columns: Columns, background: Tensor) -> Tensor:
+    def draw(self, columns: Gaussians, background: Tensor) -> Tensor:
         """Pictures ``[B, V, H, W, 3]`` of gaussians over backgrounds ``[B, 3]``."""
         if columns.means.device.type == "cuda":
             return self._draw_together(columns, background)
         pictures = []
         for i, each in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
             cameras = Cameras(self.viewmats[i], self.Ks[i], self.alphas.shape[3], self.alphas.shape[2])
-            pictures.append(rasterize(*Columns._make(each), *cameras, background=background[i]).colors)
+            pictures.append(render(Gaussians._make(each), *cameras, background=background[i]).colors)
         return torch.stack(pictures)
 
-    def _draw_together(self, columns: Columns, background: Tensor) -> Tensor:
+    def _draw_together(self, columns: Gaussians, background: Tensor) -> Tensor:
         """`draw` in one call of gsplat."""
         from ..rendering.cuda import rasterize_cuda_batch
 
@@ -114,22 +113,22 @@ class Scene(NamedTuple):
         behind = background[:, None].expand(-1, self.viewmats.shape[1], -1)  # [B, V, 3]
         return rasterize_cuda_batch(columns, self.viewmats, self.Ks, width, height, behind)
 
-    def psnr(self, columns: Columns) -> Tensor:
+    def psnr(self, columns: Gaussians) -> Tensor:
         """Mean PSNR of each object's gaussians over the views' own background, dB ``[B]``."""
         return torch.stack([psnr(a, b).clamp_max(_BEST) for a, b in self._pairs(columns)]).mean(dim=0)
 
-    def ssim(self, columns: Columns) -> Tensor:
+    def ssim(self, columns: Gaussians) -> Tensor:
         """Mean SSIM of each object's gaussians over the views' own background ``[B]``."""
         return torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean(dim=0)
 
-    def visibility(self, columns: Columns) -> Tensor:
+    def visibility(self, columns: Gaussians) -> Tensor:
         """How many pixels of all views together each gaussian makes up ``[B, N]``: its blending weights, summed.
 
         They are the gradient by a colour that is not clamped at black, as the real ones may be.
         """
         grey = torch.zeros_like(columns.sh0).requires_grad_()
         shape = (column.detach() for column in columns[:4])
-        plain = Columns._make((*shape, grey, columns.shN[..., :0, :].detach()))
+        plain = Gaussians._make((*shape, grey, columns.shN[..., :0, :].detach()))
         total = torch.zeros_like(columns.opacities)
         black = self.background.new_zeros(len(grey), 3)
         for i in range(self.alphas.shape[1]):
@@ -139,7 +138,7 @@ class Scene(NamedTuple):
         return total
 
     @torch.no_grad()
-    def _pairs(self, columns: Columns) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, columns: Gaussians) -> Iterator[tuple[Tensor, Tensor]]:
         """Pictures (clipped, as in a file) and targets ``[B, H, W, 3]``, view by view."""
         behind = self.background.expand(len(self.alphas), 3)
         for i in range(self.alphas.shape[1]):

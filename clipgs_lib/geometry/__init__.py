@@ -6,7 +6,7 @@ space-filling curves. All are functions of tensors and know nothing of splats.
 
 from __future__ import annotations
 
-from .orders import ORDERS, curve_order, hilbert_keys, hilbert_order, xyz_keys, xyz_order, z_keys, z_order
+from .orders import ORDERS
 from .rotations import (
     MAX_SH_DEGREE,
     SH_C0,
@@ -31,10 +31,7 @@ __all__ = [
     "SH_C1",
     "SH_C2",
     "SH_C3",
-    "curve_order",
     "farthest_points",
-    "hilbert_keys",
-    "hilbert_order",
     "nearest",
     "quat_multiply",
     "quat_to_rotmat",
@@ -44,8 +41,4 @@ __all__ = [
     "sh_basis",
     "sh_rotation",
     "split_similarity",
-    "xyz_keys",
-    "xyz_order",
-    "z_keys",
-    "z_order",
 ]

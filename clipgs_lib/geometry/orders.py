@@ -1,14 +1,14 @@
 """Orders of points along a line: by x, y, z; along the Hilbert curve; along the Z-order (Morton) curve.
 
 CLIP-GS sorts the gaussians of a patch in these three ways, so that a convolution along the sequence sees neighbours
-in space (paper, GS Tokenizer). Points are first put on a grid of ``2 ** bits`` cells a side that fits their own box.
+in space (paper, GS Tokenizer). Points are first put on a grid of ``2 ** bits`` cells a side that fits their box.
 The cells are cubes: one scale for all three axes, so that the curve's notion of near is that of space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -33,31 +33,16 @@ def xyz_keys(cells: Tensor, bits: int = BITS) -> Tensor:
 
 
 def z_keys(cells: Tensor, bits: int = BITS) -> Tensor:
-    """Rank of cells along the Z-order curve: their coordinates' bits interleaved, x the most significant of three.
-
-    Args:
-        cells: ``[..., 3]`` int64 in ``[0, 2 ** bits)``.
-        bits: 1 to 20.
-
-    Returns:
-        ``[...]`` int64 in ``[0, 8 ** bits)``.
-    """
+    """Rank along the Z-order curve, shapes as in `xyz_keys`: the bits interleaved, x the most significant of three."""
     x, y, z = (_spread(axis) for axis in cells.unbind(-1))
     return (x << 2) | (y << 1) | z
 
 
 def hilbert_keys(cells: Tensor, bits: int = BITS) -> Tensor:
-    """Rank of cells along the Hilbert curve: consecutive ranks are cells that share a face.
+    """Rank along the Hilbert curve, shapes as in `xyz_keys`: consecutive ranks are cells that share a face.
 
     Follows Hamilton (2006), "Compact Hilbert indices": one octant a level, from the coarsest, with a table of the
     curve's 24 orientations.
-
-    Args:
-        cells: ``[..., 3]`` int64 in ``[0, 2 ** bits)``.
-        bits: 1 to 20.
-
-    Returns:
-        ``[...]`` int64 in ``[0, 8 ** bits)``.
     """
     ranks, following = (table.to(cells.device) for table in _hilbert_tables())
     octants = z_keys(cells, bits)
@@ -87,26 +72,15 @@ def curve_order(points: Tensor, keys: Callable[[Tensor, int], Tensor], bits: int
     return keys(grid_cells(points, bits), bits).argsort(dim=-1, stable=True)
 
 
-def xyz_order(points: Tensor, bits: int = BITS) -> Tensor:
-    """`curve_order` by x, then y, then z: ``[..., M, 3]`` to ``[..., M]``."""
-    return curve_order(points, xyz_keys, bits)
-
-
-def z_order(points: Tensor, bits: int = BITS) -> Tensor:
-    """`curve_order` along the Z-order curve: ``[..., M, 3]`` to ``[..., M]``."""
-    return curve_order(points, z_keys, bits)
-
-
-def hilbert_order(points: Tensor, bits: int = BITS) -> Tensor:
-    """`curve_order` along the Hilbert curve: ``[..., M, 3]`` to ``[..., M]``."""
-    return curve_order(points, hilbert_keys, bits)
-
-
-ORDERS = {"xyz": xyz_order, "hilbert": hilbert_order, "z": z_order}
+ORDERS = {  # from points ``[..., M, 3]`` to their order ``[..., M]``
+    "xyz": partial(curve_order, keys=xyz_keys),
+    "hilbert": partial(curve_order, keys=hilbert_keys),
+    "z": partial(curve_order, keys=z_keys),
+}
 
 
 def grid_cells(points: Tensor, bits: int = BITS) -> Tensor:
-    """Cells ``[..., M, 3]`` (int64, ``[0, 2 ** bits)``) of points on the cubic grid of each set's own box.
+    """Cells ``[..., M, 3]`` (int64, ``[0, 2 ** bits)``) of points on the cubic grid that fits the box of each set.
 
     Raises:
         ValueError: when ``points`` is not ``[..., M, 3]`` or ``bits`` is out of range.

@@ -142,15 +142,15 @@ def _nearest_any_device(points: Tensor, centers: Tensor, k: int, valid: Tensor) 
     points = points.gather(1, order[..., None].expand_as(points))
     masked = ~valid.gather(1, order)
     ranks = torch.arange(points.shape[1], device=points.device)
-    found = min(k, points.shape[1])
+    count = min(k, points.shape[1])
     step = max(1, 2**26 // max(1, points.shape[0] * points.shape[1]))
     slabs = []
     for slab in centers.split(step, dim=1):
         squares = _squares(points[:, None].nan_to_num(), slab[:, :, None])  # [B, g, N]
         keys = (_bits(squares.masked_fill(masked[:, None], torch.inf)) << 32) | ranks
-        slabs.append(keys.topk(found, dim=2, largest=False, sorted=True).values & 0xFFFFFFFF)
-    indices = torch.cat(slabs, dim=1)  # [B, G, found], ranks
-    indices = torch.cat([indices, indices[..., :1].expand(-1, -1, k - found)], dim=2)
+        slabs.append(keys.topk(count, dim=2, largest=False, sorted=True).values & 0xFFFFFFFF)
+    indices = torch.cat(slabs, dim=1)  # [B, G, count], ranks
+    indices = torch.cat([indices, indices[..., :1].expand(-1, -1, k - count)], dim=2)
     short = torch.arange(k, device=points.device)[None] >= valid.sum(dim=1)[:, None]  # [B, k]
     indices = torch.where(short[:, None], indices[..., :1], indices)
     return order.gather(1, indices.flatten(1)).view(indices.shape)

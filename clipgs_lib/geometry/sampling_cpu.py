@@ -19,7 +19,6 @@ from torch import Tensor
 from .orders import CURVE_BITS
 
 _BLOCK = 32  # points
-_RUN = 16  # points with one key, up to which insertion sorts
 _FIRST = 3  # times k candidates are collected before the first bound is set
 _NONE = (1 << 63) - 1  # above all keys
 _EXACT = {"nnan", "nsz"}  # lets loops be vectorised; changes no result where nothing is NaN
@@ -36,37 +35,32 @@ class _Cloud(NamedTuple):
 
 def farthest_cpu(points: Tensor, valid: Tensor, count: int) -> Tensor:
     """`sampling.farthest_points` of checked arguments on the CPU."""
-    clouds, masks = points.numpy(), valid.numpy()
-    out = np.empty((len(clouds), count), np.int64)
-
-    def one(index: int) -> None:
-        _farthest(*_sorted_cloud(clouds[index], masks[index]), out[index])
-
-    _each(one, len(clouds))
+    out = np.empty((len(points), count), np.int64)
+    _each(points, valid, lambda index, cloud: _farthest(*cloud, out[index]))
     return torch.from_numpy(out)
 
 
 def nearest_cpu(points: Tensor, centers: Tensor, k: int, valid: Tensor) -> Tensor:
     """`sampling.nearest` of checked arguments on the CPU."""
-    clouds, masks, targets = points.numpy(), valid.numpy(), centers.numpy()
-    out = np.empty((*targets.shape[:2], k), np.int64)
-
-    def one(index: int) -> None:
-        _nearest(*_sorted_cloud(clouds[index], masks[index]), targets[index], out[index])
-
-    _each(one, len(clouds))
+    targets, out = centers.numpy(), np.empty((*centers.shape[:2], k), np.int64)
+    _each(points, valid, lambda index, cloud: _nearest(*cloud, targets[index], out[index]))
     return torch.from_numpy(out)
 
 
-def _each(work: Callable[[int], None], count: int) -> None:
-    """Call ``work`` for 0..count-1 on as many threads as torch has."""
-    threads = min(count, torch.get_num_threads())
+def _each(points: Tensor, valid: Tensor, work: Callable[[int, _Cloud], None]) -> None:
+    """Call ``work`` for the index of every cloud and the cloud, on as many threads as torch has."""
+    clouds, masks = points.numpy(), valid.numpy()
+
+    def one(index: int) -> None:
+        work(index, _sorted_cloud(clouds[index], masks[index]))
+
+    threads = min(len(clouds), torch.get_num_threads())
     if threads <= 1:
-        for index in range(count):
-            work(index)
+        for index in range(len(clouds)):
+            one(index)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(count)))
+        list(pool.map(one, range(len(clouds))))
 
 
 def _sorted_cloud(points: np.ndarray, valid: np.ndarray) -> _Cloud:
@@ -75,8 +69,12 @@ def _sorted_cloud(points: np.ndarray, valid: np.ndarray) -> _Cloud:
     points = points if len(rows) == len(points) else points[rows]
     keys = _curve_keys(points)
     order = keys.argsort()
-    if not _settle_ties(points, keys, order):
-        order = np.lexsort((*points.T[::-1], keys))
+    following = keys[order]
+    tied = following[1:] == following[:-1]
+    if tied.any():
+        places = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+        some = np.sort(order[places])
+        order[places] = some[np.lexsort((*points[some].T[::-1], keys[some]))]
     columns = np.ascontiguousarray(points.take(order, axis=0).T)
     return _Cloud(columns, rows[order], *_boxes(columns))
 
@@ -107,37 +105,6 @@ def _curve_keys(points):
             cell = (cell | (cell << 2)) & 0x1249249249249249
             keys[i] |= cell << (2 - a)
     return keys
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _settle_ties(points, keys, order):
-    """Sort runs of equal keys by coordinate, then index; False, and unfinished, when a run is too long for that."""
-    n = len(order)
-    start = 0
-    while start < n:
-        stop = start + 1
-        while stop < n and keys[order[stop]] == keys[order[start]]:
-            stop += 1
-        if stop - start > _RUN:
-            return False
-        for i in range(start + 1, stop):
-            moved = order[i]
-            j = i
-            while j > start and _before(points, moved, order[j - 1]):
-                order[j] = order[j - 1]
-                j -= 1
-            order[j] = moved
-        start = stop
-    return True
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _before(points, a, b):
-    """Whether point a comes before b, by coordinate from the first axis on, then by index."""
-    for d in range(points.shape[1]):
-        if points[a, d] != points[b, d]:
-            return points[a, d] < points[b, d]
-    return a < b
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

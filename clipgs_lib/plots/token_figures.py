@@ -281,7 +281,7 @@ def order_figure(
 
     Args:
         points: ``[M, 3]`` centres of the patch's gaussians.
-        orders: name -> ``[M]`` permutation, such as `geometry.hilbert_order` of the points.
+        orders: name -> ``[M]`` permutation, such as `geometry.ORDERS["hilbert"]` of the points.
         title: of the figure.
         up_axis: which way is up.
 

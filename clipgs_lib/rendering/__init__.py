@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from .cameras import Cameras, look_at, orbit_cameras, pinhole, sphere_cameras, turntable_cameras
+from .cameras import (
+    Cameras,
+    axis_vector,
+    look_at,
+    orbit_cameras,
+    pinhole,
+    sphere_cameras,
+    turntable_cameras,
+    visible_sphere,
+)
 from .images import contact_sheet, psnr, save_gif, save_png, ssim
 from .mesh_views import MeshViews, render_views
-from .rasterize import RenderOutput, rasterize, render
+from .rasterize import Gaussians, RenderOutput, render
 
 __all__ = [
     "Cameras",
+    "Gaussians",
     "MeshViews",
     "RenderOutput",
+    "axis_vector",
     "contact_sheet",
     "look_at",
     "orbit_cameras",
     "pinhole",
     "psnr",
-    "rasterize",
     "render",
     "render_views",
     "save_gif",
@@ -24,4 +34,5 @@ __all__ = [
     "sphere_cameras",
     "ssim",
     "turntable_cameras",
+    "visible_sphere",
 ]

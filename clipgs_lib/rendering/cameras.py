@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..splats import UP_AXES, Splats
 
+_MARGIN = 1.05  # on the distance of turntables, for some space about the object
 NEAR = 0.01  # scene units; what lies nearer to the camera is not drawn, as in gsplat
 # Seen from azimuth 0 an object shows its front: the side that files with this up-axis usually call so.
 _FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
@@ -121,21 +123,12 @@ def orbit_cameras(
     Raises:
         ValueError: when a number is out of range.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1 camera, got {n}")
-    if not (distance > 0 and math.isfinite(distance)):
-        raise ValueError(f"distance must be positive and finite, got {distance}")
+    _check_ring(n, distance)
     if not -90 < elevation < 90:
         raise ValueError(f"elevation must lie between -90 and 90 degrees, got {elevation}; the poles have no up")
-    up_vector = axis_vector(up)
-    front = axis_vector(_FRONT[up])
-    side = torch.linalg.cross(up_vector, front)
     angles = torch.deg2rad(azimuth + 360.0 / n * torch.arange(n, dtype=torch.float64))[:, None]
     level = math.radians(elevation)
-    away = math.cos(level) * (angles.cos() * front + angles.sin() * side) + math.sin(level) * up_vector  # [n, 3]
-    target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()
-    viewmats = look_at(target + distance * away, target, up)
-    return Cameras(viewmats, pinhole(width, height, fov).repeat(n, 1, 1), width, height)
+    return _around(center, distance, up, math.cos(level), math.sin(level), angles, width, height, fov)
 
 
 def sphere_cameras(
@@ -167,23 +160,42 @@ def sphere_cameras(
     Raises:
         ValueError: when a number is out of range.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1 camera, got {n}")
+    _check_ring(n, distance)
     if not -90 <= elevations[0] < elevations[1] <= 90:
         raise ValueError(f"elevations must rise within -90..90 degrees, got {elevations}")
-    if not (distance > 0 and math.isfinite(distance)):
-        raise ValueError(f"distance must be positive and finite, got {distance}")
-    up_vector = axis_vector(up)
-    front = axis_vector(_FRONT[up])
-    side = torch.linalg.cross(up_vector, front)
     index = torch.arange(n, dtype=torch.float64)[:, None]
     bottom, top = (math.sin(math.radians(degrees)) for degrees in elevations)
     level = top - (top - bottom) * (2 * index + 1) / (2 * n)  # sine of the elevation
     angles = index * math.pi * (3 - math.sqrt(5))  # the golden angle
-    away = (1 - level**2).sqrt() * (angles.cos() * front + angles.sin() * side) + level * up_vector  # [n, 3]
+    return _around(center, distance, up, (1 - level**2).sqrt(), level, angles, width, height, fov)
+
+
+def _check_ring(n: int, distance: float) -> None:
+    if n < 1:
+        raise ValueError(f"n must be at least 1 camera, got {n}")
+    if not (distance > 0 and math.isfinite(distance)):
+        raise ValueError(f"distance must be positive and finite, got {distance}")
+
+
+def _around(
+    center: Tensor | Sequence[float],
+    distance: float,
+    up: str,
+    away: Tensor | float,
+    level: Tensor | float,
+    angles: Tensor,
+    width: int,
+    height: int,
+    fov: float,
+) -> Cameras:
+    """Cameras at the azimuths ``angles [n, 1]``, ``away`` and ``level`` the cosine and sine of their elevations."""
+    up_vector = axis_vector(up)
+    front = axis_vector(_FRONT[up])
+    side = torch.linalg.cross(up_vector, front)
+    directions = away * (angles.cos() * front + angles.sin() * side) + level * up_vector  # [n, 3]
     target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()
-    viewmats = look_at(target + distance * away, target, up)
-    return Cameras(viewmats, pinhole(width, height, fov).repeat(n, 1, 1), width, height)
+    viewmats = look_at(target + distance * directions, target, up)
+    return Cameras(viewmats, pinhole(width, height, fov).repeat(len(angles), 1, 1), width, height)
 
 
 def turntable_cameras(
@@ -195,10 +207,8 @@ def turntable_cameras(
     fov: float = 40.0,
     elevation: float = 15.0,
     up: str | None = None,
-    azimuth: float = 0.0,
-    margin: float = 1.05,
 ) -> Cameras:
-    """`orbit_cameras` at the distance where the splats just fit the picture from all around.
+    """`orbit_cameras` at 1.05 of the distance where the splats just fit the picture from all around.
 
     The middle and the size are taken where the visible substance lies (opacity times area), so a
     few floaters far off, or a haze of transparent gaussians, do not shrink the object. Cameras keep so far off
@@ -212,33 +222,19 @@ def turntable_cameras(
         fov: across the shorter side of the picture, degrees.
         elevation: degrees above the horizon.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
-        azimuth: where the circle starts, degrees.
-        margin: factor on that distance, for some space about the object.
 
     Raises:
         ValueError: when there is nothing to frame or a number is out of range.
     """
     up = up or splats.up_axis
     up = "+y" if up == "unknown" else up
-    center, radius = frame(splats)
-    ring = orbit_cameras(
-        12, center=center, elevation=elevation, up=up, width=width, height=height, fov=fov, azimuth=azimuth
-    )
-    distance = max(margin * _fitting_distance(splats, center, ring), radius + 2 * NEAR)
-    return orbit_cameras(
-        n,
-        center=center,
-        distance=distance,
-        elevation=elevation,
-        up=up,
-        width=width,
-        height=height,
-        fov=fov,
-        azimuth=azimuth,
-    )
+    center, radius = visible_sphere(splats)
+    orbit = partial(orbit_cameras, center=center, elevation=elevation, up=up, width=width, height=height, fov=fov)
+    distance = _MARGIN * _fitting_distance(splats, center, orbit(12))
+    return orbit(n, distance=max(distance, radius + 2 * NEAR))
 
 
-def frame(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, float]:
+def visible_sphere(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, float]:
     """Centre ``[3]`` and radius of the sphere that holds the visible substance.
 
     Args:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .cpu_projection import RECORD, project, project_backward
 from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, gather, order_by_depth, share_out
+from .rasterize import Gaussians
 
 ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
 
@@ -45,13 +46,7 @@ class _Trace:
 
 
 def rasterize_cpu(
-    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    degree: int,
-    background: Tensor,
+    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, degree: int, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`.
 
@@ -74,7 +69,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw all views; append to ``traces`` what the backward pass needs, unless it is None."""
     arrays = [t.detach().contiguous().numpy() for t in gaussians]
-    colors, alphas, depths = _allocate(len(cameras), width, height)
+    pictures = [np.empty((len(cameras), height, width, channels), np.float32) for channels in (3, 1, 1)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for c, (camera, position) in enumerate(cameras):
             view = _project(pool, arrays, camera, position, degree, width, height)
@@ -85,11 +80,12 @@ def _forward(
                 pool, composite, _by_load(view.tile_starts), view.tile_starts, view.items,
                 view.centers, view.records, view.rects,
                 background[c].detach().contiguous().numpy(), view.tiles_x, width, height,
-                colors[c], alphas[c], depths[c], trace.transmittances, trace.lasts, trace.used,
+                *(picture[c] for picture in pictures), trace.transmittances, trace.lasts, trace.used,
             )  # fmt: skip
             if traces is not None:
                 traces.append(trace)
-    return torch.from_numpy(colors), torch.from_numpy(alphas), torch.from_numpy(depths)
+    colors, alphas, depths = map(torch.from_numpy, pictures)
+    return colors, alphas, depths
 
 
 class _Rasterize(torch.autograd.Function):
@@ -128,8 +124,8 @@ class _Rasterize(torch.autograd.Function):
                 images = [picture[c] for picture in pictures]
                 v_background[c] = _backward(pool, trace, behind, images, arrays, gradients, ctx.degree, *ctx.size)
         results = [torch.from_numpy(array) for array in (v_background, *gradients)]
-        wanted = ctx.needs_input_grad[4:]
-        return (None, None, None, None, *(r if want else None for r, want in zip(results, wanted, strict=True)))
+        needed = ctx.needs_input_grad[4:]
+        return (None, None, None, None, *(r if need else None for r, need in zip(results, needed, strict=True)))
 
 
 def _backward(
@@ -173,14 +169,6 @@ def _backward(
         view.camera, view.position, degree, width, height, *gradients,
     )  # fmt: skip
     return v_backgrounds.sum(axis=0, dtype=np.float64)
-
-
-def _allocate(count: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.empty((count, height, width, 3), np.float32),
-        np.empty((count, height, width, 1), np.float32),
-        np.empty((count, height, width, 1), np.float32),
-    )
 
 
 def _cameras(viewmats: Tensor, Ks: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -167,7 +167,7 @@ def composite(
         lasts: out ``[H, W]`` float32, position in the tile's list of the last gaussian, -1 for none; exact
             up to 2^24 gaussians a tile.
         used: out ``[T]`` int64, length of the part of each tile's list that reached a pixel. These three are
-            for `composite_backward` and may be empty when no gradient is wanted.
+            for `composite_backward` and may be empty when no gradient is needed.
     """
     planes = np.empty((TILE, 7, TILE), np.float32)
     keep = used.shape[0] > 0

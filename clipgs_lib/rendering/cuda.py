@@ -7,21 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from .rasterize import Gaussians
+
 
 def rasterize_cuda(
-    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    degree: int,
-    background: Tensor,
+    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, degree: int, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rasterise on the GPU with gsplat 1.5.3, classic mode.
+    """Rasterise on the GPU with gsplat 1.5.3, classic mode; arguments as in `render`, checked before.
 
     Args:
-        gaussians: means ``[N, 3]``, quats ``[N, 4]``, scales ``[N, 3]``, opacities ``[N]``, sh0 ``[N, 1, 3]``,
-            shN ``[N, K-1, 3]``, all on one CUDA device.
+        gaussians: of one object, on a CUDA device.
         viewmats: ``[C, 4, 4]``.
         Ks: ``[C, 3, 3]``.
         width: pixels.
@@ -65,12 +60,7 @@ def rasterize_cuda(
 
 
 def rasterize_cuda_batch(
-    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    background: Tensor,
+    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, background: Tensor
 ) -> Tensor:
     """Draw B objects, each through its own C cameras, in one call of gsplat 1.5.3; arguments are not checked.
 
@@ -78,9 +68,8 @@ def rasterize_cuda_batch(
     since all objects keep the same N.
 
     Args:
-        gaussians: means ``[B, N, 3]``, quats ``[B, N, 4]``, scales ``[B, N, 3]``, opacities ``[B, N]``,
-            sh0 ``[B, N, 1, 3]``, shN ``[B, N, K-1, 3]``, all on one CUDA device. ``N >= 32`` where B > 1: gsplat's
-            backward pass sums gradients of equal gaussian index within a warp of 32, whatever their object.
+        gaussians: ``[B, N, ...]`` on a CUDA device. ``N >= 32`` where B > 1: gsplat's backward pass sums gradients
+            of equal gaussian index within a warp of 32, whatever their object.
         viewmats: ``[B, C, 4, 4]``.
         Ks: ``[B, C, 3, 3]``.
         width: pixels.

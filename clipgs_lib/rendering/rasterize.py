@@ -1,4 +1,4 @@
-"""One differentiable rasteriser for both back ends: `render` for `Splats`, `rasterize` for plain tensors."""
+"""One differentiable rasteriser for both back ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from ..splats import Splats
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
+
+
+class Gaussians(NamedTuple):
+    """The six attributes of `Splats` as plain tensors, for fitting, where a new `Splats` each step is in the way.
+
+    Leading dimensions ``[..., N, D]`` are objects that are fitted together; `render` takes one object.
+    """
+
+    means: Tensor  # [..., N, 3]
+    quats: Tensor  # [..., N, 4] wxyz, any non-zero length
+    scales: Tensor  # [..., N, 3] linear, >= 0
+    opacities: Tensor  # [..., N] in [0, 1]
+    sh0: Tensor  # [..., N, 1, 3]
+    shN: Tensor  # [..., N, K-1, 3], K-1 in 0, 3, 8, 15
 
 
 class RenderOutput(NamedTuple):
@@ -29,7 +43,7 @@ class RenderOutput(NamedTuple):
 
 
 def render(
-    splats: Splats,
+    splats: Splats | Gaussians,
     viewmats: Tensor,
     Ks: Tensor,
     width: int,
@@ -37,55 +51,9 @@ def render(
     sh_degree: int | None = None,
     background: Tensor | tuple[float, float, float] | None = None,
 ) -> RenderOutput:
-    """Draw splats through pinhole cameras; differentiable with respect to all six attributes and the background.
+    """Draw gaussians through pinhole cameras; differentiable with respect to all six attributes and the background.
 
-    On CUDA this is gsplat 1.5.3's ``rasterization`` (classic mode); on the CPU a numba tile rasteriser with the
-    same rules: see `rasterize`.
-
-    Args:
-        splats: N gaussians, 0 included.
-        viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes, rigid.
-        Ks: ``[C, 3, 3]`` intrinsics in pixels, without skew.
-        width: pixels.
-        height: pixels.
-        sh_degree: highest degree of spherical harmonics to use, 0 to 3; None uses all there are.
-        background: ``[3]`` or ``[C, 3]`` colour behind everything; None is black.
-
-    Raises:
-        ValueError: when shapes, ranges or cameras are wrong; the message says which.
-    """
-    return rasterize(
-        splats.means,
-        splats.quats,
-        splats.scales,
-        splats.opacities,
-        splats.sh0,
-        splats.shN,
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=sh_degree,
-        background=background,
-    )
-
-
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    sh0: Tensor,
-    shN: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    sh_degree: int | None = None,
-    background: Tensor | tuple[float, float, float] | None = None,
-) -> RenderOutput:
-    """Draw gaussians given as plain tensors (for fitting, where a new `Splats` each step would be in the way).
+    On CUDA this is gsplat 1.5.3's ``rasterization``; on the CPU a numba tile rasteriser with the same rules.
 
     The rules are those of gsplat 1.5.3 in classic mode. EWA projection with a low-pass of 0.3 px^2; centres
     nearer than z = 0.01 or farther than 1e10 are not drawn; the Jacobian is taken at x/z and y/z clamped to the
@@ -101,65 +69,53 @@ def rasterize(
     (``torch.get_num_threads()``); on CUDA gradients are summed in no fixed order.
 
     Args:
-        means: ``[N, 3]`` float32.
-        quats: ``[N, 4]`` wxyz, any non-zero length.
-        scales: ``[N, 3]`` linear, ``>= 0``.
-        opacities: ``[N]`` in ``[0, 1]``.
-        sh0: ``[N, 1, 3]``.
-        shN: ``[N, K-1, 3]``, K-1 in 0, 3, 8, 15.
+        splats: N gaussians, 0 included; float32.
         viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes, rigid. Moved to the gaussians' device.
         Ks: ``[C, 3, 3]`` intrinsics in pixels, without skew. Moved to the gaussians' device.
         width: pixels, 1 to 16384.
         height: pixels, 1 to 16384.
-        sh_degree: highest degree to use, 0 to 3; None uses all there are.
-        background: ``[3]`` or ``[C, 3]``; None is black.
+        sh_degree: highest degree of spherical harmonics to use, 0 to 3; None uses all there are.
+        background: ``[3]`` or ``[C, 3]`` colour behind everything; None is black.
 
     Raises:
         TypeError: when an attribute is not a float32 tensor, or cameras are no tensors.
         ValueError: when shapes, devices, ranges or cameras are wrong; the message says which.
     """
-    gaussians = (means, quats, scales, opacities, sh0, shN)
-    _check_gaussians(*gaussians)
-    viewmats, Ks = _check_cameras(viewmats, Ks, means.device)
+    gaussians = Gaussians(*(getattr(splats, name) for name in Gaussians._fields))
+    _check_gaussians(gaussians)
+    device = gaussians.means.device
+    viewmats, Ks = _check_cameras(viewmats, Ks, device)
     _check_size(width, height, len(viewmats))
     if sh_degree is not None and sh_degree not in (0, 1, 2, 3):
         raise ValueError(f"sh_degree must be 0, 1, 2, 3 or None, got {sh_degree!r}")
-    degree = {0: 0, 3: 1, 8: 2, 15: 3}[shN.shape[1]]
+    degree = {0: 0, 3: 1, 8: 2, 15: 3}[gaussians.shN.shape[1]]
     degree = degree if sh_degree is None else min(degree, sh_degree)
-    colors = _check_background(background, len(viewmats), means.device)
-    if means.device.type == "cuda":
+    colors = _check_background(background, len(viewmats), device)
+    if device.type == "cuda":
         from .cuda import rasterize_cuda as back_end
-    elif means.device.type == "cpu":
+    elif device.type == "cpu":
         from .cpu import rasterize_cpu as back_end
     else:
-        raise ValueError(f"gaussians must be on the CPU or a CUDA device, got {means.device}; move them with .to()")
+        raise ValueError(f"gaussians must be on the CPU or a CUDA device, got {device}; move them with .to()")
     return RenderOutput(*back_end(gaussians, viewmats, Ks, width, height, degree, colors))
 
 
-def _check_gaussians(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor, shN: Tensor) -> None:
+def _check_gaussians(gaussians: Gaussians) -> None:
+    means, shN = gaussians.means, gaussians.shN
     n = means.shape[0] if isinstance(means, Tensor) and means.ndim else -1
-    wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "means": (means, (n, 3)),
-        "quats": (quats, (n, 4)),
-        "scales": (scales, (n, 3)),
-        "opacities": (opacities, (n,)),
-        "sh0": (sh0, (n, 1, 3)),
-    }
-    for name, (value, shape) in wanted.items():
-        _check_tensor(name, value, means)
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{name} must have shape {list(shape)} for N = {n} gaussians, got {list(value.shape)}")
-    _check_tensor("shN", shN, means)
+    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,), "sh0": (n, 1, 3)}
+    for name, value in gaussians._asdict().items():
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name} must be a float32 torch tensor, got {got}")
+        if value.device != means.device:
+            raise ValueError(f"{name} must be on the device of means ({means.device}), got {value.device}")
+        if name != "shN" and tuple(value.shape) != shapes[name]:
+            raise ValueError(
+                f"{name} must have shape {list(shapes[name])} for N = {n} gaussians, got {list(value.shape)}"
+            )
     if shN.ndim != 3 or shN.shape[0] != n or shN.shape[1] not in (0, 3, 8, 15) or shN.shape[2] != 3:
         raise ValueError(f"shN must have shape [{n}, K-1, 3] with K-1 in 0, 3, 8, 15, got {list(shN.shape)}")
-
-
-def _check_tensor(name: str, value: object, means: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.dtype != torch.float32:
-        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a float32 torch tensor, got {got}")
-    if value.device != means.device:
-        raise ValueError(f"{name} must be on the device of means ({means.device}), got {value.device}")
 
 
 def _check_size(width: int, height: int, cameras: int) -> None:
@@ -204,7 +160,7 @@ def _check_cameras(viewmats: Tensor, Ks: Tensor, device: torch.device) -> tuple[
 def _check_background(
     background: Tensor | tuple[float, float, float] | None, count: int, device: torch.device
 ) -> Tensor:
-    """``[C, 3]`` float32."""
+    """Colours ``[C, 3]`` float32."""
     if background is None:
         return torch.zeros(count, 3, device=device)
     colors = torch.as_tensor(background).to(device, torch.float32)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import traitlets as t
 
-from ..rendering import Cameras, turntable_cameras
-from ..rendering.cameras import axis_vector, frame
+from ..rendering import Cameras, axis_vector, turntable_cameras, visible_sphere
 from ..splats import Splats
 
 
@@ -23,7 +22,7 @@ def scene_of(
     scene = {"low": low.tolist(), "high": high.tolist(), "up": axis_vector(up).tolist()}
     places = []
     for one in [whole] if linked else splats:
-        center, radius = frame(one)
+        center, radius = visible_sphere(one)
         home = camera_dict(turntable_cameras(one, 1, width=width, height=height, up=up), 0)
         places.append({"center": center.tolist(), "radius": float(radius), "home": home})
     return scene, places * len(splats) if linked else places

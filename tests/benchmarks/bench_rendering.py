@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from clipgs_lib import geometry
-from clipgs_lib.rendering import Cameras, rasterize, turntable_cameras
+from clipgs_lib.rendering import Cameras, Gaussians, render, turntable_cameras
 from clipgs_lib.splats import COLUMNS, Splats
 
 CASES = {"10k at 128": (10_000, 128), "10k at 224": (10_000, 224), "100k at 512": (100_000, 512)}
@@ -117,7 +117,7 @@ def peer(columns: dict[str, Tensor], camera: Cameras, weights: Tensor | None, ti
 
 
 def ours(columns: dict[str, Tensor], camera: Cameras, weights: Tensor | None) -> Tensor:
-    colors = rasterize(*(columns[name] for name in COLUMNS), *camera).colors[0]
+    colors = render(Gaussians(*(columns[name] for name in COLUMNS)), *camera).colors[0]
     if weights is not None:
         (colors * weights).sum().backward()
     return colors.detach()

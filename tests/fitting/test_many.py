@@ -14,7 +14,7 @@ from clipgs_lib.fitting.mesh_fits import FitConfig, FitJob, fit, fit_many, fit_m
 from clipgs_lib.fitting.optimise import _fit_together, _groups
 from clipgs_lib.fitting.photometric import photometric_loss, photometric_losses
 from clipgs_lib.fitting.supervision import Scene
-from clipgs_lib.rendering import rasterize
+from clipgs_lib.rendering import Gaussians, render
 from clipgs_lib.rendering.cuda import rasterize_cuda_batch
 from clipgs_lib.splats import COLUMNS, Splats
 from tests.conftest import make_splats
@@ -69,8 +69,10 @@ def gsplat_calls(monkeypatch):
         assert a.colors.shape == (batch, n, (a.sh_degree + 1) ** 2, 3) and a.Ks.shape == (batch, cameras, 3, 3)
         assert a.backgrounds.shape == (batch, cameras, 3) and (a.render_mode, a.packed) == ("RGB", False)
         pictures = [
-            rasterize(
-                a.means[i], a.quats[i], a.scales[i], a.opacities[i], a.colors[i, :, :1], a.colors[i, :, 1:],
+            render(
+                Gaussians(
+                    a.means[i], a.quats[i], a.scales[i], a.opacities[i], a.colors[i, :, :1], a.colors[i, :, 1:]
+                ),
                 a.viewmats[i], a.Ks[i], a.width, a.height, background=a.backgrounds[i],
             )
             for i in range(batch)
@@ -142,7 +144,7 @@ def test_one_call_draws_what_single_ones_do(gsplat_calls):
     behind = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(1))
     colors = rasterize_cuda_batch(tuple(columns), viewmats, Ks, 48, 40, behind)
     wants = [
-        rasterize(*(column[i] for column in columns), viewmats[i], Ks[i], 48, 40, background=behind[i]).colors
+        render(Gaussians(*(column[i] for column in columns)), viewmats[i], Ks[i], 48, 40, background=behind[i]).colors
         for i in range(2)
     ]
     assert len(gsplat_calls) == 1 and colors.shape == (2, 2, 40, 48, 3)

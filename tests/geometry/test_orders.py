@@ -7,8 +7,10 @@ from itertools import permutations, product
 import pytest
 import torch
 
-from clipgs_lib.geometry import ORDERS, curve_order, hilbert_keys, hilbert_order, xyz_keys, xyz_order, z_keys, z_order
-from clipgs_lib.geometry.orders import grid_cells
+from clipgs_lib.geometry import ORDERS
+from clipgs_lib.geometry.orders import curve_order, grid_cells, hilbert_keys, xyz_keys, z_keys
+
+xyz_order, z_order, hilbert_order = ORDERS["xyz"], ORDERS["z"], ORDERS["hilbert"]
 
 
 def full_grid(bits: int) -> torch.Tensor:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipgs_lib.rendering import Cameras, RenderOutput, look_at, orbit_cameras, pinhole, rasterize
+from clipgs_lib.rendering import Cameras, Gaussians, RenderOutput, look_at, orbit_cameras, pinhole, render
 from clipgs_lib.splats import COLUMNS, Splats
 
+
 BACKGROUNDS = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.0, 0.3]])
+
+
+def rasterize(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh0: Tensor, shN: Tensor, *camera, **options
+) -> RenderOutput:
+    return render(Gaussians(means, quats, scales, opacities, sh0, shN), *camera, **options)
 
 
 def cameras(distance: float = 3.0, n: int = 2, width: int = 45, height: int = 37) -> Cameras:

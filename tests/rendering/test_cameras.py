@@ -7,7 +7,7 @@ import torch
 
 from clipgs_lib.formats import read_splats
 from clipgs_lib.rendering import Cameras, look_at, orbit_cameras, pinhole, render, turntable_cameras
-from clipgs_lib.rendering.cameras import frame, weighted_quantiles
+from clipgs_lib.rendering.cameras import visible_sphere, weighted_quantiles
 from clipgs_lib.splats import UP_AXES, Splats
 
 
@@ -128,8 +128,8 @@ def test_floaters_do_not_shrink_the_object(splats_factory):
     splats = splats_factory(600, 0)
     far = splats_factory(6, 0, seed=4)
     floaters = Splats(far.means * 500, far.quats, far.scales * 0.3, far.opacities * 0.05, far.sh0, far.shN)
-    center, radius = frame(splats)
-    with_center, with_radius = frame(Splats.cat([splats, floaters]))
+    center, radius = visible_sphere(splats)
+    with_center, with_radius = visible_sphere(Splats.cat([splats, floaters]))
     assert torch.allclose(center, with_center, atol=0.05 * radius)
     assert with_radius == pytest.approx(radius, rel=0.05)
 
@@ -145,14 +145,16 @@ def test_turntable_takes_up_from_the_splats(splats_factory):
 
 def test_frame_survives_one_gaussian_invisible_ones_and_non_finite_ones(splats_factory):
     one = splats_factory(1)
-    assert frame(one)[1] > 0
+    assert visible_sphere(one)[1] > 0
     clear = Splats(one.means, one.quats, one.scales, one.opacities * 0, one.sh0, one.shN)
-    assert torch.allclose(frame(clear)[0].float(), one.means[0], atol=1e-6)
+    assert torch.allclose(visible_sphere(clear)[0].float(), one.means[0], atol=1e-6)
     bad = splats_factory(3, seed=2)
     bad.means[0], bad.scales[1], bad.opacities[2] = float("nan"), float("inf"), float("nan")
-    assert frame(Splats.cat([splats_factory(50), bad]))[1] == pytest.approx(frame(splats_factory(50))[1], rel=0.05)
+    assert visible_sphere(Splats.cat([splats_factory(50), bad]))[1] == pytest.approx(
+        visible_sphere(splats_factory(50))[1], rel=0.05
+    )
     point = Splats(one.means, one.quats, one.scales * 0, one.opacities, one.sh0, one.shN)
-    assert frame(point)[1] == 1.0
+    assert visible_sphere(point)[1] == 1.0
 
 
 def test_nothing_to_frame_is_said(splats_factory):

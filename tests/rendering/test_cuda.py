@@ -7,12 +7,11 @@ import inspect
 import pytest
 import torch
 
-from clipgs_lib.rendering import rasterize
 from clipgs_lib.rendering.cuda import rasterize_cuda
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .dense import dense_render
-from .scenes import BACKGROUNDS, cameras, gradients, leaves, probe
+from .scenes import BACKGROUNDS, cameras, gradients, leaves, probe, rasterize
 
 
 @pytest.fixture

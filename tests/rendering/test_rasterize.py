@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clipgs_lib.geometry import rotation_about
-from clipgs_lib.rendering import Cameras, rasterize, render
+from clipgs_lib.rendering import Cameras, render
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .dense import dense_render
-from .scenes import BACKGROUNDS, FRONT, cameras, gradients, leaves, one, probe
+from .scenes import BACKGROUNDS, FRONT, cameras, gradients, leaves, one, probe, rasterize
 
 
 def scene(splats_factory, kind: str) -> tuple[Splats, Cameras]:

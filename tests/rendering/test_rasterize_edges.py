@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipgs_lib.rendering import rasterize, render
+from clipgs_lib.rendering import render
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .dense import dense_render
-from .scenes import BACKGROUNDS, FRONT, cameras, gradients, one, probe
+from .scenes import BACKGROUNDS, FRONT, cameras, gradients, one, probe, rasterize
 
 
 @pytest.mark.parametrize(

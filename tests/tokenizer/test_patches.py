@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgs_lib.geometry import hilbert_order
+from clipgs_lib.geometry import ORDERS
 from clipgs_lib.tokenizer import collate, patchify
 from tests.conftest import make_splats
 
@@ -41,7 +41,7 @@ def test_small_objects_repeat_under_a_mask():
 def test_patches_can_follow_a_curve():
     batch = collate([make_splats(300)])
     plain, along = patchify(batch, 32, 8), patchify(batch, 32, 8, sort="hilbert")
-    order = hilbert_order(plain.centers)[0]
+    order = ORDERS["hilbert"](plain.centers)[0]
     assert torch.equal(along.centers[0], plain.centers[0, order])
     assert torch.equal(along.indices[0], plain.indices[0, order])
     with pytest.raises(ValueError, match="sort must be None or one of xyz, hilbert, z, got 'x'"):
