@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .mesh_fits import fit_mesh, mesh_job, refit
-from .optimise import FitConfig, FitJob, FitResult, fit, fit_many
+from .mesh_fits import fit_mesh, mesh_job, refit, refit_job
+from .optimise import CurvePoint, FitConfig, FitJob, FitResult, fit, fit_many
 from .starts import init_from_mesh, init_from_points, init_from_splats, init_random
 
 __all__ = [
+    "CurvePoint",
     "FitConfig",
     "FitJob",
     "FitResult",
@@ -19,4 +20,5 @@ __all__ = [
     "init_random",
     "mesh_job",
     "refit",
+    "refit_job",
 ]

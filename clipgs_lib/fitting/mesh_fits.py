@@ -3,7 +3,7 @@
 The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
 surface itself (`fitting.starts`), which already stands near the goal, so that a few hundred steps on small pictures do.
 `fit` takes any start and any views; `fit_mesh` and `refit` make both themselves; `fit_many` fits a list of jobs, on
-CUDA in batches, and `mesh_job` makes such a job of a mesh.
+CUDA in batches, and `mesh_job` and `refit_job` make such jobs.
 """
 
 from __future__ import annotations
@@ -17,24 +17,8 @@ from torch import Tensor
 from ..meshes import Mesh
 from ..rendering import Cameras, render, render_views, sphere_cameras, visible_sphere
 from ..splats import Splats
-from .optimise import CurvePoint, FitConfig, FitJob, FitResult, Progress, fit, fit_many
-from .starts import check_count, init_from_mesh, init_from_points, init_from_splats, init_random
-
-__all__ = [
-    "CurvePoint",
-    "FitConfig",
-    "FitJob",
-    "FitResult",
-    "fit",
-    "fit_many",
-    "fit_mesh",
-    "init_from_mesh",
-    "init_from_points",
-    "init_from_splats",
-    "init_random",
-    "mesh_job",
-    "refit",
-]
+from .optimise import FitConfig, FitJob, FitResult, Progress, fit
+from .starts import check_count, init_from_mesh, init_from_splats
 
 _FOV = 40.0
 _MARGIN = 1.03  # space about the object in the views
@@ -54,20 +38,14 @@ def fit_mesh(
     """Fit ``n`` gaussians to a mesh: cover its surface, draw it from all around, optimise.
 
     Args:
-        mesh: in any frame; the splats are in the same.
-        n: how many gaussians, 4 to 2^20.
-        config: None takes the defaults.
-        views: pictures drawn, ``>= 2``; some are held out to measure.
-        size: of the pictures, pixels per side.
-        light: share of the headlight in the views, in ``[0, 1]``; see `mesh_job`.
-        device: where to optimise.
+        mesh, n, config, views, size, light, device: as in `mesh_job`; the splats are in the mesh's frame.
         progress: called at every check.
 
     Raises:
         ValueError: when a number is out of range or the surface has no area.
     """
-    job = mesh_job(mesh, n, config, views=views, size=size, light=light, device=device)
-    return fit(*job, config, progress=progress)
+    pictures, cameras, init, _ = mesh_job(mesh, n, config, views=views, size=size, light=light, device=device)
+    return fit(pictures, cameras, init, config, progress=progress)
 
 
 def mesh_job(
@@ -91,8 +69,8 @@ def mesh_job(
     Args:
         mesh: in any frame; the gaussians are in the same.
         n: how many gaussians, 4 to 2^20.
-        config: of the fit to come; None takes the defaults.
-        views: pictures drawn, ``>= 2``.
+        config: of the fit to come, whose seed the job keeps; None takes the defaults.
+        views: pictures drawn, ``>= 2``; some are held out to measure.
         size: of the pictures, pixels per side.
         light: share of the headlight in ``[0, 1]``, see `rendering.mesh_views.render_views`.
         device: where to optimise.
@@ -109,7 +87,7 @@ def mesh_job(
     init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
     cameras = _around(center, radius, mesh.up_axis, views, size)
     pictures = render_views(mesh, cameras, background=config.background, light=light)
-    return FitJob(pictures, cameras, init.to(device))
+    return FitJob(pictures, cameras, init.to(device), config.seed)
 
 
 def refit(
@@ -124,12 +102,25 @@ def refit(
     """Fit ``n`` gaussians to renders of other splats, on their device.
 
     Args:
-        splats: any number, in any frame; the result is in the same.
+        splats, n, config, views, size: as in `refit_job`; the result is in the frame of ``splats``.
+        progress: called at every check.
+
+    Raises:
+        ValueError: when a number is out of range or there is nothing visible.
+    """
+    pictures, cameras, init, _ = refit_job(splats, n, config, views=views, size=size)
+    return fit(pictures, cameras, init, config, progress=progress)
+
+
+def refit_job(splats: Splats, n: int, config: FitConfig | None = None, *, views: int = 36, size: int = 128) -> FitJob:
+    """Cover what splats cover with ``n`` gaussians and draw it from all around: what `refit` optimises.
+
+    Args:
+        splats: any number, in any frame, on the device to fit on.
         n: how many gaussians, 4 to 2^20; may exceed the number of ``splats``.
-        config: None takes the defaults.
+        config: of the fit to come, whose seed the job keeps; None takes the defaults.
         views: pictures drawn, ``>= 2``; some are held out to measure.
         size: of the pictures, pixels per side.
-        progress: called at every check.
 
     Raises:
         ValueError: when a number is out of range or there is nothing visible.
@@ -145,7 +136,7 @@ def refit(
     with torch.no_grad():
         pictures = render(visible, *cameras, background=config.background)
     clipped = pictures._replace(colors=pictures.colors.clamp(0, 1))
-    return fit(clipped, cameras, init, config, progress=progress)
+    return FitJob(clipped, cameras, init, config.seed)
 
 
 def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, size: int) -> Cameras:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -38,8 +38,6 @@ class FitConfig:
     holdout: int = 6  # one view in so many is kept from training and measured at the end
     sh_degree: int = 0  # of the colours, 0 to 3
     ssim_weight: float = 0.2  # of 1 - SSIM, beside L1
-    opacity_weight: float = 0.0  # of the mean opacity: clears haze
-    scale_weight: float = 0.0  # of the mean scale in radii: shrinks what is not needed
     lr_means: float = 1e-3  # at the first step, in radii
     lr_means_final: float = 1e-4  # at the last step, reached by exponential decay
     lr_quats: float = 5e-3
@@ -58,15 +56,8 @@ class FitConfig:
     seed: int = 0  # of view order, backgrounds and relocation
 
     def __post_init__(self) -> None:
-        least = {
-            "iterations": 0,
-            "views_per_step": 1,
-            "holdout": 2,
-            "relocate_every": 0,
-            "check_every": 1,
-            "threads": 1,
-        }
-        for name, low in least.items():
+        counts = ("iterations", 0), ("views_per_step", 1), ("holdout", 2), ("relocate_every", 0)
+        for name, low in (*counts, ("check_every", 1), ("threads", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}")
@@ -75,8 +66,7 @@ class FitConfig:
         for name in ("relocate_until", "dead_opacity", "dead_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-        weights = ("ssim_weight", "opacity_weight", "scale_weight", "lr_means", "lr_means_final")
-        for name in (*weights, "lr_quats", "lr_scales", "lr_opacities", "lr_sh0", "lr_shN"):
+        for name in ("ssim_weight", *(field.name for field in fields(self) if field.name.startswith("lr_"))):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
@@ -90,11 +80,12 @@ class CurvePoint(NamedTuple):
 
 
 class FitJob(NamedTuple):
-    """What `fit` takes, for `fit_many`."""
+    """What `fit` takes, for `fit_many`; `fitting.mesh_job` and `fitting.refit_job` make them."""
 
     views: Views  # V >= 2 pictures over `FitConfig.background`
     cameras: Cameras  # V cameras of their size
     init: Splats  # n gaussians, on the device to fit on
+    seed: int | None = None  # None takes that of the configuration
 
 
 class FitResult(NamedTuple):
@@ -143,7 +134,7 @@ def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: 
 
     Args:
         jobs: what to fit; one ``init`` lies on one device.
-        config: None takes the defaults.
+        config: of all; None takes the defaults.
         batch: objects at once, at most, ``>= 1``; 30 views of 128 px take 8 MB each.
 
     Returns:
@@ -194,6 +185,7 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress 
     device = jobs[0].init.device
     inits = [job.init.detach().with_sh_degree(config.sh_degree) for job in jobs]
     extents = [_extent(init) for init in inits]
+    seeds = [config.seed if job.seed is None else job.seed for job in jobs]
     pictures = [check_views(job.views, job.cameras) for job in jobs]
     held, kept = split_views(len(pictures[0][0]), config.holdout)
     with _arithmetic(config.threads, device):
@@ -202,7 +194,7 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress 
         ]
         scene = Scene.stack(scenes)
         starts = torch.stack([pack(init, extent) for init, extent in zip(inits, extents, strict=True)])
-        batch = _Batch(scene.pick(kept), starts, extents, config)
+        batch = _Batch(scene.pick(kept), starts, extents, seeds, config)
         _optimise(batch, config, progress)
         parameters = torch.stack([batch.ends[i] for i in range(len(jobs))])
         columns, test = activate(parameters), scene.pick(held)
@@ -233,22 +225,25 @@ def _optimise(batch: _Batch, config: FitConfig, progress: Progress | None) -> No
 
 
 class _Batch:
-    """B objects in the middle of their fits. Each has its own dice, order of views and backgrounds.
+    """B objects in the middle of their fits. Each has dice, an order of views and backgrounds to itself.
 
     Args:
         scene: training views of B objects.
         parameters: ``[B, N, D]`` at the start.
         extents: B sizes of the objects.
+        seeds: B of them.
         config: of all.
     """
 
-    def __init__(self, scene: Scene, parameters: Tensor, extents: list[float], config: FitConfig) -> None:
+    def __init__(
+        self, scene: Scene, parameters: Tensor, extents: list[float], seeds: list[int], config: FitConfig
+    ) -> None:
         self.begin = time.perf_counter()
         self.config, self.scene, self.parameters = config, scene, parameters.requires_grad_()
         self.probe = scene.pick(_spread(scene.alphas.shape[1], 8))
         self.extents = torch.tensor(extents, device=parameters.device)[:, None, None]  # [B, 1, 1]
         self.adam = Adam(self.parameters, torch.stack([_rates(parameters, extent, config) for extent in extents]))
-        self.dice = [torch.Generator().manual_seed(config.seed) for _ in extents]
+        self.dice = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.orders = [_epochs(scene.alphas.shape[1], dice) for dice in self.dice]
         self.error = torch.zeros_like(parameters[..., 0]).detach()  # [B, N]
         self.running = list(range(len(extents)))  # which objects the rows are
@@ -301,13 +296,8 @@ class _Batch:
 
     def _gradient(self, pictures: Scene, behind: Tensor) -> Tensor:
         """Gradient ``[B, N, D]`` of the sum of all objects' losses over ``pictures`` before backgrounds ``[B, 3]``."""
-        columns, config = activate(self.parameters), self.config
-        drawn, targets = pictures.draw(columns, behind), pictures.over(behind)
-        loss = photometric_losses(drawn, targets, config.ssim_weight)
-        if config.opacity_weight:
-            loss = loss + config.opacity_weight * columns.opacities.mean(dim=1).sum()
-        if config.scale_weight:
-            loss = loss + config.scale_weight * (columns.scales.mean(dim=(1, 2)) / self.extents[:, 0, 0]).sum()
+        drawn, targets = pictures.draw(activate(self.parameters), behind), pictures.over(behind)
+        loss = photometric_losses(drawn, targets, self.config.ssim_weight)
         (gradient,) = torch.autograd.grad(loss, self.parameters)
         return gradient
 

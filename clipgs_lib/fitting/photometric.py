@@ -131,16 +131,7 @@ class _Similarity(torch.autograd.Function):
 
 
 def photometric_loss(rendered: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
-    """Mean of ``L1 + ssim_weight (1 - SSIM)`` over pictures; differentiable by ``rendered``.
-
-    Args:
-        rendered: ``[B, H, W, 3]`` float32.
-        target: ``[B, H, W, 3]`` float32.
-        ssim_weight: ``>= 0``; 0 leaves the SSIM out.
-
-    Returns:
-        ``[]``.
-    """
+    """Mean ``[]`` of ``L1 + ssim_weight (1 - SSIM)`` over pictures ``[B, H, W, 3]``, as in `photometric_losses`."""
     if ssim_weight == 0:
         return (rendered - target).abs().mean()
     if rendered.device.type == "cpu":
@@ -152,7 +143,7 @@ def photometric_losses(rendered: Tensor, target: Tensor, ssim_weight: float) -> 
     """Sum over objects of `photometric_loss`, so that each gets the gradient that it would get alone.
 
     Args:
-        rendered: ``[B, C, H, W, 3]`` float32, C pictures of each object.
+        rendered: ``[B, C, H, W, 3]`` float32, C pictures of each object; differentiable.
         target: ``[B, C, H, W, 3]`` float32.
         ssim_weight: ``>= 0``; 0 leaves the SSIM out.
 

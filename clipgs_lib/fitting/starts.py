@@ -8,6 +8,8 @@ the texture, and inside narrow parts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -23,7 +25,8 @@ _PER_CLUSTER = 16  # surface samples for each gaussian
 _NORMAL_WEIGHT = 0.5  # how far apart opposite normals lie, in sample spacings, when seeds are spread
 _COLOR_WEIGHT = 3.0  # how far apart black and white lie, in sample spacings
 _GREY = 0.4  # colour of points without one, as in Uni3D
-SPREAD = 1.5  # standard deviation of a gaussian over that of its cluster: gaussians overlap and leave no holes
+_SPREAD = 1.5  # standard deviation of a gaussian over that of its cluster: gaussians overlap and leave no holes
+_OPACITY = 0.9
 _FLATNESS = 0.1  # thickness over spread
 
 
@@ -33,17 +36,13 @@ def check_count(n: int) -> None:
         raise ValueError(f"n must be a whole number of gaussians in 4..{MAX_COUNT:,}, got {n!r}")
 
 
-def init_from_mesh(
-    mesh: Mesh, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
-) -> Splats:
-    """Cover a mesh with ``n`` flat gaussians.
+def init_from_mesh(mesh: Mesh, n: int, *, seed: int = 0, sh_degree: int = 0) -> Splats:
+    """Cover a mesh with ``n`` flat gaussians of opacity 0.9.
 
     Args:
         mesh: with some surface.
         n: how many, 4 to 2^20.
         seed: same seed, same gaussians.
-        spread: standard deviations along the surface over those of the clusters of samples.
-        opacity: of all gaussians, in (0, 1).
         sh_degree: 0 to 3; higher coefficients start at zero.
 
     Raises:
@@ -51,14 +50,12 @@ def init_from_mesh(
     """
     check_count(n)
     samples = mesh.sample(_PER_CLUSTER * n, np.random.default_rng(seed))
-    splats = _cluster(samples.points, samples.normals, samples.colors, n, spread, opacity)
-    return _named(splats, sh_degree, mesh.up_axis, mesh.source)
+    splats = _cluster(samples.points, samples.normals, samples.colors, n)
+    return replace(splats, up_axis=mesh.up_axis, source=mesh.source).with_sh_degree(sh_degree)
 
 
-def init_from_points(
-    cloud: PointCloud, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
-) -> Splats:
-    """Cover a coloured point cloud with ``n`` flat gaussians; up is unknown.
+def init_from_points(cloud: PointCloud, n: int, *, seed: int = 0, sh_degree: int = 0) -> Splats:
+    """Cover a coloured point cloud with ``n`` flat gaussians of opacity 0.9; up is unknown.
 
     Normals that the cloud lacks come from the plane through 12 neighbours. A cloud with fewer than ``n`` points is
     filled up with points half way between neighbours.
@@ -67,8 +64,6 @@ def init_from_points(
         cloud: at least 4 points; without colours all are grey (0.4).
         n: how many, 4 to 2^20.
         seed: same seed, same gaussians.
-        spread: standard deviations along the surface over those of the clusters of points.
-        opacity: of all gaussians, in (0, 1).
         sh_degree: 0 to 3; higher coefficients start at zero.
 
     Raises:
@@ -79,29 +74,23 @@ def init_from_points(
     if len(points) < 4 or not np.isfinite(points).all() or not np.ptp(points, axis=0).max() > 0:
         raise ValueError(f"a point cloud needs at least 4 finite points that differ, got {len(points)}; clean it first")
     colors = np.full_like(points, _GREY) if cloud.colors is None else cloud.colors.detach().cpu().numpy()
+    normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()
     rng = np.random.default_rng(seed)
     if len(points) > _PER_CLUSTER * n:
         keep = np.sort(rng.choice(len(points), _PER_CLUSTER * n, replace=False))
-        points, colors = points[keep], colors[keep]
-        normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()[keep]
-    else:
-        normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()
+        points, colors, normals = points[keep], colors[keep], None if normals is None else normals[keep]
     points, colors, normals = _fill_up(points, colors, normals, n, rng)
-    splats = _cluster(points, _plane_normals(points) if normals is None else normals, colors, n, spread, opacity)
-    return _named(splats, sh_degree, "unknown", "point cloud")
+    splats = _cluster(points, _plane_normals(points) if normals is None else normals, colors, n)
+    return replace(splats, source="point cloud").with_sh_degree(sh_degree)
 
 
-def init_from_splats(
-    splats: Splats, n: int, *, seed: int = 0, spread: float = SPREAD, opacity: float = 0.9, sh_degree: int = 0
-) -> Splats:
+def init_from_splats(splats: Splats, n: int, *, seed: int = 0, sh_degree: int = 0) -> Splats:
     """Cover what splats cover with ``n`` gaussians, from points drawn out of them by opacity and visible area.
 
     Args:
         splats: at least one visible gaussian, all finite.
         n: how many, 4 to 2^20; may exceed the number of ``splats``.
         seed: same seed, same gaussians.
-        spread: standard deviations along the surface over those of the clusters of points.
-        opacity: of all gaussians, in (0, 1).
         sh_degree: 0 to 3; higher coefficients start at zero.
 
     Raises:
@@ -116,20 +105,17 @@ def init_from_splats(
     thin = chosen.scales.argmin(dim=1)
     normals = rotations.gather(2, thin[:, None, None].expand(-1, 3, 1))[:, :, 0]
     normals = torch.where(normals[:, :1] < 0, -normals, normals)
-    columns = points.numpy(), normals.numpy(), chosen.colors.clamp(0, 1).numpy()
-    return _named(_cluster(*columns, n, spread, opacity), sh_degree, splats.up_axis, splats.source).to(splats.device)
+    init = _cluster(points.numpy(), normals.numpy(), chosen.colors.clamp(0, 1).numpy(), n)
+    return replace(init, up_axis=splats.up_axis, source=splats.source).with_sh_degree(sh_degree).to(splats.device)
 
 
-def init_random(
-    low: np.ndarray | Tensor, high: np.ndarray | Tensor, n: int, *, seed: int = 0, opacity: float = 0.1
-) -> Splats:
+def init_random(low: np.ndarray | Tensor, high: np.ndarray | Tensor, n: int, *, seed: int = 0) -> Splats:
     """``n`` round grey gaussians, evenly at random in a box: the baseline that knows nothing of the object.
 
     Args:
         low, high: corners of the box ``[3]``.
-        n: how many, 4 to 2^20.
+        n: how many, 4 to 2^20; each of opacity 0.1.
         seed: same seed, same gaussians.
-        opacity: of all gaussians, in (0, 1).
 
     Raises:
         ValueError: when ``n`` is out of range or the box has no volume.
@@ -147,20 +133,12 @@ def init_random(
         torch.from_numpy((0.5 + 0.1 * rng.standard_normal((n, 3))).astype(np.float32)),
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
         scales=torch.full((n, 3), 0.5 * gap),
-        opacities=torch.full((n,), opacity),
+        opacities=torch.full((n,), 0.1),
         source="random",
     )
 
 
-def _named(splats: Splats, sh_degree: int, up_axis: str, source: str) -> Splats:
-    columns = {"means": splats.means, "quats": splats.quats, "scales": splats.scales, "opacities": splats.opacities}
-    named = Splats(**columns, sh0=splats.sh0, shN=splats.shN, up_axis=up_axis, source=source)
-    return named.with_sh_degree(sh_degree)
-
-
-def _cluster(
-    points: np.ndarray, normals: np.ndarray, colors: np.ndarray, n: int, spread: float, opacity: float
-) -> Splats:
+def _cluster(points: np.ndarray, normals: np.ndarray, colors: np.ndarray, n: int) -> Splats:
     """One gaussian for each of ``n`` clusters of the samples ``[P, 3]``, P >= n."""
     gap = _spacing(points, n)
     features = np.concatenate([points, gap * _NORMAL_WEIGHT * normals, gap * _COLOR_WEIGHT * colors], axis=1)
@@ -174,24 +152,23 @@ def _cluster(
     offsets = points - means[owner]
     outer = (offsets[:, :, None] * offsets[:, None, :]).reshape(-1, 9)
     spreads = _means_of(owner, outer, counts).reshape(-1, 3, 3)
-    rotations, scales = _flat_frames(spreads, axes, counts, gap, spread)
+    rotations, scales = _flat_frames(spreads, axes, counts, gap)
     return Splats.from_colors(
         torch.from_numpy(means.astype(np.float32)),
         torch.from_numpy((centers[:, 6:] / (gap * _COLOR_WEIGHT)).astype(np.float32)),
         quats=geometry.rotmat_to_quat(torch.from_numpy(rotations)).float(),
         scales=torch.from_numpy(scales.astype(np.float32)),
-        opacities=torch.full((n,), opacity),
+        opacities=torch.full((n,), _OPACITY),
     )
 
 
 def _flat_frames(
-    spreads: np.ndarray, axes: np.ndarray, counts: np.ndarray, gap: float, spread: float
+    spreads: np.ndarray, axes: np.ndarray, counts: np.ndarray, gap: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rotations ``[n, 3, 3]`` with the normal as third column, and scales ``[n, 3]``, of clusters.
 
     A small even spread in the plane is mixed in, as if of two more members, since few samples measure a spread badly.
     """
-    n = len(spreads)
     length = np.linalg.norm(axes, axis=1, keepdims=True)
     normal = np.where(length > 1e-12, axes / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
     helper = np.eye(3)[np.abs(normal).argmin(axis=1)]
@@ -206,10 +183,9 @@ def _flat_frames(
     third = np.cross(turned[:, :, 0], turned[:, :, 1])
     rotations = np.concatenate([turned, third[:, :, None]], axis=2)
     across = np.einsum("ni,nij,nj->n", normal, spreads, normal)
-    in_plane = spread * np.sqrt(values.clip(1e-4 * even))
+    in_plane = _SPREAD * np.sqrt(values.clip(1e-4 * even))
     thick = np.sqrt(across.clip(0)) + _FLATNESS * in_plane.min(axis=1)
     scales = np.concatenate([in_plane, np.minimum(thick, in_plane.max(axis=1))[:, None]], axis=1)
-    assert rotations.shape == (n, 3, 3)
     return rotations, scales
 
 
@@ -240,10 +216,10 @@ def _fill_up(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Add points between neighbours until there are at least ``n``."""
     while len(points) < n:
-        want = min(n - len(points), len(points))
-        chosen = rng.permutation(len(points))[:want]
+        missing = min(n - len(points), len(points))
+        chosen = rng.permutation(len(points))[:missing]
         index = cKDTree(points).query(points[chosen], k=min(4, len(points)))[1]
-        partner = index[np.arange(want), rng.integers(1, index.shape[1], want)]
+        partner = index[np.arange(missing), rng.integers(1, index.shape[1], missing)]
         points = np.concatenate([points, (points[chosen] + points[partner]) / 2])
         colors = np.concatenate([colors, (colors[chosen] + colors[partner]) / 2])
         if normals is not None:

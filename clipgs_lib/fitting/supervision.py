@@ -65,13 +65,8 @@ class Scene(NamedTuple):
     @classmethod
     def stack(cls, scenes: list[Scene]) -> Scene:
         """The objects of several scenes of equally many and equally large views."""
-        return cls(
-            torch.cat([scene.foreground for scene in scenes]),
-            torch.cat([scene.alphas for scene in scenes]),
-            torch.cat([scene.viewmats for scene in scenes]),
-            torch.cat([scene.Ks for scene in scenes]),
-            scenes[0].background,
-        )
+        columns = (torch.cat(column) for column in zip(*(scene[:4] for scene in scenes), strict=True))
+        return cls._make((*columns, scenes[0].background))
 
     def pick(self, views: list[int]) -> Scene:
         """The same ``views`` of every object."""
@@ -88,8 +83,7 @@ class Scene(NamedTuple):
         return self._each(lambda column: column[objects])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Scene:
-        columns = (change(column) for column in (self.foreground, self.alphas, self.viewmats, self.Ks))
-        return Scene._make((*columns, self.background))
+        return Scene._make((*map(change, self[:4]), self.background))
 
     def over(self, background: Tensor) -> Tensor:
         """Targets ``[B, V, H, W, 3]`` over other backgrounds ``[B, 3]`` or ``[3]``."""
@@ -114,11 +108,11 @@ class Scene(NamedTuple):
         return rasterize_cuda_batch(columns, self.viewmats, self.Ks, width, height, behind)
 
     def psnr(self, columns: Gaussians) -> Tensor:
-        """Mean PSNR of each object's gaussians over the views' own background, dB ``[B]``."""
+        """Mean PSNR of each object's gaussians over the background of the views, dB ``[B]``."""
         return torch.stack([psnr(a, b).clamp_max(_BEST) for a, b in self._pairs(columns)]).mean(dim=0)
 
     def ssim(self, columns: Gaussians) -> Tensor:
-        """Mean SSIM of each object's gaussians over the views' own background ``[B]``."""
+        """Mean SSIM of each object's gaussians over the background of the views ``[B]``."""
         return torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean(dim=0)
 
     def visibility(self, columns: Gaussians) -> Tensor:
@@ -157,9 +151,9 @@ def check_views(views: Views, cameras: Cameras) -> tuple[Tensor, Tensor]:
     count, height, width = len(cameras.viewmats), cameras.height, cameras.width
     for name, value, channels in (("colors", colors, 3), ("alphas", alphas, 1)):
         if tuple(value.shape) != (count, height, width, channels):
-            want = f"[{count}, {height}, {width}, {channels}] as the {count} cameras have it"
+            shape = f"[{count}, {height}, {width}, {channels}] as the {count} cameras have it"
             raise ValueError(
-                f"views.{name} must have shape {want}, got {list(value.shape)}; draw views and cameras alike"
+                f"views.{name} must have shape {shape}, got {list(value.shape)}; draw views and cameras alike"
             )
         bad = int((~value.isfinite()).flatten(1).any(dim=1).sum()) if count else 0
         if bad:

@@ -12,14 +12,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..meshes import Mesh, Part
 from .cameras import Cameras
+
+if TYPE_CHECKING:
+    from ..meshes import Mesh, Part  # at run time it would load the readers of all formats
 
 MAX_SIDE = 8192  # pixels of the window; OpenGL promises no more
 _TURN = threading.Lock()

@@ -178,7 +178,7 @@ def make_splats(shape: Mesh | Splats, config: BuildConfig, seed: int) -> tuple[S
 
     Splats with no more than ``config.gaussians`` are taken as they are; others are fitted to their own renders.
     """
-    from ..fitting.mesh_fits import FitConfig, fit_mesh, refit
+    from ..fitting import FitConfig, fit_mesh, refit
 
     if isinstance(shape, Splats) and len(shape) <= config.gaussians:
         return shape, {"fit": "as they came"}

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clipgs_lib.fitting.mesh_fits import (
+from clipgs_lib.fitting import (
     FitConfig,
     FitResult,
     fit,

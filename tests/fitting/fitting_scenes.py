@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,11 @@ class Views(NamedTuple):
 
     colors: torch.Tensor
     alphas: torch.Tensor
+
+
+def opaque(splats: Splats, opacity: float) -> Splats:
+    """The same gaussians with one opacity."""
+    return replace(splats, opacities=torch.full_like(splats.opacities, opacity))
 
 
 def texture_of(pattern: str) -> np.ndarray:

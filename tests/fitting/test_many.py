@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipgs_lib.fitting import optimise
-from clipgs_lib.fitting.mesh_fits import FitConfig, FitJob, fit, fit_many, fit_mesh, init_from_mesh, mesh_job
+from clipgs_lib.fitting import FitConfig, FitJob, fit, fit_many, fit_mesh, init_from_mesh, mesh_job, optimise
 from clipgs_lib.fitting.optimise import _fit_together, _groups
 from clipgs_lib.fitting.photometric import photometric_loss, photometric_losses
 from clipgs_lib.fitting.supervision import Scene
@@ -85,12 +84,12 @@ def gsplat_calls(monkeypatch):
 
 def test_many_on_the_cpu_are_one_after_the_other():
     many = fit_many(jobs()[:2], BUSY, batch=2)
-    assert_alike(many, [fit(*job, BUSY) for job in jobs()[:2]])
+    assert_alike(many, [fit(*job[:3], BUSY) for job in jobs()[:2]])
 
 
 def test_objects_in_a_batch_do_not_know_of_each_other():
     crowd = [dead_third(job) for job in jobs()]
-    assert_alike(_fit_together(crowd, BUSY, None), [fit(*job, BUSY) for job in crowd])
+    assert_alike(_fit_together(crowd, BUSY, None), [fit(*job[:3], BUSY) for job in crowd])
 
 
 def test_relocation_is_by_object():
@@ -107,7 +106,7 @@ def test_each_object_stops_at_the_target_by_itself():
     together = _fit_together(jobs(), config, lambda *state: seen.append(state))
     assert len({result.iterations for result in together}) >= 3
     assert any(result.reached for result in together) and not all(result.reached for result in together)
-    assert_alike(together, [fit(*job, config) for job in jobs()])
+    assert_alike(together, [fit(*job[:3], config) for job in jobs()])
     assert [state[0] for state in seen] == [10, 20, 30, 40, 50, 60]
     assert all(result.seconds == result.curve[-1].seconds for result in together)
 
@@ -119,8 +118,8 @@ def test_no_steps_for_a_batch():
 
 
 def test_weights_and_harmonics_in_a_batch():
-    config = FitConfig(iterations=20, sh_degree=1, opacity_weight=0.1, scale_weight=0.1, ssim_weight=0.0)
-    together, alone = _fit_together(jobs(), config, None), [fit(*job, config) for job in jobs()]
+    config = FitConfig(iterations=20, sh_degree=1, ssim_weight=0.0)
+    together, alone = _fit_together(jobs(), config, None), [fit(*job[:3], config) for job in jobs()]
     for one, other in zip(together, alone, strict=True):
         assert one.splats.sh_degree == 1 and one.psnr == pytest.approx(other.psnr, abs=0.01)
         assert float((one.splats.means - other.splats.means).abs().max()) < 1e-3
@@ -165,7 +164,7 @@ def test_a_batch_of_very_few_gaussians_is_refused(gsplat_calls):
 
 
 def test_whole_fits_through_the_one_call(gsplat_calls, monkeypatch):
-    alone = [fit(*job, BUSY) for job in jobs()[:2]]
+    alone = [fit(*job[:3], BUSY) for job in jobs()[:2]]
     assert gsplat_calls == []
     monkeypatch.setattr(Scene, "draw", Scene._draw_together)
     assert_alike(_fit_together(jobs()[:2], BUSY, None), alone)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from clipgs_lib.fitting import FitConfig, init_from_mesh
 from clipgs_lib.fitting.columns import MEANS, OPACITY, SCALES, Adam, activate, confine, pack, relocate, unpack
-from clipgs_lib.fitting.mesh_fits import FitConfig, init_from_mesh
 from clipgs_lib.fitting.photometric import photometric_loss
 from clipgs_lib.fitting.supervision import Scene, split_views
 from clipgs_lib.rendering import render, ssim
 from clipgs_lib.splats import COLUMNS
 from tests.conftest import make_splats
-from tests.fitting.fitting_scenes import ball, cameras_about
+from tests.fitting.fitting_scenes import ball, cameras_about, opaque
 
 
 def pair(*shape):
@@ -149,7 +149,7 @@ def test_relocation_moves_the_dead_to_the_error_and_keeps_n():
 
 
 def test_a_split_hardly_changes_the_picture():
-    splats = init_from_mesh(ball(), 150, opacity=0.7)
+    splats = opaque(init_from_mesh(ball(), 150), 0.7)
     parameters = pack(splats, 1.0)
     lost = torch.arange(150) < 10
     parameters[lost, OPACITY] = -8.0

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from clipgs_lib import geometry
-from clipgs_lib.fitting.mesh_fits import init_from_mesh, init_from_points, init_from_splats, init_random
+from clipgs_lib.fitting import init_from_mesh, init_from_points, init_from_splats, init_random
 from clipgs_lib.fitting.starts import _thin
 from clipgs_lib.formats import PointCloud
 from clipgs_lib.meshes import Mesh

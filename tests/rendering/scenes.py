@@ -8,7 +8,6 @@ from torch import Tensor
 from clipgs_lib.rendering import Cameras, Gaussians, RenderOutput, look_at, orbit_cameras, pinhole, render
 from clipgs_lib.splats import COLUMNS, Splats
 
-
 BACKGROUNDS = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.0, 0.3]])
 
 
