@@ -31,7 +31,7 @@ class MeshWarning(UserWarning):
 
 
 class Textures:
-    """Reads the textures of one mesh, within bounds, from nowhere but its own folder.
+    """Reads the textures of one mesh, within bounds, from nowhere but its folder.
 
     Args:
         path: the mesh file.
@@ -44,13 +44,11 @@ class Textures:
     def beside(self, name: str, what: str = "texture") -> bytes | None:
         """Bytes of a file that the mesh names, or None with a note when it must not or cannot be read."""
         try:
-            file = neighbour(self.path, name)
-            data = file.read_bytes()
+            return neighbour(self.path, name).read_bytes()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.notes.append(f"the {what} {name[:80]!r} was not read ({reason}); the base colour stands in")
             return None
-        return data
 
     def decode(self, data: bytes, name: str) -> np.ndarray | None:
         """``[H, W, 3]`` uint8, or None with a note. Transparent texels take the mean colour of the others."""

@@ -36,8 +36,7 @@ def _fewer(part: Part, share: float) -> Part:
         return part
     if part.uvs is None and part.colors is None:
         vertices, faces = fast_simplification.simplify(part.vertices, part.faces, target_count=target)
-        bare = replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32))
-        return bare if len(faces) else part
+        return replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32)) if len(faces) else part
     _, _, collapses = fast_simplification.simplify(
         part.vertices, part.faces, target_count=target, return_collapses=True
     )

@@ -63,11 +63,10 @@ class _Reader:
 
     def parts(self) -> list[Part]:
         document = self.document
-        if "extensionsRequired" in document.root and set(map(str, document.root["extensionsRequired"])) & _PACKED:
-            packed = ", ".join(sorted(set(map(str, document.root["extensionsRequired"])) & _PACKED))
-            raise MeshError(
-                document.path, "the mesh must be stored plainly", f"packed by {packed}", "export without it"
-            )
+        packed = set(map(str, document.root.get("extensionsRequired", ()))) & _PACKED
+        if packed:
+            got = f"packed by {', '.join(sorted(packed))}"
+            raise MeshError(document.path, "the mesh must be stored plainly", got, "export without it")
         scenes = len(document.listed("scenes"))
         if scenes > 1:
             self.notes.append(f"only the default one of {scenes} scenes was read")
@@ -176,7 +175,7 @@ class _Reader:
     def skinned(
         self, node: dict[str, Any], attributes: dict[str, Any], points: np.ndarray, world: np.ndarray
     ) -> np.ndarray:
-        """Vertices in the pose of the skin's joints (glTF 2.0, section 3.7.3.3); the node's own place is ignored."""
+        """Vertices in the pose of the skin's joints (glTF 2.0, section 3.7.3.3); the node's place is ignored."""
         document = self.document
         skin = document.item(document.listed("skins"), node["skin"], "skin")
         joints = document.items(skin, "joints", int)

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..formats import FormatError, sniff
 from ..formats.base import check_regular_file
@@ -113,109 +110,13 @@ def read_mesh_notes(
         raise MeshError(path, "the triangles must form a mesh", str(error), "the file is broken") from error
 
 
-@dataclass(frozen=True)
-class ImportRow:
-    """What became of one file."""
-
-    path: str  # relative to the folder
-    ok: bool  # whether it was read
-    faces: int = 0  # triangles
-    parts: int = 0  # with a material each
-    textures: int = 0  # different ones
-    seconds: float = 0.0  # to read it
-    reason: str = ""  # why it was not read, or notes on what was left out
-
-
-@dataclass(frozen=True, repr=False)
-class ImportReport:
-    """One row per mesh file of a folder."""
-
-    folder: str  # what was searched
-    rows: tuple[ImportRow, ...]  # sorted by path
-
-    @property
-    def passed(self) -> tuple[ImportRow, ...]:
-        """Files that were read."""
-        return tuple(row for row in self.rows if row.ok)
-
-    @property
-    def failed(self) -> tuple[ImportRow, ...]:
-        """Files that were not, each with its reason."""
-        return tuple(row for row in self.rows if not row.ok)
-
-    def __repr__(self) -> str:
-        """A count, then the files that have something to say."""
-        lines = [f"{len(self.passed):,} of {len(self.rows):,} meshes read from {self.folder}"]
-        for row in self.rows:
-            if row.reason:
-                lines.append(f"  {'note' if row.ok else 'FAIL'}  {row.path}: {row.reason}")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        names = [field.name for field in fields(ImportRow)]
-        head = "".join(f"<th>{name}</th>" for name in names)
-        body = ""
-        for row in self.rows:
-            cells = [f"{v:.3f}" if isinstance(v, float) else str(v) for v in (getattr(row, name) for name in names)]
-            body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def import_folder(
-    folder: str | os.PathLike[str],
-    *,
-    up_axis: str | None = None,
-    max_faces: int = MAX_FACES,
-    factors: str = "linear",
-    on_mesh: Callable[[Path, MeshImport], None] | None = None,
-) -> ImportReport:
-    """Try to read every mesh file below a folder; broken ones are reported, never fatal.
-
-    Args:
-        folder: searched with its sub-folders for the suffixes `SUFFIXES`; links to folders are not followed.
-        up_axis: as in `read_mesh`.
-        max_faces: as in `read_mesh`.
-        factors: as in `read_mesh`.
-        on_mesh: called with each mesh as it is read; meshes are not kept.
-
-    Raises:
-        MeshError: when the folder does not exist.
-        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise MeshError(folder, "the path must name a folder", "none there", "check the spelling")
-    options = {"up_axis": up_axis, "max_faces": max_faces, "factors": factors}
-    rows = [_row(folder, path, options, on_mesh) for path in mesh_files(folder)]
-    return ImportReport(str(folder), tuple(rows))
-
-
 def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Files below a folder whose names end like a mesh's, sorted; hidden ones and links to folders are left out."""
-    found = []
+    files: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, n) for n in names if n.lower().endswith(tuple(suffixes)) and not n.startswith(".")]
-    return sorted(found)
-
-
-def _row(
-    folder: Path, path: Path, options: dict[str, Any], on_mesh: Callable[[Path, MeshImport], None] | None
-) -> ImportRow:
-    name = str(path.relative_to(folder))
-    start = time.perf_counter()
-    try:
-        read = read_mesh_notes(path, **options)
-    except MeshError as error:
-        todo = f"; {error.todo}" if error.todo else ""
-        return ImportRow(
-            name, False, seconds=time.perf_counter() - start, reason=f"{error.must}, got {error.got}{todo}"
-        )
-    seconds = time.perf_counter() - start
-    if on_mesh is not None:
-        on_mesh(path, read)
-    textures = len({id(part.texture) for part in read.mesh.parts if part.texture is not None})
-    return ImportRow(name, True, read.mesh.n_faces, len(read.mesh.parts), textures, seconds, "; ".join(read.notes))
+        files += [Path(root, n) for n in names if n.lower().endswith(tuple(suffixes)) and not n.startswith(".")]
+    return sorted(files)
 
 
 def _kind(path: Path) -> str:

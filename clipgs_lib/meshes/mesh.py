@@ -170,6 +170,6 @@ def _bilinear(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
 
 def _check(name: str, value: np.ndarray, dtype: type, shape: Sequence[int]) -> None:
     fits = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == len(shape)
-    if not fits or any(want not in (-1, have) for want, have in zip(shape, value.shape, strict=True)):
+    if not fits or any(side not in (-1, have) for side, have in zip(shape, value.shape, strict=True)):
         got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise ValueError(f"{name} must be a {np.dtype(dtype)} array of shape {list(shape)} (-1: any), got {got}")

@@ -61,10 +61,10 @@ def read_ply(path: Path, notes: list[str]) -> list[Part]:
     if named:
         look = _textured(Textures(path, notes), named[1], uvs, notes)
     promised = re.search(r"^element\s+face\s+(\d+)", head, re.MULTILINE)
-    found = np.shape(loaded.get("faces", ()))[0]
-    if promised and found < int(promised[1]):
+    count = np.shape(loaded.get("faces", ()))[0]
+    if promised and count < int(promised[1]):
         must = f"the PLY must hold the {int(promised[1]):,} faces of its header"
-        raise MeshError(path, must, f"{found:,}", "it is truncated; fetch it again")
+        raise MeshError(path, must, f"{count:,}", "it is truncated; fetch it again")
     part = _part(path, loaded, notes, uvs, look)
     return [] if part is None else [part]
 
@@ -123,9 +123,9 @@ class _Materials:
         if name in self.maps:
             file = self.maps[name]
             if uvs is None or file not in self.decoded:
-                found = _textured(self.textures, file, uvs, self.notes)
+                texture = _textured(self.textures, file, uvs, self.notes).get("texture")
                 if uvs is not None:
-                    self.decoded[file] = found.get("texture")
+                    self.decoded[file] = texture
             if uvs is not None and self.decoded[file] is not None:
                 look |= {"texture": self.decoded[file], "base_color": (1.0, 1.0, 1.0, 1.0)}
         return look

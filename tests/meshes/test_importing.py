@@ -7,14 +7,13 @@ import copy
 import pickle
 import socket
 import struct
-import warnings
 
 import numpy as np
 import pytest
 import trimesh
 
 from clipgs_lib.colors import linear_from_srgb, srgb_from_linear
-from clipgs_lib.meshes import Mesh, MeshError, MeshWarning, import_folder, read_mesh, read_mesh_notes
+from clipgs_lib.meshes import Mesh, MeshError, MeshWarning, mesh_files, read_mesh, read_mesh_notes
 from clipgs_lib.meshes import checks as base
 
 from .mesh_files import FOUR, QUAD, QUAD_INDEX, QUAD_UVS_DOWN, TRIANGLE, Gltf, png, png_bomb
@@ -578,8 +577,6 @@ def test_bad_arguments(tmp_path):
     for path in (tmp_path / "gone.glb", tmp_path):
         with pytest.raises(MeshError):
             read_mesh(path)
-    with pytest.raises(MeshError, match="folder"):
-        import_folder(tmp_path / "gone")
 
 
 def test_errors_travel_between_processes():
@@ -589,47 +586,20 @@ def test_errors_travel_between_processes():
 
 
 # ---- folders -------------------------------------------------------------------------------------------------------
-def test_a_folder_becomes_a_table_and_nothing_in_it_is_fatal(tmp_path):
-    gltf = Gltf()
-    gltf.quad(material=gltf.material(png(big())))
-    (tmp_path / "sub").mkdir()
-    gltf.write(tmp_path / "sub" / "good.glb")
-    gltf.root["images"][0] = {"uri": "<b>gone</b>.png"}
-    gltf.write(tmp_path / "noted.glb")
-    (tmp_path / "broken.OBJ").write_bytes(b"\0\1\2")
-    (tmp_path / "readme.txt").write_text("no mesh")
-    (tmp_path / ".hidden.glb").write_text("no mesh")
-    seen = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        report = import_folder(tmp_path, on_mesh=lambda path, read: seen.append((path.name, read.mesh.n_faces)))
-    assert [(row.path, row.ok, row.faces, row.parts, row.textures) for row in report.rows] == [
-        ("broken.OBJ", False, 0, 0, 0),
-        ("noted.glb", True, 2, 1, 0),
-        ("sub/good.glb", True, 2, 1, 1),
-    ]
-    assert seen == [("noted.glb", 2), ("good.glb", 2)]
-    assert "2 of 3 meshes read" in repr(report)
-    assert "FAIL  broken.OBJ: the file must be a GLB" in repr(report)
-    assert "note  noted.glb: the texture" in repr(report)
-    assert "<b>" not in report._repr_html_()
-    assert len(report.passed) == 2 and len(report.failed) == 1
+def test_the_meshes_of_a_folder_by_their_names(tmp_path):
+    (tmp_path / "sub" / ".cache").mkdir(parents=True)
+    for name in ("sub/good.glb", "noted.glb", "broken.OBJ", "readme.txt", ".hidden.glb", "sub/.cache/old.glb"):
+        (tmp_path / name).write_text("no mesh")
+    names = [path.relative_to(tmp_path).as_posix() for path in mesh_files(tmp_path)]
+    assert names == ["broken.OBJ", "noted.glb", "sub/good.glb"]
 
 
 @pytest.mark.real_data
-def test_a_sample_of_the_real_meshes(real_data, tmp_path):
-    files = sorted((real_data / "objects" / "train_cc0").glob("*.glb"))[::26]
-    for file in files:
-        (tmp_path / file.name).symlink_to(file)
-    areas = []
-
-    def measure(_, read):
-        areas.append(read.mesh.normalize().sample(64, np.random.default_rng(0)).area)
-
-    report = import_folder(tmp_path, on_mesh=measure)
-    assert len(report.rows) == len(files) >= 40
-    assert report.failed == ()
-    assert min(areas) > 0.01
+def test_a_sample_of_the_real_meshes(real_data):
+    files = mesh_files(real_data / "objects" / "train_cc0", (".glb",))[::26]
+    assert len(files) >= 40
+    meshes = [read_mesh_notes(file).mesh for file in files]
+    assert min(mesh.normalize().sample(64, np.random.default_rng(0)).area for mesh in meshes) > 0.01
 
 
 @pytest.mark.real_data
