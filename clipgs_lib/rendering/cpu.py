@@ -15,7 +15,6 @@ from torch.autograd.function import once_differentiable
 
 from .cpu_projection import RECORD, project, project_backward
 from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, gather, order_by_depth, share_out
-from .rasterize import Gaussians
 
 ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
 
@@ -46,7 +45,13 @@ class _Trace:
 
 
 def rasterize_cpu(
-    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, degree: int, background: Tensor
+    gaussians: tuple[Tensor, ...],
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    degree: int,
+    background: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`.
 

@@ -7,11 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from .rasterize import Gaussians
-
 
 def rasterize_cuda(
-    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, degree: int, background: Tensor
+    gaussians: tuple[Tensor, ...],
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    degree: int,
+    background: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rasterise on the GPU with gsplat 1.5.3, classic mode; arguments as in `render`, checked before.
 
@@ -60,7 +64,7 @@ def rasterize_cuda(
 
 
 def rasterize_cuda_batch(
-    gaussians: Gaussians, viewmats: Tensor, Ks: Tensor, width: int, height: int, background: Tensor
+    gaussians: tuple[Tensor, ...], viewmats: Tensor, Ks: Tensor, width: int, height: int, background: Tensor
 ) -> Tensor:
     """Draw B objects, each through its own C cameras, in one call of gsplat 1.5.3; arguments are not checked.
 
