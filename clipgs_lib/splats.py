@@ -14,13 +14,13 @@ from . import geometry
 
 UP_AXES = ("+x", "-x", "+y", "-y", "+z", "-z", "unknown")
 COLUMNS = ("means", "quats", "scales", "opacities", "sh0", "shN")
-_SHAPES = {
-    "means": "[N, 3]",
-    "quats": "[N, 4] (wxyz)",
-    "scales": "[N, 3] (linear)",
-    "opacities": "[N] in [0, 1]",
-    "sh0": "[N, 1, 3]",
-    "shN": "[N, K-1, 3] with K-1 in 0, 3, 8, 15",
+_SHAPES = {  # in words, and the lengths after N
+    "means": ("[N, 3]", (3,)),
+    "quats": ("[N, 4] (wxyz)", (4,)),
+    "scales": ("[N, 3] (linear)", (3,)),
+    "opacities": ("[N] in [0, 1]", ()),
+    "sh0": ("[N, 1, 3]", (1, 3)),
+    "shN": ("[N, K-1, 3] with K-1 in 0, 3, 8, 15", None),
 }
 
 
@@ -346,19 +346,24 @@ def _range(values: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def column_fits(name: str, value: Tensor) -> bool:
+    """Whether a tensor has the shape of the column of that name, for any N."""
+    tail = _SHAPES[name][1]
+    if tail is None:
+        return value.dim() == 3 and value.shape[2] == 3 and value.shape[1] in (0, 3, 8, 15)
+    return value.dim() == 1 + len(tail) and tuple(value.shape[1:]) == tail
+
+
 def _check_column(name: str, value: Any, means: Any) -> None:
+    text = _SHAPES[name][0]
     if not isinstance(value, Tensor) or value.dtype != torch.float32:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a float32 torch tensor of shape {_SHAPES[name]}, got {got}")
-    tail = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), "shN": (-1, 3)}[name]
-    shape = tuple(value.shape)
-    fits = len(shape) == 1 + len(tail) and all(t in (-1, s) for t, s in zip(tail, shape[1:], strict=True))
-    if name == "shN" and fits:
-        fits = shape[1] in (0, 3, 8, 15)
+        raise TypeError(f"{name} must be a float32 torch tensor of shape {text}, got {got}")
+    shape, fits = tuple(value.shape), column_fits(name, value)
     if not fits or shape[0] != means.shape[0]:
         hint = "; is this a point-cloud PLY?" if name == "quats" and shape[-1:] == (3,) else ""
         count = f" with N = {means.shape[0]} as in means" if fits else ""
-        raise ValueError(f"{name} must have shape {_SHAPES[name]}{count}, got {list(shape)}{hint}")
+        raise ValueError(f"{name} must have shape {text}{count}, got {list(shape)}{hint}")
     if value.device != means.device:
         raise ValueError(f"{name} must be on the device of means ({means.device}), got {value.device}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -59,9 +58,20 @@ class RawSplats:
     trailing: int = 0
     clean: bool = False
 
+    @classmethod
+    def allocate(cls, count: int, higher: int) -> RawSplats:
+        """``count`` gaussians with ``higher`` SH coefficients above degree 0, uninitialised."""
+        shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, 1, 3), (count, higher, 3))
+        return cls(*(np.empty(shape, np.float32) for shape in shapes))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The arrays, in the order of `COLUMNS`."""
+        return tuple(getattr(self, name) for name in COLUMNS)
+
     def rows(self, index: np.ndarray) -> RawSplats:
         """The record with some rows only (mask or indices)."""
-        return replace(self, **{name: getattr(self, name)[index] for name in COLUMNS})
+        return replace(self, **{name: column[index] for name, column in zip(COLUMNS, self.columns, strict=True)})
 
 
 def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
@@ -147,29 +157,6 @@ def check_count(path: str | os.PathLike[str], count: int, available: int, bytes_
     if count * bytes_each > available:
         must = f"{count:,} gaussians need at least {count * bytes_each:,} bytes"
         raise FormatError(path, must, f"{available:,}", "the file is truncated; fetch it again", "truncated")
-
-
-def inflate(path: str | os.PathLike[str], data: bytes, limit: int, *, wbits: int = 31) -> bytes:
-    """Decompress zlib or gzip data, never holding more than ``limit`` bytes of output.
-
-    Args:
-        data: the compressed bytes.
-        limit: the most output bytes the caller's header justifies.
-        wbits: as in `zlib.decompressobj`; 31 gzip, 15 zlib, -15 raw deflate.
-
-    Raises:
-        FormatError: when the stream is broken, ends early, or would exceed ``limit``.
-    """
-    engine = zlib.decompressobj(wbits)
-    try:
-        out = engine.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise FormatError(path, "the compressed stream must be intact", str(error), "fetch the file again") from None
-    if len(out) > limit:
-        raise FormatError(path, f"the decompressed data must not exceed {limit:,} bytes", "more", "refused as a bomb")
-    if not engine.eof:
-        raise FormatError(path, "the compressed stream must be complete", "an early end", "fetch the file again")
-    return out
 
 
 @contextmanager

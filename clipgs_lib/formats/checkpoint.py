@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..splats import COLUMNS, column_fits
 from .base import FormatError, RawSplats, check_count, check_regular_file
 
 NAME = "checkpoint"
@@ -28,15 +29,9 @@ SUFFIXES = (".pt", ".pth", ".ckpt")
 
 MAX_DIRECTORY_BYTES = 1 << 20
 MAX_PICKLE_BYTES = 1 << 22
-_REQUIRED = ("means", "quats", "scales", "opacities", "sh0")
-_SHAPES = {
-    "means": ("[N, 3]", (3,)),
-    "quats": ("[N, 4]", (4,)),
-    "scales": ("[N, 3]", (3,)),
-    "opacities": ("[N]", ()),
-    "sh0": ("[N, 1, 3]", (1, 3)),
-    "shN": ("[N, K-1, 3] with K-1 in 0, 3, 8, 15", (-1, 3)),
-}
+_SHN = "[N, K-1, 3] with K-1 in 0, 3, 8, 15"
+_REQUIRED = COLUMNS[:5]  # shN may lack
+_SHAPES = dict(zip(COLUMNS, ("[N, 3]", "[N, 4]", "[N, 3]", "[N]", "[N, 1, 3]", _SHN), strict=True))
 _TODO_SAVE = 'save it as torch.save({"splats": splats.state_dict()}, path)'
 
 
@@ -78,18 +73,14 @@ def read(path: Path) -> RawSplats:
 
 def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     """One parameter as a contiguous array, checked before strides are expanded."""
-    text, tail = _SHAPES[name]
-    must = f"{name} must be a dense floating tensor of shape {text} with N = {count:,}"
+    must = f"{name} must be a dense floating tensor of shape {_SHAPES[name]} with N = {count:,}"
     if not isinstance(value, Tensor) or value.layout != torch.strided or not value.is_floating_point():
         got = f"a {value.dtype} {value.layout} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise FormatError(path, must, got, _TODO_SAVE)
-    shape = tuple(value.shape)
-    if name == "opacities" and shape == (count, 1):
-        value, shape = value[:, 0], (count,)
-    fits = len(shape) == 1 + len(tail) and shape[0] == count
-    fits = fits and all(t in (-1, s) for t, s in zip(tail, shape[1:], strict=True))
-    if not fits or (name == "shN" and shape[1] not in (0, 3, 8, 15)):
-        raise FormatError(path, must, f"shape {list(shape)}", _TODO_SAVE)
+    if name == "opacities" and value.shape == (count, 1):
+        value = value[:, 0]
+    if not column_fits(name, value) or len(value) != count:
+        raise FormatError(path, must, f"shape {list(value.shape)}", _TODO_SAVE)
     check_count(path, value.numel(), path.stat().st_size, value.element_size())  # strides may repeat a small storage
     return value.detach().to(torch.float32).contiguous().numpy()
 

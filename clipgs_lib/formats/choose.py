@@ -97,12 +97,8 @@ def sniff(path: str | os.PathLike[str]) -> str:
     names = [name for name, module in FORMATS.items() if module.sniff(path, head)]
     if not names:
         raise _unknown(path, head)
-    by_name = [name for name in names if _has_suffix(path, FORMATS[name])]
+    by_name = [name for name in names if path.name.lower().endswith(tuple(FORMATS[name].SUFFIXES))]
     return (by_name or names)[0]
-
-
-def _has_suffix(path: Path, module: ModuleType) -> bool:
-    return path.name.lower().endswith(tuple(module.SUFFIXES))
 
 
 def _by_suffix(path: Path) -> ModuleType:

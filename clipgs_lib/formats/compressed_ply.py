@@ -62,21 +62,19 @@ def read(path: Path) -> RawSplats:
     bounds = _chunk_bounds(header, n)
     sh, higher = _sh_rows(header, n)
     rest = [f"f_rest_{i}" for i in range(3 * higher)]
-    shapes = ((n, 3), (n, 4), (n, 3), (n,), (n, 1, 3), (n, higher, 3))
-    out = [np.empty(shape, np.float32) for shape in shapes]
+    raw = RawSplats.allocate(n, higher)
 
     def job(start: int, stop: int) -> None:
         for at in range(start, stop, _STEP):
             piece = slice(at, min(at + _STEP, stop))
             words = columns(packed[piece], _PACKED, np.uint32)
-            _decode(words, bounds, columns(sh[piece], rest, np.uint8), _SH_VALUES, at, *out)
+            _decode(words, bounds, columns(sh[piece], rest, np.uint8), _SH_VALUES, at, *raw.columns)
 
     in_threads(n, job)
-    trailing = trailing_bytes(header)
-    notes = [f"{trailing:,} bytes after the last row were ignored"] if trailing else []
-    clean = bool((np.abs(bounds) < 1e30).all() and (bounds[:, _LOG_BOUNDS] < 80).all())
-    means, quats, scales, opacities, sh0, shN = out
-    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, trailing=trailing, clean=clean)
+    raw.trailing = trailing_bytes(header)
+    raw.notes = [f"{raw.trailing:,} bytes after the last row were ignored"] if raw.trailing else []
+    raw.clean = bool((np.abs(bounds) < 1e30).all() and (bounds[:, _LOG_BOUNDS] < 80).all())
+    return raw
 
 
 def write(splats: Splats, path: Path, *, sort: bool = True) -> None:

@@ -11,6 +11,7 @@ import re
 import tempfile
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +87,7 @@ def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None
         format=patient.format,
         count=patient.count,
         sh_degree=None if raw is None else {0: 0, 3: 1, 8: 2, 15: 3}[raw.shN.shape[1]],
-        bytes=_bytes(path),
+        bytes=sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()),
         bounds=patient.bounds,
         up_guess=patient.up_guess,
         notes=() if raw is None else tuple(raw.notes),
@@ -128,10 +129,8 @@ def _read(patient: _Patient) -> None:
 
 def _truncated(patient: _Patient, module: ModuleType, finding: Finding) -> Finding:
     """Go on with the whole gaussians of a truncated file, where its layout allows."""
-    try:
+    with suppress(FormatError):
         patient.raw = _salvage(patient.path, module)
-    except FormatError:
-        return finding
     if patient.raw is None:
         return finding
     count = len(patient.raw.means)
@@ -311,12 +310,3 @@ def _repair(patient: _Patient, target: Path) -> str | None:
     if np.abs(lengths - 1).max(initial=0) > 1e-4:
         patient.repairs.append("normalised the quaternions")
     return str(write_splats(splats, target))
-
-
-def _bytes(path: Path) -> int:
-    if path.is_dir():
-        return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file())
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..geometry import SH_C0
-from ..splats import COLUMNS
 from .base import RawSplats
 from .doctor_report import Finding
 
@@ -53,8 +52,7 @@ class Extent:
 def broken_rows(raw: RawSplats) -> tuple[np.ndarray, np.ndarray]:
     """Masks ``[N], [N]``: gaussians that hold NaN or infinity; finite ones with a zero quaternion."""
     finite = np.ones(len(raw.means), bool)
-    for name in COLUMNS:
-        column = getattr(raw, name)
+    for column in raw.columns:
         finite &= np.isfinite(column).reshape(len(column), -1 if column.size else 0).all(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         zero = finite & (np.linalg.norm(raw.quats, axis=1) <= 1e-12)

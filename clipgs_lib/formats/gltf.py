@@ -77,7 +77,10 @@ def _read_scene(document: Document) -> list[RawSplats]:
                 continue
             part = _read_primitive(document, primitive)
             total += len(part.means)
-            _check_total(document, total)
+            room = _INSTANCES * document.total_bytes // 12  # primitives and nodes may share bytes, within bounds
+            if total > room:
+                must = f"{document.total_bytes:,} bytes must not be instanced to more than {room:,} gaussians"
+                raise FormatError(document.path, must, f"at least {total:,}", "refused as a bomb")
             parts.append(_place(document.path, part, matrix))
     return parts
 
@@ -93,24 +96,16 @@ def _check_extensions(document: Document) -> None:
         raise FormatError(document.path, "only known extensions may be required", got, "convert it without them", code)
 
 
-def _check_total(document: Document, total: int) -> None:
-    """Primitives and nodes may share bytes, but not without bound."""
-    room = _INSTANCES * document.total_bytes // 12
-    if total > room:
-        must = f"{document.total_bytes:,} bytes must not be instanced to more than {room:,} gaussians"
-        raise FormatError(document.path, must, f"at least {total:,}", "refused as a bomb")
-
-
 def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:
     """Apply a node's world matrix, still in the frame of glTF."""
     if np.array_equal(matrix, np.eye(4)):
         return raw
-    columns: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(getattr(raw, name))) for name in COLUMNS}
+    columns = [torch.from_numpy(np.ascontiguousarray(column)) for column in raw.columns]
     try:
-        moved = Splats(**columns).transform(torch.from_numpy(matrix), allow_reflection=True)
+        moved = Splats(*columns).transform(torch.from_numpy(matrix), allow_reflection=True)
     except ValueError as error:
         raise FormatError(path, "node transforms must be rotation, even scale and translation", str(error)) from None
-    return RawSplats(**{name: getattr(moved, name).numpy() for name in COLUMNS}, notes=raw.notes)
+    return RawSplats(*(getattr(moved, name).numpy() for name in COLUMNS), notes=raw.notes)
 
 
 def _half_turn(raw: RawSplats) -> None:

@@ -86,7 +86,8 @@ def read(path: Path) -> RawSplats:
         section = _Section(*_SECTION.unpack_from(data[start : start + _SECTION.size].tobytes()))
         size = _check_section(path, index, section, header.level, len(data) - offset)
         if section.count:
-            parts.append(_read_section(path, data[offset : offset + size], section, header))
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts.append(_read_section(path, data[offset : offset + size], section, header))
         offset += size
     if offset != len(data):
         got = f"{len(data) - offset:,} trailing bytes"
@@ -123,16 +124,12 @@ def _checked_header(path: Path, data: np.ndarray) -> _Header:
         must = f"the section headers must fit into the file, which has room for {room:,}"
         got = f"{header.sections:,} sections in {header.section_slots:,} slots"
         raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
-    check_count(path, header.count, len(data), _record_bytes(header.level, 0))
+    check_count(path, header.count, len(data), _record_type(header.level, 0).itemsize)
     low, high = header.sh_range
     low, high = low or _DEFAULT_SH_RANGE[0], high or _DEFAULT_SH_RANGE[1]
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise FormatError(path, "the SH range of the header must be finite and increasing", f"{low:g} to {high:g}")
     return replace(header, sh_range=(low, high))
-
-
-def _record_bytes(level: int, degree: int) -> int:
-    return _record_type(level, degree).itemsize
 
 
 def _record_type(level: int, degree: int) -> np.dtype:
@@ -154,9 +151,9 @@ def _check_section(path: Path, index: int, section: _Section, level: int, availa
         raise FormatError(path, must, f"{section.count:,} in {section.slots:,}")
     if section.buckets and section.bucket_bytes != 12:
         raise FormatError(path, f"a bucket of {name} must take 12 bytes", str(section.bucket_bytes))
-    check_count(path, section.slots, available, _record_bytes(level, section.degree))
-    size = 4 * section.partial_buckets + 12 * section.buckets
-    size += section.slots * _record_bytes(level, section.degree)
+    record = _record_type(level, section.degree).itemsize
+    check_count(path, section.slots, available, record)
+    size = 4 * section.partial_buckets + 12 * section.buckets + section.slots * record
     if size > available:
         must = f"{name} must fit into the file"
         got = f"{size:,} bytes of which {max(available, 0):,} are there"
@@ -171,11 +168,6 @@ def _read_section(path: Path, data: np.ndarray, section: _Section, header: _Head
     start = 4 * section.partial_buckets + 12 * section.buckets
     record = _record_type(header.level, section.degree)
     records = data[start : start + section.count * record.itemsize].view(record)  # [N]
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _decode(path, data, records, section, header)
-
-
-def _decode(path: Path, data: np.ndarray, records: np.ndarray, section: _Section, header: _Header) -> RawSplats:
     means = records["means"].astype(np.float32)
     if header.level:
         half = section.scale_range or _SCALE_RANGE[header.level]

@@ -118,14 +118,13 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
     """All parts as one record, an empty one for none; lower SH degrees are padded with zeros."""
     if len(parts) == 1:
         return parts[0]
-    shapes = {"means": (0, 3), "quats": (0, 4), "scales": (0, 3), "opacities": (0,), "sh0": (0, 1, 3)}
-    columns: dict[str, Any] = {
-        n: np.concatenate([np.zeros(s, np.float32), *(getattr(p, n) for p in parts)]) for n, s in shapes.items()
-    }
     width = max((part.shN.shape[1] for part in parts), default=0)
-    padded = [np.pad(part.shN, ((0, 0), (0, width - part.shN.shape[1]), (0, 0))) for part in parts]
-    notes = [note for part in parts for note in part.notes]
-    return RawSplats(**columns, shN=np.concatenate([np.zeros((0, width, 3), np.float32), *padded]), notes=notes)
+    padded = [
+        replace(part, shN=np.pad(part.shN, ((0, 0), (0, width - part.shN.shape[1]), (0, 0))))
+        for part in (RawSplats.allocate(0, width), *parts)
+    ]
+    columns = (np.concatenate(same) for same in zip(*(part.columns for part in padded), strict=True))
+    return RawSplats(*columns, notes=[note for part in parts for note in part.notes])
 
 
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:

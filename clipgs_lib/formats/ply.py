@@ -33,8 +33,7 @@ SUFFIXES = (".ply",)
 
 _CHUNK_BYTES = 1 << 20  # stays in the second-level cache
 _MAX_LOGIT = 20.0
-Starts = tuple[int, int, int, int, int, int]
-Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Starts = tuple[int, ...]  # first column of each group
 _MEANS = ["x", "y", "z"]
 _SH0 = ["f_dc_0", "f_dc_1", "f_dc_2"]
 _SCALES = ["scale_0", "scale_1", "scale_2"]
@@ -65,15 +64,17 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     vertex = header.require("vertex")
     groups = _column_groups(header, vertex, thin_axis)
     rows = open_rows(header, vertex)
-    out = _allocate(len(rows), len(groups[2]) // 3)
+    raw = RawSplats.allocate(len(rows), len(groups[2]) // 3)
     starts = _starts(groups, vertex.names) if _is_plain(header, vertex) else None
-    clean = _decode_gathered(rows, groups, out) if starts is None else _decode_direct(header, vertex, starts, out)
-    means, quats, scales, opacities, sh0, shN = out
+    if starts is None:
+        raw.clean = _decode_gathered(rows, groups, raw)
+    else:
+        raw.clean = _decode_direct(header, vertex, starts, raw)
     if groups[4][2] != _SCALES[2]:
-        scales[:, 2] = np.float32(thin_axis) * scales[:, :2].min(axis=1)
-    trailing = trailing_bytes(header)
-    notes = _notes(vertex, groups, trailing)
-    return RawSplats(means, quats, scales, opacities, sh0, shN, notes=notes, trailing=trailing, clean=clean)
+        raw.scales[:, 2] = np.float32(thin_axis) * raw.scales[:, :2].min(axis=1)
+    raw.trailing = trailing_bytes(header)
+    raw.notes = _notes(vertex, groups, raw.trailing)
+    return raw
 
 
 def write(splats: Splats, path: Path) -> None:
@@ -187,19 +188,13 @@ def _starts(groups: list[list[str]], names: list[str]) -> Starts | None:
     """Index in ``names`` of the first column of each group; None unless each group is a run in order."""
     starts = [names.index(group[0]) if group else 0 for group in groups]
     runs = all(names[s : s + len(g)] == g for s, g in zip(starts, groups, strict=True))
-    return (starts[0], starts[1], starts[2], starts[3], starts[4], starts[5]) if runs else None
+    return tuple(starts) if runs else None
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------
 
 
-def _allocate(count: int, higher: int) -> Columns:
-    shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, 1, 3), (count, higher, 3))
-    means, quats, scales, opacities, sh0, shN = (np.empty(shape, np.float32) for shape in shapes)
-    return means, quats, scales, opacities, sh0, shN
-
-
-def _decode_direct(header: Header, vertex: Element, starts: Starts, out: Columns) -> bool:
+def _decode_direct(header: Header, vertex: Element, starts: Starts, raw: RawSplats) -> bool:
     """Read float32 rows in cache-sized pieces, each decoded while it is still in the cache."""
     width = len(vertex.properties)
     step = max(1, _CHUNK_BYTES // (4 * width))
@@ -213,7 +208,7 @@ def _decode_direct(header: Header, vertex: Element, starts: Starts, out: Columns
             for at in range(start, stop, step):
                 count = min(step, stop - at)
                 _fill(header.path, stream, view[: 4 * width * count])
-                clean &= bool(_decode(rows[:count], at, starts, *out))
+                clean &= bool(_decode(rows[:count], at, starts, *raw.columns))
         return clean
 
     return all(in_threads(vertex.count, job))
@@ -228,18 +223,17 @@ def _fill(path: Path, stream: io.FileIO, view: memoryview) -> None:
         done += got
 
 
-def _decode_gathered(rows: np.ndarray, groups: list[list[str]], out: Columns) -> bool:
+def _decode_gathered(rows: np.ndarray, groups: list[list[str]], raw: RawSplats) -> bool:
     """Rows of any types and order, converted piece by piece."""
     names = list(itertools.chain(*groups))
-    ends = list(itertools.accumulate(len(group) for group in groups))
-    starts = (0, ends[0], ends[1], ends[2], ends[3], ends[4])
+    starts = tuple(itertools.accumulate((len(group) for group in groups[:-1]), initial=0))
     step = max(1, _CHUNK_BYTES // (4 * len(names)))
 
     def job(start: int, stop: int) -> bool:
         clean = True
         for at in range(start, stop, step):
             piece = columns(rows[at : min(at + step, stop)], names)
-            clean &= bool(_decode(piece, at, starts, *out))
+            clean &= bool(_decode(piece, at, starts, *raw.columns))
         return clean
 
     return all(in_threads(len(rows), job))

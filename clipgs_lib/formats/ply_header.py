@@ -109,7 +109,9 @@ def read_header(path: Path) -> Header:
             raise FormatError(path, must, "none up to there", "shorten or remove the comments")
         raise FormatError(path, must, "a file without it", "the file is truncated; fetch it again", "truncated")
     lines = re.split(r"\r\n|\n|\r", head[: end.start()].decode("utf-8", errors="replace"))
-    return _parse_lines(path, lines[1:], _end_of_header(head, end))
+    # in a CR-only file a data byte may happen to be LF: it is not part of the line end
+    cr_only = re.match(rb"ply[ \t]*\r(?!\n)", head) is not None
+    return _parse_lines(path, lines[1:], end.start(1) + 1 if cr_only else end.end())
 
 
 def classify(path: Path, head: bytes) -> str:
@@ -133,13 +135,6 @@ def classify(path: Path, head: bytes) -> str:
         return "compressed_ply"
     is_cloud = {"x", "y", "z"} <= names and not names & {"scale_0", "rot_0", "f_dc_0"}
     return "points" if is_cloud else "ply"
-
-
-def _end_of_header(head: bytes, end: re.Match[bytes]) -> int:
-    """The first byte of data. In a CR-only file a data byte may happen to be LF: it is not part of the line end."""
-    first = re.match(rb"ply[ \t]*(\r\n|\n|\r)", head)
-    cr_only = first is not None and first[1] == b"\r"
-    return end.start(1) + 1 if cr_only else end.end()
 
 
 def _parse_lines(path: Path, lines: list[str], size: int) -> Header:

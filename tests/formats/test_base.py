@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import warnings
 from pathlib import Path
@@ -20,7 +19,6 @@ from clipgs_lib.formats.base import (
     atomic_write,
     check_count,
     check_regular_file,
-    inflate,
     to_splats,
 )
 
@@ -130,17 +128,6 @@ def test_count_check():
     with pytest.raises(FormatError, match="11 gaussians need at least 110 bytes, got 100; the file is truncated"):
         check_count("x", 11, 100, 10)
     check_count("x", MAX_GAUSSIANS, MAX_GAUSSIANS, 1)
-
-
-def test_inflate_is_bounded():
-    data = gzip.compress(b"a" * 1000)
-    assert inflate("x", data, 1000) == b"a" * 1000
-    with pytest.raises(FormatError, match="must not exceed 999 bytes"):
-        inflate("x", data, 999)
-    with pytest.raises(FormatError, match="stream must be complete"):
-        inflate("x", data[:-9], 1000)
-    with pytest.raises(FormatError, match="stream must be intact"):
-        inflate("x", b"\x1f\x8b" + bytes(30), 1000)
 
 
 def test_atomic_write_replaces_on_success(tmp_path):
