@@ -83,14 +83,12 @@ class Splats:
             return
         low, high = _range(self.opacities)
         if low < 0 or high > 1:
-            raise ValueError(
-                f"opacities must lie in [0, 1], got [{low:.4g}, {high:.4g}]; are these logits? apply a sigmoid first"
-            )
+            got = f"[{low:.4g}, {high:.4g}]"
+            raise ValueError(f"opacities must lie in [0, 1], got {got}; are these logits? apply a sigmoid first")
         low, _ = _range(self.scales)
         if low < 0:
-            raise ValueError(
-                f"scales must be linear and >= 0, got a minimum of {low:.4g}; are these log-scales? apply exp first"
-            )
+            got = f"a minimum of {low:.4g}"
+            raise ValueError(f"scales must be linear and >= 0, got {got}; are these log-scales? apply exp first")
 
     @classmethod
     def from_colors(cls, means: Tensor, colors: Tensor, **columns: Any) -> Splats:
@@ -152,13 +150,9 @@ class Splats:
 
     def __repr__(self) -> str:
         head = f"Splats({len(self):,} gaussians, SH degree {self.sh_degree}, {self.device}, up {self.up_axis}"
-        if self.source:
-            head += f", from {self.source!r}"
-        if len(self) == 0:
-            return head + ")"
+        lines = [head + (f", from {self.source!r}" if self.source else "")]
         finite = self.finite_mask()
         good = self if bool(finite.all()) else self[finite]
-        lines = [head]
         if len(good) < len(self):
             lines.append(f"  {len(self) - len(good):,} not finite, left out below")
         if len(good):
@@ -223,9 +217,8 @@ class Splats:
         if n < 1 or len(self) == 0:
             raise ValueError(f"subsample needs n >= 1 and at least one gaussian, got n={n} of {len(self)}")
         if n > len(self) and not replacement:
-            raise ValueError(
-                f"subsample(n={n}) must not exceed the {len(self)} gaussians there are; pass replacement=True to repeat"
-            )
+            must = f"must not exceed the {len(self)} gaussians there are"
+            raise ValueError(f"subsample(n={n}) {must}; pass replacement=True to repeat")
         weights = torch.nan_to_num((self.opacities * self.area()).detach(), nan=0.0, posinf=0.0).double().cpu()
         weights = weights.clamp_min(0.01 * float(weights.mean()) + 1e-30)
         generator = torch.Generator().manual_seed(seed)
@@ -251,12 +244,8 @@ class Splats:
         turned = self.quats.detach().norm(dim=1) > 1e-12
         visible = (self.opacities.detach() >= min_opacity) & (self.area().detach() > 0)
         keep = finite & turned & visible
-        report = PruneReport(
-            int((~finite).sum()),
-            int((finite & ~turned).sum()),
-            int((finite & turned & ~visible).sum()),
-            int(keep.sum()),
-        )
+        counts = (~finite, finite & ~turned, finite & turned & ~visible, keep)
+        report = PruneReport(*(int(mask.sum()) for mask in counts))
         return (self if report.removed == 0 else self[keep]), report
 
     # ---- moving ----------------------------------------------------------------------------------------------
@@ -291,9 +280,8 @@ class Splats:
             )
         linear = orthogonal.to(self.means)
         if mirrored:  # M R diag(-1, 1, 1) is a rotation with the same covariance
-            quats = geometry.rotmat_to_quat(
-                linear @ geometry.quat_to_rotmat(self.quats) * self.quats.new_tensor([-1.0, 1.0, 1.0])
-            )
+            turned = linear @ geometry.quat_to_rotmat(self.quats)
+            quats = geometry.rotmat_to_quat(turned * self.quats.new_tensor([-1.0, 1.0, 1.0]))
         else:
             quats = geometry.quat_multiply(geometry.rotmat_to_quat(orthogonal).to(self.quats), self.quats)
         return replace(
@@ -372,12 +360,10 @@ def _turn_axis(up_axis: str, rotation: Tensor) -> str:
     """The new name of ``up_axis`` after ``rotation``; "unknown" when it no longer lies on an axis."""
     if up_axis == "unknown":
         return up_axis
-    column = "xyz".index(up_axis[1])
-    vector = rotation[:, column] * (1.0 if up_axis[0] == "+" else -1.0)
+    vector = rotation[:, "xyz".index(up_axis[1])] * (1.0 if up_axis[0] == "+" else -1.0)
     largest = int(vector.abs().argmax())
-    if abs(float(vector[largest])) < 1 - 1e-6:
-        return "unknown"
-    return ("+" if float(vector[largest]) > 0 else "-") + "xyz"[largest]
+    sign = "+" if float(vector[largest]) > 0 else "-"
+    return f"{sign}{'xyz'[largest]}" if abs(float(vector[largest])) >= 1 - 1e-6 else "unknown"
 
 
 def _triple(values: Tensor) -> str:
