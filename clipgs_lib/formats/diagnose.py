@@ -22,7 +22,7 @@ from . import doctor_geometry as geometry
 from . import doctor_values as values
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
-from .doctor_report import Diagnosis, Finding, in_order
+from .doctor_report import SEVERITIES, Diagnosis, Finding
 from .ply_header import locate, read_header
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
@@ -91,7 +91,7 @@ def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None
         bounds=patient.bounds,
         up_guess=patient.up_guess,
         notes=() if raw is None else tuple(raw.notes),
-        findings=in_order(patient.findings),
+        findings=tuple(sorted(patient.findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         fixed=tuple(patient.repairs) if written is not None else (),
         fixed_path=written,
     )
@@ -248,27 +248,23 @@ def _examine(patient: _Patient, raw: RawSplats) -> None:
 
 def _activations(patient: _Patient, raw: RawSplats, near: geometry.Neighbours | None) -> RawSplats:
     """Undo a sigmoid or exponential that was probably applied twice, and say so."""
+
+    def report(what: str, stored: str, numbers: str) -> None:
+        message = f"the {what} were probably activated before saving: read as {stored} {numbers}"
+        mend = f"save {stored} (Splats and write_splats do it for you)"
+        patient.findings.append(Finding(f"activated_{what}", "error", message, mend, fixable=True))
+        patient.repairs.append(f"took the stored {what} as {what}, not as {stored}")
+
     if values.activated_opacities(raw.opacities):
         undone = values.undo_opacities(raw.opacities)
-        message = (
-            f"the opacities were probably activated before saving: read as logits they all fall between "
-            f"{raw.opacities.min():.2f} and {raw.opacities.max():.2f}; taken as they are, between "
-            f"{undone.min():.2g} and {undone.max():.2g}"
-        )
-        mend = "save logits (Splats and write_splats do it for you)"
-        patient.findings.append(Finding("activated_opacities", "error", message, mend, fixable=True))
-        patient.repairs.append("took the stored opacities as opacities, not as logits")
+        numbers = f"they all fall between {raw.opacities.min():.2f} and {raw.opacities.max():.2f}; "
+        numbers += f"taken as they are, between {undone.min():.2g} and {undone.max():.2g}"
+        report("opacities", "logits", numbers)
         raw = replace(raw, opacities=undone, clean=False)
     if near is not None and geometry.activated_scales(raw.scales, near):
         undone = values.undo_scales(raw.scales)
-        message = (
-            f"the scales were probably activated before saving: read as logarithms their median is "
-            f"{np.median(raw.scales):.3g}, taken as they are {np.median(undone):.3g}; the gaps between "
-            f"neighbours are {near.spacing:.3g}"
-        )
-        mend = "save logarithms (Splats and write_splats do it for you)"
-        patient.findings.append(Finding("activated_scales", "error", message, mend, fixable=True))
-        patient.repairs.append("took the stored scales as scales, not as logarithms")
+        numbers = f"their median is {np.median(raw.scales):.3g}, taken as they are {np.median(undone):.3g}; "
+        report("scales", "logarithms", numbers + f"the gaps between neighbours are {near.spacing:.3g}")
         raw = replace(raw, scales=undone, clean=False)
     return raw
 

@@ -114,11 +114,6 @@ class Diagnosis:
         )
 
 
-def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Errors, then warnings, then remarks; otherwise in the order found."""
-    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
 def _wrapped(lead: str, text: str) -> list[str]:
     hang = " " * (6 if lead.strip() else len(lead))
     return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hang, break_long_words=False) or [lead]

@@ -62,17 +62,14 @@ def broken_rows(raw: RawSplats) -> tuple[np.ndarray, np.ndarray]:
 def check_rows(non_finite: np.ndarray, zero: np.ndarray) -> list[Finding]:
     """Broken rows, counted."""
     total, findings = len(non_finite), []
-    for code, mask, what in (
-        ("non_finite", non_finite, "hold NaN or infinity"),
-        ("zero_quaternions", zero, "have a quaternion of length 0"),
+    why = "; find out why the training diverged"
+    for code, mask, what, more in (
+        ("non_finite", non_finite, "hold NaN or infinity", why),
+        ("zero_quaternions", zero, "have a quaternion of length 0", ""),
     ):
         if count := int(mask.sum()):
-            severity = "error" if count == total else "warning"
-            message = f"{count:,} of {total:,} gaussians {what}"
-            mend = (
-                "readers drop them; find out why the training diverged" if code == "non_finite" else "readers drop them"
-            )
-            findings.append(Finding(code, severity, message, mend, fixable=count < total))
+            severity, message = "error" if count == total else "warning", f"{count:,} of {total:,} gaussians {what}"
+            findings.append(Finding(code, severity, message, f"readers drop them{more}", fixable=count < total))
     return findings
 
 
@@ -82,8 +79,7 @@ def activated_opacities(opacities: np.ndarray) -> bool:
     Then what the file stores (the logits of ``opacities [N]``) lies within [0, 1], and either spreads over much of it
     or piles up near 1 as opaque gaussians do.
     """
-    with np.errstate(divide="ignore"):
-        stored = np.log(opacities.astype(np.float64)) - np.log1p(-opacities.astype(np.float64))
+    stored = _logits(opacities)
     if len(stored) < 10 or stored.min() < -0.02 or stored.max() > 1.02:  # 8-bit formats store no closer than that
         return False
     return bool(np.ptp(stored) > LOGIT_SPAN or (stored > 0.9).mean() > 0.05)
@@ -91,9 +87,13 @@ def activated_opacities(opacities: np.ndarray) -> bool:
 
 def undo_opacities(opacities: np.ndarray) -> np.ndarray:
     """The opacities that were passed through one sigmoid too many."""
+    return np.clip(_logits(opacities), 0, 1).astype(np.float32)
+
+
+def _logits(opacities: np.ndarray) -> np.ndarray:
+    exact = opacities.astype(np.float64)
     with np.errstate(divide="ignore"):
-        exact = opacities.astype(np.float64)
-        return np.clip(np.log(exact) - np.log1p(-exact), 0, 1).astype(np.float32)
+        return np.log(exact) - np.log1p(-exact)
 
 
 def undo_scales(scales: np.ndarray) -> np.ndarray:
@@ -157,16 +157,14 @@ def check_place(means: np.ndarray, scales: np.ndarray, extent: Extent) -> list[F
     """Far from the origin, or too far for float32. Non-empty input."""
     middle, findings = (extent.low + extent.high) / 2, []
     away, size = float(np.linalg.norm(middle)), extent.diagonal
-    far = size > 0 and away > FAR_ORIGIN * size
-    step = float(np.spacing(np.float32(np.abs(means).max())))
-    fine = float(np.median(scales))
-    coarse = fine > 0 and step > COARSE * fine
-    text = "(" + ", ".join(f"{value:.4g}" for value in middle) + ")"
-    if far:
+    if size > 0 and away > FAR_ORIGIN * size:
+        text = "(" + ", ".join(f"{value:.4g}" for value in middle) + ")"
         message = f"the middle lies at {text}, {away / size:,.0f} times the extent from the origin"
         mend = "Splats.center() moves it; not done by --fix, since cameras and other files may share the frame"
         findings.append(Finding("huge_offset", "warning", message, mend))
-    if coarse:
+    step = float(np.spacing(np.float32(np.abs(means).max())))
+    fine = float(np.median(scales))
+    if fine > 0 and step > COARSE * fine:
         message = f"float32 steps of {step:.2g} at these coordinates are coarse against the median scale of {fine:.2g}"
         mend = "the digits are lost in this file: subtract the offset in double precision before saving as float32"
         findings.append(Finding("precision", "warning", message, mend))

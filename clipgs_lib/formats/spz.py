@@ -10,7 +10,6 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -146,9 +145,7 @@ def _check_tail(path: Path, header: _Header, tail: bytes, length: int) -> None:
 
 
 def _slice_sections(header: _Header, plain: bytes) -> list[np.ndarray]:
-    edges = np.cumsum([0, *header.sizes()])
-    buffer = np.frombuffer(plain, np.uint8)
-    return [buffer[a:b] for a, b in pairwise(edges)]
+    return np.split(np.frombuffer(plain, np.uint8), np.cumsum(header.sizes())[:-1])
 
 
 def _split_plain(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
