@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import Shape, arc, around, extrude, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, capsule, cone, cylinder, rod, sphere, torus
 
 wear = in_group("clothing")
@@ -26,14 +26,8 @@ CLOTH = (*EVERY, "label")
 def _top_hat(p: SimpleNamespace) -> list[Piece]:
     h, r, b = p.height, p.radius, p.brim
     crown = lathe([(0, 0), (r, 0), (p.flare * r, h), (0, h)], 30)
-    brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30).warp(
-        lambda v: (
-            v
-            + np.stack(
-                [0 * v[:, 0], 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05), 0 * v[:, 0]], axis=1
-            )
-        )
-    )
+    brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30)
+    brim = brim.push("y", lambda v: 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05))
     band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (p.flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
     return [Piece("crown", "main", crown), Piece("brim", "main", brim), Piece("ribbon", "accent", band)]
 
@@ -111,14 +105,8 @@ def superquadric_foot(length: float, width: float) -> Shape:
     """Shoe body that stands on y = 0, toe towards +x."""
     body = sphere(1.0, 13, 26).warp(lambda v: np.stack([v[:, 0], v[:, 1].clip(-0.35), v[:, 2]], axis=1))
     tall = body.scale(0.55 * length + 0.35 * width, 0.42, width)
-    return tall.warp(
-        lambda v: (
-            v
-            * np.stack(
-                [np.ones(len(v)), np.where(v[:, 0] > 0, 1 - 0.35 * v[:, 0] / length, 1.0), np.ones(len(v))], axis=1
-            )
-        )
-    ).move(0, 0.14)
+    lower = tall.warp(lambda v: v * line(1, np.where(v[:, 0] > 0, 1 - 0.35 * v[:, 0] / length, 1.0), 1))
+    return lower.move(0, 0.14)
 
 
 def ellipse_slab(x: float, z: float, height: float) -> Shape:
@@ -216,16 +204,8 @@ def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
     )
     loop = loop[:-1]
     rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), p.rim, 8, closed=True, normal=(0, 0, 1)).move(x)
-    arm = sweep(
-        [
-            (x + w, 0.4 * h, 0),
-            (x + w + 0.05, 0.4 * h, -0.06),
-            (x + w + 0.03, 0.4 * h, -p.temple),
-            (x + w, 0.1 * h - 0.1, -p.temple - 0.2),
-        ],
-        0.035,
-        normal=(0.999, 0, 0.04),
-    )
+    y, far = [0.4 * h, 0.4 * h, 0.4 * h, 0.1 * h - 0.1], [0, -0.06, -p.temple, -p.temple - 0.2]
+    arm = sweep(line([x + w, x + w + 0.05, x + w + 0.03, x + w], y, far), 0.035, normal=(0.999, 0, 0.04))
     return [
         Piece("rims", "main", rim.mirror()),
         Piece("bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), p.rim)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import Shape, arc, around, curve, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, cylinder, sphere, torus, vessel
 
 container = in_group("containers")
@@ -30,10 +30,8 @@ SHINY = (*PAINTS, *METALS)
 )
 def _bottle(p: SimpleNamespace) -> list[Piece]:
     h, r, n = p.height, p.radius, p.neck
-    body = lathe([(r - 0.04, 0), (r, 0.04), (r, h)]) + lathe(
-        curve([(r, h), (0.8 * r, h + 0.4 * p.shoulder), (n, h + p.shoulder), (n, h + p.shoulder + 0.2)], 10),
-        planar=False,
-    )
+    body = lathe([(r - 0.04, 0), (r, 0.04), (r, h)])
+    body += turned([(r, h), (0.8 * r, h + 0.4 * p.shoulder), (n, h + p.shoulder), (n, h + p.shoulder + 0.2)], 10)
     return [
         Piece("body", "main", body),
         Piece("bottom", "body", cylinder(r - 0.03, 0.02)),
@@ -139,16 +137,8 @@ def _barrel(p: SimpleNamespace) -> list[Piece]:
     hoops = []
     for y in np.linspace(0.12, 0.88, p.hoops):
         at = [r * (1 + (p.bulge - 1) * (1 - (2 * s - 1) ** 2)) for s in (y - 0.035, y + 0.035)]
-        hoops.append(
-            lathe(
-                [
-                    (at[0] - 0.02, (y - 0.04) * h),
-                    (at[0] + 0.025, (y - 0.035) * h),
-                    (at[1] + 0.025, (y + 0.035) * h),
-                    (at[1] - 0.02, (y + 0.04) * h),
-                ]
-            )
-        )
+        radii = [at[0] - 0.02, at[0] + 0.025, at[1] + 0.025, at[1] - 0.02]
+        hoops.append(lathe(line(radii, [(y - 0.04) * h, (y - 0.035) * h, (y + 0.035) * h, (y + 0.04) * h])))
     return [Piece("body", "main", body), Piece("hoops", "accent", join(hoops))]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, cylinder, ellipsoid, rod, torus, wheel
 
 vehicle = in_group("vehicles")
@@ -23,10 +23,7 @@ vehicle = in_group("vehicles")
 )
 def _airplane(p: SimpleNamespace) -> list[Piece]:
     n, s = p.length, p.span / 2
-    body = lathe(
-        curve([(0.01, -n / 2), (0.09, -0.3 * n), (0.16, 0), (0.16, 0.3 * n), (0.1, 0.45 * n), (0.01, n / 2)], 20),
-        planar=False,
-    ).turn("x", 90)
+    half = [(0.01, -n / 2), (0.09, -0.3 * n), (0.16, 0), (0.16, 0.3 * n), (0.1, 0.45 * n), (0.01, n / 2)]
 
     def wing(reach: float, root: float, tip: float, back: float) -> Shape:
         outline = [(0.0, root / 2), (0.0, -root / 2), (reach, -back - tip / 2), (reach, tip / 2 - back)]
@@ -36,7 +33,7 @@ def _airplane(p: SimpleNamespace) -> list[Piece]:
     engine = capsule_x(0.075, 0.34)
     at = np.array([0.4]) if p.engines == 2 else np.array([0.3, 0.62])
     return [
-        Piece("fuselage", "main", body),
+        Piece("fuselage", "main", turned(half, 20).turn("x", 90)),
         Piece("wings", "accent", wing(s, 0.46, 0.2, p.sweep).move(0, -0.03, 0.05)),
         Piece("tail", "accent", tail.turn("y", 0)),
         Piece("tail", "accent", wing(0.4, 0.26, 0.14, 0.12).move(0, 0.05, -0.43 * n)),
@@ -113,24 +110,10 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
 @varies(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7))
 def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.radius * p.stretch
-    bag = lathe(
-        curve(
-            [
-                (0.26 * r, -0.95 * t),
-                (0.68 * r, -0.55 * t),
-                (r, 0.15 * t),
-                (0.75 * r, 0.75 * t),
-                (0.3 * r, 0.97 * t),
-                (0, t),
-            ],
-            26,
-        ),
-        28,
-        planar=False,
-    )
+    wide, tall = [0.26 * r, 0.68 * r, r, 0.75 * r, 0.3 * r, 0], [-0.95 * t, -0.55 * t, 0.15 * t, 0.75 * t, 0.97 * t, t]
     low = -0.95 * t - p.drop
     return [
-        Piece("balloon", "main", bag),
+        Piece("balloon", "main", turned(line(wide, tall), 26, 28)),
         Piece(
             "basket",
             "accent",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
-
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
-from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 electronics = in_group("electronics")
@@ -132,22 +130,8 @@ def _radio(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
     s = 0.33 * h
     speaker = wheel(s, 0.06, 26) if p.speaker == "round" else box(2 * s, 2 * s, 0.06, 0.02).move(0, -s)
-    handle = sweep(
-        lay(
-            np.array(
-                [
-                    (-0.4 * w, h),
-                    (-0.4 * w, h + 0.16),
-                    (-0.34 * w, h + 0.2),
-                    (0.34 * w, h + 0.2),
-                    (0.4 * w, h + 0.16),
-                    (0.4 * w, h),
-                ]
-            ),
-            "xy",
-        ),
-        0.035,
-    )
+    across, up = [-0.4 * w, -0.4 * w, -0.34 * w, 0.34 * w, 0.4 * w, 0.4 * w], [h, h + 0.16, h + 0.2]
+    handle = sweep(line(across, up + up[::-1], 0), 0.035)
     buttons = row(wheel(0.05, 0.06, 14), p.buttons, (0.4 * w / p.buttons, 0, 0)).move(0.22 * w, 0.22 * h, d / 2)
     return [
         Piece("case", "main", box(w, h, d, 0.05)),

@@ -8,25 +8,12 @@ import numpy as np
 
 from .model import Choice, Count, Piece, Range, in_group, varies
 from .paints import BRIGHT
-from .shapes import Shape, arc, around, curve, join, lathe, sweep
-from .solids import box, cylinder, ellipsoid, rod, sphere, torus
+from .shapes import arc, around, curve, join, lathe, line, sweep, turned
+from .solids import box, cylinder, ellipsoid, leaf, rod, sphere, torus
 
 food = in_group("food")
 
 SWEET = ("pink", "white", "yellow", "light blue", "brown", "red", "orange", "lime", "purple", "turquoise", "beige")
-
-
-def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
-    """Pointed leaf from the origin upwards and towards +z."""
-    path = curve(
-        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
-    )
-    return sweep(
-        path,
-        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
-        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
-        normal=(1, 0, 0),
-    )
 
 
 @food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting")
@@ -116,12 +103,7 @@ def _cupcake(p: SimpleNamespace) -> list[Piece]:
 )
 def _donut(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.thickness
-    angles = (
-        np.linspace(180 - 90 * p.glaze, 90 * p.glaze, 12)
-        if p.glaze < 0
-        else np.linspace(-20 * p.glaze, 180 + 20 * p.glaze, 14)
-    )
-    cross = np.deg2rad(angles)
+    cross = np.deg2rad(np.linspace(-20 * p.glaze, 180 + 20 * p.glaze, 14))
     glaze = lathe(np.stack([r + 1.06 * t * np.cos(cross), 1.06 * t * np.sin(cross)], axis=1), 32, planar=False)
     bits = []
     for i in range(p.sprinkles):
@@ -149,22 +131,8 @@ def _donut(p: SimpleNamespace) -> list[Piece]:
 )
 def _apple(p: SimpleNamespace) -> list[Piece]:
     h = p.height
-    body = lathe(
-        curve(
-            [
-                (0, 0.08),
-                (0.3 * p.taper, 0),
-                (0.5 * p.taper, 0.25 * h),
-                (0.55, 0.65 * h),
-                (0.36, 0.95 * h),
-                (0.1, h - 0.5 * p.dip),
-                (0, h - p.dip),
-            ],
-            28,
-        ),
-        28,
-        planar=False,
-    )
+    radii = [0, 0.3 * p.taper, 0.5 * p.taper, 0.55, 0.36, 0.1, 0]
+    body = turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * p.dip, h - p.dip]), 28, 28)
     leaf = ellipsoid(0.03, 0.08, 0.17).move(0, 0, 0.16).turn("x", -25)
     return [
         Piece("fruit", "main", body),
@@ -191,9 +159,7 @@ def _hamburger(p: SimpleNamespace) -> list[Piece]:
     meat = lathe([(0, 0), (r, 0), (r + 0.04, 0.5 * p.patty), (r, p.patty), (0, p.patty)], 26)
     cheese = box(1.5 * r, 0.04, 1.5 * r)
     leaf = lathe([(0, 0), (r, 0), (r + 0.09, 0.03), (r, 0.05), (0, 0.05)], 40)
-    waved = leaf.warp(
-        lambda v: v + np.stack([0 * v[:, 0], 0.035 * np.sin(9 * np.arctan2(v[:, 0], v[:, 2])), 0 * v[:, 0]], axis=1)
-    )
+    waved = leaf.push("y", lambda v: 0.035 * np.sin(9 * np.arctan2(v[:, 0], v[:, 2])))
     layers = range(p.patties)
     return [
         Piece("bun", "main", crown),
@@ -248,14 +214,9 @@ def _mushroom(p: SimpleNamespace) -> list[Piece]:
 )
 def _carrot(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length, p.radius
-    body = lathe(
-        curve(
-            [(0.005, 0), (0.5 * p.bulge * r, 0.3 * n), (p.bulge * r, 0.65 * n), (r, 0.92 * n), (0.6 * r, n), (0, n)], 24
-        ),
-        18,
-        planar=False,
-    )
+    radii = [0.005, 0.5 * p.bulge * r, p.bulge * r, r, 0.6 * r, 0]
+    body = turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)
     return [
         Piece("root", "main", body),
-        Piece("leaves", "green", around(_leaf(0.55, 0.16, 0.1), p.leaves).move(0, n - 0.03)),
+        Piece("leaves", "green", around(leaf(0.55, 0.16, 0.1), p.leaves).move(0, n - 0.03)),
     ]

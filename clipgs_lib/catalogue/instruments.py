@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
 from .solids import box, cylinder, rod, sphere, torus
 
 instrument = in_group("musical instruments")
@@ -194,26 +194,13 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     colors=(*METALS, *PAINTS),
 )
 def _bell(p: SimpleNamespace) -> list[Piece]:
-    h, m = p.height, p.mouth
+    h, m, n = p.height, p.mouth, p.handle_length
     profile = curve([(m, 0), (0.72 * m, 0.25 * h), (0.55 * m, 0.6 * h), (0.42 * m, 0.88 * h), (0, h)], 22)
     inside = lathe(np.concatenate([(profile - [0.03, 0.03]).clip([0, 0], None)[::-1], [(m, 0)]]), planar=False)
     if p.grip == "straight":
-        grip = lathe(
-            curve(
-                [
-                    (0.05, 0),
-                    (0.09, 0.15 * p.handle_length),
-                    (0.06, 0.6 * p.handle_length),
-                    (0.1, 0.9 * p.handle_length),
-                    (0, p.handle_length + 0.08),
-                ],
-                14,
-            ),
-            14,
-            planar=False,
-        )
+        grip = turned([(0.05, 0), (0.09, 0.15 * n), (0.06, 0.6 * n), (0.1, 0.9 * n), (0, n + 0.08)], 14, 14)
     else:
-        grip = torus(0.5 * p.handle_length, 0.05).turn("x", 90).move(0, 0.5 * p.handle_length)
+        grip = torus(0.5 * n, 0.05).turn("x", 90).move(0, 0.5 * n)
     return [
         Piece("body", "main", lathe(profile, planar=False)),
         Piece("inside", "inside", inside),
@@ -238,9 +225,7 @@ def _flute(p: SimpleNamespace) -> list[Piece]:
         20,
     )
     beak = lathe([(0, 0), (f, 0), (f, 0.07), (r, 0.1), (r, 0.12 * n), (0.55 * r, 0.2 * n), (0, 0.2 * n)], 20)
-    bent = beak.warp(
-        lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08], axis=1)
-    )
+    bent = beak.push("z", lambda v: -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08)
     hole = cylinder(0.45 * r, 0.02, 12).turn("x", 90).move(0, 0, r - 0.008)
     return [
         Piece("body", "main", body),

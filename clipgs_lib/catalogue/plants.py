@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
-from .shapes import Shape, arc, around, curve, join, lathe, sweep
-from .solids import cone, cylinder, ellipsoid, rod, sphere, spindle, vessel
+from .shapes import arc, around, curve, join, lathe, sweep
+from .solids import cone, cylinder, ellipsoid, leaf, rod, sphere, spindle, vessel
 
 plant = in_group("plants")
 
@@ -28,19 +28,6 @@ def _pot(radius: float, height: float) -> list[Piece]:
     ]
 
 
-def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
-    """Pointed leaf from the origin upwards and towards +z."""
-    path = curve(
-        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
-    )
-    return sweep(
-        path,
-        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
-        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
-        normal=(1, 0, 0),
-    )
-
-
 @plant("potted plant", "houseplant", parts=("leaves", "pot"), accent="pot")
 @varies(
     Range("leaf_length", 0.5, 1.0, "", "long-leaved"),
@@ -52,8 +39,8 @@ def _leaf(length: float, width: float, droop: float = 0.3) -> Shape:
 )
 def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     inner = p.leaves // 2
-    leaves = around(_leaf(p.leaf_length, p.leaf_width, 0.45).move(0, 0, 0.05), p.leaves - inner) + around(
-        _leaf(1.2 * p.leaf_length, p.leaf_width, 0.15), inner, 180 / inner
+    leaves = around(leaf(p.leaf_length, p.leaf_width, 0.45).move(0, 0, 0.05), p.leaves - inner) + around(
+        leaf(1.2 * p.leaf_length, p.leaf_width, 0.15), inner, 180 / inner
     )
     return [*_pot(p.pot, p.pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * p.pot_height))]
 
@@ -181,5 +168,5 @@ def _flower(p: SimpleNamespace) -> list[Piece]:
         Piece("petals", "main", (around(petal, p.petals)).turn("x", 60).move(0, p.stem, 0.05)),
         Piece("center", "accent", center),
         Piece("stem", "green", rod((0, 0, 0), (0, p.stem, 0), 0.035)),
-        Piece("leaves", "green", around(_leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * p.stem)),
+        Piece("leaves", "green", around(leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * p.stem)),
     ]

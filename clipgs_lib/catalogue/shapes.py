@@ -53,6 +53,10 @@ class Shape:
         """Move all vertices by ``function([V, 3]) -> [V, 3]``."""
         return replace(self, vertices=function(self.vertices))
 
+    def push(self, axis: str, amount: Callable[[np.ndarray], np.ndarray]) -> Shape:
+        """Move all vertices along one axis by ``amount([V, 3]) -> [V]``."""
+        return self.warp(lambda v: v + lay(amount(v)[:, None], axis))
+
     def mirror(self) -> Shape:
         """The shape and its mirror image at ``x = 0``."""
         return join([self, self.scale(x=-1.0)])
@@ -121,6 +125,11 @@ def curve(points: Sequence[Vector], n: int = 24, closed: bool = False) -> np.nda
     return b + 0.5 * s * (c - a + s * (2 * a - 5 * b + 4 * c - d + s * (3 * (b - c) + d - a)))
 
 
+def line(*coordinates: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    """Points ``[n, D]`` of which each of the ``D`` coordinates is given by itself, ``n`` numbers or one for all."""
+    return np.stack(np.broadcast_arrays(*coordinates), axis=1).astype(float)
+
+
 def arc(radius: float, start: float, stop: float, n: int = 16, center: Vector = (0.0, 0.0)) -> np.ndarray:
     """Points ``[n, 2]`` on a circle from ``start`` to ``stop`` degrees."""
     angle = np.deg2rad(np.linspace(start, stop, n))
@@ -160,6 +169,11 @@ def lathe(profile: Sequence[Vector] | np.ndarray, sides: int = SIDES, planar: bo
             shape = replace(shape, uvs=seen, span=size, closed=np.zeros_like(shape.closed))
         done.append(shape)
     return join(done)
+
+
+def turned(points: Sequence[Vector] | np.ndarray, n: int, sides: int = SIDES) -> Shape:
+    """Turn a smooth profile through ``points`` (radius, height) about the y axis; stripes run around it."""
+    return lathe(curve(points, n), sides, planar=False)
 
 
 def sweep(

@@ -123,3 +123,16 @@ def vessel(profile: Sequence[Vector] | np.ndarray, wall: float = 0.04, floor: fl
     start = float(np.interp(low, p[:, 1], p[:, 0]))
     inner = np.concatenate([keep[::-1] - [wall, 0.0], [[start - wall, low], [0.0, low]]])
     return outer, lathe(inner)
+
+
+def leaf(length: float, width: float, droop: float = 0.3) -> Shape:
+    """Pointed leaf from the origin upwards and towards +z."""
+    path = curve(
+        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
+    )
+    return sweep(
+        path,
+        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
+        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
+        normal=(1, 0, 0),
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
 from .paints import METALS
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, rod, superquadric, torus, vessel, wheel
 
 toy = in_group("toys")
@@ -54,19 +54,8 @@ def _dumbbell(p: SimpleNamespace) -> list[Piece]:
 )
 def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
     h, b, n, d = p.height, p.belly, p.neck, p.head
-    profile = curve(
-        [
-            (0, 0),
-            (0.55 * b, 0),
-            (b, 0.32 * h),
-            (0.8 * b, 0.5 * h),
-            (n, 0.7 * h),
-            (d, 0.88 * h),
-            (0.6 * d, 0.98 * h),
-            (0, h),
-        ],
-        40,
-    )
+    levels = [0, 0, 0.32 * h, 0.5 * h, 0.7 * h, 0.88 * h, 0.98 * h, h]
+    profile = curve(line([0, 0.55 * b, b, 0.8 * b, n, d, 0.6 * d, 0], levels), 40)
     heights = (0.66 + 0.06 * np.arange(p.rings)) * h
     radii = np.interp(heights, profile[8:34, 1], profile[8:34, 0])
     rings = join([torus(r, 0.022, 20, 7).move(0, y) for r, y in zip(radii, heights, strict=True)])
@@ -110,22 +99,8 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     c, r, s = p.cup, p.radius, p.stem
     outer, inner = vessel(curve([(0.06, 0), (0.6 * r, 0.15 * c), (0.85 * r, 0.5 * c), (r, c)], 18), 0.03, 0.04)
     y = 0.3 + s
-    handle = sweep(
-        lay(
-            curve(
-                [
-                    (0.8 * r, 0.3 * c),
-                    (1.25 * r, 0.35 * c),
-                    (1.5 * r, 0.7 * c),
-                    (1.3 * r, 0.95 * c),
-                    (0.94 * r, 0.82 * c),
-                ],
-                12,
-            ),
-            "xy",
-        ),
-        0.045,
-    )
+    ear = line([0.8 * r, 1.25 * r, 1.5 * r, 1.3 * r, 0.94 * r], [0.3 * c, 0.35 * c, 0.7 * c, 0.95 * c, 0.82 * c])
+    handle = sweep(lay(curve(ear, 12), "xy"), 0.045)
     stem = lathe(curve([(0.2, 0), (0.06, 0.12), (0.1, 0.3 * s + 0.08), (0.05, s), (0.07, s + 0.04)], 16)).move(0, 0.28)
     return [
         Piece("cup", "main", outer.move(0, y)),

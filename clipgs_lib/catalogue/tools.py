@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import arc, curve, extrude, join, lathe, row, sweep
+from .shapes import arc, curve, extrude, join, lathe, line, row, sweep, turned
 from .solids import box, cone, rod, torus, wheel
 
 tool = in_group("tools")
@@ -63,22 +63,8 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
 )
 def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     n, s, r = p.handle_length, p.shaft, p.radius
-    grip = lathe(
-        curve(
-            [
-                (0.0, 0),
-                (0.85 * r, 0.03),
-                (r, 0.2 * n),
-                (0.95 * r, 0.65 * n),
-                (0.6 * r, 0.85 * n),
-                (0.8 * r, n),
-                (0.3 * r, n + 0.04),
-            ],
-            22,
-        ),
-        18,
-        planar=False,
-    )
+    radii = [0.0, 0.85 * r, r, 0.95 * r, 0.6 * r, 0.8 * r, 0.3 * r]
+    grip = turned(line(radii, [0, 0.03, 0.2 * n, 0.65 * n, 0.85 * n, n, n + 0.04]), 22, 18)
     blade = (
         cone(0.045, 0.002, 0.16, 12)
         if p.tip == "pointed"
@@ -105,12 +91,8 @@ def _axe(p: SimpleNamespace) -> list[Piece]:
     edge = np.stack([reach + 0.06 * np.cos(t := np.linspace(-1.2, 1.2, 9)), 0.5 * b * np.sin(t) / np.sin(1.2)], axis=1)
     head = extrude(np.concatenate([[(-0.1, -0.12)], edge, [(-0.1, 0.12)]]), 0.12)
 
-    def sharpen(v: np.ndarray) -> np.ndarray:
-        return v * np.stack(
-            [0 * v[:, 0] + 1, 0 * v[:, 0] + 1, np.clip(1.05 - v[:, 0] / (reach + 0.06), 0.08, 1)], axis=1
-        )
-
-    blade = head.warp(sharpen).move(0, n - 0.16)
+    thin = head.warp(lambda v: v * line(1, 1, np.clip(1.05 - v[:, 0] / (reach + 0.06), 0.08, 1)))
+    blade = thin.move(0, n - 0.16)
     return [_grip(n), Piece("blades", "accent", blade if p.blades == 1 else blade.mirror())]
 
 
@@ -129,7 +111,7 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     blade = extrude(
         [*tip, (w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)], 0.05
     )
-    dished = blade.warp(lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], 1.2 * v[:, 0] ** 2], axis=1))
+    dished = blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)
     top = b + n
     grip = join(
         [
@@ -248,9 +230,7 @@ def _saw(p: SimpleNamespace) -> list[Piece]:
 )
 def _magnifying_glass(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.handle_length
-    grip = lathe(
-        curve([(0, 0), (0.1, 0.04), (0.09, 0.3 * n), (0.07, 0.8 * n), (0.1, 0.95 * n), (0.05, n)], 16), 16, planar=False
-    )
+    grip = turned([(0, 0), (0.1, 0.04), (0.09, 0.3 * n), (0.07, 0.8 * n), (0.1, 0.95 * n), (0.05, n)], 16, 16)
     return [
         Piece("handle", "main", grip),
         Piece("neck", "accent", rod((0, n - 0.03, 0), (0, n + 0.16, 0), 0.045)),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from .model import Choice, Count, Piece, Range, in_group, varies
-from .shapes import curve, extrude, join, lathe, row, sweep
+from .shapes import extrude, join, lathe, row, sweep, turned
 from .solids import box, capsule, cone, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 toy = in_group("toys")
@@ -23,11 +23,7 @@ toy = in_group("toys")
 )
 def _spinning_top(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
-    body = lathe(
-        curve([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, p.shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22),
-        28,
-        planar=False,
-    )
+    body = turned([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, p.shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22, 28)
     knob = rod((0, h - 0.02, 0), (0, h + 0.12, 0), 0.05) + (
         sphere(0.11, 9, 14).move(0, h + 0.18) if p.knob == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
     )
@@ -179,7 +175,7 @@ def _pinwheel(p: SimpleNamespace) -> list[Piece]:
     r = p.radius
     wide = min(0.75, 0.9 * np.tan(np.pi / p.blades) + 0.2)
     blade = extrude([(0, 0), (0.55 * wide * r, 0.55 * r), (0.1 * r, r)], 0.03)
-    bent = blade.warp(lambda v: v + np.stack([0 * v[:, 0], 0 * v[:, 0], 2.2 * p.curl * v[:, 0].clip(0) / r], axis=1))
+    bent = blade.push("z", lambda v: 2.2 * p.curl * v[:, 0].clip(0) / r)
     blades = join([bent.turn("z", 360 * i / p.blades) for i in range(p.blades)]).move(0, p.stick, 0.06)
     return [
         Piece("blades", "main", blades),

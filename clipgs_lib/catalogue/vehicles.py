@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import curve, extrude, join, lathe, lay, row, sweep
+from .shapes import curve, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 vehicle = in_group("vehicles")
@@ -130,29 +130,13 @@ def _locomotive(p: SimpleNamespace) -> list[Piece]:
 def _bicycle(p: SimpleNamespace) -> list[Piece]:
     r, x = p.wheel, p.length / 2
     rim = torus(r - 0.045, 0.045, 28, 8).turn("x", 90).move(0, r, 0)
-    spokes = join(
-        [
-            rod((0, r, 0), (0.9 * r * np.cos(a), r + 0.9 * r * np.sin(a), 0), 0.012, sides=5)
-            for a in np.arange(8) * np.pi / 4
-        ]
-    )
+    ends = [(0.9 * r * np.cos(a), r + 0.9 * r * np.sin(a), 0) for a in np.arange(8) * np.pi / 4]
+    spokes = join([rod((0, r, 0), end, 0.012, sides=5) for end in ends])
     crank, seat, head = (-0.1, r, 0), (-0.28, r + 0.52, 0), (x - 0.24, r + 0.52, 0)
     tubes = [((-x, r, 0), crank), ((-x, r, 0), seat), (crank, seat), (crank, head), (seat, head), (head, (x, r, 0))]
     top = r + 0.56 + p.handlebar
-    bars = sweep(
-        curve(
-            [
-                (x - 0.42, top - 0.04, -0.28),
-                (x - 0.26, top, -0.2),
-                (x - 0.24, top, 0),
-                (x - 0.26, top, 0.2),
-                (x - 0.42, top - 0.04, 0.28),
-            ],
-            14,
-        ),
-        0.028,
-        normal=(0, 1, 0),
-    )
+    along, up = [x - 0.42, x - 0.26, x - 0.24, x - 0.26, x - 0.42], [top - 0.04, top, top, top, top - 0.04]
+    bars = sweep(curve(line(along, up, [-0.28, -0.2, 0, 0.2, 0.28]), 14), 0.028, normal=(0, 1, 0))
     pedals = (
         rod((-0.1, r, 0), (0.03, r - 0.13, 0.08), 0.02)
         + rod((-0.1, r, 0), (-0.23, r + 0.13, -0.08), 0.02)
@@ -180,26 +164,16 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
 )
 def _cart(p: SimpleNamespace) -> list[Piece]:
     n, h, r, w = p.length, p.height, p.wheel, 0.7
-    walls = join(
-        [
-            box(n, h, 0.05).move(0, 0, w / 2),
-            box(n, h, 0.05).move(0, 0, -w / 2),
-            box(0.05, h, w).move(n / 2),
-            box(0.05, h, w).move(-n / 2),
-            box(n, 0.06, w),
-        ]
-    )
+    side, end = box(n, h, 0.05), box(0.05, h, w)
+    ring = [side.move(0, 0, w / 2), side.move(0, 0, -w / 2), end.move(n / 2), end.move(-n / 2)]
+    walls = join([*ring, box(n, 0.06, w)])
     xs = np.zeros(1) if p.wheels == 2 else np.linspace(-n / 2 + 0.1, n / 2 - 0.1, p.wheels // 2)
-    tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + join(
-        [
-            rod((0, r, 0), ((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0), 0.025, sides=6)
-            for a in np.arange(8) * np.pi / 4
-        ]
-    )
+    ends = [((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0) for a in np.arange(8) * np.pi / 4]
+    spokes = join([rod((0, r, 0), end, 0.025, sides=6) for end in ends])
+    tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + spokes
     wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
-    pull = rod((n / 2, 1.1 * r, 0), (n / 2 + 0.55, 1.1 * r + 0.35, 0), 0.03) + rod(
-        (n / 2 + 0.55, 1.1 * r + 0.35, -0.15), (n / 2 + 0.55, 1.1 * r + 0.35, 0.15), 0.03
-    )
+    x, y = n / 2 + 0.55, 1.1 * r + 0.35
+    pull = rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)
     return [
         Piece("box", "main", walls.move(0, r + 0.03)),
         Piece("wheels", "accent", wheels),
@@ -219,9 +193,6 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
 def _skateboard(p: SimpleNamespace) -> list[Piece]:
     n, w = p.length / 2, p.width / 2
 
-    def bend(v: np.ndarray) -> np.ndarray:
-        return v + np.stack([0 * v[:, 0], p.kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4, 0 * v[:, 0]], axis=1)
-
     t = np.linspace(-n, n, 18)
     wide = w * np.clip(1 - np.abs(t / n) ** 6, 0.12, 1) ** 0.5
     deck = sweep(
@@ -236,7 +207,11 @@ def _skateboard(p: SimpleNamespace) -> list[Piece]:
         [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
     )
     return [
-        Piece("deck", "main", deck.warp(bend).move(0, 0.25)),
+        Piece(
+            "deck",
+            "main",
+            deck.push("y", lambda v: p.kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25),
+        ),
         Piece("wheels", "accent", rolls),
         Piece("trucks", "silver", trucks),
     ]
