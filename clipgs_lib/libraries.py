@@ -7,7 +7,7 @@ import os
 import socket
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,28 +26,19 @@ _MISSING = (
 _DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its Library object
 
 
-def _native_torchvision_loads() -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise ImportError("teachers need torchvision, which is not installed; run: pip install torchvision==0.28.0")
-    for library in sorted(Path(spec.origin).parent.glob("_C.*")):
-        try:
-            torch.ops.load_library(str(library))
-        except OSError:
-            continue
-        return True
-    return False
-
-
 @cache
 def prepare_torchvision() -> bool:
     """Make ``import torchvision`` work beside this torch; returns whether its native operators are there."""
-    if _native_torchvision_loads():
-        return True
-    library = torch.library.Library("torchvision", "DEF")
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise ImportError("teachers need torchvision, which is not installed; run: pip install torchvision==0.28.0")
+    for path in sorted(Path(spec.origin).parent.glob("_C.*")):
+        with suppress(OSError):
+            torch.ops.load_library(str(path))
+            return True
+    _DECLARED.append(torch.library.Library("torchvision", "DEF"))
     for schema in _MISSING:
-        library.define(schema)
-    _DECLARED.append(library)
+        _DECLARED[0].define(schema)
     return False
 
 

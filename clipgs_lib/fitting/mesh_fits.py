@@ -3,7 +3,7 @@
 The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
 surface itself (`fitting.starts`), which already stands near the goal, so that a few hundred steps on small pictures do.
 `fit` takes any start and any views; `fit_mesh` and `refit` make both themselves; `fit_many` fits a list of jobs, on
-CUDA in batches, and `mesh_job` and `refit_job` make such jobs.
+CUDA in batches, and `mesh_job` and `splat_job` make such jobs.
 """
 
 from __future__ import annotations
@@ -102,17 +102,17 @@ def refit(
     """Fit ``n`` gaussians to renders of other splats, on their device.
 
     Args:
-        splats, n, config, views, size: as in `refit_job`; the result is in the frame of ``splats``.
+        splats, n, config, views, size: as in `splat_job`; the result is in the frame of ``splats``.
         progress: called at every check.
 
     Raises:
         ValueError: when a number is out of range or there is nothing visible.
     """
-    pictures, cameras, init, _ = refit_job(splats, n, config, views=views, size=size)
+    pictures, cameras, init, _ = splat_job(splats, n, config, views=views, size=size)
     return fit(pictures, cameras, init, config, progress=progress)
 
 
-def refit_job(splats: Splats, n: int, config: FitConfig | None = None, *, views: int = 36, size: int = 128) -> FitJob:
+def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views: int = 36, size: int = 128) -> FitJob:
     """Cover what splats cover with ``n`` gaussians and draw it from all around: what `refit` optimises.
 
     Args:

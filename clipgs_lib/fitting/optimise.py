@@ -80,7 +80,7 @@ class CurvePoint(NamedTuple):
 
 
 class FitJob(NamedTuple):
-    """What `fit` takes, for `fit_many`; `fitting.mesh_job` and `fitting.refit_job` make them."""
+    """What `fit` takes, for `fit_many`; `fitting.mesh_job` and `fitting.splat_job` make them."""
 
     views: Views  # V >= 2 pictures over `FitConfig.background`
     cameras: Cameras  # V cameras of their size

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..files import replacing
 
+_GAP = 2  # pixels between the pictures of a contact sheet
+
 
 def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
     """8-bit picture ``[H, W, 3 or 4]`` of floats in ``[0, 1]``; values outside are clipped, NaN is black.
@@ -75,16 +77,12 @@ def save_gif(path: str | os.PathLike[str], images: Sequence[Tensor | np.ndarray]
     return Path(path)
 
 
-def contact_sheet(
-    images: Sequence[Tensor] | Tensor, columns: int | None = None, *, gap: int = 2, fill: float = 1.0
-) -> Tensor:
-    """Lay pictures of one size out on a grid, row by row.
+def contact_sheet(images: Sequence[Tensor] | Tensor, columns: int | None = None) -> Tensor:
+    """Lay pictures of one size out on a grid, row by row, with 2 pixels of white between and in empty places.
 
     Args:
         images: at least one of ``[H, W, C]``.
         columns: pictures in a row; None makes the sheet about square.
-        gap: pixels between pictures.
-        fill: value of the gaps and of empty places.
 
     Returns:
         ``[H', W', C]`` on the device of the first.
@@ -98,13 +96,13 @@ def contact_sheet(
             f"images must be at least one [H, W, C], all of one size, got {[list(i.shape) for i in images]}"
         )
     columns = min(len(images), columns or math.ceil(math.sqrt(len(images))))
-    if columns < 1 or gap < 0:
-        raise ValueError(f"columns must be >= 1 and gap >= 0, got {columns} and {gap}")
+    if columns < 1:
+        raise ValueError(f"columns must be >= 1, got {columns}")
     rows = math.ceil(len(images) / columns)
     height, width, channels = images[0].shape
-    sheet = images[0].new_full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), fill)
+    sheet = images[0].new_full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 1.0)
     for i, image in enumerate(images):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        top, left = (i // columns) * (height + _GAP), (i % columns) * (width + _GAP)
         sheet[top : top + height, left : left + width] = image
     return sheet
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 8192  # pixels of the window; OpenGL promises no more
 _TURN = threading.Lock()
-_STAGES: list[_Stage] = []  # none or one
 _OWNERS: set[int] = set()  # the process that draws, and in a fork of it that one as well
 
 
@@ -53,7 +53,7 @@ def render_views(
 ) -> MeshViews:
     """Draw a mesh from every camera.
 
-    The colour of a pixel is ``c * (1 - light + light * |cos|)``: c the surface's own colour, cos between the
+    The colour of a pixel is ``c * (1 - light + light * |cos|)``: c the colour of the surface, cos between the
     triangle's normal and the line of sight of the picture's middle. All channels are dimmed alike, so hues stay
     true; ``light=0`` shows the exact colours, unlit. Both sides of triangles are drawn, transparency is not.
 
@@ -223,6 +223,12 @@ class _Stage:
         self.window.ReleaseCurrent()
 
 
+@cache
+def _stage() -> _Stage:
+    """The only stage."""
+    return _Stage()
+
+
 def _actor(parts: list[Part], center: np.ndarray, light: float) -> Any:
     """A VTK actor of parts that share one texture, or have none."""
     import pyvista as pv
@@ -307,13 +313,6 @@ def _forbid_forks() -> None:
             "render_views must run in processes that did not fork after its first picture, got such a fork; "
             'start workers by "spawn"'
         )
-
-
-def _stage() -> _Stage:
-    """The stage, built at the first call."""
-    if not _STAGES:
-        _STAGES.append(_Stage())
-    return _STAGES[0]
 
 
 @contextmanager
