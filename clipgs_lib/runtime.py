@@ -91,7 +91,9 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     if not notebook or "/" in notebook or notebook.endswith(".ipynb"):
         raise ValueError(f'notebook must be a file name without folder and ".ipynb", got {notebook!r}')
     plain = (str, int, float, list, dict, tuple, os.PathLike, type(None))
-    given = {name: value for name, value in namespace.items() if name.isupper() and isinstance(value, plain)}
+    given: dict[str, Any] = {
+        name: value for name, value in namespace.items() if name.isupper() and isinstance(value, plain)
+    }
     if missing := [name for name in REQUIRED if name not in given]:
         raise ValueError(f"the parameters must include {', '.join(missing)}, got {', '.join(given) or 'none'}")
     seed = given["SEED"]

@@ -60,9 +60,11 @@ ROOMS = {
     "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
     # top
     "runner": {"_version", "runtime"},
-    "cli_triplets": {"triplets", "shards"},
-    "cli_train": {"training", "encoders", "settings"},
-    "cli": {"_version", "splats", "formats", "rendering", "samples", "runtime", "runner", "cli_triplets", "cli_train"},
+    "cli": {
+        *("_version", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
+        *("encoders", "training", "runner"),
+    },
+    "__main__": {"cli"},
 }
 COMMON = {"words", "vectors"}  # of the ground: open to all rooms above it
 # third-party package -> rooms that may import it
@@ -90,7 +92,8 @@ WALLS = {
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
     "jinja2": {"runner"},
-    "typer": {"cli", "cli_triplets", "cli_train"},
+    "rich": {"runner", "cli"},
+    "typer": {"cli"},
     "webdataset": set(),
     "pyarrow": {"shards"},
     "pydantic": {"settings"},

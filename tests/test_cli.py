@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import clipgs_lib as cg
 from clipgs_lib import cli
+from clipgs_lib.cli import notebook_commands, splat_commands
 
 from .test_runner import RECORD, write_notebook
 
@@ -111,7 +112,7 @@ def test_library_warnings_are_one_line(file, splats_factory):
     with pytest.warns(cg.SplatWarning):
         cg.read_splats(_with_nan(file, splats))
     done = subprocess.run(
-        [sys.executable, "-m", "clipgs_lib.cli", "convert", file.with_name("nan.ply"), file.with_name("o.ply")],
+        [sys.executable, "-m", "clipgs_lib", "convert", file.with_name("nan.ply"), file.with_name("o.ply")],
         capture_output=True,
         text=True,
     )
@@ -154,7 +155,7 @@ def test_render_png_sheet_gif_and_folder(file):
 
 @pytest.mark.parametrize(("text", "colour"), [("white", (1, 1, 1)), ("Black", (0, 0, 0)), ("#ff0000", (1, 0, 0))])
 def test_colours(text, colour):
-    assert cli.parse_colour(text) == colour
+    assert splat_commands.parse_colour(text) == colour
 
 
 # ---- diagnose ------------------------------------------------------------------------------------------------
@@ -177,11 +178,11 @@ def test_diagnose_text_json_and_exit_codes(file, tmp_path):
 
 
 def test_pairs_are_joined():
-    assert cli.join_pairs(["01", "-p", "SEED", "-1", "--force"]) == ["01", "-p", "SEED=-1", "--force"]
-    assert cli.join_pairs(["-p", "SEED=1", "01"]) == ["-p", "SEED=1", "01"]
-    assert cli.join_pairs(["--param", "ID", "a=b"]) == ["--param", "ID=a=b"]
-    assert cli.join_pairs(["--", "-p", "A", "1"]) == ["--", "-p", "A", "1"]
-    assert cli.join_pairs(["-p"]) == ["-p"] and cli.join_pairs(["-p", "A"]) == ["-p", "A"]
+    assert notebook_commands.join_pairs(["01", "-p", "SEED", "-1", "--force"]) == ["01", "-p", "SEED=-1", "--force"]
+    assert notebook_commands.join_pairs(["-p", "SEED=1", "01"]) == ["-p", "SEED=1", "01"]
+    assert notebook_commands.join_pairs(["--param", "ID", "a=b"]) == ["--param", "ID=a=b"]
+    assert notebook_commands.join_pairs(["--", "-p", "A", "1"]) == ["--", "-p", "A", "1"]
+    assert notebook_commands.join_pairs(["-p"]) == ["-p"] and notebook_commands.join_pairs(["-p", "A"]) == ["-p", "A"]
 
 
 def test_notebooks_are_listed_and_run(tmp_path, monkeypatch):

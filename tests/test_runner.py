@@ -314,7 +314,7 @@ def test_interrupted_runs_leave_no_process(tmp_path, number, code):
     command = [
         sys.executable,
         "-m",
-        "clipgs_lib.cli",
+        "clipgs_lib",
         "notebooks",
         "run",
         "--notebooks-dir",

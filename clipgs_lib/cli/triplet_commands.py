@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Wrap = Callable[[Callable[..., None]], Callable[..., None]]
+from .output import PASS_ON, Wrap, bar
 
 
 def mount(app: typer.Typer, plain_errors: Wrap) -> None:
@@ -20,14 +18,15 @@ def mount(app: typer.Typer, plain_errors: Wrap) -> None:
         app: the command.
         plain_errors: what turns expected errors into one line.
     """
-    own = typer.Typer(help="Make triplets (splats, views, texts) and look at them.", no_args_is_help=True)
-    own.command("build")(plain_errors(build))
-    own.command("embed")(plain_errors(embed))
-    own.command("inspect")(plain_errors(inspect))
-    app.add_typer(own, name="triplets")
+    group = typer.Typer(help="Make triplets (splats, views, texts) and look at them.", no_args_is_help=True)
+    group.command("build", context_settings=PASS_ON)(plain_errors(build))
+    group.command("embed")(plain_errors(embed))
+    group.command("inspect")(plain_errors(inspect))
+    app.add_typer(group, name="triplets")
 
 
 def build(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder of the set; an unfinished build there goes on.")],
     meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL.")] = None,
     splats: Annotated[Path | None, typer.Option(help="Folder of splats of any known format.")] = None,
@@ -35,56 +34,42 @@ def build(
     labels: Annotated[
         Path | None, typer.Option(help="Table (.tsv, .csv): path, and name, label, caption, synonyms, source, licence.")
     ] = None,
-    views: Annotated[int, typer.Option(min=2, max=1000, help="Pictures per object.")] = 12,
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Pixels per side of a picture.")] = 224,
-    elevations: Annotated[
-        tuple[float, float],
-        typer.Option(metavar="LOW HIGH", help="Belt of the cameras, degrees; -90 90 is all around."),
-    ] = (-20.0, 70.0),
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the WebP pictures.")] = 90,
-    gaussians: Annotated[int, typer.Option(min=4, help="Per object.")] = 1024,
-    iterations: Annotated[int, typer.Option(min=0, help="Steps of fitting; 0 keeps the initialisation.")] = 600,
-    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, e.g. mini, or none.")] = "mini",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N, for fitting and embedding.")] = "cpu",
-    up: Annotated[str | None, typer.Option(help="Up axis of all meshes or splats, e.g. +z; as the file says.")] = None,
-    factors: Annotated[str, typer.Option(help="Base colour factors of glTF: linear, srgb or guess.")] = "linear",
+    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, or none.")] = "mini",
+    list_settings: Annotated[bool, typer.Option("--list", help="Print the settings of objects, and stop.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     limit: Annotated[float, typer.Option(help="Seconds for one object; after that it is set aside.")] = 1800.0,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on this Ray cluster; 'local' starts one.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Build a set from a folder of meshes or splats, or from the catalogue.
+
+    Settings of the objects are options too: --views 12, --size 224, --elevations LOW HIGH, --gaussians 1024,
+    --iterations 600, --device cpu, --quality 90, --seed 0, --up +z, --factors linear. --list shows all with their
+    meaning.
 
     Objects that fail are set aside in quarantine.jsonl with the reason; the exit code is 1 then. The same command goes
     on with a build that was stopped, even by kill -9.
     """
-    from .triplets.build import BuildConfig, build_triplets
-    from .triplets.sources import catalogue_sources, folder_sources
+    from ..settings import from_plain, settings_of
+    from ..triplets.build import BuildConfig, build_triplets
+    from ..triplets.sources import catalogue_sources, folder_sources
+    from .dataclass_options import describe, option_values
 
+    values = option_values(BuildConfig, context.args, {"--up": "up_axis"})
+    config = from_plain(BuildConfig, values | {"teacher": None if teacher == "none" else teacher})
+    if list_settings:
+        print("\n".join(describe(setting, getattr(config, setting.name)) for setting in settings_of(BuildConfig)))
+        return
     given = [name for name, value in (("--meshes", meshes), ("--splats", splats), ("--catalogue", catalogue)) if value]
     if len(given) != 1:
         raise ValueError(f"exactly one of --meshes, --splats and --catalogue is needed, got {given or 'none'}")
     if catalogue is not None:
-        sources = catalogue_sources(catalogue, seed)
+        sources = catalogue_sources(catalogue, config.seed)
     else:
         sources = folder_sources(meshes or splats or "", kind="mesh" if meshes else "splat", labels=labels)
-    config = BuildConfig(
-        views=views,
-        size=size,
-        elevations=elevations,
-        gaussians=gaussians,
-        iterations=iterations,
-        teacher=None if teacher == "none" else teacher,
-        device=device,
-        quality=quality,
-        seed=seed,
-        up_axis=up,
-        factors=factors,
-    )
-    with _bar(len(sources), "building") as show:
-        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=show)
+    with bar("building", len(sources)) as show:
+        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=_noting(show))
     print(report)
     if report.quarantined:
         raise typer.Exit(1)
@@ -102,30 +87,20 @@ def embed(
     Objects that cannot be read are set aside; the exit code is 1 then. The same command goes on with a run that was
     stopped.
     """
-    from .shards.shard_set import ShardSet
-    from .triplets.embed import embed_triplets
+    from ..shards.shard_set import ShardSet
+    from ..triplets.embed import embed_triplets
 
     shards = ShardSet(folder)
-    with _bar(len(shards), "embedding") as show:
-        report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=show)
+    with bar("embedding", len(shards)) as show:
+        report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=_noting(show))
     print(report)
     if report.objects < len(shards):
         raise typer.Exit(1)
 
 
-@contextmanager
-def _bar(total: int, doing: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A progress bar on a terminal, as a function of objects done, in all, and set aside."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=doing, unit="object", disable=not sys.stderr.isatty()) as bar:
-
-        def show(done: int, total: int, aside: int) -> None:
-            bar.n = done
-            bar.set_postfix(aside=aside, refresh=False)
-            bar.refresh()
-
-        yield show
+def _noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
+    """A bar as what builds report to: objects done, in all, and set aside."""
+    return lambda done, total, aside: show(done, total=total, note=f"{aside} set aside")
 
 
 def inspect(
@@ -135,9 +110,9 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every object first.")] = False,
 ) -> None:
     """Print what a set holds and write its contact sheet. With --verify, exit code 1 says that something is damaged."""
-    from .shards.shard_set import ShardSet
-    from .triplets.inspect_page import write_contact_sheet
-    from .triplets.inspect_set import summarize
+    from ..shards.shard_set import ShardSet
+    from ..triplets.inspect_page import write_contact_sheet
+    from ..triplets.inspect_set import summarize
 
     shards = ShardSet(folder)
     wrong: list[Any] = shards.verify() if verify else []

@@ -1,0 +1,111 @@
+"""``clipgs notebooks``: list the notebooks and run them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from .output import Wrap
+
+
+class _PairsCommand(TyperCommand):
+    """A command whose ``-p`` takes NAME and VALUE as two words (typer's options take one)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words before they are parsed."""
+        return super().parse_args(ctx, join_pairs(args))
+
+
+def join_pairs(args: Sequence[str]) -> list[str]:
+    """``-p NAME VALUE`` as ``-p NAME=VALUE``; the joined form passes unchanged, and so does all after ``--``."""
+    joined, rest = list[str](), list(args)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word == "--":
+            return joined + rest
+        if word in ("-p", "--param") and rest:
+            name = rest.pop(0)
+            joined.append(f"{name}={rest.pop(0)}" if re.fullmatch(r"\w+", name) and rest else name)
+    return joined
+
+
+def mount(app: typer.Typer, plain_errors: Wrap) -> None:
+    """Hang ``notebooks list`` and ``notebooks run`` into the command."""
+    group = typer.Typer(help="List the notebooks and run them.", no_args_is_help=True)
+    group.command("list")(plain_errors(list_notebooks))
+    group.command("run", cls=_PairsCommand)(plain_errors(run_notebooks))
+    app.add_typer(group, name="notebooks")
+
+
+def list_notebooks(
+    notebooks_dir: Annotated[Path, typer.Option(help="Where the notebooks are.")] = Path("notebooks"),
+    out: Annotated[Path, typer.Option(help="Where `run` wrote its results.")] = Path("build/notebooks"),
+) -> None:
+    """Show each notebook with its question, parameters and last result."""
+    from ..runner import find_notebooks, load_outcome
+
+    for notebook in find_notebooks(notebooks_dir):
+        outcome = load_outcome(out, notebook.name)
+        state = f"{outcome.status} in {outcome.seconds:.1f} s" if outcome else "not run yet"
+        typer.secho(f"{notebook.name}  ", bold=True, nl=False)
+        print(f"{notebook.title} ({state})")
+        if notebook.question:
+            print(f"    {notebook.question}")
+        for parameter in notebook.parameters.values():
+            print(f"    {parameter.name}: {parameter.type} = {parameter.default!r}")
+
+
+def run_notebooks(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="All if none is named.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="NAME VALUE", help="Set a parameter; read as its declared type."),
+    ] = None,
+    params: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML or JSON: NAME: value, or sections named like notebooks.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at a time.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Run also what has not changed since its success.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 600.0,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("build/notebooks"),
+    notebooks_dir: Annotated[Path, typer.Option(help="Where the notebooks are.")] = Path("notebooks"),
+) -> None:
+    """Run notebooks with papermill; pages and an index go to OUT.
+
+    Everything is checked before anything starts. A failed notebook does not stop the others; the exit code is 1 then.
+    Relative values of *_DIR, *_FILE and *_PATH parameters count from the folder you are in.
+    """
+    from ..runner import Console, Options, find_notebooks, read_parameters_file, resolve_parameters, write_index
+    from ..runner import run_notebooks as run
+
+    options = Options(out=out, jobs=jobs, timeout=timeout, force=force)
+    chosen = find_notebooks(notebooks_dir, names or ())
+    there = find_notebooks(notebooks_dir) if names else chosen
+    words = [_pair(word) for word in param or ()]
+    values = resolve_parameters(
+        {notebook.name: notebook.parameters for notebook in chosen},
+        words,
+        read_parameters_file(params) if params else None,
+        others=[notebook.name for notebook in there],
+    )
+    console = Console()
+    report = run(chosen, values, options, console)
+    console.table(report.outcomes, report.skipped)
+    console.say(f"\nindex: {write_index(there, out)}")
+    if report.interrupted:
+        raise typer.Exit(130)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise ValueError(f"-p must be followed by NAME VALUE, got only {word!r}")
+    return name, value
