@@ -58,16 +58,9 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     corners = [(-w / 2, w / 2), (w / 2, w / 2), (0.0, -w / 2), (w / 2, -w / 2)][: p.towers]
     if p.towers == 4:
         corners[2] = (-w / 2, -w / 2)
-    teeth = [
-        box(0.1, 0.1, 0.1).move(x, 0.5 * t, s * (w / 2 - 0.05))
-        for x in np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6)
-        for s in (-1, 1)
-    ]
-    teeth += [
-        box(0.1, 0.1, 0.1).move(s * (w / 2 - 0.05), 0.5 * t, z)
-        for z in np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6)[1:-1]
-        for s in (-1, 1)
-    ]
+    along, edge = np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6), w / 2 - 0.05
+    places = [(x, s * edge) for x in along for s in (-1, 1)] + [(s * edge, z) for z in along[1:-1] for s in (-1, 1)]
+    teeth = [box(0.1, 0.1, 0.1).move(x, 0.5 * t, z) for x, z in places]
     gate = join([box(0.26, 0.22, 0.04), cylinder(0.13, 0.04).turn("x", 90).move(0, 0.22, -0.02)]).move(0, 0, w / 2)
     return [
         Piece("towers", "main", join([tower.move(x, 0, z) for x, z in corners])),
@@ -89,15 +82,10 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
 )
 def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     h, r, t = p.height, p.radius, p.radius * p.taper
-    windows = join(
-        [
-            box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y)
-            for y in 0.36 + 0.56 * (np.arange(p.windows) + 0.5) / p.windows
-        ]
-    )
-    rail = torus(1.2 * t, 0.02).move(0, h + 0.17) + around(
-        rod((0, h + 0.05, 1.2 * t), (0, h + 0.17, 1.2 * t), 0.015, sides=5), 10
-    )
+    levels = 0.36 + 0.56 * (np.arange(p.windows) + 0.5) / p.windows
+    windows = join([box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y) for y in levels])
+    bar = rod((0, h + 0.05, 1.2 * t), (0, h + 0.17, 1.2 * t), 0.015, sides=5)
+    rail = torus(1.2 * t, 0.02).move(0, h + 0.17) + around(bar, 10)
     return [
         Piece("tower", "main", lathe([(r, 0), (t, h)])),
         Piece("base", "gray", lathe([(0, -0.1), (1.3 * r, -0.1), (1.2 * r, 0), (0, 0)])),
@@ -140,13 +128,9 @@ def _windmill(p: SimpleNamespace) -> list[Piece]:
 )
 def _tent(p: SimpleNamespace) -> list[Piece]:
     w, h, n = p.width, p.height, p.length
-    poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags]])
-    flags = join(
-        [
-            extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02).move(0, h + 0.18, z)
-            for z in np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags]
-        ]
-    )
+    places, flag = np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags], extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02)
+    poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in places])
+    flags = join([flag.move(0, h + 0.18, z) for z in places])
     return [
         Piece("canvas", "main", extrude([(-w / 2, 0), (w / 2, 0), (0, h)], n)),
         Piece("entrance", "black", extrude([(-0.2 * w, 0), (0.2 * w, 0), (0, 0.72 * h)], 0.02).move(0, 0, n / 2)),
@@ -244,17 +228,13 @@ def _skyscraper(p: SimpleNamespace) -> list[Piece]:
 )
 def _water_well(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.wall
-    roof = (
-        _gable(2 * r, 0.7, p.roof, 0.06).move(0, h + 0.7)
-        if p.roof_form == "pitched"
-        else cone(1.25 * r, 0.02, p.roof).move(0, h + 0.7)
-    )
+    roof = _gable(2 * r, 0.7, p.roof, 0.06) if p.roof_form == "pitched" else cone(1.25 * r, 0.02, p.roof)
     bar = rod((-r, h + 0.5, 0), (r, h + 0.5, 0), 0.05) + rod((0, h + 0.05, 0), (0, h + 0.5, 0), 0.015)
     return [
         Piece("wall", "main", lathe([(0, 0), (r, 0), (r, h), (r - 0.1, h), (r - 0.1, 0.05), (0, 0.05)], 26)),
         Piece("water", "blue", cylinder(r - 0.1, 0.02).move(0, 0.6 * h)),
         Piece("posts", "brown", box(0.07, 0.75, 0.07).move(r - 0.05, h - 0.02).mirror()),
-        Piece("roof", "accent", roof),
+        Piece("roof", "accent", roof.move(0, h + 0.7)),
         Piece("winch", "dark brown", bar),
         Piece("bucket", "silver", cone(0.09, 0.13, 0.18, 16).move(0, h - 0.1)),
     ]
@@ -298,15 +278,12 @@ def _birdhouse(p: SimpleNamespace) -> list[Piece]:
     w, h, t = p.width, p.height, p.post
     spots = [t + h * y for y in (np.arange(p.holes) + 0.75) / (p.holes + 0.4)]
     size = min(0.13, 0.3 * h / p.holes)
+    perch = [rod((0, y - 1.3 * size, 0.3), (0, y - 1.3 * size, 0.48), 0.02) for y in spots]
     return [
         Piece("box", "main", box(w, h, 0.66).move(0, t)),
         Piece("roof", "accent", _gable(w, 0.66, 0.32, 0.1).move(0, t + h)),
         Piece("holes", "black", join([cylinder(size, 0.04, 20).turn("x", 90).move(0, y, 0.32) for y in spots])),
         Piece("post", "brown", cylinder(0.06, t)),
         Piece("foot", "brown", cylinder(0.25, 0.05)),
-        Piece(
-            "perches",
-            "dark brown",
-            join([rod((0, y - 1.3 * size, 0.3), (0, y - 1.3 * size, 0.48), 0.02) for y in spots]),
-        ),
+        Piece("perches", "dark brown", join(perch)),
     ]

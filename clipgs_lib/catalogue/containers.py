@@ -154,14 +154,8 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     x, y, z = p.width, p.height, p.depth
     strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
     corner = sphere(0.09, 7, 12)
-    corners = join(
-        [
-            corner.move(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05))
-            for a in (-1, 1)
-            for b in (0.05, y - 0.05)
-            for c in (-1, 1)
-        ]
-    )
+    places = [(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05)) for a in (-1, 1) for b in (0.05, y - 0.05) for c in (-1, 1)]
+    corners = join([corner.move(*place) for place in places])
     return [
         Piece("body", "main", box(x, y, z, 0.08)),
         Piece("straps", "accent", row(strap, p.straps, (0.62 * x / max(p.straps - 1, 1), 0, 0))),
@@ -187,12 +181,8 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
         return sweep([(-length / 2, 0, 0), (length / 2, 0, 0)], 1.0, section=outline, normal=(0, 1, 0))
 
     step = 0.8 * x / (p.bands - 1)
-    bands = join(
-        [
-            (lid(0.1, 0.03).move(0, y) + box(0.1, y, z + 0.06)).move(step * (i - (p.bands - 1) / 2))
-            for i in range(p.bands)
-        ]
-    )
+    band = lid(0.1, 0.03).move(0, y) + box(0.1, y, z + 0.06)
+    bands = join([band.move(step * (i - (p.bands - 1) / 2)) for i in range(p.bands)])
     return [
         Piece("body", "main", box(x, y, z)),
         Piece("lid", "main", lid(x, 0.0).move(0, y + 0.02)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, line, row, sweep, turned
+from .shapes import Shape, arc, around, curve, extrude, join, lathe, line, row, sweep, turned
 from .solids import box, cone, cylinder, ellipsoid, rod, torus, wheel
 
 vehicle = in_group("vehicles")
@@ -62,7 +62,7 @@ def capsule_x(radius: float, length: float) -> Shape:
 def _rocket(p: SimpleNamespace) -> list[Piece]:
     h, r = p.height, p.radius
     body = lathe(curve([(0.75 * r, 0.2), (r, 0.2 + 0.35 * h), (0.95 * r, 0.2 + 0.75 * h), (0.8 * r, 0.2 + h)], 14))
-    nose = lathe(curve([(0.8 * r, 0), (0.5 * r, 0.55 * p.nose), (0, p.nose)], 10), planar=False).move(0, 0.2 + h)
+    nose = turned([(0.8 * r, 0), (0.5 * r, 0.55 * p.nose), (0, p.nose)], 10).move(0, 0.2 + h)
     fin = extrude([(0.6 * r, 0.25), (1.5 * r + 0.08, 0.0), (1.5 * r + 0.05, 0.25), (0.85 * r, 0.3 + 0.35 * h)], 0.06)
     return [
         Piece("body", "main", body),
@@ -89,12 +89,8 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
         return np.stack([v[:, 0], v[:, 1] + 0.12 * (v[:, 0] / n).clip(0, 1) ** 2, v[:, 2] * narrow], axis=1)
 
     t = np.linspace(-n, n, 14)
-    hull = sweep(
-        lay(np.stack([t, np.full(14, 0.175)], 1), "xy"),
-        1.0,
-        section=[(-0.175, -p.beam / 2), (0.175, -p.beam / 2), (0.175, p.beam / 2), (-0.175, p.beam / 2)],
-        normal=(0, 0, 1),
-    ).warp(keel)
+    cut = [(-0.175, -p.beam / 2), (0.175, -p.beam / 2), (0.175, p.beam / 2), (-0.175, p.beam / 2)]
+    hull = sweep(line(t, 0.175, 0), 1.0, section=cut, normal=(0, 0, 1)).warp(keel)
     main = [(-0.06, 0.55), (-0.06, m + 0.25), (-0.9 * n, 0.55)]
     jib = [(0.06, 0.5), (0.92 * n, 0.5), (0.06, 0.8 * m + 0.3)]
     top = [(-0.06 - 0.0, m + 0.3), (0.3, m + 0.36), (-0.06, m + 0.42)]
@@ -110,15 +106,12 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
 @varies(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7))
 def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
     r, t = p.radius, p.radius * p.stretch
+    basket = lathe([(0, 0), (0.16, 0), (0.2, 0.24), (0.16, 0.24), (0.13, 0.05), (0, 0.05)])
     wide, tall = [0.26 * r, 0.68 * r, r, 0.75 * r, 0.3 * r, 0], [-0.95 * t, -0.55 * t, 0.15 * t, 0.75 * t, 0.97 * t, t]
     low = -0.95 * t - p.drop
     return [
         Piece("balloon", "main", turned(line(wide, tall), 26, 28)),
-        Piece(
-            "basket",
-            "accent",
-            lathe([(0, 0), (0.16, 0), (0.2, 0.24), (0.16, 0.24), (0.13, 0.05), (0, 0.05)]).move(0, low),
-        ),
+        Piece("basket", "accent", basket.move(0, low)),
         Piece("ropes", "dark brown", around(rod((0, low + 0.2, 0.15), (0, -0.95 * t, 0.26 * r), 0.014, sides=5), 6)),
     ]
 
@@ -168,10 +161,8 @@ def _helicopter(p: SimpleNamespace) -> list[Piece]:
     r, n = p.cabin, p.tail_length
     small = join([box(0.03, 0.3, 0.05).turn("z", 90 * i) for i in range(4)])
     skid = sweep([(0.5 * r + 0.25, 0.1, 0), (0.5 * r + 0.12, 0, 0), (-0.5 * r - 0.2, 0, 0)], 0.028).move(0, 0, 0.7 * r)
-    legs = rod((0.3 * r, 0, 0.7 * r), (0.25 * r, r, 0.4 * r), 0.022) + rod(
-        (-0.4 * r, 0, 0.7 * r), (-0.35 * r, r, 0.4 * r), 0.022
-    )
-    legs = legs + skid
+    legs = rod((0.3 * r, 0, 0.7 * r), (0.25 * r, r, 0.4 * r), 0.022)
+    legs = legs + rod((-0.4 * r, 0, 0.7 * r), (-0.35 * r, r, 0.4 * r), 0.022) + skid
     fin = extrude([(0, 0), (0.18, 0), (0.02, 0.32), (-0.12, 0.32)], 0.04).move(-r - n - 0.02, 1.55 * r)
     return [
         Piece("cabin", "main", ellipsoid(1.35 * r, r, 0.85 * r, 15, 24).move(0, 1.25 * r)),

@@ -23,9 +23,8 @@ electronics = in_group("electronics")
 def _television(p: SimpleNamespace) -> list[Piece]:
     w, h, d = p.width, p.height, p.depth
     antenna = rod((0, 0.2 + h, 0), (0.28, 0.6 + h, 0), 0.018).mirror() + sphere(0.08, 7, 12).move(0, 0.2 + h)
-    legs = around(rod((0.3 * w, 0.22, 0.1), (0.36 * w, 0, 0.2), 0.035), 1) + rod(
-        (0.3 * w, 0.22, -0.1), (0.36 * w, 0, -0.2), 0.035
-    )
+    legs = around(rod((0.3 * w, 0.22, 0.1), (0.36 * w, 0, 0.2), 0.035), 1)
+    legs = legs + rod((0.3 * w, 0.22, -0.1), (0.36 * w, 0, -0.2), 0.035)
     return [
         Piece("case", "main", box(w, h, d, 0.05).move(0, 0.2)),
         Piece("screen", "black", box(0.7 * w, 0.8 * h, 0.06, 0.03).move(-0.09 * w, 0.2 + 0.1 * h, d / 2)),
@@ -46,9 +45,8 @@ def _television(p: SimpleNamespace) -> list[Piece]:
 def _laptop(p: SimpleNamespace) -> list[Piece]:
     w, d = p.width, p.depth
     step = 0.5 * d / p.rows
-    keys = row(row(box(0.066 * w, 0.03, 0.74 * step, 0.01), 10, (0.085 * w, 0, 0)), p.rows, (0, 0, step)).move(
-        0, 0.05, -0.14 * d
-    )
+    keys = row(box(0.066 * w, 0.03, 0.74 * step, 0.01), 10, (0.085 * w, 0, 0))
+    keys = row(keys, p.rows, (0, 0, step)).move(0, 0.05, -0.14 * d)
     tilt = p.open - 90
 
     def place(shape: Shape) -> Shape:

@@ -54,12 +54,8 @@ def _layer_cake(p: SimpleNamespace) -> list[Piece]:
 )
 def _ice_cream(p: SimpleNamespace) -> list[Piece]:
     r, n = p.radius, p.cone
-    scoops = join(
-        [
-            sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=p.squash).move(0, n + 0.5 * r + 1.25 * r * p.squash * i)
-            for i in range(p.scoops)
-        ]
-    )
+    balls = [sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=p.squash) for i in range(p.scoops)]
+    scoops = join([ball.move(0, n + 0.5 * r + 1.25 * r * p.squash * i) for i, ball in enumerate(balls)])
     top = n + 0.5 * r + 1.25 * r * p.squash * (p.scoops - 1) + r * p.squash * 0.85
     return [
         Piece("cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])),

@@ -203,13 +203,8 @@ def _armchair(p: SimpleNamespace) -> list[Piece]:
 def _bench(p: SimpleNamespace) -> list[Piece]:
     n, h = p.length, p.height
     rail = box(n, 0.75 * p.back / p.planks, 0.05)
-    side = join(
-        [
-            box(0.07, h, 0.07).move(0, 0, 0.22),
-            box(0.07, h + p.back + 0.1, 0.07).move(0, 0, -0.35),
-            box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06),
-        ]
-    )
+    posts = [box(0.07, h, 0.07).move(0, 0, 0.22), box(0.07, h + p.back + 0.1, 0.07).move(0, 0, -0.35)]
+    side = join([*posts, box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06)])
     return [
         Piece("seat", "main", row(box(n, 0.05, 0.4 / p.planks).move(0, h, 0), p.planks, (0, 0, 0.5 / p.planks))),
         Piece("planks", "main", row(rail, p.planks, (0, p.back / p.planks, 0), centred=False).move(0, h + 0.12, -0.3)),
@@ -229,10 +224,8 @@ def _bench(p: SimpleNamespace) -> list[Piece]:
 def _ladder(p: SimpleNamespace) -> list[Piece]:
     h = p.height
     rail = sweep([(0, 0, p.lean), (0, h, 0)], 1.0, section=[(-0.05, -0.06), (0.05, -0.06), (0.05, 0.06), (-0.05, 0.06)])
-    steps = [
-        rod((-p.width / 2, h * t, p.lean * (1 - t)), (p.width / 2, h * t, p.lean * (1 - t)), 0.045)
-        for t in (np.arange(p.rungs) + 0.7) / (p.rungs + 0.4)
-    ]
+    levels = [(h * t, p.lean * (1 - t)) for t in (np.arange(p.rungs) + 0.7) / (p.rungs + 0.4)]
+    steps = [rod((-p.width / 2, y, z), (p.width / 2, y, z), 0.045) for y, z in levels]
     return [Piece("rails", "main", rail.move(p.width / 2).mirror()), Piece("rungs", "accent", join(steps))]
 
 

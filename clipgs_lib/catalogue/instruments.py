@@ -29,13 +29,8 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
         [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * p.waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
     ) * [s, s]
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
-    pegs = join(
-        [
-            sphere(0.03, 6, 8).move(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09)
-            for side in (-1, 1)
-            for i in range(p.strings // 2)
-        ]
-    )
+    places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(p.strings // 2)]
+    pegs = join([sphere(0.03, 6, 8).move(*place) for place in places])
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
     return [
         Piece("body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)),
@@ -59,9 +54,8 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
 def _drum(p: SimpleNamespace) -> list[Piece]:
     r, h = p.radius, p.height
     hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, p.hoop), (r - 0.03, p.hoop)])
-    stick = rod((-0.55 * r, 0.05, 0.15), (0.8 * r, 0.07, -0.1), 0.025, 0.018) + sphere(0.04, 7, 10).move(
-        0.8 * r, 0.07, -0.1
-    )
+    end = (0.8 * r, 0.07, -0.1)
+    stick = rod((-0.55 * r, 0.05, 0.15), end, 0.025, 0.018) + sphere(0.04, 7, 10).move(*end)
     return [
         Piece("shell", "main", lathe([(r, 0), (r, h)])),
         Piece("head", "white", cylinder(r, 0.02).move(0, h - 0.01)),
@@ -83,12 +77,8 @@ def _drum(p: SimpleNamespace) -> list[Piece]:
 def _xylophone(p: SimpleNamespace) -> list[Piece]:
     n = p.length
     step = n / p.bars
-    bars = [
-        box(0.72 * step, 0.06, p.width * (1 - (1 - p.taper) * i / (p.bars - 1)), 0.02).move(
-            step * (i - (p.bars - 1) / 2), 0.16
-        )
-        for i in range(p.bars)
-    ]
+    wide = [p.width * (1 - (1 - p.taper) * i / (p.bars - 1)) for i in range(p.bars)]
+    bars = [box(0.72 * step, 0.06, z, 0.02).move(step * (i - (p.bars - 1) / 2), 0.16) for i, z in enumerate(wide)]
     rail = sweep([(-n / 2, 0.08, 0.33 * p.width), (n / 2, 0.08, 0.33 * p.width * p.taper)], 0.06)
     mallet = rod((-0.4 * n, 0.3, 0.2), (0.25 * n, 0.27, -0.15), 0.02), sphere(0.08, 9, 12).move(0.25 * n, 0.28, -0.15)
     return [
@@ -110,15 +100,12 @@ def _xylophone(p: SimpleNamespace) -> list[Piece]:
 )
 def _trumpet(p: SimpleNamespace) -> list[Piece]:
     n, b = p.length, p.bell
-    bell = lathe(curve([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14), planar=False) + lathe(
-        curve([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8), planar=False
-    )
-    tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04) + rod(
-        (-0.3 * n, -2 * p.loop, 0), (0.22 * n, -2 * p.loop, 0), 0.04
-    )
-    bends = sweep(lay(arc(p.loop, -90, 90, 10, (0.22 * n, -p.loop)), "xy"), 0.04) + sweep(
-        lay(arc(p.loop, 90, 270, 10, (-0.3 * n, -p.loop)), "xy"), 0.04
-    )
+    bell = turned([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14)
+    bell = bell + turned([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8)
+    tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04)
+    tube = tube + rod((-0.3 * n, -2 * p.loop, 0), (0.22 * n, -2 * p.loop, 0), 0.04)
+    bends = sweep(lay(arc(p.loop, -90, 90, 10, (0.22 * n, -p.loop)), "xy"), 0.04)
+    bends = bends + sweep(lay(arc(p.loop, 90, 270, 10, (-0.3 * n, -p.loop)), "xy"), 0.04)
     valve = (
         cylinder(0.065, 2 * p.loop + 0.1, 14).move(0, -2 * p.loop - 0.05)
         + cylinder(0.025, 0.14, 8).move(0, 0.05)
@@ -173,7 +160,7 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
 )
 def _maraca(p: SimpleNamespace) -> list[Piece]:
     n = p.handle_length
-    grip = lathe(curve([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16), 14, planar=False)
+    grip = turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
     return [
         Piece("head", "main", ellipsoid_y(p.radius, p.radius * p.stretch).move(0, n + p.radius * p.stretch - 0.03)),
         Piece("handle", "accent", grip),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
-from .shapes import arc, around, curve, join, lathe, sweep
+from .shapes import arc, around, curve, join, lathe, line, sweep
 from .solids import cone, cylinder, ellipsoid, leaf, rod, sphere, spindle, vessel
 
 plant = in_group("plants")
@@ -39,9 +39,8 @@ def _pot(radius: float, height: float) -> list[Piece]:
 )
 def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     inner = p.leaves // 2
-    leaves = around(leaf(p.leaf_length, p.leaf_width, 0.45).move(0, 0, 0.05), p.leaves - inner) + around(
-        leaf(1.2 * p.leaf_length, p.leaf_width, 0.15), inner, 180 / inner
-    )
+    low, high = leaf(p.leaf_length, p.leaf_width, 0.45), leaf(1.2 * p.leaf_length, p.leaf_width, 0.15)
+    leaves = around(low.move(0, 0, 0.05), p.leaves - inner) + around(high, inner, 180 / inner)
     return [*_pot(p.pot, p.pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * p.pot_height))]
 
 
@@ -87,19 +86,14 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
 )
 def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     t = np.linspace(0, 1, 16)
-    trunk = sweep(
-        np.stack([p.bend * t**2, p.height * t, 0 * t], axis=1),
-        0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2),
-        10,
-        normal=(0, 0, 1),
-    )
+    thick = 0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2)
+    trunk = sweep(line(p.bend * t**2, p.height * t, 0), thick, 10, normal=(0, 0, 1))
     path = curve([(0, 0, 0), (0, 0.2, 0.4 * p.frond), (0, 0.08, 0.8 * p.frond), (0, -0.25, p.frond)], 10)
-    frond = sweep(
-        path,
-        np.array([0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01]),
-        section=[(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)],
-        normal=(1, 0, 0),
+    wide, cut = (
+        [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01],
+        [(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)],
     )
+    frond = sweep(path, wide, section=cut, normal=(1, 0, 0))
     return [
         Piece("trunk", "brown", trunk),
         Piece("fronds", "main", around(frond, p.fronds).move(p.bend, p.height)),
@@ -117,14 +111,10 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
 )
 def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     step = 0.62 * p.tier
-    tiers = join(
-        [cone(p.radius * (1 - 0.75 * i / p.tiers), 0.01, p.tier).move(0, p.trunk + step * i) for i in range(p.tiers)]
-    )
-    star = (
-        around(ellipsoid(0.03, 0.03, 0.1, 7, 8).move(0, 0, 0.06), 5)
-        .turn("x", 90)
-        .move(0, p.trunk + step * (p.tiers - 1) + p.tier + 0.06)
-    )
+    cones = [cone(p.radius * (1 - 0.75 * i / p.tiers), 0.01, p.tier) for i in range(p.tiers)]
+    tiers = join([tier.move(0, p.trunk + step * i) for i, tier in enumerate(cones)])
+    star = around(ellipsoid(0.03, 0.03, 0.1, 7, 8).move(0, 0, 0.06), 5).turn("x", 90)
+    star = star.move(0, p.trunk + step * (p.tiers - 1) + p.tier + 0.06)
     return [
         Piece("tiers", "main", tiers),
         Piece("trunk", "brown", cylinder(0.13, p.trunk + 0.05)),

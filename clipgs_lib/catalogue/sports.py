@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
 from .paints import METALS
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, line, row, sweep
+from .shapes import arc, around, curve, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, rod, superquadric, torus, vessel, wheel
 
 toy = in_group("toys")
@@ -122,16 +122,7 @@ def _surfboard(p: SimpleNamespace) -> list[Piece]:
     n = p.length
     t = np.linspace(-1, 1, 28)
     wide = (1 - np.abs(t) ** 2.4).clip(0.002) ** np.where(t > 0, 1.35 - p.point, 0.5)
-    board = sweep(
-        np.stack([0 * t, (t + 1) * n / 2, 0.12 * t**2], axis=1),
-        wide,
-        section=arc(1, 0, 360, 15)[:-1] * [p.width / 2, 0.05],
-        normal=(0, 0, 1),
-    )
-    fin: Shape = (
-        extrude([(0, 0), (0.22, 0), (0.02, -0.24), (-0.06, -0.22)], 0.03)
-        .turn("y", -90)
-        .turn("x", 90)
-        .move(0, 0.2, 0.05)
-    )
-    return [Piece("board", "main", board), Piece("fins", "accent", row(fin, p.fins, (0.14, 0, 0)))]
+    cut = arc(1, 0, 360, 15)[:-1] * [p.width / 2, 0.05]
+    board = sweep(line(0 * t, (t + 1) * n / 2, 0.12 * t**2), wide, section=cut, normal=(0, 0, 1))
+    fin = extrude([(0, 0), (0.22, 0), (0.02, -0.24), (-0.06, -0.22)], 0.03).turn("y", -90).turn("x", 90)
+    return [Piece("board", "main", board), Piece("fins", "accent", row(fin.move(0, 0.2, 0.05), p.fins, (0.14, 0, 0)))]

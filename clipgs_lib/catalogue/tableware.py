@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import Shape, arc, curve, join, lathe, lay, row, sweep
+from .shapes import Shape, arc, curve, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, rod, sphere, spindle, vessel
 
 tableware = in_group("tableware")
@@ -28,16 +28,18 @@ def _handle(radius: float, low: float, high: float, form: str, thickness: float 
     """Handle at ``x = radius`` between two heights: round, square or pointed."""
     reach, middle, half = 0.75 * (high - low), (low + high) / 2, (high - low) / 2
     if form == "round":
-        path = arc(1.0, -90, 90, 14) * [reach, half] + [radius - 0.03, middle]
-    elif form == "square":
-        x = np.array([0, 0.8, 1, 1, 0.8, 0]) * reach + radius - 0.03
-        path = np.stack([x, middle + half * np.array([-1, -1, -0.8, 0.8, 1, 1])], axis=1)
+        return sweep(lay(arc(1.0, -90, 90, 14) * [reach, half] + [radius - 0.03, middle], "xy"), thickness)
+    if form == "square":
+        x, y = np.array([0, 0.8, 1, 1, 0.8, 0]), np.array([-1, -1, -0.8, 0.8, 1, 1])
     else:
-        path = np.stack(
-            [np.array([0, 0.5, 1, 0.5, 0]) * reach + radius - 0.03, middle + half * np.array([-1, -0.5, 0.6, 0.9, 1])],
-            1,
-        )
-    return sweep(lay(path, "xy"), thickness)
+        x, y = np.array([0, 0.5, 1, 0.5, 0]), np.array([-1, -0.5, 0.6, 0.9, 1])
+    return sweep(line(x * reach + radius - 0.03, middle + half * y, 0), thickness)
+
+
+def _grip(length: float, end: float, thickness: float) -> Shape:
+    """Flat handle of a fork or spoon that stands on y = 0."""
+    section = arc(1, 0, 360, 13)[:-1] * [0.1, thickness]
+    return sweep(line(0, [0, 0.06, 0.5 * length, length], 0), [0.6, 0.9, 0.75, end], section=section, normal=(0, 0, 1))
 
 
 @tableware("mug", "coffee mug", "cup", parts=("handle",))
@@ -191,12 +193,7 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
 )
 def _fork(p: SimpleNamespace) -> list[Piece]:
     w, n = p.width, p.handle_length
-    grip = sweep(
-        [(0, 0, 0), (0, 0.06, 0), (0, 0.5 * n, 0), (0, n, 0)],
-        [0.6, 0.9, 0.75, 0.4],
-        section=arc(1, 0, 360, 13)[:-1] * [0.1, 0.06],
-        normal=(0, 0, 1),
-    )
+    grip = _grip(n, 0.4, 0.06)
     web = box(w, 0.3, 0.06, 0.025).move(0, n + 0.02)
     tine = sweep(
         [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * p.tine_length, 0.02), (0, n + 0.3 + p.tine_length, 0.05)],
@@ -219,12 +216,7 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
 )
 def _spoon(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
-    grip = sweep(
-        [(0, 0, 0), (0, 0.06, 0), (0, 0.5 * n, 0), (0, n, 0)],
-        [0.6, 0.9, 0.75, 0.45],
-        section=arc(1, 0, 360, 13)[:-1] * [0.1, 0.055],
-        normal=(0, 0, 1),
-    )
+    grip = _grip(n, 0.45, 0.055)
     shell = lathe(np.concatenate([arc(1.0, -90, 0, 8) * [1, 0.6], (arc(0.93, 0, -90, 8) * [1, 0.55])]), planar=False)
     scoop = shell.turn("x", 90).scale(w, w * p.oval, w).move(0, n + w * p.oval - 0.02, 0.06)
     return [Piece("handle", "main", grip), Piece("scoop", "accent", scoop)]
@@ -240,14 +232,8 @@ def _spoon(p: SimpleNamespace) -> list[Piece]:
 )
 def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     outer, inner = vessel([(0.8 * p.radius, 0), (p.radius, p.depth)], 0.03, 0.04)
-    grip = sweep(
-        [
-            (p.radius - 0.05, 0.8 * p.depth, 0),
-            (p.radius + 0.2, p.depth, 0),
-            (p.radius + p.handle_length, p.depth + 0.1, 0),
-        ],
-        [0.05, 0.06, 0.075],
-    )
+    r, d = p.radius, p.depth
+    grip = sweep([(r - 0.05, 0.8 * d, 0), (r + 0.2, d, 0), (r + p.handle_length, d + 0.1, 0)], [0.05, 0.06, 0.075])
     return [Piece("body", "main", outer), Piece("inside", "inside", inner), Piece("handle", "accent", grip)]
 
 
@@ -284,15 +270,12 @@ def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
 def _cake_stand(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius - i * p.shrink for i in range(p.tiers)]
     trays = [
-        lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32).move(
-            0, 0.35 + p.gap * i
-        )
-        for i, r in enumerate(radii)
+        lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32) for r in radii
     ]
     top = 0.4 + p.gap * (p.tiers - 1)
     stem = spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
     return [
-        Piece("tiers", "main", join(trays)),
+        Piece("tiers", "main", join([tray.move(0, 0.35 + p.gap * i) for i, tray in enumerate(trays)])),
         Piece("stem", "accent", stem),
         Piece("stem", "accent", sphere(0.07, 8, 12).move(0, top + 0.02)),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
-from .shapes import arc, curve, extrude, join, lathe, line, row, sweep, turned
+from .shapes import arc, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, rod, torus, wheel
 
 tool = in_group("tools")
@@ -113,13 +113,8 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     )
     dished = blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)
     top = b + n
-    grip = join(
-        [
-            rod((0, top - 0.03, 0), (0.13, top + 0.15, 0), 0.035),
-            rod((0, top - 0.03, 0), (-0.13, top + 0.15, 0), 0.035),
-            rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04),
-        ]
-    )
+    fork = [rod((0, top - 0.03, 0), (x, top + 0.15, 0), 0.035) for x in (0.13, -0.13)]
+    grip = join([*fork, rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04)])
     return [
         Piece("blade", "accent", dished),
         Piece("handle", "main", rod((0, 0.85 * b, 0.03), (0, top, 0), 0.05)),
@@ -159,12 +154,8 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
 )
 def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     n, w, b = p.handle_length, p.width, p.bristle_length
-    grip = sweep(
-        [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)],
-        [0.5, 0.75, 0.7, 0.5, 0.8, 1.0],
-        section=OVAL * [0.45 * w, 0.08],
-        normal=(0, 0, 1),
-    )
+    up, wide = [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)], [0.5, 0.75, 0.7, 0.5, 0.8, 1.0]
+    grip = sweep(up, wide, section=OVAL * [0.45 * w, 0.08], normal=(0, 0, 1))
     hair = sweep(
         [(0, 0, 0), (0, 0.7 * b, 0), (0, b, 0)], [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1)
     )
@@ -186,12 +177,8 @@ def _paintbrush(p: SimpleNamespace) -> list[Piece]:
 )
 def _wrench(p: SimpleNamespace) -> list[Piece]:
     n, j, t = p.length, p.jaw, p.thickness
-    fork = sweep(
-        np.insert(arc(j, 135, 405, 18), 2, 0.0, axis=1),
-        np.linspace(1, 1, 18),
-        section=[(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)],
-    )
-    fork = fork.turn("z", 180).move(0, n + j)
+    cut = [(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)]
+    fork = sweep(lay(arc(j, 135, 405, 18), "xy"), section=cut).turn("z", 180).move(0, n + j)
     end = (
         fork.scale(y=-1).move(0, n)
         if p.jaws == 2

@@ -43,12 +43,8 @@ def _spinning_top(p: SimpleNamespace) -> list[Piece]:
 )
 def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
     t, top = p.thickness, 0.08 + 1.9 * p.thickness * p.rings
-    rings = join(
-        [
-            torus(p.radius * (1 - (1 - p.shrink) * i / (p.rings - 1)) - t, t).move(0, 0.08 + t + 1.9 * t * i)
-            for i in range(p.rings)
-        ]
-    )
+    radii = [p.radius * (1 - (1 - p.shrink) * i / (p.rings - 1)) for i in range(p.rings)]
+    rings = join([torus(r - t, t).move(0, 0.08 + t + 1.9 * t * i) for i, r in enumerate(radii)])
     return [
         Piece("rings", "main", rings),
         Piece("base", "accent", cylinder(p.radius, 0.08)),
@@ -214,23 +210,15 @@ def _balloons(p: SimpleNamespace) -> list[Piece]:
 def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     b, h = p.body, p.head
     beak = ellipsoid(0.17, 0.035, 0.14) if p.bill == "flat" else cone(0.1, 0.005, 0.24, 12).turn("z", -90)
-    head = (0.48 * b, 0.62 + 0.75 * h)
+    head, wing = (0.48 * b, 0.62 + 0.75 * h), ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12)
+    eye = sphere(0.045, 7, 10).move(head[0] + 0.72 * h, head[1] + 0.3 * h)
     return [
         Piece("body", "main", ellipsoid(b, 0.36, 0.42, 15, 26).move(0, 0.34)),
         Piece("head", "main", sphere(h).move(*head)),
         Piece("tail", "main", cone(0.16, 0.01, p.tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)),
-        Piece(
-            "wings",
-            "body",
-            ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12).move(-0.1, 0.42, 0.38)
-            + ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12).move(-0.1, 0.42, -0.38),
-        ),
+        Piece("wings", "body", wing.move(-0.1, 0.42, 0.38) + wing.move(-0.1, 0.42, -0.38)),
         Piece("beak", "accent", beak.move(head[0] + h + 0.03, head[1] - 0.05)),
-        Piece(
-            "eyes",
-            "black",
-            join([sphere(0.045, 7, 10).move(head[0] + 0.72 * h, head[1] + 0.3 * h, s * 0.6 * h) for s in (-1, 1)]),
-        ),
+        Piece("eyes", "black", join([eye.move(z=s * 0.6 * h) for s in (-1, 1)])),
     ]
 
 
@@ -247,9 +235,8 @@ def _kite(p: SimpleNamespace) -> list[Piece]:
     tail = sweep(np.stack([0.1 * np.sin(2.5 * np.pi * s), -0.6 * h - t * s, 0 * s], axis=1), 0.018, 6, normal=(0, 0, 1))
     at = (np.arange(p.bows) + 0.8) / p.bows * 0.98
     bow = extrude([(0, 0), (0.14, -0.08), (0.14, 0.08)], 0.04).mirror()
-    spars = rod((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03), 0.02) + rod(
-        (-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03), 0.02
-    )
+    ends = [((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03)), ((-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03))]
+    spars = join([rod(start, stop, 0.02) for start, stop in ends])
     return [
         Piece("sail", "main", extrude([(0, -0.6 * h), (w, 0.05 * h), (0, 0.4 * h), (-w, 0.05 * h)], 0.03)),
         Piece("tail", "black", tail),

@@ -8,7 +8,7 @@ import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import contrasting
-from .shapes import curve, extrude, join, lathe, lay, line, row, sweep
+from .shapes import curve, extrude, join, lathe, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
 vehicle = in_group("vehicles")
@@ -104,9 +104,8 @@ def _bus(p: SimpleNamespace) -> list[Piece]:
 def _locomotive(p: SimpleNamespace) -> list[Piece]:
     n, r = p.boiler, p.radius
     stack = lathe([(0.08, 0), (0.08, 0.6 * p.chimney), (0.14, p.chimney), (0, p.chimney)]).move(n - 0.2, 0.3 + 2 * r)
-    cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3) + box(0.62, 0.06, 2.4 * r, 0.02).move(
-        -0.24, 0.65 + 2 * r
-    )
+    cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
+    cab = cab + box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
     xs = np.linspace(-0.3, n - 0.15, p.axles)
     return [
         Piece("boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)),
@@ -195,12 +194,8 @@ def _skateboard(p: SimpleNamespace) -> list[Piece]:
 
     t = np.linspace(-n, n, 18)
     wide = w * np.clip(1 - np.abs(t / n) ** 6, 0.12, 1) ** 0.5
-    deck = sweep(
-        lay(np.stack([t, 0 * t], 1), "xy"),
-        wide / w,
-        section=[(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)],
-        normal=(0, 0, 1),
-    )
+    cut = [(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)]
+    deck = sweep(line(t, 0, 0), wide / w, section=cut, normal=(0, 0, 1))
     xs = np.linspace(-0.55 * n, 0.55 * n, p.wheels // 2)
     rolls = join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
     trucks = join(
