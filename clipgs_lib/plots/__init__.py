@@ -1,6 +1,6 @@
 """Plotly figures: of splats, of their tokens, and of what training made of them.
 
-Every function returns a `plotly.graph_objects.Figure` (never a FigureWidget, which adds megabytes to a
+Every figure is a `plotly.graph_objects.Figure` (never a FigureWidget, which adds megabytes to a
 saved notebook), carries its own template, and sends numbers as typed arrays.
 """
 

@@ -48,7 +48,7 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
         title: defaults to ``splats.source``.
 
     Returns:
-        A `plotly.graph_objects.Figure` with six panels, and a seventh for the energy of the SH bands when
+        A figure with six panels, and a seventh for the energy of the SH bands when
         ``splats.sh_degree > 0``.
     """
     splats = splats.detach().to("cpu")
@@ -86,9 +86,6 @@ def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int 
             Read row by row: with 6 entries and 3 columns the fourth stands under the first.
         columns: panels in a row, ``>= 1``.
         title: of the figure.
-
-    Returns:
-        A `plotly.graph_objects.Figure`.
 
     Raises:
         ValueError: when there is nothing to draw or ``columns`` is not positive.

@@ -53,7 +53,7 @@ def curves_figure(
         title: of the figure.
 
     Returns:
-        A `plotly.graph_objects.Figure`. Above 50,000 points in all, each line shows every n-th and its last.
+        A figure. Above 50,000 points in all, each line shows every n-th and its last.
 
     Raises:
         ValueError: when there is nothing to draw, or no run has a metric.
@@ -127,9 +127,6 @@ def similarity_figure(
         splats: S labels of the rows, shown shortened.
         texts: T labels of the columns, shown shortened.
         title: of the figure.
-
-    Returns:
-        A `plotly.graph_objects.Figure`.
 
     Raises:
         ValueError: when shapes and labels do not agree, nothing is finite, or there are more than 50,000 cells.
@@ -226,9 +223,6 @@ def intervals_figure(
         chance: value of guessing, drawn as a dotted line.
         title: of the figure.
         note: what the interval is ("95 %, bootstrap over queries"), for the subtitle.
-
-    Returns:
-        A `plotly.graph_objects.Figure`.
 
     Raises:
         ValueError: when counts differ, or an interval is not finite or does not hold its value.

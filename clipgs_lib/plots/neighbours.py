@@ -38,7 +38,7 @@ def neighbours_figure(
         title: of the sheet.
 
     Returns:
-        A `plotly.graph_objects.Figure` of fixed size; pictures are shrunk to thumbnails of a few kilobytes.
+        A figure of fixed size; pictures are shrunk to thumbnails of a few kilobytes.
 
     Raises:
         ValueError: when there are no rows, or the counts differ, or a picture is none.

@@ -30,7 +30,7 @@ def image_row(images: Sequence[Tensor | np.ndarray], titles: Sequence[str] = (),
         title: of the whole row.
 
     Returns:
-        A `plotly.graph_objects.Figure` of fixed size.
+        A figure of fixed size.
 
     Raises:
         ValueError: for no pictures, another shape or type, or another number of titles.
@@ -76,7 +76,7 @@ def difference_figure(
         limit: the error that gets the brightest colour, in ``(0, 1]``.
 
     Returns:
-        A `plotly.graph_objects.Figure`: first, second, error with its colour bar.
+        A figure: first, second, error with its colour bar.
 
     Raises:
         ValueError: when the sizes differ or ``limit`` is out of range.

@@ -75,9 +75,6 @@ def splat_figure(
         up_axis: overrides ``splats.up_axis`` for the opening camera.
         title: defaults to ``splats.source``.
 
-    Returns:
-        A `plotly.graph_objects.Figure`.
-
     Raises:
         ValueError: for a ``color`` of another shape, or a count out of range.
     """

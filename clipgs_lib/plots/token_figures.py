@@ -109,9 +109,6 @@ def patch_figure(
         up_axis: overrides ``splats.up_axis`` for the opening camera.
         title: defaults to ``splats.source``.
 
-    Returns:
-        A `plotly.graph_objects.Figure`.
-
     Raises:
         ValueError: as `patch_rows`, or for ``max_points`` out of range.
     """
@@ -193,7 +190,7 @@ def coverage_figure(
         title: of the figure.
 
     Returns:
-        A `plotly.graph_objects.Figure`: largest distance solid, mean distance dashed, both axes logarithmic.
+        A figure: largest distance solid, mean distance dashed, both axes logarithmic.
 
     Raises:
         ValueError: when there is nothing to draw or an index is out of range.
@@ -244,9 +241,6 @@ def token_coverage_figure(
         sizes: gaussians per patch; those above M are left out.
         title: of the figure.
 
-    Returns:
-        A `plotly.graph_objects.Figure`.
-
     Raises:
         ValueError: when the shape does not hold, an index is out of range, or no size fits.
     """
@@ -286,7 +280,7 @@ def order_figure(
         up_axis: which way is up.
 
     Returns:
-        A `plotly.graph_objects.Figure`; above each scene the length of its path, as a multiple of the shortest.
+        A figure; above each scene the length of its path, as a multiple of the shortest.
 
     Raises:
         ValueError: when an order is no permutation of the points.
@@ -347,7 +341,7 @@ def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Fig
         title: of the figure.
 
     Returns:
-        A `plotly.graph_objects.Figure`; the 3x3 of the rotation has a panel for each row.
+        A figure; the 3x3 of the rotation has a panel for each row.
 
     Raises:
         ValueError: for another number of channels, or none of a gaussian.

@@ -26,9 +26,6 @@ def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a 
             "trade-off" of ``data/results/fitting_tradeoff.json``.
         title: of the figure.
 
-    Returns:
-        A `plotly.graph_objects.Figure`.
-
     Raises:
         ValueError: when there are no rows, or one lacks a number or has another start.
     """

@@ -50,7 +50,7 @@ class SplatRenderer {
     this.copyProgram = compileProgram(gl, FULL_VERTEX_SHADER, COPY_FRAGMENT_SHADER);
     this.empty = gl.createVertexArray();
     this.blank = this.texture(gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT, new Uint32Array(4), 4);
-    this.blankValue = this.texture(gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, new Uint8Array(1), 1);
+    this.blankValue = this.bytes(new Uint8Array(1));
     this.colormapTexture = this.texture(gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, this.colormap, 4);
     if (this.clouds.length) this.load(this.clouds);
   }
@@ -63,13 +63,19 @@ class SplatRenderer {
     if (height > gl.getParameter(gl.MAX_TEXTURE_SIZE)) {
       throw new Error(`these splats need a texture of ${height} rows, more than this device has; lower max_gaussians`);
     }
-    const texture = gl.createTexture();
+    const texture = this.blankTexture(internal, width, height);
+    this.fill(texture, format, type, data, channels);
+    return texture;
+  }
+
+  blankTexture(internal, width, height, filter = this.gl.NEAREST) {
+    const gl = this.gl, texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D, texture);
     gl.texStorage2D(gl.TEXTURE_2D, 1, internal, width, height);
-    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) {
-      gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
-    }
-    this.fill(texture, format, type, data, channels);
+    for (const [name, value] of [
+      [gl.TEXTURE_MIN_FILTER, filter], [gl.TEXTURE_MAG_FILTER, filter],
+      [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE],
+    ]) gl.texParameteri(gl.TEXTURE_2D, name, value);
     return texture;
   }
 
@@ -86,11 +92,15 @@ class SplatRenderer {
     }
   }
 
+  bytes(data) {
+    return this.texture(this.gl.R8UI, this.gl.RED_INTEGER, this.gl.UNSIGNED_BYTE, data, 1);
+  }
+
   upload(cloud) {
     const gl = this.gl;
     const integers = (data) => this.texture(gl.RGBA32UI, gl.RGBA_INTEGER, gl.UNSIGNED_INT, data, 4);
-    const part = { base: integers(cloud.base), sh: cloud.sh.length ? integers(cloud.sh) : null, values: null };
-    if (cloud.values) part.values = this.texture(gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, cloud.values, 1);
+    const part = { base: integers(cloud.base), sh: cloud.sh.length ? integers(cloud.sh) : null };
+    part.values = cloud.values && this.bytes(cloud.values);
     part.order = this.texture(gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT, cloud.order ?? new Uint32Array(cloud.count), 1);
     part.sorted = Boolean(cloud.order);
     return part;
@@ -107,11 +117,7 @@ class SplatRenderer {
     const gl = this.gl, frame = gl.createFramebuffer(), rows = Math.ceil(count / TEXTURE_WIDTH);
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
     const textures = [0, 1, 2].map((k) => {
-      const texture = gl.createTexture();
-      gl.bindTexture(gl.TEXTURE_2D, texture);
-      gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32UI, TEXTURE_WIDTH, rows);
-      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
-      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+      const texture = this.blankTexture(gl.RGBA32UI, TEXTURE_WIDTH, rows);
       gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + k, gl.TEXTURE_2D, texture, 0);
       return texture;
     });
@@ -134,7 +140,7 @@ class SplatRenderer {
     this.clouds[view].values = values;
     const part = this.parts[view];
     if (part.values) gl.deleteTexture(part.values);
-    part.values = values ? this.texture(gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, values, 1) : null;
+    part.values = this.bytes(values);
   }
 
   setColormap(rgba) {
@@ -159,13 +165,8 @@ class SplatRenderer {
       gl.deleteTexture(part.target.texture);
       gl.deleteFramebuffer(part.target.frame);
     }
-    const texture = gl.createTexture(), frame = gl.createFramebuffer();
-    gl.bindTexture(gl.TEXTURE_2D, texture);
-    gl.texStorage2D(gl.TEXTURE_2D, 1, this.halfFloat ? gl.RGBA16F : gl.RGBA8, width, height);
-    for (const [name, value] of [
-      [gl.TEXTURE_MIN_FILTER, gl.LINEAR], [gl.TEXTURE_MAG_FILTER, gl.LINEAR],
-      [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE],
-    ]) gl.texParameteri(gl.TEXTURE_2D, name, value);
+    const frame = gl.createFramebuffer();
+    const texture = this.blankTexture(this.halfFloat ? gl.RGBA16F : gl.RGBA8, width, height, gl.LINEAR);
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
     part.target = { texture, frame, width, height };

@@ -63,7 +63,6 @@ class SplatView(anywidget.AnyWidget):
         background: RGB in ``[0, 1]``; None is the page's own background.
         up: which way is up, one of ``splats.UP_AXES`` but "unknown"; None takes the splats' own, else "+y".
         max_gaussians: per viewport; beyond it the largest by opacity times area are shown, and the header says so.
-        camera: `Cameras`, one or one per viewport; None frames the splats as `turntable_cameras` does.
         **traits: starting values of the traits below.
 
     Traits, in step with the page both ways:
@@ -71,7 +70,8 @@ class SplatView(anywidget.AnyWidget):
         splat_scale: factor on the size of all gaussians, 0.05 to 2.
         color_mode: ``"color"`` or ``"value"``.
         linked: all viewports share one camera pose.
-        cameras: list of dicts (viewmat 16 numbers, K 9 numbers, width, height), one per viewport; see `camera`.
+        cameras: list of dicts (viewmat 16 numbers, K 9 numbers, width, height), one per viewport; at first they frame
+            the splats as `turntable_cameras` does; see `camera`.
         selected: None, or ``[viewport, row]`` of the clicked gaussian; the row counts in the splats as passed.
         crop_on, crop: hide what lies outside ``[[x0, x1], [y0, y1], [z0, z1]]``; see `crop_mask`.
         theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
@@ -110,7 +110,6 @@ class SplatView(anywidget.AnyWidget):
         background: Sequence[float] | None = None,
         up: str | None = None,
         max_gaussians: int = 300_000,
-        camera: Cameras | None = None,
         **traits: Any,
     ) -> None:
         self._splats = _named(splats)
@@ -144,8 +143,6 @@ class SplatView(anywidget.AnyWidget):
         traits.setdefault("crop", [list(pair) for pair in zip(scene["low"], scene["high"], strict=True)])
         super().__init__(_info=info, cameras=[place["home"] for place in places], **traits)
         self.on_msg(self._receive)
-        if camera is not None:
-            self.camera = camera
         if values is not None:
             self.set_values(values, label=value_label, value_range=value_range)
 
