@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..settings import SettingError, conform
+
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_PLAIN = {"str": str, "int": int, "float": float, "bool": bool}
+_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 _FOLDER_SUFFIXES = ("_DIR", "_FILE", "_PATH")
 
 
@@ -49,7 +51,13 @@ class Parameter:
         Raises:
             ParameterError: otherwise, naming the parameter, the type, the value.
         """
-        return _conform(ast.parse(self.type, mode="eval").body, value, self)
+        try:
+            return conform(value, _hint(ast.parse(self.type, mode="eval").body), self.name, exact=True)
+        except SettingError as error:
+            finite = isinstance(error.value, float) and not math.isfinite(error.value)
+            quotes = self.type == "str" and error.value is not None
+            hint = "it must be finite" if finite else "put it in quotes" if quotes else ""
+            raise self.refuse(error.value, hint) from None
 
     def refuse(self, value: Any, hint: str = "") -> ParameterError:
         """The error for a value that does not fit."""
@@ -160,7 +168,7 @@ def _declaration(statement: ast.stmt) -> tuple[str, str, ast.expr]:
     """Name, annotation ("" when absent) and value of one statement of the cell."""
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
         kind = ast.unparse(statement.annotation)
-        if not _is_known_type(statement.annotation):
+        if _hint(statement.annotation) is None:
             known = "str, int, float, bool, list[...], dict[str, ...] or these | None"
             raise ParameterError(f"{statement.target.id} must be annotated with {known}, got {kind}")
         return statement.target.id, kind, statement.value
@@ -169,27 +177,31 @@ def _declaration(statement: ast.stmt) -> tuple[str, str, ast.expr]:
     raise ParameterError(f"the parameters cell must hold only NAME: type = literal, got {ast.unparse(statement)!r}")
 
 
-def _is_known_type(node: ast.expr) -> bool:
+def _hint(node: ast.expr) -> Any:
+    """The type that an annotation stands for, None for one that parameters cannot have."""
     match node:
-        case ast.Name(id="str" | "int" | "float" | "bool" | "list" | "dict") | ast.Constant(value=None):
-            return True
+        case ast.Name(id=name):
+            return _TYPES.get(name)
+        case ast.Constant(value=None):
+            return type(None)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _is_known_type(left) and _is_known_type(right)
+            first, second = _hint(left), _hint(right)
+            return first | second if first and second else None
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return _is_known_type(inner)
+            return list[_hint(inner)] if _hint(inner) else None  # type: ignore[misc]
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[ast.Name(id="str"), inner])):
-            return _is_known_type(inner)
-    return False
+            return dict[str, _hint(inner)] if _hint(inner) else None  # type: ignore[misc]
+    return None
 
 
 def _type_of(name: str, default: Any) -> str:
-    if type(default) in (str, int, float, bool, list, dict):
+    if type(default) in _TYPES.values():
         return type(default).__name__
     raise ParameterError(f"{name} must be annotated, its type does not follow from {default!r}")
 
 
 def _from_text(node: ast.expr, text: str, parameter: Parameter) -> Any:
-    """Read a command-line word as the annotated type; `_conform` checks what is inside lists and dicts."""
+    """Read a command-line word as the annotated type; `Parameter.check` checks what is inside lists and dicts."""
     match node:
         case ast.BinOp(left=left, right=right):
             if text.lower() in ("none", "null") and "None" in ast.unparse(node):
@@ -209,7 +221,7 @@ def _from_text(node: ast.expr, text: str, parameter: Parameter) -> Any:
             return _WORDS[text.lower()]
         case ast.Name(id="int" | "float" as kind):
             try:
-                return _PLAIN[kind](text)
+                return _TYPES[kind](text)
             except ValueError:
                 raise parameter.refuse(text) from None
         case ast.Constant(value=None):
@@ -218,38 +230,6 @@ def _from_text(node: ast.expr, text: str, parameter: Parameter) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         raise parameter.refuse(text, 'write JSON, e.g. ["a", "b"]') from None
-
-
-def _conform(node: ast.expr, value: Any, parameter: Parameter) -> Any:
-    """``value`` as the annotated type, or the error that says what was wanted."""
-    match node:
-        case ast.BinOp(left=left, right=right):
-            try:
-                return _conform(left, value, parameter)
-            except ParameterError:
-                return _conform(right, value, parameter)
-        case ast.Constant(value=None):
-            if value is None:
-                return None
-        case ast.Name(id="float") if type(value) in (int, float):
-            if math.isfinite(value):
-                return float(value)
-            raise parameter.refuse(value, "it must be finite")
-        case ast.Name(id="str" | "int" | "bool" as kind):
-            if type(value) is _PLAIN[kind]:
-                return value
-            if kind == "str" and value is not None:
-                raise parameter.refuse(value, "put it in quotes")
-        case ast.Name(id="list" | "dict" as kind):
-            if type(value).__name__ == kind:
-                return value
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            if isinstance(value, list):
-                return [_conform(inner, entry, parameter) for entry in value]
-        case ast.Subscript(slice=ast.Tuple(elts=[_, inner])):
-            if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-                return {key: _conform(inner, entry, parameter) for key, entry in value.items()}
-    raise parameter.refuse(value)
 
 
 def _absolute(name: str, value: Any) -> Any:
