@@ -3,7 +3,7 @@
 `make(index, seed)` gives object ``index``: a mesh of named parts, its parameters, captions out of these parameters, and
 its split. `make_variant` changes one thing about an object; `pairs` yields two objects that differ in texture, colour,
 shape or count alone. Object i of a seed is the same on every machine. How splits and held-out categories and
-combinations are chosen is told in `split`.
+combinations are chosen stands in `split`.
 """
 
 from __future__ import annotations

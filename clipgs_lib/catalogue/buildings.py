@@ -60,13 +60,12 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
         corners[2] = (-w / 2, -w / 2)
     along, edge = np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6), w / 2 - 0.05
     places = [(x, s * edge) for x in along for s in (-1, 1)] + [(s * edge, z) for z in along[1:-1] for s in (-1, 1)]
-    teeth = [box(0.1, 0.1, 0.1).move(x, 0.5 * t, z) for x, z in places]
     gate = join([box(0.26, 0.22, 0.04), cylinder(0.13, 0.04).turn("x", 90).move(0, 0.22, -0.02)]).move(0, 0, w / 2)
     return [
         Piece("towers", "main", join([tower.move(x, 0, z) for x, z in corners])),
         Piece("roofs", "accent", join([cone(0.28, 0.01, p.roof).move(x, t + 0.12, z) for x, z in corners])),
         Piece("walls", "main", box(w, 0.5 * t, w)),
-        Piece("battlements", "body", join(teeth)),
+        Piece("battlements", "body", join([box(0.1, 0.1, 0.1).move(x, 0.5 * t, z) for x, z in places])),
         Piece("gate", "dark brown", gate),
     ]
 
@@ -83,18 +82,16 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
 def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     h, r, t = p.height, p.radius, p.radius * p.taper
     levels = 0.36 + 0.56 * (np.arange(p.windows) + 0.5) / p.windows
-    windows = join([box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y) for y in levels])
     bar = rod((0, h + 0.05, 1.2 * t), (0, h + 0.17, 1.2 * t), 0.015, sides=5)
-    rail = torus(1.2 * t, 0.02).move(0, h + 0.17) + around(bar, 10)
     return [
         Piece("tower", "main", lathe([(r, 0), (t, h)])),
         Piece("base", "gray", lathe([(0, -0.1), (1.3 * r, -0.1), (1.2 * r, 0), (0, 0)])),
         Piece("gallery", "black", cylinder(1.25 * t, 0.06).move(0, h)),
-        Piece("gallery", "black", rail),
+        Piece("gallery", "black", torus(1.2 * t, 0.02).move(0, h + 0.17) + around(bar, 10)),
         Piece("lamp", "yellow", cylinder(0.6 * t, 0.25).move(0, h + 0.06)),
         Piece("roof", "accent", cone(0.8 * t, 0.02, 0.28).move(0, h + 0.31)),
         Piece("door", "dark brown", box(0.18, 0.3, 0.08).move(0, 0, r - 0.03)),
-        Piece("windows", "navy", windows),
+        Piece("windows", "navy", join([box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y) for y in levels])),
     ]
 
 
@@ -130,12 +127,11 @@ def _tent(p: SimpleNamespace) -> list[Piece]:
     w, h, n = p.width, p.height, p.length
     places, flag = np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags], extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02)
     poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in places])
-    flags = join([flag.move(0, h + 0.18, z) for z in places])
     return [
         Piece("canvas", "main", extrude([(-w / 2, 0), (w / 2, 0), (0, h)], n)),
         Piece("entrance", "black", extrude([(-0.2 * w, 0), (0.2 * w, 0), (0, 0.72 * h)], 0.02).move(0, 0, n / 2)),
         Piece("poles", "gray", poles),
-        Piece("flags", "accent", flags),
+        Piece("flags", "accent", join([flag.move(0, h + 0.18, z) for z in places])),
     ]
 
 

@@ -155,11 +155,10 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
     corner = sphere(0.09, 7, 12)
     places = [(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05)) for a in (-1, 1) for b in (0.05, y - 0.05) for c in (-1, 1)]
-    corners = join([corner.move(*place) for place in places])
     return [
         Piece("body", "main", box(x, y, z, 0.08)),
         Piece("straps", "accent", row(strap, p.straps, (0.62 * x / max(p.straps - 1, 1), 0, 0))),
-        Piece("corners", "dark brown", corners),
+        Piece("corners", "dark brown", join([corner.move(*place) for place in places])),
         Piece("handle", "dark brown", sweep(lay(arc(0.16, 0, 180, 12) * [1, 0.9] + [0, y], "xy"), 0.035)),
     ]
 
@@ -182,11 +181,10 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
 
     step = 0.8 * x / (p.bands - 1)
     band = lid(0.1, 0.03).move(0, y) + box(0.1, y, z + 0.06)
-    bands = join([band.move(step * (i - (p.bands - 1) / 2)) for i in range(p.bands)])
     return [
         Piece("body", "main", box(x, y, z)),
         Piece("lid", "main", lid(x, 0.0).move(0, y + 0.02)),
-        Piece("bands", "accent", bands),
+        Piece("bands", "accent", join([band.move(step * (i - (p.bands - 1) / 2)) for i in range(p.bands)])),
         Piece("lock", "golden", box(0.16, 0.2, 0.08, 0.02).move(0, y - 0.14, z / 2 + 0.03)),
     ]
 

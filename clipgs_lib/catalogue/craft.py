@@ -90,12 +90,11 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
 
     t = np.linspace(-n, n, 14)
     cut = [(-0.175, -p.beam / 2), (0.175, -p.beam / 2), (0.175, p.beam / 2), (-0.175, p.beam / 2)]
-    hull = sweep(line(t, 0.175, 0), 1.0, section=cut, normal=(0, 0, 1)).warp(keel)
     main = [(-0.06, 0.55), (-0.06, m + 0.25), (-0.9 * n, 0.55)]
     jib = [(0.06, 0.5), (0.92 * n, 0.5), (0.06, 0.8 * m + 0.3)]
     top = [(-0.06 - 0.0, m + 0.3), (0.3, m + 0.36), (-0.06, m + 0.42)]
     return [
-        Piece("hull", "accent", hull),
+        Piece("hull", "accent", sweep(line(t, 0.175, 0), 1.0, section=cut, normal=(0, 0, 1)).warp(keel)),
         Piece("sails", "main", join([extrude(outline, 0.03) for outline in (main, jib, top)[: p.sails]])),
         Piece("mast", "brown", rod((0, 0.3, 0), (0, m + 0.45, 0), 0.035)),
         Piece("boom", "brown", rod((0, 0.5, 0), (-0.92 * n, 0.5, 0), 0.025)),
@@ -129,16 +128,14 @@ def _submarine(p: SimpleNamespace) -> list[Piece]:
     hull = lathe(
         np.stack([r * np.cos(t := np.linspace(-np.pi / 2, np.pi / 2, 20)) ** 0.55, n * np.sin(t)], axis=1), planar=False
     ).turn("z", -90)
-    ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), p.portholes, (1.1 * n / p.portholes, 0, 0)).move(
-        0, 0.06, 0.97 * r
-    )
-    glass = row(wheel(0.07, 0.05, 14), p.portholes, (1.1 * n / p.portholes, 0, 0)).move(0, 0.06, 0.97 * r)
+    step = (1.1 * n / p.portholes, 0, 0)
+    ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), p.portholes, step).move(0, 0.06, 0.97 * r)
+    glass = row(wheel(0.07, 0.05, 14), p.portholes, step).move(0, 0.06, 0.97 * r)
     tower = (
         extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + p.tower, 0.03).turn("x", 90).move(0.1 * n, (r + p.tower) / 2)
     )
-    scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03).move(
-        0.1 * n, r + p.tower - 0.02
-    )
+    scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03)
+    scope = scope.move(0.1 * n, r + p.tower - 0.02)
     blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
     return [
         Piece("hull", "main", hull),

@@ -150,9 +150,9 @@ def describe(params: dict[str, Any], rng: np.random.Generator) -> list[Caption]:
         f"a 3D model of {full(params, noun())}" if rng.random() < 0.5 else f"a rendering of {full(params, noun())}"
     )
     order = np.argsort(rng.random(len(more)), kind="stable")
-    wanted = _FEW + int(rng.random() * (_MANY - _FEW + 1))
+    most = _FEW + int(rng.random() * (_MANY - _FEW + 1))
     unique = list(dict.fromkeys([*texts, *(more[i] for i in order)]))
-    return [Caption(text, "enriched") for text in unique[:wanted]]
+    return [Caption(text, "enriched") for text in unique[:most]]
 
 
 def _some(parts: tuple[str, ...], rng: np.random.Generator) -> list[str]:

@@ -71,11 +71,8 @@ def _laptop(p: SimpleNamespace) -> list[Piece]:
 )
 def _camera(p: SimpleNamespace) -> list[Piece]:
     w, h, n, r = p.width, p.height, p.lens_length, p.lens_radius
-    lens = (
-        lathe([(0.9 * r, 0), (0.9 * r, 0.6 * n), (r, 0.62 * n), (r, n), (0.8 * r, n), (0.75 * r, n - 0.05)])
-        .turn("x", 90)
-        .move(0, 0.48 * h, 0.17)
-    )
+    lens = lathe([(0.9 * r, 0), (0.9 * r, 0.6 * n), (r, 0.62 * n), (r, n), (0.8 * r, n), (0.75 * r, n - 0.05)])
+    lens = lens.turn("x", 90).move(0, 0.48 * h, 0.17)
     flash = box(0.26, 0.16, 0.24, 0.03) if p.flash == "square" else cylinder(0.13, 0.16).scale(1, 1, 0.9)
     return [
         Piece("body", "main", box(w, h, 0.36, 0.06)),
@@ -129,7 +126,6 @@ def _radio(p: SimpleNamespace) -> list[Piece]:
     s = 0.33 * h
     speaker = wheel(s, 0.06, 26) if p.speaker == "round" else box(2 * s, 2 * s, 0.06, 0.02).move(0, -s)
     across, up = [-0.4 * w, -0.4 * w, -0.34 * w, 0.34 * w, 0.4 * w, 0.4 * w], [h, h + 0.16, h + 0.2]
-    handle = sweep(line(across, up + up[::-1], 0), 0.035)
     buttons = row(wheel(0.05, 0.06, 14), p.buttons, (0.4 * w / p.buttons, 0, 0)).move(0.22 * w, 0.22 * h, d / 2)
     return [
         Piece("case", "main", box(w, h, d, 0.05)),
@@ -137,7 +133,7 @@ def _radio(p: SimpleNamespace) -> list[Piece]:
         Piece("dial", "white", box(0.4 * w, 0.25 * h, 0.04).move(0.22 * w, 0.55 * h, d / 2)),
         Piece("needle", "red", box(0.02, 0.23 * h, 0.02).move(0.27 * w, 0.56 * h, d / 2 + 0.02)),
         Piece("buttons", "accent", buttons),
-        Piece("handle", "gray", handle),
+        Piece("handle", "gray", sweep(line(across, up + up[::-1], 0), 0.035)),
         Piece("antenna", "silver", rod((0.45 * w, h, -0.3 * d), (0.6 * w, h + 0.55, -0.3 * d), 0.015)),
     ]
 

@@ -28,10 +28,8 @@ def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     radii = [p.radius * (1 - p.shrink * i) for i in range(p.layers)]
     step = p.layer + 0.06
     layers = [lathe([(0, 0), (r, 0), (r, p.layer), (0, p.layer)], 30).move(0, step * i) for i, r in enumerate(radii)]
-    cream = [
-        lathe([(0, 0), (r, 0), (r + 0.03, 0.04), (r - 0.02, 0.08), (0, 0.08)], 30).move(0, step * i + p.layer - 0.01)
-        for i, r in enumerate(radii)
-    ]
+    rims = [lathe([(0, 0), (r, 0), (r + 0.03, 0.04), (r - 0.02, 0.08), (0, 0.08)], 30) for r in radii]
+    cream = [rim.move(0, step * i + p.layer - 0.01) for i, rim in enumerate(rims)]
     top, r = step * p.layers, radii[-1]
     plate = lathe([(0, -0.04), (p.radius, -0.04), (1.25 * p.radius, 0.02), (1.25 * p.radius, 0.03), (0, 0)], 30)
     return [
@@ -211,8 +209,7 @@ def _mushroom(p: SimpleNamespace) -> list[Piece]:
 def _carrot(p: SimpleNamespace) -> list[Piece]:
     n, r = p.length, p.radius
     radii = [0.005, 0.5 * p.bulge * r, p.bulge * r, r, 0.6 * r, 0]
-    body = turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)
     return [
-        Piece("root", "main", body),
+        Piece("root", "main", turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)),
         Piece("leaves", "green", around(leaf(0.55, 0.16, 0.1), p.leaves).move(0, n - 0.03)),
     ]

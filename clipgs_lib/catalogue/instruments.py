@@ -30,13 +30,12 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     ) * [s, s]
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
     places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(p.strings // 2)]
-    pegs = join([sphere(0.03, 6, 8).move(*place) for place in places])
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
     return [
         Piece("body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)),
         Piece("neck", "accent", box(0.15, n, 0.07).move(0, s - 0.06, 0.1)),
         Piece("head", "accent", head),
-        Piece("pegs", "silver", pegs),
+        Piece("pegs", "silver", join([sphere(0.03, 6, 8).move(*place) for place in places])),
         Piece("strings", "silver", row(string, p.strings, (0.12 / (p.strings - 1), 0, 0))),
         Piece("sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)),
         Piece("bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)),
@@ -106,11 +105,8 @@ def _trumpet(p: SimpleNamespace) -> list[Piece]:
     tube = tube + rod((-0.3 * n, -2 * p.loop, 0), (0.22 * n, -2 * p.loop, 0), 0.04)
     bends = sweep(lay(arc(p.loop, -90, 90, 10, (0.22 * n, -p.loop)), "xy"), 0.04)
     bends = bends + sweep(lay(arc(p.loop, 90, 270, 10, (-0.3 * n, -p.loop)), "xy"), 0.04)
-    valve = (
-        cylinder(0.065, 2 * p.loop + 0.1, 14).move(0, -2 * p.loop - 0.05)
-        + cylinder(0.025, 0.14, 8).move(0, 0.05)
-        + cylinder(0.055, 0.03, 12).move(0, 0.18)
-    )
+    valve = cylinder(0.065, 2 * p.loop + 0.1, 14).move(0, -2 * p.loop - 0.05)
+    valve = valve + cylinder(0.025, 0.14, 8).move(0, 0.05) + cylinder(0.055, 0.03, 12).move(0, 0.18)
     mouth = lathe(curve([(0.03, 0), (0.04, 0.06), (0.09, 0.14)], 8)) + lathe([(0.09, 0.14), (0.02, 0.08)])
     return [
         Piece("bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)),

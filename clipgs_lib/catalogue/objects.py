@@ -153,10 +153,10 @@ def _pair(kind: Kind, seed: int, i: int, split: Split | None, names: list[str]) 
         params = _draw(CATEGORIES[name], rng)
         if PATTERNS[params["pattern"]].material or params["pattern"] in ("bricks", "label"):
             params["pattern"] = "plain"
-        found = _sides(kind, params, rng)
-        if found is None:
+        sides = _sides(kind, params, rng)
+        if sides is None:
             continue
-        first, second, attribute, values = found
+        first, second, attribute, values = sides
         try:
             splits = split_of(first)[0], split_of(second)[0]
         except ValueError:  # a held-out combination on a trained shape: no such object
@@ -165,8 +165,8 @@ def _pair(kind: Kind, seed: int, i: int, split: Split | None, names: list[str]) 
             continue
         source = f"catalogue v{VERSION}, seed {seed}, {kind} pair {i}"
         texts = [contrast(side, kind, attribute) for side in (first, second)]
-        sides = (_finish(first, source), _finish(second, source))
-        return Pair(kind, sides, (Caption(texts[0], "enriched"), Caption(texts[1], "enriched")), attribute, values)
+        objects = (_finish(first, source), _finish(second, source))
+        return Pair(kind, objects, (Caption(texts[0], "enriched"), Caption(texts[1], "enriched")), attribute, values)
     raise RuntimeError(f"no {kind} pair in {_PAIR_TRIES} draws for split {split}; this is a bug of the catalogue")
 
 
@@ -213,11 +213,11 @@ def _sides(kind: Kind, params: dict[str, Any], rng: np.random.Generator) -> _Sid
 def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
     """Parameters of a new object."""
     pattern = _pick(spec.patterns, rng)
-    wanted = int(np.searchsorted(np.cumsum(SHARES), rng.random(), side="right").clip(max=len(SPLITS) - 1))
+    drawn = int(np.searchsorted(np.cumsum(SHARES), rng.random(), side="right").clip(max=len(SPLITS) - 1))
     if held_combination(spec.name, pattern):
-        wanted = SPLITS.index("test")
+        drawn = SPLITS.index("test")
     splits = cell_splits(spec.name)
-    cells = np.flatnonzero(splits == wanted) if spec.name not in HELD_CATEGORIES else np.arange(len(splits))
+    cells = np.flatnonzero(splits == drawn) if spec.name not in HELD_CATEGORIES else np.arange(len(splits))
     place = list(np.unravel_index(int(_pick(cells, rng)), cell_sizes(spec)))
     inside = GAP / 2 + (1 - GAP) * rng.random(len(spec.ranges))
     k = len(spec.ranges)

@@ -87,7 +87,6 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
 def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     t = np.linspace(0, 1, 16)
     thick = 0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2)
-    trunk = sweep(line(p.bend * t**2, p.height * t, 0), thick, 10, normal=(0, 0, 1))
     path = curve([(0, 0, 0), (0, 0.2, 0.4 * p.frond), (0, 0.08, 0.8 * p.frond), (0, -0.25, p.frond)], 10)
     wide, cut = (
         [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01],
@@ -95,7 +94,7 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     )
     frond = sweep(path, wide, section=cut, normal=(1, 0, 0))
     return [
-        Piece("trunk", "brown", trunk),
+        Piece("trunk", "brown", sweep(line(p.bend * t**2, p.height * t, 0), thick, 10, normal=(0, 0, 1))),
         Piece("fronds", "main", around(frond, p.fronds).move(p.bend, p.height)),
         Piece("coconuts", "dark brown", around(sphere(0.08, 8, 10).move(0, -0.06, 0.1), 3).move(p.bend, p.height)),
     ]
@@ -112,11 +111,10 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
 def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     step = 0.62 * p.tier
     cones = [cone(p.radius * (1 - 0.75 * i / p.tiers), 0.01, p.tier) for i in range(p.tiers)]
-    tiers = join([tier.move(0, p.trunk + step * i) for i, tier in enumerate(cones)])
     star = around(ellipsoid(0.03, 0.03, 0.1, 7, 8).move(0, 0, 0.06), 5).turn("x", 90)
     star = star.move(0, p.trunk + step * (p.tiers - 1) + p.tier + 0.06)
     return [
-        Piece("tiers", "main", tiers),
+        Piece("tiers", "main", join([tier.move(0, p.trunk + step * i) for i, tier in enumerate(cones)])),
         Piece("trunk", "brown", cylinder(0.13, p.trunk + 0.05)),
         Piece("star", "accent", star),
     ]

@@ -100,12 +100,11 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     outer, inner = vessel(curve([(0.06, 0), (0.6 * r, 0.15 * c), (0.85 * r, 0.5 * c), (r, c)], 18), 0.03, 0.04)
     y = 0.3 + s
     ear = line([0.8 * r, 1.25 * r, 1.5 * r, 1.3 * r, 0.94 * r], [0.3 * c, 0.35 * c, 0.7 * c, 0.95 * c, 0.82 * c])
-    handle = sweep(lay(curve(ear, 12), "xy"), 0.045)
     stem = lathe(curve([(0.2, 0), (0.06, 0.12), (0.1, 0.3 * s + 0.08), (0.05, s), (0.07, s + 0.04)], 16)).move(0, 0.28)
     return [
         Piece("cup", "main", outer.move(0, y)),
         Piece("inside", "inside", inner.move(0, y)),
-        Piece("handles", "body", around(handle, p.handles).move(0, y)),
+        Piece("handles", "body", around(sweep(lay(curve(ear, 12), "xy"), 0.045), p.handles).move(0, y)),
         Piece("stem", "body", stem),
         Piece("base", "accent", box(0.6, 0.18, 0.6, 0.02) + box(0.48, 0.12, 0.48, 0.02).move(0, 0.17)),
     ]

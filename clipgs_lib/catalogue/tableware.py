@@ -193,14 +193,13 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
 )
 def _fork(p: SimpleNamespace) -> list[Piece]:
     w, n = p.width, p.handle_length
-    grip = _grip(n, 0.4, 0.06)
     web = box(w, 0.3, 0.06, 0.025).move(0, n + 0.02)
     tine = sweep(
         [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * p.tine_length, 0.02), (0, n + 0.3 + p.tine_length, 0.05)],
         [0.032, 0.028, 0.012],
     )
     return [
-        Piece("handle", "main", grip),
+        Piece("handle", "main", _grip(n, 0.4, 0.06)),
         Piece("tines", "accent", web + rod((0, n - 0.04, 0), (0, n + 0.05, 0), 0.04)),
         Piece("tines", "accent", row(tine, p.tines, ((w - 0.06) / (p.tines - 1), 0, 0))),
     ]
@@ -216,10 +215,9 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
 )
 def _spoon(p: SimpleNamespace) -> list[Piece]:
     n, w = p.handle_length, p.width
-    grip = _grip(n, 0.45, 0.055)
     shell = lathe(np.concatenate([arc(1.0, -90, 0, 8) * [1, 0.6], (arc(0.93, 0, -90, 8) * [1, 0.55])]), planar=False)
     scoop = shell.turn("x", 90).scale(w, w * p.oval, w).move(0, n + w * p.oval - 0.02, 0.06)
-    return [Piece("handle", "main", grip), Piece("scoop", "accent", scoop)]
+    return [Piece("handle", "main", _grip(n, 0.45, 0.055)), Piece("scoop", "accent", scoop)]
 
 
 @tableware("frying pan", "skillet", "pan", parts=("handle",), accent="handle")

@@ -35,12 +35,8 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
 )
 def _hammer(p: SimpleNamespace) -> list[Piece]:
     n, h, f = p.handle_length, p.head, p.face
-    face = (
-        lathe([(0, 0), (f, 0), (f, 0.14), (0.75 * f, 0.18), (0.6 * f, h), (0, h)], 18)
-        .turn("z", -90)
-        .scale(x=-1)
-        .move(h + 0.06, n)
-    )
+    face = lathe([(0, 0), (f, 0), (f, 0.14), (0.75 * f, 0.18), (0.6 * f, h), (0, h)], 18).turn("z", -90)
+    face = face.scale(x=-1).move(h + 0.06, n)
     if p.peen == "clawed":
         claw = sweep(
             curve([(0, n, 0), (-0.5 * h, n + 0.02, 0), (-h, n - 0.08, 0), (-1.25 * h, n - 0.24, 0)], 10),
@@ -64,14 +60,13 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
 def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     n, s, r = p.handle_length, p.shaft, p.radius
     radii = [0.0, 0.85 * r, r, 0.95 * r, 0.6 * r, 0.8 * r, 0.3 * r]
-    grip = turned(line(radii, [0, 0.03, 0.2 * n, 0.65 * n, 0.85 * n, n, n + 0.04]), 22, 18)
     blade = (
         cone(0.045, 0.002, 0.16, 12)
         if p.tip == "pointed"
         else extrude([(-0.045, 0), (0.045, 0), (0.075, 0.14), (-0.075, 0.14)], 0.035)
     )
     return [
-        Piece("handle", "main", grip),
+        Piece("handle", "main", turned(line(radii, [0, 0.03, 0.2 * n, 0.65 * n, 0.85 * n, n, n + 0.04]), 22, 18)),
         Piece("shaft", "silver", rod((0, n, 0), (0, n + s, 0), 0.045)),
         Piece("tip", "gray", blade.move(0, n + s)),
     ]
@@ -111,14 +106,12 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     blade = extrude(
         [*tip, (w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)], 0.05
     )
-    dished = blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)
     top = b + n
     fork = [rod((0, top - 0.03, 0), (x, top + 0.15, 0), 0.035) for x in (0.13, -0.13)]
-    grip = join([*fork, rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04)])
     return [
-        Piece("blade", "accent", dished),
+        Piece("blade", "accent", blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)),
         Piece("handle", "main", rod((0, 0.85 * b, 0.03), (0, top, 0), 0.05)),
-        Piece("grip", "black", grip),
+        Piece("grip", "black", join([*fork, rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04)])),
     ]
 
 
@@ -155,12 +148,11 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
 def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     n, w, b = p.handle_length, p.width, p.bristle_length
     up, wide = [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)], [0.5, 0.75, 0.7, 0.5, 0.8, 1.0]
-    grip = sweep(up, wide, section=OVAL * [0.45 * w, 0.08], normal=(0, 0, 1))
     hair = sweep(
         [(0, 0, 0), (0, 0.7 * b, 0), (0, b, 0)], [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1)
     )
     return [
-        Piece("handle", "main", grip),
+        Piece("handle", "main", sweep(up, wide, section=OVAL * [0.45 * w, 0.08], normal=(0, 0, 1))),
         Piece("ferrule", "silver", box(w, 0.2, 0.2, 0.06).move(0, n - 0.02)),
         Piece("bristles", "accent", hair.move(0, n + 0.16)),
     ]

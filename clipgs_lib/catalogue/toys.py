@@ -44,9 +44,8 @@ def _spinning_top(p: SimpleNamespace) -> list[Piece]:
 def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
     t, top = p.thickness, 0.08 + 1.9 * p.thickness * p.rings
     radii = [p.radius * (1 - (1 - p.shrink) * i / (p.rings - 1)) for i in range(p.rings)]
-    rings = join([torus(r - t, t).move(0, 0.08 + t + 1.9 * t * i) for i, r in enumerate(radii)])
     return [
-        Piece("rings", "main", rings),
+        Piece("rings", "main", join([torus(r - t, t).move(0, 0.08 + t + 1.9 * t * i) for i, r in enumerate(radii)])),
         Piece("base", "accent", cylinder(p.radius, 0.08)),
         Piece("pole", "light brown", cylinder(0.07, top + 0.05)),
         Piece("knob", "accent", sphere(0.12, 9, 14).move(0, top + 0.1)),
@@ -64,16 +63,10 @@ def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
 def _die(p: SimpleNamespace) -> list[Piece]:
     s = p.spread
     corners = [(-s, s), (s, -s), (-s, -s), (s, s)]
-    layouts = {
-        1: [(0, 0)],
-        2: corners[:2],
-        3: [*corners[:2], (0, 0)],
-        4: corners,
-        5: [*corners, (0, 0)],
-        6: [*corners, (-s, 0), (s, 0)],
-    }
+    paired, odd = [*corners, (-s, 0), (s, 0)], p.pips % 2
+    layout = paired[: p.pips - odd] + [(0, 0)] * odd
     pip = wheel(p.pip, 0.02, 14)
-    face = join([pip.move(x, y, 0.5) for x, y in layouts[p.pips]])
+    face = join([pip.move(x, y, 0.5) for x, y in layout])
     sides = [face, *(face.turn("y", a) for a in (90, 180, 270)), face.turn("x", 90), face.turn("x", -90)]
     return [Piece("cube", "main", box(1, 1, 1, p.bevel).move(0, -0.5)), Piece("pips", "accent", join(sides))]
 
@@ -139,13 +132,11 @@ def _snowman(p: SimpleNamespace) -> list[Piece]:
 )
 def _robot(p: SimpleNamespace) -> list[Piece]:
     w, h, d, n = p.width, p.height, p.head, p.leg
-    arm = rod((w / 2, n + 0.85 * h, 0), (w / 2 + 0.22, n + 0.4 * h, 0.1), 0.07) + sphere(0.1, 9, 12).move(
-        w / 2 + 0.22, n + 0.36 * h, 0.1
-    )
+    arm = rod((w / 2, n + 0.85 * h, 0), (w / 2 + 0.22, n + 0.4 * h, 0.1), 0.07)
+    arm = arm + sphere(0.1, 9, 12).move(w / 2 + 0.22, n + 0.36 * h, 0.1)
     tip = n + h + 0.08 + d
-    antennas = row(
-        rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22), p.antennas, (0.15, 0, 0)
-    ).move(0, tip)
+    antenna = rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22)
+    antennas = row(antenna, p.antennas, (0.15, 0, 0)).move(0, tip)
     return [
         Piece("body", "main", box(w, h, 0.42, 0.05).move(0, n)),
         Piece("head", "main", box(0.8 * w, d, 0.4, 0.05).move(0, n + h + 0.08)),
@@ -236,10 +227,9 @@ def _kite(p: SimpleNamespace) -> list[Piece]:
     at = (np.arange(p.bows) + 0.8) / p.bows * 0.98
     bow = extrude([(0, 0), (0.14, -0.08), (0.14, 0.08)], 0.04).mirror()
     ends = [((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03)), ((-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03))]
-    spars = join([rod(start, stop, 0.02) for start, stop in ends])
     return [
         Piece("sail", "main", extrude([(0, -0.6 * h), (w, 0.05 * h), (0, 0.4 * h), (-w, 0.05 * h)], 0.03)),
         Piece("tail", "black", tail),
         Piece("bows", "accent", join([bow.move(0.1 * np.sin(2.5 * np.pi * a), -0.6 * h - t * a) for a in at])),
-        Piece("spars", "brown", spars),
+        Piece("spars", "brown", join([rod(start, stop, 0.02) for start, stop in ends])),
     ]

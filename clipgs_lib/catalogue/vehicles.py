@@ -165,19 +165,17 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
     n, h, r, w = p.length, p.height, p.wheel, 0.7
     side, end = box(n, h, 0.05), box(0.05, h, w)
     ring = [side.move(0, 0, w / 2), side.move(0, 0, -w / 2), end.move(n / 2), end.move(-n / 2)]
-    walls = join([*ring, box(n, 0.06, w)])
     xs = np.zeros(1) if p.wheels == 2 else np.linspace(-n / 2 + 0.1, n / 2 - 0.1, p.wheels // 2)
     ends = [((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0) for a in np.arange(8) * np.pi / 4]
     spokes = join([rod((0, r, 0), end, 0.025, sides=6) for end in ends])
     tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + spokes
     wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
     x, y = n / 2 + 0.55, 1.1 * r + 0.35
-    pull = rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)
     return [
-        Piece("box", "main", walls.move(0, r + 0.03)),
+        Piece("box", "main", join([*ring, box(n, 0.06, w)]).move(0, r + 0.03)),
         Piece("wheels", "accent", wheels),
         Piece("axles", "black", join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])),
-        Piece("handle", "black", pull),
+        Piece("handle", "black", rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)),
     ]
 
 
