@@ -97,7 +97,7 @@ def check(config: Any) -> None:
     Raises:
         SettingError: (a ValueError) for the first that is not.
     """
-    for name, hint in _hints(type(config)).items():
+    for name, hint in _hints(config.__class__).items():
         conform(getattr(config, name), hint, name)
 
 
@@ -222,7 +222,7 @@ def _strict(hint: Any, exact: bool) -> Any:
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, inside)
     if origin is tuple and inner[0] is str and not exact:
-        return Annotated[tuple[inside], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+        return Annotated[origin[inside], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
     return origin[inside]
 
 

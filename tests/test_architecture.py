@@ -42,7 +42,7 @@ ROOMS = {
     # 4
     "teachers": {"libraries", "files", "splits", "runtime"},
     "tokenizer": {"splats", "geometry"},
-    "encoders": {"files", "splats", "geometry", "tokenizer", "libraries"},
+    "encoders": {"files", "settings", "splats", "geometry", "tokenizer", "libraries"},
     "losses": {"libraries"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..files import replacing
+from ..words import first_of
 from .base import Encoder
 from .config import EncoderError, config_from_dict
 from .factory import build_encoder, encoder_names
@@ -30,7 +31,12 @@ _HALF_MAX = 65504.0
 
 
 def save_encoder(
-    folder: str | os.PathLike[str], encoder: Encoder, info: Mapping[str, Any] | None = None, *, half: bool = False
+    folder: str | os.PathLike[str],
+    encoder: Encoder,
+    info: Mapping[str, Any] | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    half: bool = False,
 ) -> Path:
     """Write an encoder's weights and settings; an older checkpoint in ``folder`` stays until both are on disk.
 
@@ -38,26 +44,29 @@ def save_encoder(
         folder: made when missing.
         encoder: any.
         info: ``teacher`` (``{"identity": ..., "dim": ...}``), ``data`` (what it was trained on, with its hash)
-            and ``metrics``, all optional, of JSON types; without it, what the encoder's own checkpoint told.
+            and ``metrics``, all optional, of JSON types; None for the encoder's ``info``.
+        state: weights to store instead of those the encoder has now, named and shaped alike (an average, the best).
         half: store weights as float16, half the size; running statistics stay float32.
 
     Returns:
         The folder.
 
     Raises:
-        EncoderError: for other entries in ``info``, a teacher of another dimension, weights that are not finite or do
-            not fit float16.
+        EncoderError: for other entries in ``info``, a teacher of another dimension, a ``state`` of other names or
+            shapes, weights that are not finite or do not fit float16.
         OSError: when the files cannot be written.
     """
-    told = dict(encoder.info if info is None else info)
-    _check_info(told, encoder.embed_dim)
-    weights = save(_stored(encoder, half), metadata={"format": "pt"})
+    info = encoder.info if info is None else info
+    _check_info(info, encoder.embed_dim)
+    if state is not None:
+        _check_state(state, encoder.state_dict(), "state must fit the encoder")
+    weights = save(_stored(encoder, state, half), metadata={"format": "pt"})
     document = {
         "format": FORMAT,
         "version": VERSION,
         "config": encoder.config.to_dict(),
         "embed_dim": encoder.embed_dim,
-        **{key: told.get(key, {}) for key in INFO},
+        **{key: info.get(key, {}) for key in INFO},
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     try:
@@ -88,16 +97,16 @@ def load_encoder(
     """
     folder = _find(name_or_folder)
     document = _read_config(folder / CONFIG)
-    told = document["teacher"].get("identity")
-    if teacher is not None and told != teacher:
-        raise EncoderError(f"the teacher of {folder} must be {teacher!r}, but it was trained against {told!r}")
+    identity = document["teacher"].get("identity")
+    if teacher is not None and identity != teacher:
+        raise EncoderError(f"the teacher of {folder} must be {teacher!r}, but it was trained against {identity!r}")
     config = config_from_dict(document["config"])
     if config.embed_dim != document["embed_dim"]:
         raise EncoderError(f"embed_dim in {folder / CONFIG} must be that of its config: {config.embed_dim}")
     state = _read_weights(folder / WEIGHTS, document["sha256"])
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten at once
         encoder = build_encoder(config)
-    _check_state(state, encoder.state_dict(), folder)
+    _check_state(state, encoder.state_dict(), f"weights in {folder} must fit its {CONFIG}")
     encoder.load_state_dict(state)
     encoder.info = {key: document[key] for key in INFO}
     return encoder.to(device).eval()
@@ -163,24 +172,23 @@ def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
 
 
-def _check_state(state: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:
+def _check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], must: str) -> None:
     """Names and shapes agree, or an error that names the first few that do not."""
-    faults = [f"{key} is missing" for key in own if key not in state]
-    faults += [f"{key} is unknown" for key in state if key not in own]
+    faults = [f"{key} is missing" for key in expected if key not in state]
+    faults += [f"{key} is unknown" for key in state if key not in expected]
     faults += [
-        f"{key} has {list(state[key].shape)}, not {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} has {list(state[key].shape)}, not {list(place.shape)}"
+        for key, place in expected.items()
+        if key in state and state[key].shape != place.shape
     ]
     if faults:
-        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise EncoderError(f"weights in {folder} must fit its {CONFIG}: {'; '.join(faults[:4])}{more}")
+        raise EncoderError(f"{must}: {first_of(faults, 4, between='; ')}")
 
 
-def _stored(encoder: Encoder, half: bool) -> dict[str, Tensor]:
+def _stored(encoder: Encoder, state: Mapping[str, Tensor] | None, half: bool) -> dict[str, Tensor]:
     parameters = {name for name, _ in encoder.named_parameters()}
     stored = {}
-    for key, tensor in encoder.state_dict().items():
+    for key, tensor in (encoder.state_dict() if state is None else state).items():
         tensor = tensor.detach().cpu().contiguous()
         if tensor.is_floating_point():
             top = float(tensor.abs().max())
@@ -194,12 +202,12 @@ def _stored(encoder: Encoder, half: bool) -> dict[str, Tensor]:
     return stored
 
 
-def _check_info(told: Mapping[str, Any], embed_dim: int) -> None:
-    if unknown := sorted(set(told) - set(INFO)):
+def _check_info(info: Mapping[str, Any], embed_dim: int) -> None:
+    if unknown := sorted(set(info) - set(INFO)):
         raise EncoderError(f"info must hold {', '.join(INFO)} only, got {', '.join(unknown)}")
-    for key, value in told.items():
+    for key, value in info.items():
         if not isinstance(value, Mapping):
             raise EncoderError(f"info[{key!r}] must be a dictionary, got {type(value).__name__}")
-    dim = told.get("teacher", {}).get("dim", embed_dim)
+    dim = info.get("teacher", {}).get("dim", embed_dim)
     if dim != embed_dim:
         raise EncoderError(f"the teacher's dimension must be the encoder's {embed_dim}, got {dim}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from ..settings import from_plain
 from ..tokenizer import TokenizerConfig
 
 
@@ -14,7 +15,37 @@ class EncoderError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class _Config:
+    """What settings of all kinds of encoders can do."""
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, with ``kind``."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that `to_dict` wrote.
+
+        Raises:
+            EncoderError: for unknown, missing or impossible settings.
+        """
+        plain = dict(values)
+        if (kind := plain.pop("kind", None)) != cls.kind:
+            raise EncoderError(f"{cls.__name__} must be of kind {cls.kind!r}, got {kind!r}")
+        try:
+            return from_plain(cls, plain)
+        except ValueError as error:
+            message = f"settings of {cls.__name__} do not hold: {error}; were they written by a newer clipgs_lib?"
+            raise EncoderError(message) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(_Config):
     """A transformer over the tokens of `GSTokenizer`: CLIP-GS, and Uni3D's point encoder where those are points'.
 
     The shape is Uni3D's (REFERENCE 2): linear map to the transformer's width, a CLS token, positions from patch
@@ -32,7 +63,7 @@ class EncoderConfig:
     drop_path: float = 0.2  # stochastic depth, linearly rising over the blocks, in training only [C: Uni3D]
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        super().__post_init__()
         if not isinstance(self.tokenizer, TokenizerConfig):
             raise EncoderError(f"tokenizer must be a TokenizerConfig, got {type(self.tokenizer).__name__}")
 
@@ -41,25 +72,9 @@ class EncoderConfig:
         """Colour of a gaussian that has none."""
         return self.tokenizer.color_default
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with ``kind``."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
-        """The settings that `to_dict` wrote.
-
-        Raises:
-            EncoderError: for unknown, missing or impossible settings.
-        """
-        told = dict(values)
-        if isinstance(told.get("tokenizer"), Mapping):
-            told["tokenizer"] = from_fields(TokenizerConfig, told["tokenizer"])
-        return from_fields(cls, told)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PointBertConfig:
+class PointBertConfig(_Config):
     """OpenShape's point transformer ("PPAT"), scale 4, which its PointBERT checkpoint has [C]."""
 
     kind: ClassVar[str] = "pointbert"
@@ -75,22 +90,6 @@ class PointBertConfig:
     embed_dim: int = 1280  # D, the teacher's (ViT-bigG-14)
     patch_dropout: float = 0.0  # share of the patches left out, in training only
     color_default: float = 0.4  # colour of a gaussian that has none [C]
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with ``kind``."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PointBertConfig:
-        """The settings that `to_dict` wrote.
-
-        Raises:
-            EncoderError: for unknown, missing or impossible settings.
-        """
-        return from_fields(cls, dict(values))
 
 
 AnyConfig = EncoderConfig | PointBertConfig
@@ -115,34 +114,16 @@ def override(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
     Raises:
         EncoderError: for a name that neither the encoder nor its tokenizer has, or an impossible value.
     """
-    own = {f.name for f in fields(config)}
+    outer = {f.name for f in fields(config)}
     tokenizer = getattr(config, "tokenizer", None)
-    inner = {f.name for f in fields(TokenizerConfig)} - own if tokenizer is not None else set()
-    if unknown := sorted(set(changes) - own - inner):
-        names = ", ".join(sorted(own | inner))
+    inner = {f.name for f in fields(TokenizerConfig)} - outer if tokenizer is not None else set()
+    if unknown := sorted(set(changes) - outer - inner):
+        names = ", ".join(sorted(outer | inner))
         raise EncoderError(f"{config.name} has no setting {', '.join(unknown)}; it has {names}")
-    told = {name: value for name, value in changes.items() if name in own}
+    values = {name: value for name, value in changes.items() if name in outer}
     if deeper := {name: value for name, value in changes.items() if name in inner}:
-        told["tokenizer"] = _made(replace, told.get("tokenizer", tokenizer), **deeper)
-    return _made(replace, config, **told)
-
-
-def from_fields(cls: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass from a dictionary of JSON types: lists become tuples, ``kind`` is checked, nothing is left over.
-
-    Raises:
-        EncoderError: for unknown, missing or impossible entries.
-    """
-    told = dict(values)
-    kind = told.pop("kind", None)
-    if kind != getattr(cls, "kind", None):
-        raise EncoderError(f"{cls.__name__} must be of kind {getattr(cls, 'kind', None)!r}, got {kind!r}")
-    names = {f.name for f in fields(cls)}
-    if unknown := sorted(set(told) - names):
-        raise EncoderError(
-            f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; was it written by a newer clipgs_lib?"
-        )
-    return _made(cls, **{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})
+        values["tokenizer"] = _made(replace, values.get("tokenizer", tokenizer), **deeper)
+    return _made(replace, config, **values)
 
 
 def _made(make: Any, *args: Any, **values: Any) -> Any:

@@ -1,17 +1,13 @@
-"""Sentences about an object: grammar, synonyms, what is said and what is not, and the hook for a captioning model."""
+"""Sentences about an object: grammar, synonyms, what is said and what is not."""
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipgs_lib.captions.attributes import Attributes
 from clipgs_lib.captions.caption import Caption
-from clipgs_lib.captions.captioner import run_captioner
 from clipgs_lib.captions.enrich import caption_object, enrich
 from clipgs_lib.captions.filtering import filter_captions
 from clipgs_lib.captions.names import natural_order
@@ -98,39 +94,6 @@ def test_a_name_of_two_things_has_no_synonyms():
     assert both.of("bat") == () and both.of("racket") == ("bat",)
 
 
-def lvis(tmp_path, value):
-    path = tmp_path / "names.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-def test_lvis_names_lose_qualified_ones_and_kinds(tmp_path):
-    rows = [
-        {"name": "trash_can", "synonyms": ["trash_can", "waste_bin", "bin_(waste)"]},
-        {"name": "sofa", "synonyms": ["sofa", "lounge_thing"]},
-        {"name": "person", "synonyms": ["person", "baby"]},
-        {"name": "kayak", "synonyms": ["kayak", "sea_kayak"]},
-        {"name": "mouse", "synonyms": ["mouse_(animal)", "rodent"]},
-    ]
-    names = Synonyms.from_lvis(lvis(tmp_path, rows))
-    assert names.of("kayak") == ("sea kayak",) and names.of("person") == () and names.of("rodent") == ()
-    assert names.of("sofa") == ("couch", "settee")  # ours wins
-    alone = Synonyms.from_lvis(lvis(tmp_path, rows), own=False)
-    assert alone.of("trash can") == ("waste bin",) and alone.of("sofa") == ("lounge thing",) and len(alone) == 6
-
-
-@pytest.mark.parametrize("value", [{"a": 1}, [1], [{"name": "x"}], [{"name": "x", "synonyms": [3]}]])
-def test_another_file_than_lvis_is_refused(tmp_path, value):
-    with pytest.raises(ValueError, match=r"names\.json must hold"):
-        Synonyms.from_lvis(lvis(tmp_path, value))
-
-
-def test_real_lvis_names(real_data):
-    names = Synonyms.from_lvis(real_data / "clip" / "detic" / "lvis_names.json")
-    assert len(names) > 800
-    assert names.of("aerosol can") == ("spray can",)
-
-
 def test_the_first_text_says_most_and_all_are_enriched():
     made = enrich(["mug"], attributes())
     assert made[0] == Caption("a tall red mug", "enriched") and len(made) == 6
@@ -212,41 +175,3 @@ def test_a_set_of_objects_gets_no_text():
     assert caption_object(["every model"], shape).captions == ()
     assert texts(caption_object(["Untitled"], shape).captions)[0] == "a tall plain gray object"
     assert caption_object(["every model", "tower"], shape).captions != ()
-
-
-# ---- the hook --------------------------------------------------------------------------------------------------
-
-VIEWS = np.zeros((3, 8, 8, 3), np.uint8)
-
-
-def test_a_captioning_model_passes_the_filter():
-    got = run_captioner(
-        lambda images: [f"{len(images)} views of a mug", "", "A mug\x00 in red", "untitled", None], VIEWS
-    )
-    assert got.error is None
-    assert got.report.kept == (Caption("3 views of a mug", "enriched"), Caption("A mug in red", "enriched"))
-    assert got.report.counts == {"empty": 1, "placeholder": 1, "not-text": 1}
-
-
-def test_its_failure_concerns_one_object():
-    def broken(images):
-        raise RuntimeError("out of memory")
-
-    got = run_captioner(broken, VIEWS)
-    assert got.error == "broken: RuntimeError: out of memory" and got.report.kept == ()
-    assert "must return a list of strings, got str" in str(run_captioner(lambda images: "a mug", VIEWS).error)
-
-
-def test_it_cannot_change_the_views():
-    def vandal(images):
-        images[:] = 255
-        return ["a mug"]
-
-    got = run_captioner(vandal, VIEWS)
-    assert "read-only" in str(got.error) and VIEWS.max() == 0
-
-
-@pytest.mark.parametrize("images", [VIEWS[0], VIEWS.astype(np.float32), VIEWS[:0], VIEWS[..., :2]])
-def test_other_images_are_the_callers_mistake(images):
-    with pytest.raises(ValueError, match=r"images must be uint8 of shape \[V, H, W, 3\]"):
-        run_captioner(lambda images: ["a mug"], images)
