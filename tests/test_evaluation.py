@@ -109,6 +109,17 @@ def test_ties_count_as_their_mean_over_all_orders():
         assert evaluation.hit_rates(scores, relevant, ks)[0].tolist() == pytest.approx(list(hits / len(orders)))
 
 
+def test_reciprocal_ranks_count_ties_as_their_mean_over_all_orders():
+    embeds, weights = torch.eye(4)[[0, 1, 3]], torch.eye(4)
+    embeds = torch.cat(
+        [embeds[:2], normalize(torch.tensor([[2.0, 1, 1, 1]]), dim=1)]
+    )  # the last: one better, three tie
+    made = evaluation.zero_shot(embeds, weights, torch.tensor([0, 1, 3]))
+    assert made.mrr == pytest.approx((1 + 1 + (1 / 2 + 1 / 3 + 1 / 4) / 3) / 3)
+    same = evaluation.zero_shot(embeds[:1].expand(2, -1), weights[:1].expand(10, -1), torch.tensor([0, 9]))
+    assert same.mrr == pytest.approx(sum(1 / rank for rank in range(1, 11)) / 10) and same.at(1).value == 0.1
+
+
 def test_scores_that_float32_cannot_tell_apart_are_ties():
     relevant = torch.tensor([[True, False]])
     for lead, expected in ((4e-7, 0.5), (-4e-7, 0.5), (1e-4, 0.0), (-1e-4, 1.0)):

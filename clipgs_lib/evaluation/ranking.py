@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..vectors import rows_of
-from .scores import Interval, checked, hit_probability, hit_rates, intervals, relevant_mask
+from .scores import Interval, checked, hit_probability, intervals, places, reciprocal_rank, relevant_mask
 
 CELLS = 1 << 24  # similarities held in memory at a time
 
@@ -46,6 +46,7 @@ class TopK:
     chance: tuple[float, ...]  # at each of ks: of blind guessing
     objects: int
     classes: int  # to choose from
+    mrr: float  # mean reciprocal rank of the right class, in (0, 1]
     class_accuracy: tuple[float, ...]  # at the first of ks, of each class; NaN for classes without objects
     class_counts: tuple[int, ...]  # objects of each class
 
@@ -92,7 +93,7 @@ def retrieval(
     Raises:
         ValueError: for other shapes, non-finite or unnormalised rows (named), or queries without a relevant item.
     """
-    ks, hits, chance = _rank("queries", queries, "gallery", gallery, relevant, ks)
+    ks, hits, chance, _ = _rank("queries", queries, "gallery", gallery, relevant, ks)
     groups = _check_objects(objects, len(queries))
     return Recalls(
         ks=ks,
@@ -122,7 +123,7 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
     """
     if target.dim() != 1:
         raise ValueError(f"target must be [N] class indices, got {list(target.shape)}")
-    ks, hits, chance = _rank("embeds", embeds, "weights", weights, target, ks)
+    ks, hits, chance, ranks = _rank("embeds", embeds, "weights", weights, target, ks)
     classes = target.cpu().numpy()
     counts = np.bincount(classes, minlength=len(weights))
     sums = np.bincount(classes, weights=hits[:, 0], minlength=len(weights))
@@ -132,6 +133,7 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
         chance=chance,
         objects=len(embeds),
         classes=len(weights),
+        mrr=float(ranks.mean()),
         class_accuracy=tuple(s / c if c else math.nan for s, c in zip(sums.tolist(), counts.tolist(), strict=True)),
         class_counts=tuple(counts.tolist()),
     )
@@ -140,8 +142,11 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
 @torch.no_grad()
 def _rank(
     name: str, queries: Tensor, other: str, gallery: Tensor, relevant: Tensor, ks: Sequence[int]
-) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...]]:
-    """Checked ks, hits ``[Q, k]`` of each query and the mean chance at each k, some queries at a time."""
+) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...], Tensor]:
+    """Checked ks, hits ``[Q, k]`` of each query, the mean chance at each k and 1 / rank ``[Q]``, in blocks of queries.
+
+    The latter takes one relevant item for granted.
+    """
     queries, gallery, ks = checked(name, queries), checked(other, gallery), _check_ks(ks)
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(
@@ -150,21 +155,23 @@ def _rank(
         )
     _check_relevant(relevant, len(queries), len(gallery))
     step = max(1, CELLS // len(gallery))
-    hits, chance = [], []
+    hits, chance, ranks = [], [], []
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        wanted = relevant_mask(relevant[part], len(gallery))  # [q, N]
+        mask = relevant_mask(relevant[part], len(gallery))  # [q, N]
         with torch.autocast(queries.device.type, enabled=False):  # half precision would make ties of neighbours
-            hits.append(hit_rates(queries[part] @ gallery.T, wanted, ks))
-        right = wanted.sum(dim=1)
+            better, wrong, tied = places(queries[part] @ gallery.T, mask)
+        hits.append(hit_probability(better, wrong, tied, ks))
+        ranks.append(reciprocal_rank(better, wrong))
+        right = mask.sum(dim=1)
         chance.append(hit_probability(torch.zeros_like(right), len(gallery) - right, right, ks))
-    return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist())
+    return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist()), torch.cat(ranks)
 
 
 def _scores(name: str, ks: tuple[int, ...], values: tuple[Interval, ...], chance: tuple[float, ...]) -> str:
     """The scores at all ks, each with its chance, as one line."""
-    told = zip(ks, values, chance, strict=True)
-    return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in told)
+    columns = zip(ks, values, chance, strict=True)
+    return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in columns)
 
 
 def _position(k: int, ks: tuple[int, ...]) -> int:

@@ -35,10 +35,21 @@ def hit_rates(scores: Tensor, relevant: Tensor, ks: Sequence[int]) -> Tensor:
         relevant: ``[Q, N]`` bool, at least one True in each row.
         ks: numbers of results looked at.
     """
+    return hit_probability(*places(scores, relevant), ks)
+
+
+def places(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Items ``[Q]`` better than the best relevant one, and tied with it: those not relevant, and those relevant."""
     best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)  # [Q, 1]
     tied = (scores - best).abs() <= TIE  # [Q, N]
     better = ((scores > best) & ~tied).sum(dim=1)
-    return hit_probability(better, (tied & ~relevant).sum(dim=1), (tied & relevant).sum(dim=1), ks)
+    return better, (tied & ~relevant).sum(dim=1), (tied & relevant).sum(dim=1)
+
+
+def reciprocal_rank(better: Tensor, wrong: Tensor) -> Tensor:
+    """Expected 1 / rank ``[Q]`` float64 of one item behind ``better`` others, shuffled with ``wrong`` tied ones."""
+    first, last = better.double() + 1, (better + wrong).double() + 1  # the ranks it can have
+    return ((last + 1).digamma() - first.digamma()) / (last - first + 1)
 
 
 def relevant_mask(relevant: Tensor, size: int) -> Tensor:
