@@ -43,7 +43,7 @@ ROOMS = {
     "teachers": {"libraries", "files", "splits", "runtime"},
     "tokenizer": {"splats", "geometry"},
     "encoders": {"files", "settings", "splats", "geometry", "tokenizer", "libraries"},
-    "losses": {"libraries"},
+    "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),
         *("teachers",),

@@ -5,15 +5,13 @@ from __future__ import annotations
 from .base import LogitScale, same_rows
 from .clip_gs import LossTerms, clip_gs_loss
 from .pairs import CONVENTIONS, contrastive_3d, pair_loss
-from .voting import NEGATIVES, REDUCTIONS, WEIGHTINGS, image_voting_loss, multi_positive_loss, voting_weights
+from .voting import Voting, image_voting_loss, multi_positive_loss, voting_weights
 
 __all__ = [
     "CONVENTIONS",
-    "NEGATIVES",
-    "REDUCTIONS",
-    "WEIGHTINGS",
     "LogitScale",
     "LossTerms",
+    "Voting",
     "clip_gs_loss",
     "contrastive_3d",
     "image_voting_loss",

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .base import batch_of, check_mask, choice, embeddings, full_precision, local, scale_of
+from ..settings import check
+from .base import batch_of, check_mask, embeddings, full_precision, local, scale_of
 from .pairs import cross_entropy
 
-WEIGHTINGS = ("cosine", "softmax", "normalised", "uniform", "top1")  # cosine: the paper's S, as third parties note it
-REDUCTIONS = ("mean", "sum")  # over the views of an object; "sum" is K times "mean" when all objects have K views
-NEGATIVES = ("object", "view")  # what counts once among the negatives of a splat
-TEMPERATURE = 0.07  # of softmax voting; the paper's normalisation is unknown, this is CLIP's first τ
+Weighting = Literal["cosine", "softmax", "normalised", "uniform", "top1"]  # cosine: the paper's S, as others note it
+Reduction = Literal["mean", "sum"]
+Negatives = Literal["object", "view"]
 
 
-@torch.no_grad()
-def voting_weights(
-    images: Tensor,
-    texts: Tensor,
-    weighting: str,
-    valid: Tensor | None = None,
-    *,
-    text_valid: Tensor | None = None,
-    temperature: float = TEMPERATURE,
-) -> Tensor:
-    """Compute the votes S of Eq. 4: how much each view of an object counts, from the frozen teacher's embeddings.
+@dataclass(frozen=True)
+class Voting:
+    """How an object's views vote (S of Eq. 4) and what they compete with.
 
     "cosine" is S = max(0, cos(text, view)). All others average to 1 over an object's valid views, so that equal views
     vote 1 each: "softmax" n·softmax(cos / temperature), "normalised" n·S / ΣS, "uniform" 1, "top1" n for the
@@ -36,39 +29,65 @@ def voting_weights(
     paper does not say). An object all of whose cosines are <= 0 gets no vote under "cosine" and "normalised".
     An object without a caption has no cosine, so no vote, save under "uniform".
 
+    Raises:
+        ValueError: for an unknown choice, or a temperature <= 0.
+    """
+
+    weighting: Weighting = "cosine"  # of the votes, as above
+    reduction: Reduction = "mean"  # over an object's valid views; "sum" is K times "mean" when all have K views
+    exclude_own: bool = True  # an object's other views are no negatives
+    negatives: Negatives = "object"  # what counts once among the negatives of a splat; the paper does not say
+    temperature: float = 0.07  # of "softmax"; the paper's normalisation is unknown, this is CLIP's first τ
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {self.temperature}; use weighting='top1' for its limit")
+
+
+PAPER = Voting()
+
+
+@torch.no_grad()
+def voting_weights(
+    images: Tensor,
+    texts: Tensor,
+    voting: Voting = PAPER,
+    *,
+    views_valid: Tensor | None = None,
+    text_valid: Tensor | None = None,
+) -> Tensor:
+    """Compute the votes S of Eq. 4: how much each view of an object counts, from the frozen teacher's embeddings.
+
     Args:
         images: ``[B, K, D]`` unit-norm.
         texts: ``[B, D]`` unit-norm.
-        weighting: one of `WEIGHTINGS`.
-        valid: ``[B, K]`` bool, False for views that an object does not have; they get 0.
+        voting: its weighting and temperature.
+        views_valid: ``[B, K]`` bool, False for views that an object does not have; they get 0.
         text_valid: ``[B]`` bool, False for objects without a caption.
-        temperature: of "softmax", > 0.
 
     Returns:
         ``[B, K]`` >= 0, without gradient.
 
     Raises:
-        ValueError: for an unknown weighting, other shapes, non-finite or unnormalised rows, or a temperature <= 0.
+        ValueError: for other shapes, non-finite or unnormalised rows.
     """
-    choice("weighting", weighting, WEIGHTINGS)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}; use weighting='top1' for its limit")
-    images, there = _views(images, valid)
+    images, there = _views(images, views_valid)
     texts = embeddings("texts", texts, (len(images), images.shape[2]), text_valid)
-    if weighting == "uniform":
+    if voting.weighting == "uniform":
         return there.to(images.dtype)
     cosine = torch.einsum("bkd,bd->bk", images, texts)  # [B, K]
-    if weighting == "cosine":
+    if voting.weighting == "cosine":
         votes = cosine.clamp(min=0)
-    elif weighting == "softmax":
-        votes = (cosine / temperature).masked_fill(~there, -torch.inf).softmax(dim=1)
-    elif weighting == "normalised":
+    elif voting.weighting == "softmax":
+        votes = (cosine / voting.temperature).masked_fill(~there, -torch.inf).softmax(dim=1)
+    elif voting.weighting == "normalised":
         positive = torch.where(there, cosine.clamp(min=0), 0.0)
         votes = positive / positive.sum(dim=1, keepdim=True).clamp(min=torch.finfo(cosine.dtype).tiny)
     else:
         best = cosine.masked_fill(~there, -torch.inf).argmax(dim=1, keepdim=True)  # [B, 1]
         votes = torch.zeros_like(cosine).scatter(1, best, 1.0)
-    if weighting != "cosine":
+    if voting.weighting != "cosine":
         votes = votes * there.sum(dim=1, keepdim=True)
     has_text = there if text_valid is None else there & text_valid[:, None]
     return torch.where(has_text, votes, 0.0)  # an object without views has NaN votes up to here
@@ -79,7 +98,7 @@ class _Logits(NamedTuple):
 
     chosen: Tensor  # [R] rows of the batch that are computed
     back: Tensor  # [R, K, B] of their views with all splats
-    own: Tensor  # [R, K] of the chosen splats with their own views
+    matching: Tensor  # [R, K] of the chosen splats with their own views
     others: Tensor  # [R] log of the summed exponentials of the views of other objects; -inf without any
     keep: Tensor  # [B, B] bool: object j may be a negative of object i; False on the diagonal
     there: Tensor  # [B, K] bool: the view exists
@@ -91,15 +110,11 @@ def image_voting_loss(
     images: Tensor,
     texts: Tensor,
     logit_scale: Tensor | float,
+    voting: Voting = PAPER,
     *,
-    weighting: str = "cosine",
-    reduction: str = "mean",
-    exclude_own: bool = True,
-    negatives: str = "object",
     same: Tensor | None = None,
     views_valid: Tensor | None = None,
     text_valid: Tensor | None = None,
-    temperature: float = TEMPERATURE,
     rows: slice | None = None,
 ) -> Tensor:
     """Compute Eq. 4 of CLIP-GS: ``-1/(2N) Σ_i red_k S_ik (log p(view ik | splat i) + log p(splat i | view ik))``.
@@ -115,37 +130,32 @@ def image_voting_loss(
         images: ``[B, K, D]`` unit-norm embeddings of their views, from the frozen teacher.
         texts: ``[B, D]`` unit-norm embeddings of their captions; they only vote, and get no gradient.
         logit_scale: s = 1/τ, already exponentiated.
-        weighting: how views vote; see `voting_weights`.
-        reduction: over an object's valid views: their "mean" or "sum" of S times loss.
-        exclude_own: leave the object's other views out of the negatives.
-        negatives: "object" or "view", as above; the paper does not say.
+        voting: how views vote and what counts as a negative.
         same: ``[B, B]`` bool, symmetric, True for objects that must not be each other's negatives, as of `same_rows`;
             their logits become -inf. The diagonal does not matter.
         views_valid: ``[B, K]`` bool, False for views that are not there. They are no candidates.
         text_valid: ``[B]`` bool, False for objects without a caption. They cannot vote, save with "uniform"; their
             views and splats stay negatives.
-        temperature: of weighting "softmax".
         rows: one process's rows of a gathered batch; the result is their share of the loss, see `pair_loss`.
 
     Returns:
         Scalar. N counts the objects that have a view and, save with "uniform", a caption; 0 when there are none.
 
     Raises:
-        ValueError: for fewer than 2 objects, unknown choices, other shapes, or bad rows (named).
+        ValueError: for fewer than 2 objects, other shapes, or bad rows (named).
     """
-    choice("reduction", reduction, REDUCTIONS)
-    votes = voting_weights(images, texts, weighting, views_valid, text_valid=text_valid, temperature=temperature)
-    logits = _logits(shape, images, logit_scale, negatives, same, views_valid, rows)
+    votes = voting_weights(images, texts, voting, views_valid=views_valid, text_valid=text_valid)
+    logits = _logits(shape, images, logit_scale, voting.negatives, same, views_valid, rows)
     counted = logits.there.any(dim=1)  # [B]
-    if text_valid is not None and weighting != "uniform":
+    if text_valid is not None and voting.weighting != "uniform":
         counted = counted & text_valid
-    against = [logits.own[..., None], logits.others[:, None, None].expand(-1, votes.shape[1], 1)]  # [R, K, 1] each
-    if not exclude_own:
-        against.append(_own_negatives(logits, negatives))
-    forward = torch.cat(against, dim=2).logsumexp(dim=2) - logits.own  # [R, K]
+    against = [logits.matching[..., None], logits.others[:, None, None].expand(-1, votes.shape[1], 1)]  # [R, K, 1] each
+    if not voting.exclude_own:
+        against.append(_own_negatives(logits, voting.negatives))
+    forward = torch.cat(against, dim=2).logsumexp(dim=2) - logits.matching  # [R, K]
     backward = _view_to_splat(logits)  # [R, K]
     voted = torch.where(logits.there[logits.chosen], votes[logits.chosen] * (forward + backward), 0.0)  # [R, K]
-    if reduction == "mean":
+    if voting.reduction == "mean":
         voted = voted / logits.there[logits.chosen].sum(dim=1, keepdim=True).clamp(min=1)
     return voted.sum() / (2 * counted.sum().clamp(min=1))
 
@@ -184,11 +194,10 @@ def multi_positive_loss(
     logits = _logits(shape, positives, logit_scale, "object", same, valid, rows)
     here = logits.there[logits.chosen]  # [R, K]
     counted = (logits.keep & logits.there.any(dim=1)).any(dim=1) & logits.there.any(dim=1)  # [B]
-    wanted = counted[logits.chosen]  # [R]
-    forward = logits.others[:, None] - logits.own  # [R, K]
+    forward = logits.others[:, None] - logits.matching  # [R, K]
     keep = logits.keep[logits.chosen]  # [R, B]
-    backward = logits.back.masked_fill(~keep[:, None], -torch.inf).logsumexp(dim=2) - logits.own  # [R, K]
-    both = torch.where(here & wanted[:, None], forward + backward, 0.0)  # [R, K]
+    backward = logits.back.masked_fill(~keep[:, None], -torch.inf).logsumexp(dim=2) - logits.matching  # [R, K]
+    both = torch.where(here & counted[logits.chosen][:, None], forward + backward, 0.0)  # [R, K]
     return (both.sum(dim=1) / here.sum(dim=1).clamp(min=1)).sum() / (2 * counted.sum().clamp(min=1))
 
 
@@ -205,13 +214,12 @@ def _logits(
     shape: Tensor,
     images: Tensor,
     logit_scale: Tensor | float,
-    negatives: str,
+    negatives: Negatives,
     same: Tensor | None,
     valid: Tensor | None,
     rows: slice | None,
 ) -> _Logits:
     """Check the inputs, and compute what the losses over views have in common."""
-    choice("negatives", negatives, NEGATIVES)
     size, dim = batch_of("shape", shape)
     shape = embeddings("shape", shape, (size, dim))
     if images.dim() == 3 and (images.shape[0], images.shape[2]) != (size, dim):
@@ -225,11 +233,11 @@ def _logits(
     chosen = local(rows, size, shape.device)
     toward = scale * torch.einsum("rd,jkd->rjk", shape[chosen], images)  # [R, B, K]
     back = scale * torch.einsum("rkd,jd->rkj", images[chosen], shape)  # [R, K, B]
-    own = back.gather(2, chosen[:, None, None].expand(-1, back.shape[1], 1)).squeeze(2)  # [R, K]
-    return _Logits(chosen, back, own, _others(toward, keep[chosen], there, negatives), keep, there)
+    matching = back.gather(2, chosen[:, None, None].expand(-1, back.shape[1], 1)).squeeze(2)  # [R, K]
+    return _Logits(chosen, back, matching, _others(toward, keep[chosen], there, negatives), keep, there)
 
 
-def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: str) -> Tensor:
+def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: Negatives) -> Tensor:
     """Log-sum-exp ``[R]`` of the views of other objects; -inf (torch then gives gradient 0) where there are none."""
     allowed = keep[:, :, None] & there  # [R, B, K]
     if negatives == "object":
@@ -237,15 +245,15 @@ def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: str) -> Tens
     return toward.masked_fill(~allowed, -torch.inf).flatten(1).logsumexp(dim=1)
 
 
-def _own_negatives(logits: _Logits, negatives: str) -> Tensor:
+def _own_negatives(logits: _Logits, negatives: Negatives) -> Tensor:
     """Logits ``[R, K, K]`` of the object's other views, for each view as positive; -inf for itself and absent ones."""
     here = logits.there[logits.chosen]  # [R, K]
     count = here.shape[1]
-    own = logits.own[:, None, :].expand(-1, count, -1)  # [R, K, K]
+    against = logits.matching[:, None, :].expand(-1, count, -1)  # [R, K, K]
     if negatives == "object":
-        own = own - here.sum(dim=1).clamp(min=1).to(own.dtype).log()[:, None, None]
-    itself = torch.eye(count, dtype=torch.bool, device=own.device)
-    return own.masked_fill(itself | ~here[:, None, :], -torch.inf)
+        against = against - here.sum(dim=1).clamp(min=1).to(against.dtype).log()[:, None, None]
+    itself = torch.eye(count, dtype=torch.bool, device=against.device)
+    return against.masked_fill(itself | ~here[:, None, :], -torch.inf)
 
 
 def _view_to_splat(logits: _Logits) -> Tensor:

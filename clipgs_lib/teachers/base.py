@@ -22,10 +22,6 @@ class TeacherError(RuntimeError):
     """A teacher that cannot be had, with the way to get it."""
 
 
-class TeacherWarning(UserWarning):
-    """Something about a teacher that a person should know."""
-
-
 class Teacher(ABC):
     """A frozen pair of towers that puts pictures and texts into one space."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..losses.voting import Negatives, Reduction, Voting, Weighting
 from ..settings import from_plain, to_plain
 from .augment import AugmentConfig
 
@@ -45,11 +46,13 @@ class TrainConfig:
     text_sources: Mapping[str, float] | None = None  # share of raw/filtered/enriched texts; None: alike
     seed: int = 0  # of everything that is drawn
 
-    image_loss: Literal["voting", "pair", "multi_positive", "none"] = "voting"  # pair: one random view, as before [P]
-    weighting: Literal["cosine", "softmax", "normalised", "uniform", "top1"] = "cosine"  # S_i of Eq. 4
-    reduction: Literal["mean", "sum"] = "mean"  # over the K views
+    # contrastive_3d: L_CON of the point line (ULIP, OpenShape), texts plus one random view each
+    loss: Literal["clip_gs", "contrastive_3d"] = "clip_gs"
+    image_loss: Literal["voting", "pair", "multi_positive", "none"] = "voting"  # of clip_gs; pair: one random view [P]
+    weighting: Weighting = "cosine"  # S_i of Eq. 4
+    reduction: Reduction = "mean"  # over the K views
     exclude_own: bool = True  # an object's other views are no negatives
-    negatives: Literal["object", "view"] = "object"  # what counts once among the negatives of a splat
+    negatives: Negatives = "object"  # what counts once among the negatives of a splat
     vote_temperature: float = 0.07  # of softmax weighting
     convention: Literal["half", "quarter"] = "half"  # published code, or the paper's 1/(4N), which is half of it
     text_weight: float = 1.0  # of the text loss
@@ -110,6 +113,8 @@ class TrainConfig:
             **{f"{name} must be finite and at least 0": 0 <= getattr(self, name) < math.inf for name in finite},
             "text_weight must be above 0 unless there is an image loss": self.text_weight > 0
             or (self.image_weight > 0 and self.image_loss != "none"),
+            "text_weight and image_weight must be 1 with loss=contrastive_3d": self.loss == "clip_gs"
+            or self.text_weight == self.image_weight == 1,
             "layer_decay must lie in (0, 1]": 0 < self.layer_decay <= 1,
             "ema must lie in [0, 1)": 0 <= self.ema < 1,
             "clip must be above 0": self.clip > 0,
@@ -118,6 +123,11 @@ class TrainConfig:
             "seed must lie in 0 .. 2**31 - 1": 0 <= self.seed < 2**31,
             "prompts must each contain {}": bool(self.prompts) and all("{}" in prompt for prompt in self.prompts),
         }
+
+    @property
+    def voting(self) -> Voting:
+        """How views vote in the loss."""
+        return Voting(self.weighting, self.reduction, self.exclude_own, self.negatives, self.vote_temperature)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to ``min_lr``."""

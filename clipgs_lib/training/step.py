@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..encoders import Encoder
-from ..losses import CONVENTIONS, LogitScale, clip_gs_loss, multi_positive_loss, pair_loss, same_rows
+from ..losses import (
+    CONVENTIONS,
+    LogitScale,
+    clip_gs_loss,
+    contrastive_3d,
+    multi_positive_loss,
+    pair_loss,
+    same_rows,
+)
 from ..runtime import mixed_precision
 from ..tokenizer import SplatBatch
 from .checkpoint import part, prefixed
@@ -265,33 +273,26 @@ def _loss(
     config: TrainConfig, shape: Tensor, batch: Mapping[str, Tensor], scale: Tensor, same: Tensor, rows: slice | None
 ) -> tuple[Tensor, Tensor]:
     """Text and image loss, before their weights."""
+    texts, captioned = batch["texts"], batch["text_valid"]
     views, there = batch["images"], batch["views_valid"]
-    if config.image_loss == "voting":
-        parts = clip_gs_loss(
-            shape,
-            views,
-            batch["texts"],
-            scale,
-            weighting=config.weighting,
-            reduction=config.reduction,
-            exclude_own=config.exclude_own,
-            negatives=config.negatives,
-            same=same,
-            views_valid=there,
-            text_valid=batch["text_valid"],
-            temperature=config.vote_temperature,
-            rows=rows,
-        )
-        text, image = parts.text, parts.image
-    else:
-        text = pair_loss(shape, batch["texts"], scale, keep=~same, valid=batch["text_valid"], rows=rows)
-        if config.image_loss == "multi_positive":
-            image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
-        elif config.image_loss == "pair":
-            image = pair_loss(shape, views[:, 0], scale, keep=~same, valid=there[:, 0], rows=rows)
-        else:
-            image = torch.zeros_like(text)
     factor = CONVENTIONS[config.convention]
+    if config.loss == "contrastive_3d":
+        masks = {"text_valid": captioned, "image_valid": there[:, 0], "keep": ~same}
+        total = contrastive_3d(shape, texts, views[:, 0], scale, convention=config.convention, **masks, rows=rows)
+        with torch.no_grad():  # its share of the total, for the record
+            text = factor * pair_loss(shape, texts, scale, keep=~same, valid=captioned, rows=rows)
+        return text, total - text
+    if config.image_loss == "voting":
+        masks = {"same": same, "views_valid": there, "text_valid": captioned}
+        text, image = clip_gs_loss(shape, views, texts, scale, config.voting, **masks, rows=rows)
+        return factor * text, factor * image
+    text = pair_loss(shape, texts, scale, keep=~same, valid=captioned, rows=rows)
+    if config.image_loss == "multi_positive":
+        image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
+    elif config.image_loss == "pair":
+        image = pair_loss(shape, views[:, 0], scale, keep=~same, valid=there[:, 0], rows=rows)
+    else:
+        image = torch.zeros_like(text)
     return factor * text, factor * image
 
 

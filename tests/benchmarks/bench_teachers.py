@@ -1,4 +1,4 @@
-"""Embedding throughput beside plain open_clip, in one run: pictures, texts, and the cache.
+"""Embedding throughput beside plain open_clip, in one run: pictures and texts.
 
     python tests/benchmarks/bench_teachers.py [--quick] [--threads N]
 
@@ -11,16 +11,14 @@ best of the repeats, since others may use the machine; ratios are taken from it.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
-from clipgs_lib.teachers import CachedTeacher, mini
+from clipgs_lib.teachers import mini
 from clipgs_lib.teachers.open_clip_teacher import OpenClipTeacher
 
 
@@ -69,15 +67,12 @@ def pictures(name: str, model, teacher: OpenClipTeacher, count: int, repeats: in
     def batched():
         return model.encode_image(torch.stack([change(image) for image in plain]), normalize=True)
 
-    with tempfile.TemporaryDirectory() as folder:
-        cached = CachedTeacher(teacher, Path(folder))
-        work = {
-            "open_clip, one by one": one_by_one,
-            "open_clip, batched": batched,
-            "ours": lambda: teacher.encode_image(images),
-            "ours, from the cache": lambda: cached.encode_image(images),
-        }
-        rates = {who: best_rate(count, repeats, do) for who, do in work.items()}
+    work = {
+        "open_clip, one by one": one_by_one,
+        "open_clip, batched": batched,
+        "ours": lambda: teacher.encode_image(images),
+    }
+    rates = {who: best_rate(count, repeats, do) for who, do in work.items()}
     show(f"{name}, 256 px pictures", "image", rates)
 
 
@@ -86,14 +81,11 @@ def texts(name: str, model, tokenizer, teacher: OpenClipTeacher, count: int, rep
     """Short texts per second."""
     words = [f"a {color} cup number {n}" for n, color in zip(range(count), ["red", "dark blue"] * count, strict=False)]
     full = getattr(tokenizer, "full", tokenizer)
-    with tempfile.TemporaryDirectory() as folder:
-        cached = CachedTeacher(teacher, Path(folder))
-        work = {
-            "open_clip": lambda: model.encode_text(full(words), normalize=True),
-            "ours": lambda: teacher.encode_text(words),
-            "ours, from the cache": lambda: cached.encode_text(words),
-        }
-        rates = {who: best_rate(count, repeats, do) for who, do in work.items()}
+    work = {
+        "open_clip": lambda: model.encode_text(full(words), normalize=True),
+        "ours": lambda: teacher.encode_text(words),
+    }
+    rates = {who: best_rate(count, repeats, do) for who, do in work.items()}
     show(f"{name}, short texts", "text", rates)
 
 

@@ -35,6 +35,8 @@ def test_json_and_back():
         ({"betas": [0.9]}, "list of 2"),
         ({"prompts": ["a thing"]}, "prompts must each contain"),
         ({"text_weight": 0, "image_loss": "none"}, "text_weight must be above 0"),
+        ({"loss": "contrastive_3d", "image_weight": 0.5}, "must be 1 with loss=contrastive_3d"),
+        ({"loss": "voting"}, "loss must be one of clip_gs, contrastive_3d"),
         ({"layer_decay": 0}, "layer_decay"),
         ({"shards": []}, "shards must name"),
     ],

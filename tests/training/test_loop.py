@@ -293,12 +293,25 @@ def test_bf16_and_every_image_loss_take_a_step(shards, tmp_path):
     for changes in (
         {"precision": "bf16"},
         {"image_loss": "pair"},
+        {"loss": "contrastive_3d", "convention": "quarter"},
         {"image_loss": "multi_positive", "convention": "quarter"},
         {"image_loss": "none", "mask_same_text": False},
         {"weighting": "softmax", "reduction": "sum", "exclude_own": False, "negatives": "view"},
     ):
         learner, batch = learner_of(config(shards, tmp_path, **changes))
         assert np.isfinite(learner.update(batch(0))["loss"])
+
+
+def test_the_loss_of_the_point_line_is_chosen_by_name(shards, tmp_path):
+    """L_CON is the pair loss with texts plus that with one view each; both are told, and sum to the whole."""
+    records, scales = [], []
+    for changes in ({"loss": "contrastive_3d"}, {"image_loss": "pair"}):
+        learner, batch = learner_of(config(shards, tmp_path, **changes))
+        records.append(learner.update(batch(0)))
+        scales.append(float(learner.scale().detach()))
+    for name in ("loss", "loss_text", "loss_image", "grad_norm"):
+        assert records[0][name] == pytest.approx(records[1][name], rel=1e-5)
+    assert scales[0] == scales[1]
 
 
 def test_the_quarter_convention_is_half_of_half(shards, tmp_path):
