@@ -53,7 +53,7 @@ ROOMS = {
     "gallery": {"errors", "files"},
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
-        *("evaluation", "runtime", "settings"),
+        *("evaluation", "runtime", "settings", "splits"),
     },
     # 6
     "plots": {"splats", "geometry", "rendering", "tokenizer"},

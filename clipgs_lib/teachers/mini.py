@@ -156,7 +156,7 @@ def open_mini(folder: str | Path | None = None) -> tuple[Any, MiniTokenizer, dic
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise TeacherError(
             f"teacher 'mini' needs {WEIGHTS} and {CONFIG} in {folder}, got none; train them with: "
-            f"python -m clipgs_lib.teachers.train_mini --views DIR --out {folder}"
+            f"clipgs teacher train --views DIR --out {folder}"
         )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     _check_config(folder, config)

@@ -1,4 +1,4 @@
-"""Training encoders on shards of triplets: configuration, loop, checkpoints, several processes."""
+"""Training of encoders on triplets and of `mini` on views: one schedule, checkpoint, record and card for both."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from .config import TrainConfig
 from .data import Objects
 from .distributed import gather_with_grad
 from .loop import train
+from .mini import MiniConfig, train_mini
 from .step import DivergedError
 
 __all__ = [
     "AugmentConfig",
     "CheckpointError",
     "DivergedError",
+    "MiniConfig",
     "Objects",
     "TrainConfig",
     "augment",
     "gather_with_grad",
     "train",
+    "train_mini",
 ]

@@ -12,6 +12,8 @@ from .config import FREE, TrainConfig
 
 CARD = "README.md"
 _ROWS = 24  # of the table of the curve
+_CURVES = ("loss", "loss_text", "loss_image", "lr", "logit_scale")
+_CURVES += ("val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1")
 _TASKS = (
     ("zero_shot_top1", "zero-shot by category, Top-1"),
     ("zero_shot_top3", "zero-shot by category, Top-3"),
@@ -69,7 +71,7 @@ def write_card(
         *_about(config, encoder, teacher, facts),
         *_data(config, data),
         *_results(metrics),
-        *_curve(records),
+        *curve([row for row in records if "val_score" in row or row is records[-1]], _CURVES),
         *_limits(teacher),
     ]
     path = folder / CARD
@@ -131,12 +133,10 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
 
 
-def _curve(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = ["loss", "loss_text", "loss_image", "lr", "logit_scale", "val_score", "val_zero_shot_top1"]
-    keys += ["val_image_r1", "val_text_r1"]
-    checked = [row for row in records if "val_score" in row or row is records[-1]]
-    rows = checked[:: max(1, -(-len(checked) // _ROWS))]
-    rows += [] if not checked or rows[-1] is checked[-1] else [checked[-1]]
+def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """The section with a table of a run's numbers, of at most `_ROWS` records and the last."""
+    rows = list(records[:: max(1, -(-len(records) // _ROWS))])
+    rows += [] if not rows or rows[-1] is records[-1] else [records[-1]]
     lines = ["## Curve", "", f"| step | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
     for row in rows:
         cells = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in keys]

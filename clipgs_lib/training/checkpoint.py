@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,41 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import file_sha256
+from ..runtime import write_text_atomically
 
 FORMAT = "clipgs-checkpoint/1"
-TENSORS, STATE, FOLDER = "tensors.safetensors", "state.json", "checkpoints"
+TENSORS, STATE, FOLDER, METRICS = "tensors.safetensors", "state.json", "checkpoints", "metrics.jsonl"
 _STEP = re.compile(r"step-(\d{8,})")
+
+
+class Records:
+    """``OUT/metrics.jsonl``: one JSON object per step, in order.
+
+    Args:
+        out: folder of the run.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / METRICS
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a record at the end."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records that are whole: the last line of a killed run may be cut off."""
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else ():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
+
+    def trim(self, step: int) -> None:
+        """Drop the records of steps after a checkpoint: they are done again."""
+        if self.path.is_file():
+            kept = [json.dumps(row) + "\n" for row in self.read() if row["step"] <= step]
+            write_text_atomically(self.path, "".join(kept))
 
 
 class CheckpointError(ValueError):
@@ -70,7 +102,7 @@ def save_checkpoint(
             f"a checkpoint of {size / 1e6:.1f} MB must fit into {home}, got: {error}; make room and go on with "
             "--resume, older checkpoints are intact"
         ) from error
-    for old in _checkpoints(out)[:-keep]:
+    for old in checkpoints(out)[:-keep]:
         shutil.rmtree(old)
     return place
 
@@ -81,13 +113,13 @@ def last_checkpoint(out: Path) -> Path:
     Raises:
         CheckpointError: when the folder has none.
     """
-    found = _checkpoints(out)
-    if not found:
+    paths = checkpoints(out)
+    if not paths:
         raise CheckpointError(
             f"--resume needs a checkpoint in {out / FOLDER}, got {'none' if out.is_dir() else 'no such folder'}; "
             "check --out, or start the run without --resume"
         )
-    return found[-1]
+    return paths[-1]
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -117,18 +149,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
-def check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_identity(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another run: other settings, encoder, teacher or data.
 
     Args:
         path: for the message.
-        found: ``identity`` of the checkpoint.
-        wanted: that of the run now.
+        stored: ``identity`` of the checkpoint.
+        expected: that of the run now.
 
     Raises:
         CheckpointError: naming what differs, with both values.
     """
-    old, new = _flat(found), _flat(json.loads(json.dumps(wanted)))
+    old, new = _flat(stored), _flat(json.loads(json.dumps(expected)))
     odd = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
     if odd:
         shown = "; ".join(f"{name} is {_short(old.get(name))} there, {_short(new.get(name))} now" for name in odd[:6])
@@ -148,10 +180,11 @@ def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + "/")}
 
 
-def _checkpoints(out: Path) -> list[Path]:
+def checkpoints(out: Path) -> list[Path]:
+    """All checkpoints of a run, the newest last."""
     home = out / FOLDER
-    found = [path for path in home.iterdir() if _STEP.fullmatch(path.name)] if home.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    paths = [path for path in home.iterdir() if _STEP.fullmatch(path.name)] if home.is_dir() else []
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

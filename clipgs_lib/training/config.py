@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..losses.voting import Negatives, Reduction, Voting, Weighting
 from ..settings import from_plain, to_plain
 from .augment import AugmentConfig
+from .optim import lr_at
 
 # fields that do not change the numbers of a run: a resumed run may have others
 FREE = (
@@ -131,10 +132,7 @@ class TrainConfig:
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to ``min_lr``."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+        return lr_at(step, steps=self.steps, warmup=self.warmup, peak=self.lr, last=self.min_lr)
 
     def ema_at(self, step: int) -> float:
         """Decay of the averaged weights at a step."""

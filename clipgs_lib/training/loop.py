@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,17 @@ from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, sa
 from ..runtime import resolve_device, resolve_precision, write_text_atomically
 from ..settings import read_file
 from .card import write_card
-from .checkpoint import FOLDER, check_identity, last_checkpoint, load_checkpoint, part, prefixed, save_checkpoint
+from .checkpoint import (
+    FOLDER,
+    METRICS,
+    Records,
+    check_identity,
+    last_checkpoint,
+    load_checkpoint,
+    part,
+    prefixed,
+    save_checkpoint,
+)
 from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
@@ -24,7 +34,7 @@ from .memory import keep_freed_memory
 from .step import Learner
 from .validate import Validator
 
-METRICS, CONFIG, EXPORT = "metrics.jsonl", "config.json", "encoder"
+CONFIG, EXPORT = "config.json", "encoder"
 
 
 def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
@@ -81,6 +91,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, place: Place) -> None:
         self.config, self.place, self.out = config, place, Path(config.out)
+        self.records = Records(self.out)
         path = self._starting_point()
         self.objects = Objects(config.shards, config.memory_gb)
         self.plan = Plan(self.objects, config, place)
@@ -101,7 +112,8 @@ class Trainer:
             self._resume(path)
         if place.first:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._trim_metrics()
+            if config.resume:
+                self.records.trim(self.step)
             write_text_atomically(self.out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
         wait(place)
         self.validator = Validator(self.objects, config, place, self.out)
@@ -179,14 +191,13 @@ class Trainer:
             facts = {"seconds": self.seconds, "device": self.place.device.type, "world": self.place.world}
             facts |= {"steps_done": self.step, "best_step": self.best["step"], "threads": torch.get_num_threads()}
             facts["validated"] = self.best["score"] is not None
-            records = (self.out / METRICS).read_text(encoding="utf-8").splitlines()
             write_card(
                 self.out / EXPORT,
                 config=self.config,
                 encoder=encoder,
                 teacher=self.identity["teacher"],
                 data=self.objects.facts(),
-                records=[json.loads(line) for line in records],
+                records=self.records.read(),
                 metrics=found,
                 facts=facts,
             )
@@ -203,8 +214,7 @@ class Trainer:
 
     def _record(self, record: dict[str, Any], note: Any) -> dict[str, Any]:
         if self.place.first:
-            with (self.out / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+            self.records.append(record)
             note(record)
         return record
 
@@ -249,17 +259,6 @@ class Trainer:
         self.step, progress = int(state["step"]), state["progress"]
         self.best, self.since_best, self.seconds = progress["best"], progress["since_best"], progress["seconds"]
         self.best_weights = {name: value.to(self.place.device) for name, value in part("best", tensors).items()}
-
-    def _trim_metrics(self) -> None:
-        """Drop records of steps after the checkpoint: they are done again."""
-        path = self.out / METRICS
-        if self.config.resume and path.is_file():
-            kept = []
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                with suppress(ValueError):  # the last line of a killed run may be cut off
-                    if json.loads(line)["step"] <= self.step:
-                        kept.append(line)
-            write_text_atomically(path, "".join(kept))
 
 
 def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

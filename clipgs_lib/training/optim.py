@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,14 @@ def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) 
         group["params"].append(value)
         group["names"].append(name)
     return list(groups.values())
+
+
+def lr_at(step: int, *, steps: int, warmup: int, peak: float, last: float = 0.0) -> float:
+    """Learning rate of a step: linear warm-up to ``peak``, then a cosine to ``last``."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

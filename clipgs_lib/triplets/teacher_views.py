@@ -1,4 +1,4 @@
-"""Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `teachers.views` reads it."""
+"""Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `training.mini_views` reads it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def folder(tmp_path, model, config, monkeypatch):
 
 def test_untrained_it_says_how_to_train(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "FOLDER", tmp_path)
-    with pytest.raises(TeacherError, match=r"python -m clipgs_lib\.teachers\.train_mini --views"):
+    with pytest.raises(TeacherError, match=r"clipgs teacher train --views"):
         load_teacher("mini")
 
 

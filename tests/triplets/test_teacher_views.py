@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from clipgs_lib.teachers.views import read_views
 
 from clipgs_lib import catalogue
-from clipgs_lib.teachers.views import read_views
 from clipgs_lib.triplets import catalogue_sources, folder_sources
 from clipgs_lib.triplets.teacher_views import write_teacher_views
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class PictureAugment:
     """How hard training pictures are changed; shares are probabilities."""
 
     scale: tuple[float, float] = (0.6, 1.35)  # size of the object in the picture, 1 = as rendered
@@ -25,7 +25,7 @@ class AugmentConfig:
     blur: float = 0.25  # share blurred
 
 
-def augment(views: torch.Tensor, size: int, config: AugmentConfig, rng: torch.Generator) -> torch.Tensor:
+def augment_pictures(views: torch.Tensor, size: int, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
     """Change a batch of views at random.
 
     Args:
@@ -51,7 +51,7 @@ def _chosen(count: int, share: float, rng: torch.Generator) -> torch.Tensor:
     return (torch.rand(count, generator=rng) < share)[:, None, None, None]  # [B, 1, 1, 1]
 
 
-def _move(layers: torch.Tensor, size: int, config: AugmentConfig, rng: torch.Generator) -> torch.Tensor:
+def _move(layers: torch.Tensor, size: int, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
     count = len(layers)
     zoom = 1 / _uniform(count, *config.scale, rng)
     angle = torch.deg2rad(_uniform(count, -config.turn, config.turn, rng))
@@ -64,7 +64,7 @@ def _move(layers: torch.Tensor, size: int, config: AugmentConfig, rng: torch.Gen
     return F.grid_sample(layers, grid, padding_mode="zeros", align_corners=False).clamp(0, 1)
 
 
-def _backgrounds(count: int, size: int, config: AugmentConfig, rng: torch.Generator) -> torch.Tensor:
+def _backgrounds(count: int, size: int, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
     """White, plain colours, and smooth fields of colour from few random values, in equal parts besides white."""
     plain = torch.rand(count, 3, 1, 1, generator=rng).expand(-1, -1, size, size)
     coarse = torch.rand(count, 3, 4, 4, generator=rng)
@@ -73,7 +73,7 @@ def _backgrounds(count: int, size: int, config: AugmentConfig, rng: torch.Genera
     return torch.where(_chosen(count, config.white, rng), torch.ones(()), mixed)
 
 
-def _recolor(pictures: torch.Tensor, config: AugmentConfig, rng: torch.Generator) -> torch.Tensor:
+def _recolor(pictures: torch.Tensor, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
     count = len(pictures)
 
     def factor(most: float) -> torch.Tensor:
@@ -96,7 +96,7 @@ def _hue_turns(count: int, most: float, rng: torch.Generator) -> torch.Tensor:
     return torch.cos(angle) * torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * torch.outer(axis, axis)
 
 
-def _blur(pictures: torch.Tensor, config: AugmentConfig, rng: torch.Generator) -> torch.Tensor:
+def _blur(pictures: torch.Tensor, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
     """Smooth with a 5-tap binomial kernel, along both axes."""
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     kernel = torch.outer(taps, taps).expand(3, 1, 5, 5)

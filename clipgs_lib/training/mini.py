@@ -1,16 +1,13 @@
-"""Train the image tower of `mini` against its locked text tower (LiT): ``python -m clipgs_lib.teachers.train_mini``.
+"""Train the image tower of `mini` against its locked text tower (LiT): ``clipgs teacher train``.
 
 A step is a function of the seed and its number alone, so a run that was stopped goes on exactly where it was.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shlex
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,56 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..files import replacing
-from ..runtime import mixed_precision
-from . import mini
-from .augment import AugmentConfig, augment
-from .contrastive import masked_contrastive
-from .mini_report import Facts, evaluate_split, label_weights, write_card
-from .preprocess import Preprocess
-from .views import ViewedObject, ViewSet, read_views
+from ..runtime import mixed_precision, resolve_device
+from ..settings import from_plain, to_plain
+from ..teachers import Preprocess, mini
+from .checkpoint import Records, check_identity, checkpoints, load_checkpoint, part, prefixed, save_checkpoint
+from .mini_augment import PictureAugment, augment_pictures
+from .mini_card import evaluate_split, label_weights, write_mini_card
+from .mini_loss import masked_contrastive
+from .mini_views import ViewedObject, ViewSet, read_views
+from .optim import load_optimizer, lr_at, optimizer_tensors, set_lr
 
-CURVES, CHECKPOINT = "curves.jsonl", "checkpoint.pt"
+
+def train_mini(
+    views: str | Path,
+    out: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    about: str = "",
+) -> Iterator[dict[str, Any]]:
+    """Train, going on where the folder's checkpoint stopped, then measure the test split and write the model card.
+
+    Args:
+        views: folder with ``views.jsonl``.
+        out: folder of the tower, ``metrics.jsonl``, the checkpoint and the model card.
+        settings: plain values of `MiniConfig` that differ.
+        device: auto, cpu, cuda or cuda:N.
+        threads: of torch on the CPU; 0: as torch decides.
+        about: a sentence on the data and their licence, for the model card.
+
+    Yields:
+        A record per step, as in ``metrics.jsonl``; the last one has ``finished`` and ``card``, its path.
+
+    Raises:
+        ValueError: for settings that do not fit the views, or another run in ``out``.
+        FileNotFoundError: without ``views.jsonl``.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    config, plain = from_plain(MiniConfig, settings), to_plain(MiniConfig())
+    trainer = MiniTrainer(read_views(views), Path(out), config, resolve_device(device))
+    yield from trainer.run()
+    words = ["clipgs", "teacher", "train", "--views", Path(views).name, "--out", Path(out).name]  # no folders of here
+    for name, value in to_plain(config).items():
+        words += ["--set", f"{name}={value}"] if value != plain[name] else []
+    yield {"step": trainer.step, "finished": True, "card": str(trainer.finish(shlex.join(words), about))}
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class MiniConfig:
     """One run; with the views it decides every number of it."""
 
     steps: int = 1000  # optimiser steps
@@ -57,18 +90,15 @@ class TrainConfig:
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * 0.5 * (1 + float(np.cos(np.pi * done)))
+        return lr_at(step, steps=self.steps, warmup=self.warmup, peak=self.lr)
 
 
-class Trainer:
+class MiniTrainer:
     """A run over one folder of views, with its output in another.
 
     Args:
         views: what to train on.
-        out: folder for the tower, ``curves.jsonl``, the checkpoint and the model card.
+        out: folder for the tower, ``metrics.jsonl``, the checkpoint and the model card.
         config: the run.
         device: where the towers are.
 
@@ -80,17 +110,17 @@ class Trainer:
         self,
         views: ViewSet,
         out: Path,
-        config: TrainConfig,
-        device: str = "cpu",
-        augmentation: AugmentConfig | None = None,
+        config: MiniConfig,
+        device: str | torch.device = "cpu",
+        augmentation: PictureAugment | None = None,
     ) -> None:
         self.views, self.out, self.config, self.device = views, out, config, torch.device(device)
-        self.augmentation = augmentation or AugmentConfig()
+        self.augmentation, self.records = augmentation or PictureAugment(), Records(out)
         self.objects = views.split("train")
         if len(self.objects) < config.batch_size:
             raise ValueError(
                 f"batch_size must be at most the number of training objects, got {config.batch_size} for "
-                f"{len(self.objects)}; lower --batch-size"
+                f"{len(self.objects)}; lower batch_size"
             )
         self.mini_config = mini.default_config(config.image_tower, config.image_size)
         with torch.random.fork_rng(devices=[]):
@@ -110,7 +140,7 @@ class Trainer:
         self._known = np.zeros(len(self._place), bool)
 
     def run(self, until: int | None = None) -> Iterator[dict[str, Any]]:
-        """Train, from where the folder's checkpoint stopped, and yield each record of ``curves.jsonl``.
+        """Train, from where the folder's checkpoint stopped, and yield each record of ``metrics.jsonl``.
 
         Args:
             until: stop (resumably) after this step; by default the run goes to its end.
@@ -127,16 +157,14 @@ class Trainer:
                 record |= self._validate()
             self.seconds += time.perf_counter() - start
             record["seconds"] = round(self.seconds, 2)
-            with (self.out / CURVES).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            self.records.append(record)
             if "score" in record or self.step == last:
                 self._save()
             yield record
 
     def _train_step(self) -> float:
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.lr_at(self.step)
+        set_lr(self.optimizer, config.lr_at(self.step))
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         rows = self._rows_of(self.step)
         pictures = self._pictures(rows, rng)
@@ -149,7 +177,7 @@ class Trainer:
         scale = self.model.logit_scale.exp()
         loss = masked_contrastive(features, texts, labels, scale, bank, self.texts.bank_labels, specific)
         if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {self.step}; lower --lr")
+            raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {self.step}; lower lr")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.visual.parameters(), 5.0)
@@ -169,14 +197,14 @@ class Trainer:
     def _pictures(self, rows: Sequence[int], rng: torch.Generator) -> torch.Tensor:
         drawn = torch.rand(len(rows), generator=rng).tolist()
         files = [self.objects[row].files for row in rows]
-        names = [own[int(at * len(own))] for own, at in zip(files, drawn, strict=True)]
+        names = [choices[int(at * len(choices))] for choices, at in zip(files, drawn, strict=True)]
         places = [self._place[name] for name in names]
         for name, place in zip(names, places, strict=True):
             if not self._known[place]:
                 self._views[place], self._known[place] = self.views.read(name, self.config.read_size), True
         pixels = self._views[places]  # [B, S, S, 4]
         views = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # [B, 4, S, S]
-        pictures = augment(views, self.config.size_at(self.step), self.augmentation, rng).to(self.device)
+        pictures = augment_pictures(views, self.config.size_at(self.step), self.augmentation, rng).to(self.device)
         mean, std = (
             torch.tensor(v, device=self.device)[:, None, None] for v in (self.preprocess.mean, self.preprocess.std)
         )
@@ -206,39 +234,30 @@ class Trainer:
             split: evaluate_split(self.views, split, model, self.preprocess, self.words, self.config.val_views)
             for split in ("val", "test", "unseen")
         }
-        facts = Facts(command, about or "not described", self.seconds, str(self.device), torch.get_num_threads())
-        return write_card(self.out, self.views, asdict(self.config), parts, facts)
+        facts = {"command": command, "about": about or "not described", "seconds": self.seconds}
+        facts |= {"device": str(self.device), "threads": torch.get_num_threads(), "records": self.records.read()}
+        return write_mini_card(self.out, self.views, asdict(self.config), parts, facts)
 
-    def _fingerprint(self) -> str:
-        return json.dumps({"config": asdict(self.config), "views": self.views.sha256}, sort_keys=True)
+    def _identity(self) -> dict[str, Any]:
+        return {"config": to_plain(self.config), "views": self.views.sha256}
 
     def _save(self) -> None:
-        state = {
-            "fingerprint": self._fingerprint(),
-            "visual": self.model.visual.state_dict(),
-            "logit_scale": self.model.logit_scale.detach(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": {"step": self.step, "best": self.best, "seconds": self.seconds},
-        }
-        with replacing(self.out / CHECKPOINT) as draft:
-            torch.save(state, draft)
+        tensors = prefixed("visual", self.model.visual.state_dict()) | {"logit_scale": self.model.logit_scale.detach()}
+        tensors |= prefixed("optimizer", optimizer_tensors(self.optimizer))
+        progress = {"best": self.best, "seconds": self.seconds}
+        save_checkpoint(self.out, self.step, tensors, {"identity": self._identity(), "progress": progress}, keep=1)
 
     def _resume(self) -> None:
-        path = self.out / CHECKPOINT
-        if not path.is_file():
-            (self.out / CURVES).unlink(missing_ok=True)
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["fingerprint"] != self._fingerprint():
-            raise ValueError(f"{path} is of a run with other settings or views; give another --out, or delete it")
-        self.model.visual.load_state_dict(state["visual"])
-        with torch.no_grad():
-            self.model.logit_scale.copy_(state["logit_scale"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        progress = state["progress"]
-        self.step, self.best, self.seconds = progress["step"], progress["best"], progress["seconds"]
-        lines = (self.out / CURVES).read_text(encoding="utf-8").splitlines(keepends=True)[: self.step]
-        (self.out / CURVES).write_text("".join(lines), encoding="utf-8")  # steps after the checkpoint are done again
+        if paths := checkpoints(self.out):
+            tensors, state = load_checkpoint(paths[-1])
+            check_identity(paths[-1], state["identity"], self._identity())
+            self.model.visual.load_state_dict(part("visual", tensors))
+            with torch.no_grad():
+                self.model.logit_scale.copy_(tensors["logit_scale"])
+            load_optimizer(self.optimizer, part("optimizer", tensors))
+            self.step, progress = int(state["step"]), state["progress"]
+            self.best, self.seconds = progress["best"], progress["seconds"]
+        self.records.trim(self.step)
 
 
 class _TextBank:
@@ -249,11 +268,11 @@ class _TextBank:
     ) -> None:
         names = sorted({obj.label for obj in objects})
         prompts = [[prompt.format(name) for prompt in mini.PROMPTS] for name in names]
-        words = sorted({text for obj in objects for text in obj.texts} | {text for own in prompts for text in own})
+        words = sorted({text for obj in objects for text in obj.texts} | {text for texts in prompts for text in texts})
         place = {text: index for index, text in enumerate(words)}
         self.labels = torch.tensor([names.index(obj.label) for obj in objects])
         self.of_object = [[place[text] for text in obj.texts if text != obj.label] for obj in objects]
-        self.of_label = [[place[text] for text in own] for own in prompts]
+        self.of_label = [[place[text] for text in texts] for texts in prompts]
         self.label_share = label_share
         self.bank_labels = torch.arange(len(names), device=device)
         parts = [words[start : start + 256] for start in range(0, len(words), 256)]
@@ -263,8 +282,8 @@ class _TextBank:
 
     def draw(self, rows: Sequence[int], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One text per object ``[B, D]``, one prompt per label ``[L, D]``, and which of the first are specific."""
-        own = torch.rand(len(rows), generator=rng) >= self.label_share
-        specific = own & torch.tensor([bool(self.of_object[row]) for row in rows])
+        drawn = torch.rand(len(rows), generator=rng) >= self.label_share
+        specific = drawn & torch.tensor([bool(self.of_object[row]) for row in rows])
         lists = [
             self.of_object[row] if said else self.of_label[int(self.labels[row])]
             for row, said in zip(rows, specific.tolist(), strict=True)
@@ -274,41 +293,14 @@ class _TextBank:
 
     def _pick(self, lists: Sequence[Sequence[int]], rng: torch.Generator) -> torch.Tensor:
         at = torch.rand(len(lists), generator=rng).tolist()
-        return self.embeddings[[own[int(a * len(own))] for own, a in zip(lists, at, strict=True)]]
+        return self.embeddings[[texts[int(a * len(texts))] for texts, a in zip(lists, at, strict=True)]]
 
 
-def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    weights = [p for p in model.visual.parameters() if p.ndim > 1]
-    others = [p for p in model.visual.parameters() if p.ndim <= 1] + [model.logit_scale]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _optimizer(model: Any, config: MiniConfig) -> torch.optim.Optimizer:
+    named = {**dict(model.visual.named_parameters()), "logit_scale": model.logit_scale}
+    groups = []
+    for decay, matrices in ((config.weight_decay, True), (0.0, False)):
+        names = [name for name, value in named.items() if (value.ndim > 1) is matrices]
+        values = [named[name] for name in names]
+        groups.append({"params": values, "names": names, "weight_decay": decay, "lr_scale": 1.0})
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: every field of `TrainConfig` is an option."""
-    parser = argparse.ArgumentParser(prog="python -m clipgs_lib.teachers.train_mini", description=__doc__)
-    parser.add_argument("--views", type=Path, required=True, help="folder with views.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, curves, checkpoint, model card")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as torch decides")
-    parser.add_argument("--about", default="", help="a sentence on the data and their licence, for the model card")
-    for name, value in asdict(TrainConfig()).items():
-        kind = (lambda word: word.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=value)
-    given = vars(parser.parse_args(arguments))
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    config = TrainConfig(**{name: given[name] for name in asdict(TrainConfig())})
-    trainer = Trainer(read_views(given["views"]), given["out"], config, given["device"])
-    for record in trainer.run():
-        if record["step"] % 20 == 0 or "score" in record:
-            print(json.dumps(record), flush=True)
-    words = sys.argv[1:] if arguments is None else arguments
-    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]  # no folders of this machine
-    command = shlex.join(["python", "-m", "clipgs_lib.teachers.train_mini", *shown])
-    print(f"model card: {trainer.finish(command, given['about'])}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,14 +11,13 @@ import torch
 from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
-from clipgs_lib.teachers.augment import AugmentConfig, augment
-from clipgs_lib.teachers.contrastive import masked_contrastive
-from clipgs_lib.teachers.views import read_views
 from clipgs_lib.teachers.zero_shot import rank_labels
+from clipgs_lib.training.mini_augment import PictureAugment, augment_pictures
+from clipgs_lib.training.mini_loss import masked_contrastive
+from clipgs_lib.training.mini_views import read_views
+from tests.teachers import tiny
 
-from . import tiny
-
-STILL = AugmentConfig((1, 1), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+STILL = PictureAugment((1, 1), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
 
 
 def unit(rows: int, seed: int) -> torch.Tensor:
@@ -87,14 +86,16 @@ def views(count: int = 8) -> torch.Tensor:
 
 
 def test_still_augmentation_is_white_behind_the_view():
-    made = augment(views(2), 32, STILL, torch.Generator().manual_seed(0))
+    made = augment_pictures(views(2), 32, STILL, torch.Generator().manual_seed(0))
     expected = torch.ones(2, 3, 32, 32)
     expected[:, 1:, 8:24, 8:24] = 0
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
 
 
 def test_augmentation_is_of_the_seed_and_in_range():
-    one, two, other = (augment(views(), 24, AugmentConfig(), torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    one, two, other = (
+        augment_pictures(views(), 24, PictureAugment(), torch.Generator().manual_seed(s)) for s in (0, 0, 1)
+    )
     assert one.shape == (8, 3, 24, 24) and torch.equal(one, two) and not torch.equal(one, other)
     assert float(one.min()) >= 0 and float(one.max()) <= 1
 
@@ -116,23 +117,25 @@ def test_augmentation_is_of_the_seed_and_in_range():
     ],
 )
 def test_each_change_changes(changes, keeps):
-    plain = augment(views(), 32, STILL, torch.Generator().manual_seed(0))
-    changed = augment(views(), 32, AugmentConfig(**{**STILL.__dict__, **changes}), torch.Generator().manual_seed(0))
+    plain = augment_pictures(views(), 32, STILL, torch.Generator().manual_seed(0))
+    changed = augment_pictures(
+        views(), 32, PictureAugment(**{**STILL.__dict__, **changes}), torch.Generator().manual_seed(0)
+    )
     assert torch.allclose(plain, changed, atol=1e-4) is keeps
 
 
 def test_scale_and_mirror_do_what_they_say():
-    half = augment(views(1), 32, AugmentConfig(**{**STILL.__dict__, "scale": (0.5, 0.5)}), torch.Generator())
+    half = augment_pictures(views(1), 32, PictureAugment(**{**STILL.__dict__, "scale": (0.5, 0.5)}), torch.Generator())
     assert float((half[0, 1] < 0.5).float().mean()) == pytest.approx(0.25 * 0.25, rel=0.1)
     left = views(1).clone()
     left[..., 16:] = 0
-    config = AugmentConfig(**{**STILL.__dict__, "mirror": 1.0})
-    made = augment(left, 32, config, torch.Generator().manual_seed(0))
+    config = PictureAugment(**{**STILL.__dict__, "mirror": 1.0})
+    made = augment_pictures(left, 32, config, torch.Generator().manual_seed(0))
     assert torch.all(made[0, 1, 10:22, 18:22] < 0.01) and torch.all(made[0, 1, 10:22, 10:14] > 0.99)
 
 
 def test_full_hue_turn_is_the_identity():
-    from clipgs_lib.teachers.augment import _hue_turns
+    from clipgs_lib.training.mini_augment import _hue_turns
 
     turns = _hue_turns(50, 0.5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
