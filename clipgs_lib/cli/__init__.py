@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import notebook_commands, splat_commands, train_command, triplet_commands
+from . import notebook_commands, splat_commands, teacher_commands, train_command, triplet_commands
 from .output import plain_errors
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (triplet_commands, train_command, splat_commands, notebook_commands):
+for group in (triplet_commands, train_command, teacher_commands, splat_commands, notebook_commands):
     group.mount(app, plain_errors)
 
 

@@ -6,7 +6,9 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from clipgs_lib.cli import app
 from clipgs_lib.settings import to_plain
 from clipgs_lib.teachers import load_teacher, mini
 from clipgs_lib.training import mini as training
@@ -133,6 +135,17 @@ def test_a_run_writes_tower_curves_and_card(views, tmp_path, monkeypatch):
     assert load_teacher("mini", device="cpu").encode_image(tiny.pictures(1)).shape == (1, 384)
 
 
+def test_the_command_goes_on_with_a_run(views, tmp_path):
+    list(MiniTrainer(read_views(views), tmp_path, TOY).run(until=3))
+    options = [word for name, value in to_plain(TOY).items() for word in ("--set", f"{name}={value}")]
+    command = ["teacher", "train", "--views", str(views), "--out", str(tmp_path), "--device", "cpu", *options]
+    result = CliRunner().invoke(app, [*command, "--steps", "6"])
+    assert result.exit_code == 0 and f"model card: {tmp_path / mini.CARD}" in result.output
+    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    refused = CliRunner().invoke(app, [*command, "--seed", "1"])
+    assert refused.exit_code == 2 and "config.seed is 0 there, 1 now" in " ".join(refused.output.split())
+
+
 def test_the_test_split_waits_for_the_end(views, tmp_path, monkeypatch):
     asked = []
     real = training.evaluate_split
@@ -141,4 +154,4 @@ def test_the_test_split_waits_for_the_end(views, tmp_path, monkeypatch):
     list(trainer.run())
     assert asked == ["val", "val"]
     trainer.finish("command")
-    assert asked == ["val", "val", "val", "test"]
+    assert asked == ["val", "val", "val", "test", "unseen"]
