@@ -113,7 +113,7 @@ def grid(
     )
 
 
-def curve(points: Sequence[Vector], n: int = 24, closed: bool = False) -> np.ndarray:
+def curve(points: Sequence[Vector] | np.ndarray, n: int = 24, closed: bool = False) -> np.ndarray:
     """Smooth Catmull-Rom curve through ``points [P, D]`` as ``[n, D]``; a closed one repeats its start at the end."""
     p = np.asarray(points, float)
     before, after = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])

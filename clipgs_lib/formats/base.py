@@ -62,7 +62,8 @@ class RawSplats:
     def allocate(cls, count: int, higher: int) -> RawSplats:
         """``count`` gaussians with ``higher`` SH coefficients above degree 0, uninitialised."""
         shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, 1, 3), (count, higher, 3))
-        return cls(*(np.empty(shape, np.float32) for shape in shapes))
+        columns: list[Any] = [np.empty(shape, np.float32) for shape in shapes]
+        return cls(*columns)
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:

@@ -100,12 +100,12 @@ def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:
     """Apply a node's world matrix, still in the frame of glTF."""
     if np.array_equal(matrix, np.eye(4)):
         return raw
-    columns = [torch.from_numpy(np.ascontiguousarray(column)) for column in raw.columns]
+    columns: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(getattr(raw, name))) for name in COLUMNS}
     try:
-        moved = Splats(*columns).transform(torch.from_numpy(matrix), allow_reflection=True)
+        moved = Splats(**columns).transform(torch.from_numpy(matrix), allow_reflection=True)
     except ValueError as error:
         raise FormatError(path, "node transforms must be rotation, even scale and translation", str(error)) from None
-    return RawSplats(*(getattr(moved, name).numpy() for name in COLUMNS), notes=raw.notes)
+    return RawSplats(**{name: getattr(moved, name).numpy() for name in COLUMNS}, notes=raw.notes)
 
 
 def _half_turn(raw: RawSplats) -> None:

@@ -123,8 +123,8 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
         replace(part, shN=np.pad(part.shN, ((0, 0), (0, width - part.shN.shape[1]), (0, 0))))
         for part in (RawSplats.allocate(0, width), *parts)
     ]
-    columns = (np.concatenate(same) for same in zip(*(part.columns for part in padded), strict=True))
-    return RawSplats(*columns, notes=[note for part in parts for note in part.notes])
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in padded]) for name in COLUMNS}
+    return RawSplats(**columns, notes=[note for part in parts for note in part.notes])
 
 
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
