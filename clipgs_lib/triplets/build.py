@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from ..shards.tar import KEY, ShardError
-from ..shards.triplet import SCHEMA, encode_triplet
+from ..shards.triplet import SCHEMA, Triplet, encode_triplet
 from ..shards.writer import ShardLimits
 from ..splits import RULE
 from .pool import LIMIT, over_processes, over_ray
 from .recipe import BuildConfig, Producer, Source, StopBuild
 from .staging import BuildReport, Staging, finished_set, staged
+
+BATCH = 16  # objects that share a fit on CUDA: one alone leaves the device mostly idle, and more bring little
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,7 @@ def build_triplets(
         todo = [source for source in sources if not stage.has(source.key)]
         counts = [len(sources) - len(todo), stage.failures()]
         resumed = counts[0]
-        work = partial(_attempt, produce or _default_producer(), config)
-        if ray is None:
-            results = over_processes(work, todo, workers, _died, limit)
-        else:
-            gpus = float(config.device != "cpu")
-            results = over_ray(work, todo, ray, _died, workers=workers, gpus=gpus, limit=limit)
+        results = _make(todo, config, produce, partial(_share, workers=workers, ray=ray), limit)
         with closing(results):
             for outcome in results:
                 if outcome.fatal:
@@ -113,25 +110,112 @@ def _keep(stage: Staging, outcome: Outcome) -> None:
         stage.keep(source.key, outcome.block)
 
 
+def _make(
+    sources: Sequence[Source], config: BuildConfig, produce: Producer | None, share: Any, limit: float
+) -> Generator[Outcome, None, None]:
+    """Outcomes in the order in which they come. On CUDA, whole batches go to the workers and are fitted together.
+
+    A batch whose process died, or took too long, is made again object by object, so that only the guilty one is lost.
+    """
+    if produce is not None or not config.device.startswith("cuda"):
+        with closing(
+            share(partial(_attempt, produce or _default_producer()), config, sources, _died, limit)
+        ) as results:
+            yield from results
+        return
+    batches = [tuple(sources[i : i + BATCH]) for i in range(0, len(sources), BATCH)]
+    left = {source.key: source for source in sources}
+    with closing(share(_attempt_together, config, batches, lambda *_: [], limit * BATCH)) as results:
+        for outcomes in results:
+            for outcome in outcomes:
+                del left[outcome.source.key]
+                yield outcome
+    alone = [(source,) for source in left.values()]
+    with closing(share(_attempt_together, config, alone, lambda one, how: [_died(one[0], how)], limit)) as results:
+        for outcomes in results:
+            yield from outcomes
+
+
+def _share(
+    attempt: Any, config: BuildConfig, items: Sequence[Any], dead: Any, limit: float, *, workers: int, ray: str | None
+) -> Generator[Any, None, None]:
+    """Items over processes, or over the workers of a Ray cluster."""
+    work = partial(attempt, config)
+    if ray is None:
+        return over_processes(work, items, workers, dead, limit)
+    return over_ray(work, items, ray, dead, workers=workers, gpus=float(config.device != "cpu"), limit=limit)
+
+
 def _attempt(produce: Producer, config: BuildConfig, source: Source) -> Outcome:
     """Make one object in a worker. Whatever goes wrong is its outcome: one object of many must not stop the rest."""
+    attempt = _Attempt(source)
+    with attempt:
+        attempt.finish(produce(source, config))
+    return attempt.outcome
+
+
+def _attempt_together(config: BuildConfig, sources: Sequence[Source]) -> list[Outcome]:
+    """Make some objects in a worker, fitted in one batch; one by one when the batch does not work as a whole."""
+    from .stages import fit_together, making
+
+    attempts = [_Attempt(source) for source in sources]
+    jobs = dict[int, Any]()
+    steps = [making(source, config) for source in sources]
+    for number, attempt in enumerate(attempts):
+        with attempt:
+            try:
+                jobs[number] = next(steps[number])
+            except StopIteration as end:
+                attempt.finish(end.value)
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            triplet = produce(source, config)
-        if triplet.key != source.key:
-            raise ShardError(f"object {source.key}", "produce must keep the source's key", repr(triplet.key))
-        notes = [str(w.message) for w in caught if w.category.__module__.startswith("clipgs_lib")]
-        if notes:
-            triplet = replace(triplet, provenance=triplet.provenance | {"notes": notes})
-        return Outcome(source, encode_triplet(triplet))
-    except StopBuild as error:
-        return Outcome(source, error=str(error), fatal=True)
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-        words = str(error).replace(source.path, source.name) if source.path else str(error)
-        return Outcome(source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
+        results: Sequence[Any] = fit_together(list(jobs.values()), config) if jobs else ()
+    except (ValueError, RuntimeError):  # one of them is no good, or the memory of the device does not do for all
+        results = [None] * len(jobs)
+    for (number, job), result in zip(jobs.items(), results, strict=True):
+        with attempts[number] as attempt:
+            try:
+                steps[number].send(result or fit_together([job], config)[0])
+            except StopIteration as end:
+                attempt.finish(end.value)
+    return [attempt.outcome for attempt in attempts]
+
+
+class _Attempt:
+    """One object on its way: a context, in which warnings become notes and errors the outcome."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.outcome, self.notes = source, Outcome(source), list[str]()
+
+    def finish(self, triplet: Triplet) -> None:
+        """Encode what came of it."""
+        if triplet.key != self.source.key:
+            raise ShardError(f"object {self.source.key}", "produce must keep the source's key", repr(triplet.key))
+        self._note()
+        if self.notes:
+            triplet = replace(triplet, provenance=triplet.provenance | {"notes": self.notes})
+        self.outcome = Outcome(self.source, encode_triplet(triplet))
+
+    def _note(self) -> None:
+        self.notes += [str(w.message) for w in self._caught if w.category.__module__.startswith("clipgs_lib")]
+        self._caught.clear()
+
+    def __enter__(self) -> _Attempt:
+        self._catching = warnings.catch_warnings(record=True)
+        self._caught: Any = self._catching.__enter__()  # a list, as told to record
+        warnings.simplefilter("always")
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self._note()
+        self._catching.__exit__(kind, error, trace)
+        if isinstance(error, StopBuild):
+            self.outcome = Outcome(self.source, error=str(error), fatal=True)
+        elif isinstance(error, Exception):
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+            words = str(error).replace(self.source.path, self.source.name) if self.source.path else str(error)
+            self.outcome = Outcome(self.source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
+        return error is None or isinstance(error, Exception)
 
 
 def _died(source: Source, how: str) -> Outcome:

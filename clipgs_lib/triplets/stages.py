@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from ..captions.enrich import caption_object, names_a_set
 from ..captions.filtering import filter_captions
 from ..captions.synonyms import Synonyms
 from ..files import file_sha256
+from ..fitting import FitConfig, FitJob, FitResult, fit_many, mesh_job, splat_job
 from ..formats import read_splats
 from ..meshes import Mesh
 from ..rendering import Cameras, render
@@ -55,11 +57,34 @@ def produce(source: Source, config: BuildConfig) -> Triplet:
             object aside.
         OSError: when its file cannot be read.
     """
+    steps = making(source, config)
+    try:
+        steps.send(fit_together([next(steps)], config)[0])
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("an object is fitted once")
+
+
+def making(source: Source, config: BuildConfig) -> Generator[FitJob, FitResult, Triplet]:
+    """Make one object, but let the caller fit it: yields what to fit, is sent the result, and returns the object.
+
+    Splats with no more than ``config.gaussians`` are taken as they are, and nothing is yielded.
+
+    Raises:
+        ValueError, OSError: as `produce`.
+    """
     check_texts(source)
     seed = object_seed(source.key, config.seed)
     thing = load_thing(source, config, seed)
     cameras, images = draw_views(thing.shape, config)
-    splats, facts = make_splats(thing.shape, config, seed)
+    job = fit_job(thing.shape, config, seed)
+    if job is None:
+        splats, facts = thing.shape, {"fit": "as they came"}
+    else:
+        result = yield job
+        splats, fitted = result.splats.to("cpu"), f"{config.gaussians} gaussians"
+        measured = {"psnr": round(result.psnr, 4), "ssim": round(result.ssim, 5)}
+        facts = measured | {"iterations": result.iterations, "fit": fitted}
     views = tuple(encode_view(image, config.quality) for image in images)
     pictures = np.stack([decode_view(view, f"{source.key}.view{i:03d}.webp") for i, view in enumerate(views)])
     captions, columns = embed(thing.captions, pictures, config)
@@ -73,6 +98,11 @@ def produce(source: Source, config: BuildConfig) -> Triplet:
         provenance=thing.provenance | facts | {"seed": seed, "cameras": _camera_facts(cameras)},
         **columns,
     )
+
+
+def fit_together(jobs: Sequence[FitJob], config: BuildConfig) -> list[FitResult]:
+    """Fit the jobs of several objects in one batch; each comes out as it would alone, but for rounding."""
+    return fit_many(jobs, FitConfig(iterations=config.iterations), batch=len(jobs))
 
 
 def object_seed(key: str, seed: int) -> int:
@@ -173,22 +203,14 @@ def draw_views(shape: Mesh | Splats, config: BuildConfig) -> tuple[Cameras, np.n
     return cameras, (colors.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def make_splats(shape: Mesh | Splats, config: BuildConfig, seed: int) -> tuple[Splats, dict[str, Any]]:
-    """Gaussians of the object and what was measured on views that fitting did not see.
-
-    Splats with no more than ``config.gaussians`` are taken as they are; others are fitted to their own renders.
-    """
-    from ..fitting import FitConfig, fit_mesh, refit
-
-    if isinstance(shape, Splats) and len(shape) <= config.gaussians:
-        return shape, {"fit": "as they came"}
+def fit_job(shape: Mesh | Splats, config: BuildConfig, seed: int) -> FitJob | None:
+    """What fitting starts from and aims at; None for splats that are few enough as they are."""
     settings = FitConfig(iterations=config.iterations, seed=seed)
     if isinstance(shape, Mesh):
-        result = fit_mesh(shape, config.gaussians, settings, device=config.device)
-    else:
-        result = refit(shape.to(config.device), config.gaussians, settings)
-    facts = {"psnr": round(result.psnr, 4), "ssim": round(result.ssim, 5), "iterations": result.iterations}
-    return result.splats.to("cpu"), facts | {"fit": f"{config.gaussians} gaussians"}
+        return mesh_job(shape, config.gaussians, settings, device=config.device)
+    if len(shape) <= config.gaussians:
+        return None
+    return splat_job(shape.to(config.device), config.gaussians, settings)
 
 
 def cameras_of(triplet: Triplet) -> Cameras:

@@ -10,21 +10,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import torch
 
-from clipgs_lib.formats import base
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
+from clipgs_lib.triplets import catalogue_sources, stages
 from clipgs_lib.triplets.build import _attempt, _died, build_triplets
 from clipgs_lib.triplets.pool import over_processes
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 
 from ..conftest import ROOT
 from .build_samples import LIMITS, cheap, deadly, endless, hopeless, leaving, slow, sources, teacherless, troubled
+
+module = sys.modules["clipgs_lib.triplets.build"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -209,7 +214,7 @@ def test_a_full_disk_stops_the_build_and_the_next_one_goes_on(tmp_path, monkeypa
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(base.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(ShardError, match=r"have room, got \[Errno 28\] No space left on device"):
             build(tmp_path / "set", workers=2)
     left = [path for path in (tmp_path / "set").rglob("*") if path.is_file()]
@@ -236,6 +241,86 @@ def test_sources_and_numbers_are_checked(tmp_path):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
             BuildConfig(**wrong)
     assert not (tmp_path / "set").exists()
+
+
+# ---- batches on CUDA ---------------------------------------------------------------------------------------------
+
+SMALL = BuildConfig(views=2, size=32, gaussians=40, iterations=3, teacher=None)
+
+
+@pytest.fixture
+def on_paper(monkeypatch) -> list[int]:
+    """CUDA on paper: fits run on the CPU and workers in this process; gives the sizes of the batches fitted."""
+    sizes = list[int]()
+    real_job, real_fit = stages.mesh_job, stages.fit_many
+
+    def fit_many(jobs, *arguments, **options):
+        sizes.append(len(jobs))
+        return real_fit(jobs, *arguments, **options)
+
+    monkeypatch.setattr(stages, "mesh_job", lambda *arguments, device: real_job(*arguments))
+    monkeypatch.setattr(stages, "fit_many", fit_many)
+    monkeypatch.setattr(module, "over_processes", lambda work, items, *_: (work(item) for item in items))
+    monkeypatch.setattr(module, "BATCH", 3)
+    return sizes
+
+
+def test_on_cuda_objects_are_fitted_in_batches(tmp_path, on_paper):
+    cuda = replace(SMALL, device="cuda")
+    assert build_triplets(catalogue_sources(7), tmp_path / "cuda", cuda).objects == 7
+    assert on_paper == [3, 3, 1]
+    build_triplets(catalogue_sources(7), tmp_path / "cpu", SMALL)
+    assert on_paper == [3, 3, 1, *[1] * 7]  # one by one on the CPU
+    both = [ShardSet(tmp_path / name) for name in ("cuda", "cpu")]
+    for key in (row["key"] for row in both[0].rows):
+        batched, alone = (shards[key] for shards in both)
+        assert batched.views == alone.views and batched.texts == alone.texts
+        assert batched.provenance["psnr"] == pytest.approx(alone.provenance["psnr"], abs=1.0)
+
+
+def test_a_batch_loses_only_the_bad_and_goes_on(tmp_path, on_paper, monkeypatch):
+    bad = Source("nothing", "mesh", path=str(tmp_path / "none.glb"), name="none.glb", info={"label": "cup"})
+    some = [*catalogue_sources(2), bad, *catalogue_sources(4, start=2)]
+    real, cuda = stages.fit_many, replace(SMALL, device="cuda")
+
+    def short_of_memory(jobs, *arguments, **options):
+        if len(jobs) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return real(jobs, *arguments, **options)
+
+    monkeypatch.setattr(stages, "fit_many", short_of_memory)
+    report = build_triplets(some, tmp_path / "set", cuda)
+    assert (report.objects, report.quarantined) == (6, 1) and on_paper == [2, 1, 1, 1, 1]
+    assert "nothing" in (tmp_path / "set" / "quarantine.jsonl").read_text()
+
+    def stop(done, total, aside):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "fit_many", real)
+    with pytest.raises(KeyboardInterrupt):
+        build_triplets(some, tmp_path / "again", cuda, progress=stop)
+    assert build_triplets(some, tmp_path / "again", cuda).resumed == 4
+    assert files(tmp_path / "set") == files(tmp_path / "again")
+
+
+def test_a_batch_whose_process_died_is_made_again_one_by_one(tmp_path, on_paper, monkeypatch):
+    def died(work, items, workers, dead, limit):
+        for item in items:
+            yield dead(item, "the worker process died") if item[-1].index in (1, 5) else work(item)
+
+    monkeypatch.setattr(module, "over_processes", died)
+    report = build_triplets(catalogue_sources(6), tmp_path / "set", replace(SMALL, device="cuda"))
+    assert (report.objects, report.quarantined) == (5, 1) and on_paper == [3, 1, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_build_on_a_real_device(tmp_path):
+    config = BuildConfig(views=4, size=96, gaussians=512, iterations=100, teacher=None, device="cuda")
+    build_triplets(catalogue_sources(20), tmp_path / "cuda", config)
+    build_triplets(catalogue_sources(20), tmp_path / "cpu", replace(config, device="cpu"), workers=4)
+    psnr = [[row["psnr"] for row in ShardSet(tmp_path / name).rows] for name in ("cuda", "cpu")]
+    assert len(psnr[0]) == 20 and np.mean(psnr[0]) == pytest.approx(np.mean(psnr[1]), abs=1.0)
 
 
 def test_ray_gives_the_same_set(tmp_path):
