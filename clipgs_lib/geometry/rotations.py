@@ -11,8 +11,6 @@ Conventions, used everywhere in the library:
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -83,12 +81,7 @@ def rotmat_to_quat(rotmats: Tensor) -> Tensor:
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product ``a * b``: rotate by ``b`` first, then by ``a``.
 
-    Args:
-        a: ``[..., 4]`` wxyz.
-        b: ``[..., 4]`` wxyz, broadcastable against ``a``.
-
-    Returns:
-        ``[..., 4]`` wxyz.
+    All are ``[..., 4]`` wxyz; ``a`` and ``b`` may be broadcast.
     """
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
@@ -153,16 +146,6 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
     return torch.stack(values, dim=-1)
 
 
-@lru_cache(maxsize=1)
-def _sh_probe_directions() -> Tensor:
-    """64 well-spread unit directions (Fibonacci sphere), float64 ``[64, 3]``."""
-    i = torch.arange(64, dtype=torch.float64) + 0.5
-    z = 1 - 2 * i / 64
-    angle = i * torch.pi * (3 - 5**0.5)
-    r = (1 - z * z).sqrt()
-    return torch.stack([r * angle.cos(), r * angle.sin(), z], dim=-1)
-
-
 def sh_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices that rotate SH coefficients of degree 1, 2 and 3.
 
@@ -177,7 +160,11 @@ def sh_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Three float64 matrices ``[3, 3]``, ``[5, 5]``, ``[7, 7]``; new coefficients are ``D_l @ old``.
     """
-    directions = _sh_probe_directions()
+    i = torch.arange(64, dtype=torch.float64) + 0.5
+    z = 1 - 2 * i / 64
+    angle = i * torch.pi * (3 - 5**0.5)
+    r = (1 - z * z).sqrt()
+    directions = torch.stack([r * angle.cos(), r * angle.sin(), z], dim=-1)  # a Fibonacci sphere
     original = sh_basis(directions, MAX_SH_DEGREE)  # [64, 16]
     turned = sh_basis(directions @ rotation.detach().double().cpu(), MAX_SH_DEGREE)  # row-wise R^T d
     bands = [slice(1, 4), slice(4, 9), slice(9, 16)]

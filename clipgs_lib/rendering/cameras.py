@@ -24,8 +24,7 @@ class Cameras(NamedTuple):
     Args:
         viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes.
         Ks: ``[C, 3, 3]`` intrinsics in pixels; the centre of the top left pixel is (0.5, 0.5).
-        width: pixels.
-        height: pixels.
+        width, height: pixels.
     """
 
     viewmats: Tensor
@@ -44,8 +43,7 @@ def pinhole(width: int, height: int, fov: float) -> Tensor:
     """Intrinsics ``[3, 3]`` of a camera that looks through the middle of the picture.
 
     Args:
-        width: pixels, ``>= 1``.
-        height: pixels, ``>= 1``.
+        width, height: pixels, ``>= 1``.
         fov: field of view across the **shorter** side, degrees in (0, 180).
 
     Raises:
@@ -115,8 +113,7 @@ def orbit_cameras(
         distance: from the centre, scene units, ``> 0``.
         elevation: degrees above the horizon, between -90 and 90 (excluded).
         up: one of ``UP_AXES`` but "unknown".
-        width: pixels.
-        height: pixels.
+        width, height: pixels.
         fov: across the shorter side of the picture, degrees.
         azimuth: where the circle starts, degrees; 0 faces the front (+z for up +y, -z for -y, -y for +z).
 
@@ -152,8 +149,7 @@ def sphere_cameras(
         center: ``[3]`` point that all of them look at.
         distance: from the centre, scene units, ``> 0``.
         up: one of ``UP_AXES`` but "unknown".
-        width: pixels.
-        height: pixels.
+        width, height: pixels.
         fov: across the shorter side of the picture, degrees.
         elevations: lowest and highest of the belt, degrees, ``-90 <= lowest < highest <= 90``.
 
@@ -217,8 +213,7 @@ def turntable_cameras(
     Args:
         splats: what to frame; at least one gaussian with finite centre.
         n: how many cameras, ``>= 1``.
-        width: pixels.
-        height: pixels.
+        width, height: pixels.
         fov: across the shorter side of the picture, degrees.
         elevation: degrees above the horizon.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".

@@ -17,14 +17,12 @@ def rasterize_cuda(
     degree: int,
     background: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rasterise on the GPU with gsplat 1.5.3, classic mode; arguments as in `render`, checked before.
+    """Rasterise on the GPU with gsplat 1.5.3, classic mode; arguments are those of `render`, checked.
 
     Args:
-        gaussians: of one object, on a CUDA device.
-        viewmats: ``[C, 4, 4]``.
-        Ks: ``[C, 3, 3]``.
-        width: pixels.
-        height: pixels.
+        gaussians: the six attributes of one object, on a CUDA device.
+        viewmats, Ks: ``[C, 4, 4]`` and ``[C, 3, 3]``.
+        width, height: pixels.
         degree: of the spherical harmonics, 0 to 3.
         background: ``[C, 3]``.
 
@@ -66,7 +64,7 @@ def rasterize_cuda(
 def rasterize_cuda_batch(
     gaussians: tuple[Tensor, ...], viewmats: Tensor, Ks: Tensor, width: int, height: int, background: Tensor
 ) -> Tensor:
-    """Draw B objects, each through its own C cameras, in one call of gsplat 1.5.3; arguments are not checked.
+    """Draw B objects, each through C cameras, in one call of gsplat 1.5.3; arguments are not checked.
 
     As `rasterize_cuda`, with all harmonics that there are. A gaussian that is not finite is drawn with opacity 0,
     since all objects keep the same N.
@@ -74,10 +72,8 @@ def rasterize_cuda_batch(
     Args:
         gaussians: ``[B, N, ...]`` on a CUDA device. ``N >= 32`` where B > 1: gsplat's backward pass sums gradients
             of equal gaussian index within a warp of 32, whatever their object.
-        viewmats: ``[B, C, 4, 4]``.
-        Ks: ``[B, C, 3, 3]``.
-        width: pixels.
-        height: pixels.
+        viewmats, Ks: ``[B, C, 4, 4]`` and ``[B, C, 3, 3]``.
+        width, height: pixels.
         background: ``[B, C, 3]``.
 
     Returns:

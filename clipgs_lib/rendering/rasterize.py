@@ -72,8 +72,7 @@ def render(
         splats: N gaussians, 0 included; float32.
         viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes, rigid. Moved to the gaussians' device.
         Ks: ``[C, 3, 3]`` intrinsics in pixels, without skew. Moved to the gaussians' device.
-        width: pixels, 1 to 16384.
-        height: pixels, 1 to 16384.
+        width, height: pixels, 1 to 16384.
         sh_degree: highest degree of spherical harmonics to use, 0 to 3; None uses all there are.
         background: ``[3]`` or ``[C, 3]`` colour behind everything; None is black.
 
