@@ -91,7 +91,7 @@ WALLS = {
     "transformers": {"teachers", "libraries"},
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
-    "jinja2": {"runner"},
+    "jinja2": {"runner", "triplets"},
     "rich": {"runner", "cli"},
     "typer": {"cli"},
     "webdataset": set(),

@@ -15,6 +15,8 @@ import numpy as np
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
 from ..shards.triplet import TeacherInfo
+from ..splats import COLUMNS
+from ..words import plural
 from .staging import QUARANTINE
 
 _READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
@@ -30,12 +32,16 @@ class FilterTotals:
     removed: dict[str, int] = field(default_factory=dict)  # reason -> texts, most frequent first
     examples: dict[str, str] = field(default_factory=dict)  # reason -> a text that was removed for it
 
+    @property
+    def total(self) -> int:
+        """Texts removed."""
+        return sum(self.removed.values())
+
     def __str__(self) -> str:
         if not self.objects:
             return "not needed, texts were made with the objects"
         reasons = f" ({_counts(self.removed)})" if self.removed else ""
-        total = sum(self.removed.values())
-        return f"kept {self.kept:,} ({self.changed:,} of them changed), removed {total:,}{reasons}"
+        return f"kept {self.kept:,} ({self.changed:,} of them changed), removed {self.total:,}{reasons}"
 
 
 @dataclass(frozen=True)
@@ -64,34 +70,34 @@ class Summary:
     quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
     config: dict[str, Any]  # how it was built
 
-    def __str__(self) -> str:
-        lines = [
-            f"{self.folder}: {self.objects:,} objects in {self.shards} shards, {self.bytes / 1e6:,.2f} MB",
-            f"  content     {self.content_sha256[:16]}",
-            f"  splits      {_counts(self.splits)}",
-            f"  categories  {len(self.categories)}: {_counts(self.categories, 8)}",
-            f"  licences    {_counts(self.licences, 6)}",
-            f"  per object  {_range(self.gaussians)} gaussians, {_range(self.views)} views, {_range(self.texts)} texts",
-            f"  texts       {_counts(self.sources)} (of {self.read:,} objects read)",
-            f"  filtering   {self.filter}",
-            f"  bytes       {', '.join(f'{name} {size / 1e3:.1f} kB' for name, size in self.parts.items())} on average",
-            f"  PSNR        {self._psnr()}",
-            f"  teacher     {self.teacher or 'none, no embeddings'}",
-        ]
+    def facts(self) -> dict[str, str]:
+        """Name -> sentence of what `str` lists under the set's size."""
+        aside = sum(count for _, count in self.quarantined)
+        facts = {
+            "content": self.content_sha256[:16],
+            "splits": _counts(self.splits),
+            "categories": f"{len(self.categories)}: {_counts(self.categories, 8)}",
+            "licences": _counts(self.licences, 6),
+            "per object": f"{_range(self.gaussians)} gaussians, {_range(self.views)} views, {_range(self.texts)} texts",
+            "texts": f"{_counts(self.sources)} (of {plural(self.read, 'object')} read)",
+            "filtering": str(self.filter),
+            "bytes": ", ".join(f"{name} {size / 1e3:.1f} kB" for name, size in self.parts.items()) + " on average",
+            "PSNR": "not measured",
+            "teacher": str(self.teacher or "none, no embeddings"),
+        }
+        if self.psnr is not None:
+            decibels = " / ".join(f"{value:.2f}" for value in self.psnr)
+            facts["PSNR"] = f"{decibels} dB at 5 / 50 / 95 % of {plural(self.measured, 'object')}"
         if self.config:
-            lines.append(f"  built with  {', '.join(f'{name} {value}' for name, value in self.config.items())}")
+            facts["built with"] = ", ".join(f"{name} {value}" for name, value in self.config.items())
         if self.damaged:
-            lines.append(f"  damaged     {self.damaged:,} of {self.read + self.damaged:,}; --verify names them")
-        total = sum(count for _, count in self.quarantined)
-        lines.append(f"  set aside   {total:,}" + (f" ({QUARANTINE})" if total else ""))
-        lines += [f"    {count:,} x {reason}" for reason, count in self.quarantined[:5]]
-        return "\n".join(lines)
+            facts["damaged"] = f"{self.damaged:,} of {self.read + self.damaged:,}; --verify names them"
+        return facts | {"set aside": f"{aside:,}" + (f" ({QUARANTINE})" if aside else "")}
 
-    def _psnr(self) -> str:
-        if self.psnr is None:
-            return "not measured"
-        low, middle, high = self.psnr
-        return f"{low:.2f} / {middle:.2f} / {high:.2f} dB at 5 / 50 / 95 % of {self.measured:,} objects"
+    def __str__(self) -> str:
+        size = f"{plural(self.objects, 'object')} in {plural(self.shards, 'shard')}, {self.bytes / 1e6:,.2f} MB"
+        lines = [f"{self.folder}: {size}", *(f"  {name:<12}{text}" for name, text in self.facts().items())]
+        return "\n".join([*lines, *(f"    {count:,} x {reason}" for reason, count in self.quarantined[:5])])
 
 
 def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
@@ -113,12 +119,11 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
         reports.append(triplet.provenance.get("filter"))
         sources.update(caption.source for caption in triplet.texts)
         embeds = [e.nbytes for e in (triplet.image_embeds, triplet.text_embeds) if e is not None]
-        sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in _COLUMNS), "embeddings": sum(embeds)}
+        sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in COLUMNS), "embeddings": sum(embeds)}
         sizes |= {"views": sum(map(len, triplet.views)), "texts": sum(len(c.text.encode()) for c in triplet.texts)}
         sizes["meta and tar"] = rows[number]["bytes"] - sum(sizes.values())
         parts.update(sizes)
     psnr = [row["psnr"] for row in rows if row["psnr"] is not None]
-    quantiles = np.quantile(psnr, (0.05, 0.5, 0.95)).tolist() if psnr else None
     return Summary(
         folder=str(shards.folder),
         objects=len(rows),
@@ -131,7 +136,7 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
         gaussians=_three([row["n_gaussians"] for row in rows]),
         views=_three([row["n_views"] for row in rows]),
         texts=_three([row["n_texts"] for row in rows]),
-        psnr=(quantiles[0], quantiles[1], quantiles[2]) if quantiles else None,
+        psnr=tuple(np.quantile(psnr, (0.05, 0.5, 0.95)).tolist()) if psnr else None,
         measured=len(psnr),
         teacher=shards.teacher,
         read=read,
@@ -139,7 +144,7 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
         sources=dict(sources.most_common()),
         filter=filter_totals(reports),
         parts={name: size / max(1, read) for name, size in parts.items()},
-        quarantined=_quarantined(shards.folder),
+        quarantined=tuple(Counter(entry["reason"][:160] for entry in read_quarantine(shards.folder)).most_common()),
         config=dict(manifest["build"].get("config", {})),
     )
 
@@ -162,9 +167,6 @@ def filter_totals(reports: Iterable[Any]) -> FilterTotals:
     return FilterTotals(objects, kept, changed, dict(removed.most_common()), examples)
 
 
-_COLUMNS = ("means", "quats", "scales", "opacities", "sh0", "shN")
-
-
 def spread(count: int, most: int) -> list[int]:
     """Up to ``most`` numbers of ``0 .. count - 1``, evenly spread, the first among them."""
     return sorted({int(place) for place in np.arange(min(count, most)) * (count / max(1, min(count, most)))})
@@ -178,11 +180,10 @@ def choose(shards: ShardSet, most: int) -> list[int]:
         group = (row["split"], row["category"])
         ranked.append((turns[group], number))
         turns[group] += 1
-    first = [number for turn, number in sorted(ranked) if turn == 0]
-    rest = [number for turn, number in sorted(ranked) if turn > 0]
+    first = [number for turn, number in ranked if turn == 0]
     if len(first) > most:
         return [first[i] for i in spread(len(first), most)]
-    return sorted(first + rest[: most - len(first)])
+    return sorted(number for _, number in sorted(ranked)[:most])
 
 
 def read_quarantine(folder: Path) -> list[dict[str, str]]:
@@ -192,10 +193,6 @@ def read_quarantine(folder: Path) -> list[dict[str, str]]:
         return []
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [{name: str(entry.get(name, "")) for name in ("key", "source", "reason", "place")} for entry in entries]
-
-
-def _quarantined(folder: Path) -> tuple[tuple[str, int], ...]:
-    return tuple(Counter(entry["reason"][:160] for entry in read_quarantine(folder)).most_common())
 
 
 def _three(values: Sequence[int]) -> tuple[int, int, int]:
