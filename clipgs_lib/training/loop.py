@@ -221,13 +221,9 @@ class Trainer:
     def _export(self, metrics: dict[str, Any]) -> None:
         if not self.place.first:
             return
-        encoder = self.learner.average.module
-        ahead = self._averaged()
-        encoder.load_state_dict(self.best_weights)
-        told = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
-        info = {"teacher": self.identity["teacher"], "data": told, "metrics": metrics}
-        save_encoder(self.out / EXPORT, encoder, info, half=True)
-        encoder.load_state_dict(ahead)
+        data = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
+        info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
+        save_encoder(self.out / EXPORT, self.learner.average.module, info, state=self.best_weights, half=True)
 
     def _averaged(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.learner.average.module.state_dict().items()}

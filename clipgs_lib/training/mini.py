@@ -218,7 +218,10 @@ class MiniTrainer:
         if score > self.best:
             self.best = score
             mini.save_mini(self.out, self.model, self.mini_config | {"val_score": score, "step": self.step})
-        return {"score": round(score, 5)} | {f"val_{part}": asdict(value) for part, value in results.items()}
+        return {"score": round(score, 5)} | {
+            f"val_{part}": {"top1": r.at(1).value, "top5": r.at(5).value, "mrr": r.mrr, "objects": r.objects}
+            for part, r in results.items()
+        }
 
     def finish(self, command: str, about: str = "") -> Path:
         """Measure the best tower, as saved, once on the test split, and write the model card.

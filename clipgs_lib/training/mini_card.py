@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..evaluation import TopK, zero_shot
 from ..splits import SPLITS, UNSEEN
-from ..teachers import Preprocess, Ranking, mini, rank_labels
+from ..teachers import Preprocess, mini
 from ..teachers.zero_shot import zero_shot_weights
 from ..vectors import unit
 from .card import curve
@@ -27,7 +28,7 @@ def label_weights(views: ViewSet, model: Any, tokenizer: Any) -> tuple[list[str]
 
 def evaluate_split(
     views: ViewSet, split: str, model: Any, preprocess: Preprocess, words: tuple[list[str], torch.Tensor], n_views: int
-) -> dict[str, Ranking]:
+) -> dict[str, TopK]:
     """Zero-shot rankings of one split's objects, each the mean of ``n_views`` views on white.
 
     Args:
@@ -59,7 +60,7 @@ def evaluate_split(
             labels = every if part == "all" else sorted({objects[i].label for i in rows})
             chosen = weights[[every.index(label) for label in labels]]
             target = torch.tensor([labels.index(objects[i].label) for i in rows], device=device)
-            results[part] = rank_labels(embeddings[rows], chosen, target)
+            results[part] = zero_shot(embeddings[rows], chosen, target, (1, 5))
     return results
 
 
@@ -76,7 +77,7 @@ def _embed(
 
 
 def write_mini_card(
-    folder: Path, views: ViewSet, config: dict[str, Any], parts: dict[str, dict[str, Ranking]], facts: dict[str, Any]
+    folder: Path, views: ViewSet, config: dict[str, Any], parts: dict[str, dict[str, TopK]], facts: dict[str, Any]
 ) -> Path:
     """Write the model card beside the weights; every number in it was measured by this run.
 
@@ -126,7 +127,7 @@ def _about(views: ViewSet, config: dict[str, Any], facts: dict[str, Any]) -> lis
     ]
 
 
-def _results(config: dict[str, Any], parts: dict[str, dict[str, Ranking]]) -> list[str]:
+def _results(config: dict[str, Any], parts: dict[str, dict[str, TopK]]) -> list[str]:
     prompts = ", ".join(f"`{prompt}`" for prompt in mini.PROMPTS)
     return [
         "## Zero-shot on held-out objects",
@@ -142,6 +143,6 @@ def _results(config: dict[str, Any], parts: dict[str, dict[str, Ranking]]) -> li
     ]
 
 
-def _row(split: str, part: str, r: Ranking) -> str:
-    shares = [f"{100 * value:.1f} %" for value in (r.top1, r.chance1, r.top5, r.chance5)]
-    return f"| {split} | {part} | {r.objects} | {r.candidates} | {' | '.join(shares)} | {r.mrr:.3f} |"
+def _row(split: str, part: str, r: TopK) -> str:
+    shares = [f"{100 * top.value:.1f} % | {100 * chance:.1f} %" for top, chance in zip(r.tops, r.chance, strict=True)]
+    return f"| {split} | {part} | {r.objects} | {r.classes} | {' | '.join(shares)} | {r.mrr:.3f} |"

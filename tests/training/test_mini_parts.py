@@ -1,4 +1,4 @@
-"""Loss, augmentation, views and ranking, each against something slower or simpler."""
+"""Loss, augmentation and views, each against something slower or simpler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
-from clipgs_lib.teachers.zero_shot import rank_labels
 from clipgs_lib.training.mini_augment import PictureAugment, augment_pictures
 from clipgs_lib.training.mini_loss import masked_contrastive
 from clipgs_lib.training.mini_views import read_views
@@ -182,18 +181,6 @@ def test_bad_view_lists(tmp_path, rows, words):
 def test_no_view_list(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"views\.jsonl"):
         read_views(tmp_path)
-
-
-def test_ranking():
-    embeddings, weights = torch.eye(4)[[0, 1, 2]], torch.eye(4)
-    made = rank_labels(embeddings, weights, torch.tensor([0, 1, 3]))
-    assert (made.objects, made.candidates) == (3, 4)
-    assert made.top1 == pytest.approx(2 / 3) and made.top5 == 1 and made.chance5 == 1 and made.chance1 == 0.25
-    assert made.mrr == pytest.approx((1 + 1 + 1 / 4) / 3)  # three share rank 2: the worst one counts
-    same = rank_labels(torch.ones(2, 4), torch.ones(10, 4), torch.tensor([0, 9]))
-    assert same.top1 == same.top5 == 0  # a collapsed tower knows nothing
-    with pytest.raises(ValueError, match="at least one"):
-        rank_labels(torch.empty(0, 4), weights, torch.empty(0, dtype=torch.long))
 
 
 def test_straight_alpha_survives_resizing(tmp_path):
