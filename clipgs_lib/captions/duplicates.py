@@ -58,8 +58,8 @@ class SeenTexts:
 
 
 def _tokens(text: str) -> list[str]:
-    found = words(text)
-    return [word for word in found if word not in _ARTICLES] or found or [text]
+    tokens = words(text)
+    return [word for word in tokens if word not in _ARTICLES] or tokens or [text]
 
 
 def _unordered(tokens: list[str]) -> tuple[str, ...] | None:

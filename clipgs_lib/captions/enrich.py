@@ -78,8 +78,7 @@ def caption_object(
         twice and no path is trained on; the report has them all. A shape whose only name says that it is a whole set
         ("every model") gets no text at all, so that it can be set aside.
     """
-    found = list(texts)
-    report = filter_captions(found, kind=kind)
+    report = filter_captions(texts, kind=kind)
     attributes = None if shape is None else measure(shape, seed=seed)
     names = [caption.text for caption in report.kept]
     more = [] if names_a_set(report) else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -162,8 +162,8 @@ def judge(text: str, kind: Kind = "auto") -> tuple[str, tuple[str, ...], str | N
     Returns:
         The cleaned text, the steps that changed it, and a key of ``REASONS`` when it should be removed, else None.
     """
-    current, found = clean_text(text)
-    steps = list(found)
+    current, notes = clean_text(text)
+    steps = list(notes)
     reason = None if has_extension(current) else _reason(current)  # folders of a path may be named after packs
     for _ in range(_MAX_ROUNDS):  # a step may uncover work for another one; each round shortens or splits
         if reason or not (kind == "name" or (kind == "auto" and is_file_name(current))):
@@ -180,43 +180,25 @@ def judge(text: str, kind: Kind = "auto") -> tuple[str, tuple[str, ...], str | N
     return current, tuple(dict.fromkeys(steps)), reason
 
 
-def captions_table(report: FilterReport, enriched: Sequence[Caption] = (), name: str = "") -> list[dict[str, Any]]:
+def captions_table(report: FilterReport) -> list[dict[str, str]]:
     """Before and after as rows for ``pandas.DataFrame``: one per text, removed ones included.
 
-    Args:
-        report: of one object.
-        enriched: its other texts.
-        name: what to put in the column ``object``.
-
     Returns:
-        Rows with ``object before after source status why score``; status is kept, changed, removed or added. Texts may
-        hold markup: whoever shows the rows escapes them, as pandas does by default.
+        Rows with ``before after status why``; status is kept, changed or removed. Texts may hold markup: whoever shows
+        the rows escapes them, as pandas does by default.
     """
     changes = {change.after: change for change in report.changed}
     rows = []
     for caption in report.kept:
         change = changes.get(caption.text)
-        before, status, why = (caption.text, "kept", "") if change is None else (change.before, "changed", "")
-        why = ", ".join(change.steps) if change else why
-        rows.append(_row(name, before, caption, status, why))
+        before, status, why = (
+            (change.before, "changed", ", ".join(change.steps)) if change else (caption.text, "kept", "")
+        )
+        rows.append({"before": before, "after": caption.text, "status": status, "why": why})
     for removal in report.removed:
-        rows.append(_row(name, removal.text, None, "removed", f"{removal.reason}: {removal.detail}"))
-    return rows + [_row(name, "", caption, "added", "") for caption in enriched]
-
-
-def removal_counts(reports: Mapping[str, FilterReport]) -> dict[str, int]:
-    """Removals of many objects by reason, most frequent first."""
-    totals: dict[str, int] = {}
-    for report in reports.values():
-        for reason, n in report.counts.items():
-            totals[reason] = totals.get(reason, 0) + n
-    return dict(sorted(totals.items(), key=lambda pair: -pair[1]))
-
-
-def _row(name: str, before: str, caption: Caption | None, status: str, why: str) -> dict[str, Any]:
-    after, source, score = (caption.text, caption.source, caption.score) if caption else ("", "", None)
-    columns = ("object", "before", "after", "source", "status", "why", "score")
-    return dict(zip(columns, (name, before, after, source, status, why, score), strict=True))
+        why = f"{removal.reason}: {removal.detail}"
+        rows.append({"before": removal.text, "after": "", "status": "removed", "why": why})
+    return rows
 
 
 def _cut(text: str) -> str:

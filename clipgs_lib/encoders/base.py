@@ -94,9 +94,9 @@ class Encoder(nn.Module, ABC):
     @property
     def identity(self) -> str:
         """``"NAME sha256:DIGEST"`` of settings and weights as they are now; equal ones embed equally."""
-        told = self.config.to_dict()
-        name = told.pop("name")
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        settings = self.config.to_dict()
+        name = settings.pop("name")
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for key, tensor in sorted(self.state_dict().items()):
             digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -180,6 +180,12 @@ class Encoder(nn.Module, ABC):
     def _batch(self, splats: Splats | Sequence[Splats]) -> SplatBatch:
         objects = [splats] if isinstance(splats, Splats) else splats
         return collate(objects, color_default=self.config.color_default).to(self.device)
+
+    def _with_cls(self, cls: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """CLS ``[B, 1, W]`` before patches ``[B, G, W]``, fewer in training, and which keys may be looked at."""
+        if self.training and self.config.patch_dropout > 0:
+            x, mask = drop_patches(x, mask, self.config.patch_dropout)
+        return torch.cat([cls, x], dim=1), attended(mask)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch
-from .base import Encoder, TokenOutput, attended, drop_patches
+from .base import Encoder, TokenOutput
 from .config import PointBertConfig
 
 HEAD_DIM = 64  # channels of a head [C]
@@ -76,11 +76,7 @@ class PointBert(Encoder):
         return self.config.depth + 1 if parameter.startswith("proj.") else 0
 
     def _enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        x, mask = tokens.tokens, tokens.mask
-        if self.training and self.config.patch_dropout > 0:
-            x, mask = drop_patches(x, mask, self.config.patch_dropout)
-        cls = self.ppat.cls_token.expand(len(x), 1, -1)
-        return torch.cat([cls, x], dim=1), attended(mask)
+        return self._with_cls(self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens, tokens.mask)
 
 
 class PatchTransformer(nn.Module):
@@ -200,7 +196,7 @@ def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) ->
     Returns:
         ``[B, G, M]`` int64 into the N gaussians.
     """
-    found = []
+    rows = []
     for points, mask, middles in zip(batch.means, batch.mask, centers, strict=True):  # [N, 3], [N], [G, 3]
         order = scattered_order(points)
         order = order[mask[order]]  # [n], real gaussians
@@ -208,8 +204,8 @@ def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) ->
         place = torch.arange(len(order), device=order.device).masked_fill(apart > radius, len(order))  # [G, n]
         nearest = place.topk(min(count, len(order)), dim=1, largest=False, sorted=True).values
         nearest = nn.functional.pad(nearest, (0, count - nearest.shape[1]), value=len(order))
-        found.append(order[nearest.where(nearest < len(order), nearest[:, :1])])
-    return torch.stack(found)
+        rows.append(order[nearest.where(nearest < len(order), nearest[:, :1])])
+    return torch.stack(rows)
 
 
 def scattered_order(points: Tensor) -> Tensor:

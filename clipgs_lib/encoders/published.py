@@ -98,12 +98,12 @@ def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
     Raises:
         EncoderError: when they are not of these kinds or sizes.
     """
-    for encoder, wanted in ((clipgs, "all"), (point, "points")):
+    for encoder, attributes in ((clipgs, "all"), (point, "points")):
         got = encoder.config.tokenizer.attributes if isinstance(encoder, SplatTransformer) else "no tokenizer of ours"
-        if got != wanted:
+        if got != attributes:
             raise EncoderError(
-                f"init_from_point(clipgs, point) needs an encoder of attributes {wanted!r}, got {encoder.config.name} "
-                f"with {got!r}; build them as clipgs-SIZE and point-SIZE"
+                f"init_from_point(clipgs, point) needs an encoder of attributes {attributes!r}, got "
+                f"{encoder.config.name} with {got!r}; build them as clipgs-SIZE and point-SIZE"
             )
     title = f"{point.config.name} -> {clipgs.config.name}"
     return adopt(clipgs, point.state_dict(), title=title, rename=lambda key: key, unused={}, fresh=_ATTRIBUTES)
@@ -132,10 +132,10 @@ def _read(path: str | os.PathLike[str], container: str) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise EncoderError(f"{path} must be a safetensors file, got {error}; fetch it anew") from error
     except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
-        told = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise EncoderError(
-            f"{path} must be a checkpoint of tensors and plain containers, got {type(error).__name__}: {told}; objects "
-            "are never unpickled: save its state dict alone, best as .safetensors"
+            f"{path} must be a checkpoint of tensors and plain containers, got {type(error).__name__}: {message}; "
+            "objects are never unpickled: save its state dict alone, best as .safetensors"
         ) from None
     state = document.get(container, document) if isinstance(document, Mapping) else document
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):

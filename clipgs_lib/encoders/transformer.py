@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch
-from .base import Encoder, TokenOutput, attended, drop_patches
+from .base import Encoder, TokenOutput
 from .config import EncoderConfig, EncoderError
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
@@ -114,8 +114,5 @@ class SplatTransformer(Encoder):
 
     def _enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
         """``[B, 1+K, W]`` with CLS and positions, patch dropout done, and which keys may be looked at."""
-        x, mask = tokens.tokens + self.pos_embed(tokens.centers), tokens.mask  # [B, G, W], [B, G]
-        if self.training and self.config.patch_dropout > 0:
-            x, mask = drop_patches(x, mask, self.config.patch_dropout)
-        cls = (self.cls_token + self.cls_pos).expand(len(x), -1, -1)
-        return torch.cat([cls, x], dim=1), attended(mask)
+        x = tokens.tokens + self.pos_embed(tokens.centers)  # [B, G, W]
+        return self._with_cls((self.cls_token + self.cls_pos).expand(len(x), -1, -1), x, tokens.mask)

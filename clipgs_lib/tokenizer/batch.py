@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,10 +45,10 @@ class SplatBatch:
         shape = self.mask.shape
         for name, tail in _TAILS.items():
             value = getattr(self, name)
-            wanted = torch.bool if name == "mask" else torch.float32
-            if len(shape) != 2 or value.shape != (*shape, *tail) or value.dtype != wanted:
+            dtype = torch.bool if name == "mask" else torch.float32
+            if len(shape) != 2 or value.shape != (*shape, *tail) or value.dtype != dtype:
                 want = ", ".join(["B, N", *map(str, tail)])
-                raise ValueError(f"{name} must be {wanted} [{want}] like the mask, got {value.dtype} {[*value.shape]}")
+                raise ValueError(f"{name} must be {dtype} [{want}] like the mask, got {value.dtype} {[*value.shape]}")
             if value.device != self.mask.device:
                 raise ValueError(f"{name} must be on the device of the mask, {self.mask.device}, got {value.device}")
 
@@ -64,15 +64,9 @@ class SplatBatch:
     def device(self) -> torch.device:
         return self.mask.device
 
-    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> SplatBatch:
+    def to(self, device: str | torch.device) -> SplatBatch:
         """The same batch on another device."""
-        return replace(
-            self, **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
-        )
-
-    def pin_memory(self) -> SplatBatch:
-        """The same batch in page-locked memory, for copies to a GPU beside its work; loaders call this."""
-        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TAILS})
 
 
 def collate(splats: Sequence[Splats], *, normalize: bool = True, color_default: float = 0.4) -> SplatBatch:
