@@ -24,10 +24,6 @@ class Patches(NamedTuple):
     indices: Tensor
     mask: Tensor
 
-    def to(self, device: str | torch.device) -> Patches:
-        """The same patches on another device."""
-        return Patches(*(value.to(device) for value in self))
-
     def gather(self, values: Tensor) -> Tensor:
         """Values of the gaussians of each patch: ``[B, N, ...]`` to ``[B, G, M, ...]``."""
         rows = torch.arange(len(values), device=values.device)[:, None, None]
