@@ -1,18 +1,21 @@
-"""``clipgs triplets``: build a set of triplets, embed it by another teacher, and look at one."""
+"""``clipgs triplets``: build a set of triplets or the embedded one, embed it by another teacher, and look at one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import PASS_ON, Wrap, bar
 
+if TYPE_CHECKING:
+    from ..triplets import Source
+
 
 def mount(app: typer.Typer, plain_errors: Wrap) -> None:
-    """Hang ``triplets build``, ``triplets embed`` and ``triplets inspect`` into the command.
+    """Hang ``triplets build``, ``embed``, ``inspect`` and ``sample`` into the command.
 
     Args:
         app: the command.
@@ -22,6 +25,7 @@ def mount(app: typer.Typer, plain_errors: Wrap) -> None:
     group.command("build", context_settings=PASS_ON)(plain_errors(build))
     group.command("embed")(plain_errors(embed))
     group.command("inspect")(plain_errors(inspect))
+    group.command("sample")(plain_errors(sample))
     app.add_typer(group, name="triplets")
 
 
@@ -53,7 +57,6 @@ def build(
     """
     from ..settings import from_plain, settings_of
     from ..triplets.build import BuildConfig, build_triplets
-    from ..triplets.sources import catalogue_sources, folder_sources
     from .dataclass_options import describe, option_values
 
     values = option_values(BuildConfig, context.args, {"--up": "up_axis"})
@@ -61,15 +64,10 @@ def build(
     if list_settings:
         print("\n".join(describe(setting, getattr(config, setting.name)) for setting in settings_of(BuildConfig)))
         return
-    given = [name for name, value in (("--meshes", meshes), ("--splats", splats), ("--catalogue", catalogue)) if value]
-    if len(given) != 1:
-        raise ValueError(f"exactly one of --meshes, --splats and --catalogue is needed, got {given or 'none'}")
-    if catalogue is not None:
-        sources = catalogue_sources(catalogue, config.seed)
-    else:
-        sources = folder_sources(meshes or splats or "", kind="mesh" if meshes else "splat", labels=labels)
+    origins = {"--meshes": meshes, "--splats": splats, "--catalogue": catalogue}
+    sources = chosen_sources(origins, labels, config.seed)
     with bar("building", len(sources)) as show:
-        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=_noting(show))
+        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)
     if report.quarantined:
         raise typer.Exit(1)
@@ -92,13 +90,36 @@ def embed(
 
     shards = ShardSet(folder)
     with bar("embedding", len(shards)) as show:
-        report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=_noting(show))
+        report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=noting(show))
     print(report)
     if report.objects < len(shards):
         raise typer.Exit(1)
 
 
-def _noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
+def chosen_sources(origins: Mapping[str, Path | int | None], labels: Path | None, seed: int) -> list[Source]:
+    """The objects that one option names.
+
+    Args:
+        origins: what ``--meshes``, ``--splats`` and ``--catalogue`` say, None for the options not given.
+        labels: table of a folder of meshes or splats.
+        seed: of the catalogue.
+
+    Raises:
+        ValueError: unless exactly one option is given.
+    """
+    from ..triplets import catalogue_sources, folder_sources
+
+    given = [name for name, value in origins.items() if value]
+    if len(given) != 1:
+        *names, last = origins
+        raise ValueError(f"exactly one of {', '.join(names)} and {last} is needed, got {given or 'none'}")
+    origin = origins[given[0]]
+    if isinstance(origin, int):
+        return catalogue_sources(origin, seed)
+    return folder_sources(origin or "", kind="mesh" if given == ["--meshes"] else "splat", labels=labels)
+
+
+def noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
     """A bar as what builds report to: objects done, in all, and set aside."""
     return lambda done, total, aside: show(done, total=total, note=f"{aside} set aside")
 
@@ -123,3 +144,23 @@ def inspect(
         print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
     else:
         raise typer.Exit(1)
+
+
+def sample(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the sample.")],
+    raw: Annotated[Path, typer.Option("--raw", help="Folder of the fits, which another teacher uses as they are.")],
+    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts.")] = "mini",
+    objects: Annotated[int | None, typer.Option(min=1, help="The first so many of the catalogue, else all.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that fit.")] = 1,
+) -> None:
+    """Build the embedded sample; the same command goes on after a stop.
+
+    With another teacher in place of the old one, remove OUT and run it again: the fits in RAW are used as they are.
+    """
+    from ..files import size_on_disk
+    from ..triplets.embedded import OBJECTS, build_sample_set
+
+    count = objects or OBJECTS
+    with bar("building", count) as show:
+        report = build_sample_set(out, raw, teacher=teacher, objects=count, workers=workers, progress=noting(show))
+    print(f"{report}\n{size_on_disk(out) / 1e6:.2f} MB")

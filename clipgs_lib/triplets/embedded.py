@@ -1,7 +1,7 @@
 """The embedded sample: two objects of each category of the catalogue, small enough to lie beside the code.
 
 It is built in two steps, both of which go on after a stop: fit without a teacher, then embed. The fits are kept, so
-that another teacher needs the second step only. `clipgs_lib.triplets.sample` is the command.
+that another teacher needs the second step only. `COMMAND` does it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .staging import BuildReport
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "triplets" / "sample"
 OBJECTS = 248  # the first two of each of the 124 categories
 RECIPE = BuildConfig(views=4, size=96, gaussians=1_024, iterations=300, quality=85)
-COMMAND = "python -m clipgs_lib.triplets.sample --out data/triplets/sample --raw build/sample"
+COMMAND = "clipgs triplets sample --out data/triplets/sample --raw build/sample"
 
 Progress = Callable[[int, int, int], None]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..meshes import Mesh
 from ..rendering import render_views, sphere_cameras
@@ -41,6 +39,7 @@ def write_teacher_views(
     size: int = 128,
     seed: int = 0,
     factors: str = "guess",
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> ViewsReport:
     """Draw every object over nothing, seen from a belt around it, and list it with its label, texts and split.
 
@@ -54,6 +53,7 @@ def write_teacher_views(
         size: pixels per side.
         seed: of the texts.
         factors: base colour factors of glTF, see `importing.read_mesh`; ``"guess"`` is what most free packs need.
+        progress: called with objects done, objects in all, objects left out.
 
     Raises:
         ValueError: when no object is left, or a number is out of range.
@@ -63,11 +63,13 @@ def write_teacher_views(
     config = BuildConfig(views=views, size=size, seed=seed, factors=factors)
     rows: list[dict[str, Any]] = []
     left_out: list[tuple[str, str]] = []
-    for source in tqdm(sources, desc="views", unit="object", disable=not sys.stderr.isatty()):
+    for done, source in enumerate(sources, start=1):
         try:
             rows.append(_one(source, folder, config))
         except (ValueError, OSError) as error:
             left_out.append((source.key, f"{type(error).__name__}: {error}"))
+        if progress:
+            progress(done, len(sources), len(left_out))
     if not rows:
         raise ValueError(f"at least one object must have views, got none of {len(sources)}; first: {left_out[:1]}")
     _write_lines(folder / LEFT_OUT, ({"object": key, "reason": reason} for key, reason in left_out))

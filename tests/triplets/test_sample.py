@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from clipgs_lib.catalogue import CATEGORIES, HELD_CATEGORIES
+from clipgs_lib.cli import app
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import Triplet, decode_triplet, encode_triplet
 from clipgs_lib.splats import COLUMNS
 from clipgs_lib.teachers import load_teacher
-from clipgs_lib.triplets import embed, embedded, sample
+from clipgs_lib.triplets import embed, embedded
 from clipgs_lib.triplets.embedded import COMMAND, FOLDER, OBJECTS, RECIPE, build_sample_set, sample_set
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 from clipgs_lib.triplets.stages import produce
@@ -124,12 +126,11 @@ def test_both_steps_in_one_go_and_the_second_alone(tmp_path, quick, monkeypatch)
     assert {path.name: path.stat().st_mtime_ns for path in raw.iterdir()} == fits
 
 
-def test_the_command_line(tmp_path, quick, capsys):
-    words = ["--out", str(tmp_path / "sample"), "--raw", str(tmp_path / "raw"), "--objects", "2"]
-    assert sample.main(words) == 0
-    assert "2 objects" in capsys.readouterr().out
-    assert sample.main(words) == 0
-    assert "2 taken over" in capsys.readouterr().out
+def test_the_command(tmp_path, quick):
+    words = [*COMMAND.split()[1:3], "--out", str(tmp_path / "sample"), "--raw", str(tmp_path / "raw"), "--objects", "2"]
+    first, again = (CliRunner().invoke(app, words) for _ in range(2))
+    assert first.exit_code == again.exit_code == 0
+    assert "2 objects" in first.stdout and "2 taken over" in again.stdout
 
 
 def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
@@ -144,7 +145,7 @@ def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
 
 def test_without_the_sample_the_error_says_how_to_build_it(monkeypatch, tmp_path):
     monkeypatch.setattr(embedded, "FOLDER", tmp_path)
-    with pytest.raises(ShardError, match=r"sample must be there, got no such set; build it .*triplets\.sample"):
+    with pytest.raises(ShardError, match=r"sample must be there, got no such set; build it .*clipgs triplets sample"):
         sample_set()
 
 

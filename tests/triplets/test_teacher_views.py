@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from clipgs_lib.teachers.views import read_views
+from typer.testing import CliRunner
 
 from clipgs_lib import catalogue
+from clipgs_lib.cli import app
+from clipgs_lib.training.mini_views import read_views
 from clipgs_lib.triplets import catalogue_sources, folder_sources
 from clipgs_lib.triplets.teacher_views import write_teacher_views
 
@@ -62,3 +64,20 @@ def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one object must have views, got none of 1"):
         write_teacher_views(folder_sources(tmp_path), tmp_path / "out", views=2, size=32)
     assert not (tmp_path / "out" / "views.jsonl").exists()
+
+
+def test_the_command_draws_and_says_what_is_left_out(tmp_path):
+    command = ["teacher", "views", "--views", "2", "--size", "32"]
+    ran = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "six"), "--catalogue", "6"])
+    assert ran.exit_code == 0 and "six: 6 objects, 0 left out" in ran.stdout.replace("\n", "")
+    assert len(read_views(tmp_path / "six").objects) == 6
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for name in ("a", "b"):
+        (meshes / f"{name}.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nf 1 2 3\n")
+    (tmp_path / "table.csv").write_text("path,label\na.obj,chair\n")
+    command += ["--meshes", str(meshes), "--labels", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]
+    some = CliRunner().invoke(app, command)
+    assert some.exit_code == 1 and "1 objects, 1 left out" in some.stdout
+    both = CliRunner().invoke(app, [*command, "--catalogue", "3"])
+    assert both.exit_code == 2 and "exactly one of --meshes and --catalogue is needed" in both.stderr
