@@ -23,8 +23,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from clipgs_lib.files import write_text
 from clipgs_lib.runner.parameters import ParameterError, declared_parameters
-from clipgs_lib.runtime import REQUIRED, write_text_atomically
+from clipgs_lib.runtime import REQUIRED
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = {
@@ -247,7 +248,7 @@ def write_stripped(executed: Path, target: Path) -> None:
         before = nbformat.read(target, as_version=4)
         if [(c.cell_type, c.source) for c in before.cells] != [(c.cell_type, c.source) for c in notebook.cells]:
             raise ValueError(f"{target} has been edited since {executed} was run; run `clipgs notebooks run` first")
-    write_text_atomically(target, nbformat.writes(notebook) + "\n")
+    write_text(target, nbformat.writes(notebook) + "\n")
 
 
 def _tags(cell: NotebookNode) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._version import __version__
-from .files import replacing
+from .files import write_text
 from .words import plural
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         "metrics": _jsonable(metrics, "metrics"),
         "findings": _jsonable([findings] if isinstance(findings, str) else list(findings), "findings"),
     }
-    write_text_atomically(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     print(f"recorded {plural(len(metrics), 'metric')} in {METRICS_FILE} after {run.seconds:.1f} s")
 
 
@@ -256,12 +256,6 @@ def real_files(pattern: str) -> list[Path]:
     """Files below `real_data_dir` that match a pattern such as ``"photos/*.jpg"``, sorted; none where it is absent."""
     folder = real_data_dir()
     return sorted(folder.glob(pattern)) if folder is not None else []
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text to a temporary file beside ``path``, then rename it over ``path``; on failure leave nothing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _jsonable(value: Any, key: str) -> Any:

@@ -59,7 +59,7 @@ ROOMS = {
     "plots": {"splats", "geometry", "rendering", "tokenizer"},
     "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
     # top
-    "runner": {"_version", "runtime", "settings"},
+    "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
         *("encoders", "training", "runner"),

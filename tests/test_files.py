@@ -25,6 +25,15 @@ with locked(sys.argv[1], "one"):
 """
 
 
+def test_failed_write_leaves_the_old_file_and_no_partial(tmp_path):
+    target = tmp_path / "f.txt"
+    write_text(target, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(target, "new \ud800")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.bin"
     with writing(path) as stream:

@@ -168,15 +168,6 @@ def test_record_takes_an_explicit_run(begin, tmp_path):
     assert not (tmp_path / "b" / "metrics.json").exists()
 
 
-def test_failed_write_leaves_the_old_file_and_no_partial(tmp_path):
-    target = tmp_path / "f.txt"
-    runtime.write_text_atomically(target, "old")
-    with pytest.raises(UnicodeEncodeError):
-        runtime.write_text_atomically(target, "new \ud800")
-    assert target.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
-
-
 def test_real_data_dir(monkeypatch, tmp_path):
     monkeypatch.setenv("CLIPGS_REAL_DATA", "")
     assert runtime.real_data_dir() is None and runtime.real_files("*") == []

@@ -12,8 +12,8 @@ from typing import Any
 
 import jinja2
 
-from .. import runtime
 from .._version import __version__
+from ..files import write_text
 from .notebooks import Notebook
 from .state import load_outcome
 
@@ -39,7 +39,7 @@ def write_index(notebooks: Sequence[Notebook], out: Path) -> Path:
     page = template.render(cards=cards, summary=", ".join(words), version=__version__, written=time.strftime(_WHEN))
     out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
-    runtime.write_text_atomically(path, page)
+    write_text(path, page)
     return path
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import runtime
+from ..files import write_text
 from .notebooks import Notebook
 
 Status = Literal["passed", "failed"]
@@ -79,7 +80,7 @@ def save_outcome(folder: Path, outcome: Outcome) -> None:
     """Keep an outcome beside the executed notebooks, for the next run and the index page."""
     path = _state_path(folder, outcome.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    runtime.write_text_atomically(path, json.dumps(asdict(outcome), indent=1) + "\n")
+    write_text(path, json.dumps(asdict(outcome), indent=1) + "\n")
 
 
 def is_current(folder: Path, name: str, key: str, out_dir: Path) -> bool:

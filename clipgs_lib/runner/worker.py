@@ -28,7 +28,7 @@ from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from .. import runtime
+from ..files import write_text
 from .page import freeze_widgets, notebook_page
 from .processes import family, kill_family
 
@@ -145,8 +145,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     recorded = _read_metrics(Path(job["metrics"]), job["name"], began)
     _Engine.report(stage="page")
     executed = freeze_widgets(nbformat.read(partial, as_version=4))
-    runtime.write_text_atomically(Path(job["page"]), notebook_page(executed, job["title"]))
-    runtime.write_text_atomically(Path(job["executed"]), nbformat.writes(executed) + "\n")
+    write_text(Path(job["page"]), notebook_page(executed, job["title"]))
+    write_text(Path(job["executed"]), nbformat.writes(executed) + "\n")
     partial.unlink()
     return {"status": "passed", "metrics": recorded["metrics"], "findings": recorded["findings"]}
 

@@ -21,8 +21,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import file_sha256
-from ..runtime import write_text_atomically
+from ..files import file_sha256, write_text
 
 FORMAT = "clipgs-checkpoint/1"
 TENSORS, STATE, FOLDER, METRICS = "tensors.safetensors", "state.json", "checkpoints", "metrics.jsonl"
@@ -56,7 +55,7 @@ class Records:
         """Drop the records of steps after a checkpoint: they are done again."""
         if self.path.is_file():
             kept = [json.dumps(row) + "\n" for row in self.read() if row["step"] <= step]
-            write_text_atomically(self.path, "".join(kept))
+            write_text(self.path, "".join(kept))
 
 
 class CheckpointError(ValueError):

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 
 from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
-from ..runtime import resolve_device, resolve_precision, write_text_atomically
+from ..files import write_text
+from ..runtime import resolve_device, resolve_precision
 from ..settings import read_file
 from .card import write_card
 from .checkpoint import (
@@ -114,7 +115,7 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
             if config.resume:
                 self.records.trim(self.step)
-            write_text_atomically(self.out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
+            write_text(self.out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
         wait(place)
         self.validator = Validator(self.objects, config, place, self.out)
         for _ in self.objects.preload(range(len(self.objects))):
