@@ -59,6 +59,8 @@ class Splats:
         shN: ``[N, K-1, 3]`` higher SH coefficients, K-1 in 0, 3, 8, 15 (degree 0 to 3).
         up_axis: which way is up in this frame: one of ``UP_AXES``.
         source: where it came from, for people (a file name, "catalogue 12", ...).
+        antialiased: trained for a rasteriser that thins opacities by the area its 2D low-pass adds (Mip-Splatting);
+            kept for formats that say so (SPZ, SOG).
 
     Raises:
         TypeError: when a column is not a float32 tensor.
@@ -73,6 +75,7 @@ class Splats:
     shN: Tensor
     up_axis: str = "unknown"
     source: str = ""
+    antialiased: bool = False
 
     def __post_init__(self) -> None:
         for name in COLUMNS:
@@ -181,6 +184,8 @@ class Splats:
     def cat(cls, parts: Sequence[Splats]) -> Splats:
         """Concatenate; lower SH degrees are padded with zeros, differing up-axes become "unknown".
 
+        Antialiased when all parts are.
+
         Raises:
             ValueError: when ``parts`` is empty.
         """
@@ -190,7 +195,12 @@ class Splats:
         parts = [part.with_sh_degree(degree) for part in parts]
         columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS}
         up_axes, sources = {part.up_axis for part in parts}, dict.fromkeys(p.source for p in parts if p.source)
-        return cls(**columns, up_axis=up_axes.pop() if len(up_axes) == 1 else "unknown", source=" + ".join(sources))
+        return cls(
+            **columns,
+            up_axis=up_axes.pop() if len(up_axes) == 1 else "unknown",
+            source=" + ".join(sources),
+            antialiased=all(part.antialiased for part in parts),
+        )
 
     def with_sh_degree(self, degree: int) -> Splats:
         """Drop higher SH bands, or pad with zeros, to exactly ``degree`` (0 to 3)."""

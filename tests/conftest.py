@@ -40,3 +40,12 @@ def make_splats(n: int = 100, degree: int = 0, seed: int = 0) -> Splats:
 def splats_factory():
     """`make_splats`, as a fixture."""
     return make_splats
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder of small inputs for reported faults: ``../shared/cases`` beside the project, or ``CLIPGS_CASES``."""
+    folder = Path(os.environ.get("CLIPGS_CASES", ROOT.parent / "shared" / "cases"))
+    if not (folder / "plain.ply").is_file():
+        pytest.skip(f"reported cases not found at {folder}; set CLIPGS_CASES")
+    return folder.resolve()

@@ -45,6 +45,7 @@ class RawSplats:
         trailing: bytes after the last gaussian, which were ignored.
         clean: the decoder has seen that every value is finite, and has normalised every quaternion; `to_splats` then
             spares its own passes over the data. False promises nothing.
+        antialiased: as in `Splats`.
     """
 
     means: np.ndarray
@@ -57,6 +58,7 @@ class RawSplats:
     notes: list[str] = field(default_factory=list)
     trailing: int = 0
     clean: bool = False
+    antialiased: bool = False
 
     @classmethod
     def allocate(cls, count: int, higher: int) -> RawSplats:
@@ -94,7 +96,8 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     quats = columns["quats"]
     lengths = torch.ones(len(quats), 1) if raw.clean else quats.norm(dim=1, keepdim=True)
     unit = quats if raw.clean else quats / lengths.clamp_min(1e-30)
-    splats = Splats(**columns | {"quats": unit}, up_axis=raw.up_axis, source=Path(path).name)
+    more = {"up_axis": raw.up_axis, "source": Path(path).name, "antialiased": raw.antialiased}
+    splats = Splats(**columns | {"quats": unit} | more)
     if raw.clean or on_invalid == "keep" or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the

@@ -1,8 +1,12 @@
-"""gsplat training checkpoints: a ``torch.save``d dict of parameters.
+"""Training checkpoints of gsplat and nerfstudio: a ``torch.save``d dict of parameters.
 
 Page: https://docs.gsplat.studio (``examples/simple_trainer.py`` saves ``{"step": ..., "splats": state_dict}``). Keys
 ``means [N, 3]``, ``quats [N, 4]`` wxyz, ``scales [N, 3]`` **log**, ``opacities [N]`` **logit**, ``sh0 [N, 1, 3]``,
 ``shN [N, K-1, 3]``. Frame: that of the training cameras, so ``up_axis`` stays "unknown".
+
+nerfstudio's splatfacto (https://docs.nerf.studio/nerfology/methods/splat.html) saves ``{"pipeline": state_dict}`` with
+``_model.gauss_params.NAME`` (older: ``_model.NAME``), where opacities are ``[N, 1]`` and ``features_dc [N, 3]`` and
+``features_rest [N, K-1, 3]`` are the SH. With SH degree 0 its ``features_dc`` are logits of the colours.
 
 Loaded with ``weights_only=True``: nothing is unpickled but tensors and plain containers. Only the zip form that torch
 has written since 1.6 is taken, and only uncompressed (as torch writes it), so that loading takes the size of the file.
@@ -21,8 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import COLUMNS, column_fits
 from .base import FormatError, RawSplats, check_count, check_regular_file
+from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 
 NAME = "checkpoint"
 SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -32,6 +38,7 @@ MAX_PICKLE_BYTES = 1 << 22
 _SHN = "[N, K-1, 3] with K-1 in 0, 3, 8, 15"
 _REQUIRED = COLUMNS[:5]  # shN may lack
 _SHAPES = dict(zip(COLUMNS, ("[N, 3]", "[N, 4]", "[N, 3]", "[N]", "[N, 1, 3]", _SHN), strict=True))
+_SPLATFACTO = {"sh0": "features_dc", "shN": "features_rest"}  # where nerfstudio's names differ
 _TODO_SAVE = 'save it as torch.save({"splats": splats.state_dict()}, path)'
 
 
@@ -44,7 +51,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Decode a gsplat checkpoint, or a bare dict of its parameters.
+    """Decode a checkpoint of gsplat or of nerfstudio's splatfacto, or a bare dict of their parameters.
 
     Raises:
         FormatError: when the archive is broken or compressed, needs more than tensors, or lacks a parameter.
@@ -53,6 +60,8 @@ def read(path: Path) -> RawSplats:
     _check_archive(path)
     content = _load(path)
     splats = content.get("splats", content) if isinstance(content, Mapping) else content
+    if isinstance(splats, Mapping) and splats is content:
+        splats = _splatfacto(path, splats)
     if not isinstance(splats, Mapping):
         got = f"a {type(splats).__name__}"
         raise FormatError(path, 'the checkpoint must be a dict of tensors, or hold one as "splats"', got, _TODO_SAVE)
@@ -71,6 +80,33 @@ def read(path: Path) -> RawSplats:
     )
 
 
+def _splatfacto(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The parameters of a nerfstudio checkpoint under gsplat's names; anything else as it is.
+
+    Raises:
+        FormatError: when nerfstudio saved another method's model.
+    """
+    model = content.get("pipeline", content)
+    if not isinstance(model, Mapping):
+        return content
+    stems = [key.removesuffix("features_dc") for key in model if isinstance(key, str) and key.endswith("features_dc")]
+    stem = next((stem for stem in stems if f"{stem}means" in model), None)
+    if stem is None:
+        if model is content:
+            return content
+        must = "a nerfstudio checkpoint must hold the gaussians of splatfacto, as _model.gauss_params.means"
+        got = f"the keys {', '.join(str(key)[:60] for key in list(model)[:12]) or 'of an empty dict'}"
+        raise FormatError(path, must, got, "train splatfacto, or export the gaussians with ns-export")
+    stored = {name: f"{stem}{_SPLATFACTO.get(name, name)}" for name in COLUMNS}
+    splats = {name: model[key] for name, key in stored.items() if key in model}
+    dc, rest = splats["sh0"], splats.get("shN")
+    if isinstance(dc, Tensor) and dc.dim() == 2:
+        splats["sh0"] = dc = dc[:, None]
+    if isinstance(dc, Tensor) and dc.is_floating_point() and isinstance(rest, Tensor) and rest.shape[1:2] == (0,):
+        splats["sh0"] = (dc.float().sigmoid() - 0.5) / SH_C0
+    return splats
+
+
 def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     """One parameter as a contiguous array, checked before strides are expanded."""
     must = f"{name} must be a dense floating tensor of shape {_SHAPES[name]} with N = {count:,}"
@@ -79,6 +115,11 @@ def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
         raise FormatError(path, must, got, _TODO_SAVE)
     if name == "opacities" and value.shape == (count, 1):
         value = value[:, 0]
+    if name == "shN" and value.dim() == 3 and value.shape[2] == 3:
+        degree = sh_degree_of(value.shape[1] + 1) or 0
+        if degree > MAX_SH_DEGREE:
+            warn_dropped_sh(path, degree, 4)
+            value = value[:, : SH_COEFFICIENTS[-1]]
     if not column_fits(name, value) or len(value) != count:
         raise FormatError(path, must, f"shape {list(value.shape)}", _TODO_SAVE)
     check_count(path, value.numel(), path.stat().st_size, value.element_size())  # strides may repeat a small storage
@@ -112,7 +153,7 @@ def _check_archive(path: Path) -> None:
     directory = _directory_bytes(path)
     if directory > MAX_DIRECTORY_BYTES:
         must, got = f"the zip directory must have at most {MAX_DIRECTORY_BYTES:,} bytes", f"{directory:,}"
-        raise FormatError(path, must, got, "this is no gsplat checkpoint")
+        raise FormatError(path, must, got, "this is no checkpoint of gaussians")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -25,7 +25,7 @@ from .. import geometry
 from ..splats import Splats
 from .base import FormatError, RawSplats, atomic_write, check_regular_file
 from .packing import drop_largest, z_order
-from .ply import to_logs
+from .ply import sh_columns, to_logs
 from .ply_header import Header, classify, read_header
 from .ply_rows import columns, in_threads, open_rows, trailing_bytes
 
@@ -60,8 +60,8 @@ def read(path: Path) -> RawSplats:
     packed = _packed_rows(header)
     n = len(packed)
     bounds = _chunk_bounds(header, n)
-    sh, higher = _sh_rows(header, n)
-    rest = [f"f_rest_{i}" for i in range(3 * higher)]
+    sh, rest = _sh_rows(header, n)
+    higher = len(rest) // 3
     raw = RawSplats.allocate(n, higher)
 
     def job(start: int, stop: int) -> None:
@@ -143,21 +143,21 @@ def _chunk_bounds(header: Header, count: int) -> np.ndarray:
     return bounds
 
 
-def _sh_rows(header: Header, count: int) -> tuple[np.ndarray, int]:
-    """Rows of the element ``sh`` and how many coefficients per channel they hold; 0 without the element."""
+def _sh_rows(header: Header, count: int) -> tuple[np.ndarray, list[str]]:
+    """Rows of the element ``sh`` and the names of its coefficients, as in an INRIA PLY; none without the element."""
     sh = header.element("sh")
     if sh is None:
-        return np.empty(count, np.dtype([])), 0
+        return np.empty(count, np.dtype([])), []
     rest = [p for p in sh.properties if re.fullmatch(r"f_rest_[0-9]+", p.name)]
     numbered = {p.name for p in rest} == {f"f_rest_{i}" for i in range(len(rest))}
-    if len(rest) not in (9, 24, 45) or not numbered or any(p.code != "u1" for p in rest):
+    if not rest or not numbered or any(p.code != "u1" for p in rest):
         must = "element 'sh' must have 9, 24 or 45 uchar properties f_rest_0 and on"
         got = f"{len(rest)}: {', '.join(sh.names)[:100]}"
         raise FormatError(header.path, must, got, "export the file again", "sh_columns")
     if sh.count != count:
         must = f"element 'sh' must have as many rows as 'vertex' ({count:,})"
         raise FormatError(header.path, must, f"{sh.count:,}", "the header is broken; export the file again")
-    return open_rows(header, header.require("sh")), len(rest) // 3
+    return open_rows(header, header.require("sh")), sh_columns(header, {p.name for p in rest})
 
 
 @numba.njit(nogil=True, cache=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from dataclasses import replace
@@ -124,7 +125,9 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
         for part in (RawSplats.allocate(0, width), *parts)
     ]
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in padded]) for name in COLUMNS}
-    return RawSplats(**columns, notes=[note for part in parts for note in part.notes])
+    notes = [note for part in parts for note in part.notes]
+    antialiased = bool(parts) and all(part.antialiased for part in parts)
+    return RawSplats(**columns, notes=notes, antialiased=antialiased)
 
 
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
@@ -141,6 +144,19 @@ def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
         got = f"{int(bad.sum()):,} of {len(splats):,} that are not"
         raise FormatError(path, must, got, "call splats.prune() first")
     return replace(columns, quats=columns.quats / lengths)
+
+
+def warn_dropped_sh(path: str | os.PathLike[str], degree: int, depth: int) -> None:
+    """Say that SH above degree 3 are not kept, to whoever called ``read_splats``, ``depth`` calls above the caller."""
+    warnings.warn(
+        f"{path}: SH of degree {degree} was dropped to 3, the highest kept", SplatWarning, stacklevel=depth + 2
+    )
+
+
+def sh_degree_of(coefficients: int) -> int | None:
+    """The SH degree with that many coefficients per channel, the constant one counted; None when it is no square."""
+    root = math.isqrt(coefficients)
+    return root - 1 if root > 0 and root * root == coefficients else None
 
 
 def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: int) -> None:

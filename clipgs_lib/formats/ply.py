@@ -4,6 +4,10 @@ Page: https://github.com/graphdeco-inria/gaussian-splatting (``GaussianModel.sav
 float properties ``x y z``, optional ``nx ny nz``, ``f_dc_0..2``, ``f_rest_*`` (0, 9, 24 or 45; all red coefficients,
 then green, then blue), ``opacity`` (logit), ``scale_0..2`` (log), ``rot_0..3`` (wxyz, any length).
 
+Kin that are read as well: colours as ``red green blue`` in place of ``f_dc`` (nerfstudio, SH 0), SH above degree 3 (cut
+to it), two scales (2DGS, surfels: a thin third one is made up), and ``filter_3D`` (Mip-Splatting's smoothing filter
+of eq. 9, https://arxiv.org/abs/2311.16493: fused into scales and opacities).
+
 Frame: whatever the training had, usually COLMAP's; the file does not say, so ``up_axis`` stays "unknown".
 
 Round trip: means, quaternion directions and SH come back exactly, scales and opacities to float32 precision of
@@ -18,15 +22,19 @@ import itertools
 import math
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numba
 import numpy as np
 
+from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, check_regular_file
+from .base import FormatError, RawSplats, SplatWarning, atomic_write, check_regular_file
+from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 from .ply_header import Element, Header, classify, locate, read_header
 from .ply_rows import columns, in_threads, open_rows, trailing_bytes
+from .points import color_names, read_colors
 
 NAME = "ply"
 SUFFIXES = (".ply",)
@@ -38,6 +46,9 @@ _MEANS = ["x", "y", "z"]
 _SH0 = ["f_dc_0", "f_dc_1", "f_dc_2"]
 _SCALES = ["scale_0", "scale_1", "scale_2"]
 _QUATS = ["rot_0", "rot_1", "rot_2", "rot_3"]
+_FILTER = "filter_3D"
+_THIN_AXIS = 0.005
+_NAMED = 24  # Ignored properties that a note names, at most
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -50,8 +61,8 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
 
     Args:
         path: the file.
-        thin_axis: of a 2DGS file (two scales), the third scale as a share of the smaller of the two, as 0.01; None
-            refuses such a file.
+        thin_axis: of a 2DGS file (two scales), the third scale as a share of the smaller of the two; None takes
+            0.005, with a `SplatWarning`.
 
     Raises:
         FormatError: when the file is broken, or holds something else.
@@ -62,7 +73,7 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")
-    groups = _column_groups(header, vertex, thin_axis)
+    groups = _column_groups(header, vertex)
     rows = open_rows(header, vertex)
     raw = RawSplats.allocate(len(rows), len(groups[2]) // 3)
     starts = _starts(groups, vertex.names) if _is_plain(header, vertex) else None
@@ -70,10 +81,18 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
         raw.clean = _decode_gathered(rows, groups, raw)
     else:
         raw.clean = _decode_direct(header, vertex, starts, raw)
-    if groups[4][2] != _SCALES[2]:
-        raw.scales[:, 2] = np.float32(thin_axis) * raw.scales[:, :2].min(axis=1)
     raw.trailing = trailing_bytes(header)
-    raw.notes = _notes(vertex, groups, raw.trailing)
+    raw.notes = _notes(header, vertex, groups, raw.trailing)
+    if groups[1] != _SH0:
+        raw.sh0[:, 0] = (read_colors(header, vertex, rows) - np.float32(0.5)) / np.float32(SH_C0)
+    surfels = groups[4][2] != _SCALES[2]
+    if _FILTER in vertex.names:
+        _fuse_filter(raw, 2 if surfels else 3, columns(rows, [_FILTER]))
+    if surfels:
+        if thin_axis is None:
+            what = f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one"
+            warnings.warn(f"{path}: {what}; thin_axis= sets another", SplatWarning, stacklevel=3)
+        raw.scales[:, 2] = np.float32(thin_axis or _THIN_AXIS) * raw.scales[:, :2].min(axis=1)
     return raw
 
 
@@ -125,37 +144,48 @@ def _encode(part: Splats) -> np.ndarray:
 # ---- which columns ---------------------------------------------------------------------------------------------
 
 
-def _column_groups(header: Header, vertex: Element, thin_axis: float | None) -> list[list[str]]:
+def _column_groups(header: Header, vertex: Element) -> list[list[str]]:
     """Names of the properties to read: means, sh0, shN, opacity, scales, quats.
+
+    Of a 2DGS file the second scale stands in for the third. Without ``f_dc``, sh0 are the colours, still as stored.
 
     Raises:
         FormatError: when some are missing; the message says what the file is instead.
     """
     names = set(vertex.names)
-    scales = _SCALES
     flat = {"scale_0", "scale_1"} <= names and "scale_2" not in names
-    if flat and thin_axis is not None:
-        scales = ["scale_0", "scale_1", "scale_1"]
-    missing = [n for n in (*_MEANS, *_SH0, "opacity", *scales, *_QUATS) if n not in names]
+    scales = ["scale_0", "scale_1", "scale_1"] if flat else _SCALES
+    sh0 = _SH0 if names & set(_SH0) else color_names(vertex) or _SH0
+    missing = [n for n in (*_MEANS, *sh0, "opacity", *scales, *_QUATS) if n not in names]
     if missing:
         raise _missing(header, names, missing)
+    return [_MEANS, sh0, sh_columns(header, names), ["opacity"], scales, _QUATS]
+
+
+def sh_columns(header: Header, names: set[str]) -> list[str]:
+    """Names of the higher SH coefficients up to degree 3, channel by channel; what lies above is warned about.
+
+    Raises:
+        FormatError: when they are not those of a whole degree, numbered from 0.
+    """
     count = sum(re.fullmatch(r"f_rest_[0-9]+", n) is not None for n in names)
     rest = [f"f_rest_{i}" for i in range(count)]
-    if count not in (0, 9, 24, 45) or not names.issuperset(rest):
-        must = "f_rest must have 0, 9, 24 or 45 properties (SH degree 0 to 3), numbered from 0"
+    each = count // 3  # coefficients per channel
+    degree = sh_degree_of(each + 1) if count == 3 * each else None
+    if degree is None or not names.issuperset(rest):
+        must = "f_rest must have 0, 9, 24 or 45 properties (SH degree 0 to 3) or 72 and on, numbered from 0"
         got = f"{count}" if names.issuperset(rest) else f"{count} with {sorted(set(rest) - names)[0]} missing"
         raise FormatError(header.path, must, got, "export it again with an SH degree of 0 to 3", "sh_columns")
-    return [_MEANS, _SH0, rest, ["opacity"], scales, _QUATS]
+    if degree <= MAX_SH_DEGREE:
+        return rest
+    warn_dropped_sh(header.path, degree, 4)
+    return [rest[each * channel + k] for channel in range(3) for k in range(SH_COEFFICIENTS[-1])]
 
 
 def _missing(header: Header, names: set[str], missing: list[str]) -> FormatError:
     path = header.path
     if "packed_position" in names:
         return FormatError(path, "an INRIA PLY must be uncompressed", "a PlayCanvas compressed PLY", "drop format=")
-    if missing == ["scale_2"]:
-        got = "two scales: this is a 2DGS file of flat surfels"
-        todo = "pass thin_axis=0.01 to read it with a thin third axis, or export 3D gaussians"
-        return FormatError(path, "gaussians must have three scales", got, todo, "two_scales")
     if not names & {"scale_0", "rot_0", "f_dc_0"}:
         got = "a PLY without scales, rotations and SH: a point cloud or mesh"
         return FormatError(path, "the file must hold gaussians", got, "read it with read_points")
@@ -164,13 +194,22 @@ def _missing(header: Header, names: set[str], missing: list[str]) -> FormatError
     return FormatError(path, must, f"none called {', '.join(missing)}", todo, "missing_columns")
 
 
-def _notes(vertex: Element, groups: list[list[str]], trailing: int) -> list[str]:
+def _notes(header: Header, vertex: Element, groups: list[list[str]], trailing: int) -> list[str]:
     notes = []
-    known = {"nx", "ny", "nz", *itertools.chain(*groups)}
-    extra = [n for n in vertex.names if n not in known]
+    known = {"nx", "ny", "nz", _FILTER, *itertools.chain(*groups)}
+    extra = [n for n in vertex.names if n not in known and not n.startswith("f_rest_")]
     if extra:
-        more = ", ..." if len(extra) > 8 else ""
-        notes.append(f"{len(extra)} unknown properties were ignored: {', '.join(extra[:8])}{more}")
+        series = list(dict.fromkeys(re.sub(r"[0-9]+$", "*", n) for n in extra))
+        shown = extra if len(extra) <= _NAMED else series[:_NAMED]
+        more = ", ..." if len(shown) < len(extra) and len(series) > _NAMED else ""
+        notes.append(f"{len(extra)} unknown properties were ignored: {', '.join(shown)}{more}")
+    others = [e.name for e in header.elements if e is not vertex and e.count > 0]
+    if others:
+        notes.append(f"other elements were ignored: {', '.join(others[:_NAMED])}")
+    if _FILTER in vertex.names:
+        notes.append(f"{_FILTER} (Mip-Splatting's filter) was fused into scales and opacities")
+    if groups[1] != _SH0:
+        notes.append(f"colours were taken from {', '.join(groups[1])}, as there are no f_dc")
     if trailing:
         notes.append(f"{trailing:,} bytes after the last row were ignored")
     if groups[4][2] != _SCALES[2]:
@@ -189,6 +228,16 @@ def _starts(groups: list[list[str]], names: list[str]) -> Starts | None:
     starts = [names.index(group[0]) if group else 0 for group in groups]
     runs = all(names[s : s + len(g)] == g for s, g in zip(starts, groups, strict=True))
     return tuple(starts) if runs else None
+
+
+def _fuse_filter(raw: RawSplats, axes: int, filters: np.ndarray) -> None:
+    """Widen the scales by the standard deviations ``[N, 1]`` of a filter, and thin the opacities as volumes grow."""
+    scales = raw.scales[:, :axes].astype(np.float64)
+    wide = np.sqrt(scales**2 + filters.astype(np.float64) ** 2)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        raw.opacities *= np.where(wide > 0, scales / wide, 1.0).prod(axis=1).astype(np.float32)
+        raw.scales[:, :axes] = wide
+    raw.clean = raw.clean and bool(np.isfinite(raw.scales).all() and np.isfinite(filters).all())
 
 
 # ---- decoding --------------------------------------------------------------------------------------------------

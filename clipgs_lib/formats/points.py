@@ -83,7 +83,7 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
         raise FormatError(path, must, ", ".join(vertex.names)[:200] or "none", "export the file again")
     rows = open_rows(header, vertex)
     points = columns(rows, ["x", "y", "z"])
-    colors = _colors(header, vertex, rows)
+    colors = read_colors(header, vertex, rows)
     normals = columns(rows, ["nx", "ny", "nz"]) if {"nx", "ny", "nz"} <= names else None
     parts = [None if part is None else torch.from_numpy(part) for part in (points, colors, normals)]
     if not np.isfinite(points).all():
@@ -94,11 +94,21 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
     return PointCloud(*parts)  # type: ignore[arg-type]  # the first is never None
 
 
-def _colors(header: Header, vertex: Element, rows: np.ndarray) -> np.ndarray | None:
-    types = {p.name: p.code for p in vertex.properties}
-    names = next((group for group in _COLORS if types.keys() >= set(group)), None)
+def color_names(vertex: Element) -> list[str] | None:
+    """Names of the properties that hold red, green and blue; None when there are none."""
+    return next((group for group in _COLORS if set(group) <= set(vertex.names)), None)
+
+
+def read_colors(header: Header, vertex: Element, rows: np.ndarray) -> np.ndarray | None:
+    """RGB ``[N, 3]`` float32 in [0, 1] of the rows of an element; None when it holds no colours.
+
+    Raises:
+        FormatError: when they are of several types, or out of range.
+    """
+    names = color_names(vertex)
     if names is None:
         return None
+    types = {p.name: p.code for p in vertex.properties}
     colors = columns(rows, names)
     full = {_FULL_RANGE.get(types[name]) for name in names}
     if len(full) > 1:

@@ -164,7 +164,8 @@ def _read_from(source: _Folder | _Zip) -> RawSplats:
     with np.errstate(over="ignore", invalid="ignore"):
         raw = _decode(source, meta, version, count)
     raw.notes.append(f"SOG version {version}")
-    if meta.get("antialias") is True:
+    raw.antialiased = meta.get("antialias") is True
+    if raw.antialiased:
         raw.notes.append("trained with antialiasing (Mip-Splatting)")
     return raw
 

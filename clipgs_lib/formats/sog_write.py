@@ -39,6 +39,8 @@ def write(splats: Splats, path: Path, *, palette: int | None = None, seed: int =
     columns = columns_to_write(splats, path)
     columns = columns.rows(z_order(columns.means))
     meta: dict[str, Any] = {"version": 2, "asset": {"generator": "clipgs_lib"}, "count": len(splats)}
+    if splats.antialiased:
+        meta["antialias"] = True
     members = _means(columns.means, meta) | _quats(columns.quats, meta)
     members |= _scales(path, columns.scales, meta) | _colors(columns.sh0, columns.opacities, meta)
     if splats.sh_degree and len(splats):

@@ -7,7 +7,6 @@ converter does, unless the coordinate-system extension (0xADBE0003) names anothe
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from .base import FormatError, RawSplats, SplatWarning, check_count, check_regular_file
-from .packing import SH_COEFFICIENTS, flip_axes, restore_largest
-from .spz_write import COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE, write
+from .base import FormatError, RawSplats, check_count, check_regular_file
+from .packing import SH_COEFFICIENTS, flip_axes, restore_largest, warn_dropped_sh
+from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE, write
 
 __all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
 
@@ -87,12 +86,13 @@ def read(path: Path) -> RawSplats:
     flip_axes(raw, frame)
     raw.up_axis = "-y"
     raw.notes.append(f"SPZ version {header.version}, {header.fractional_bits} fractional bits")
-    if header.flags & 1:
+    raw.antialiased = bool(header.flags & ANTIALIASED)
+    if raw.antialiased:
         raw.notes.append("trained with antialiasing (Mip-Splatting)")
     if unknown:
         raw.notes.append(f"extensions that are ignored: {', '.join(unknown)}")
     if header.degree == 4:
-        warnings.warn(f"{path}: SH of degree 4 was dropped; 3 is the highest kept", SplatWarning, stacklevel=3)
+        warn_dropped_sh(path, header.degree, 2)
     return raw
 
 

@@ -26,6 +26,7 @@ HEADER = struct.Struct("<4sIIBBBB")
 TABLE = struct.Struct("<I12x")
 STREAM = struct.Struct("<QQ")
 COLOR_SCALE = 0.15
+ANTIALIASED = 1  # Flag
 RUB = (1, -1, -1)  # Signs that turn the stored frame into that of the PLY, and back
 
 _LARGEST_FIXED = (1 << 23) - 1
@@ -65,7 +66,8 @@ def write(
     bits = _fitting_bits(path, columns.means, fractional_bits)
     sections = _pack(path, columns, version, bits, (sh1_bits, sh_rest_bits))
     payload = _zstd_container if version == 4 else _gzip_stream
-    data = payload(sections, version, len(splats), splats.sh_degree, bits)
+    flags = ANTIALIASED if splats.antialiased else 0
+    data = payload(sections, version, len(splats), splats.sh_degree, bits, flags)
     with atomic_write(path) as stream:
         stream.write(data)
 
@@ -140,15 +142,15 @@ def _pack_sh(path: Path, shN: np.ndarray, bits: tuple[int, int]) -> np.ndarray:
     return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
 
 
-def _gzip_stream(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int) -> bytes:
-    header = HEADER.pack(MAGIC, version, count, degree, bits, 0, 0)
+def _gzip_stream(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int, flags: int) -> bytes:
+    header = HEADER.pack(MAGIC, version, count, degree, bits, flags, 0)
     return gzip.compress(header + b"".join(section.tobytes() for section in sections), compresslevel=6, mtime=0)
 
 
-def _zstd_container(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int) -> bytes:
+def _zstd_container(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int, flags: int) -> bytes:
     plain = [section.tobytes() for section in sections if section.size]
     packed = [zstandard.ZstdCompressor(level=12).compress(part) for part in plain]
-    header = HEADER.pack(MAGIC, version, count, degree, bits, 0, len(plain))
+    header = HEADER.pack(MAGIC, version, count, degree, bits, flags, len(plain))
     header += TABLE.pack(HEADER.size + TABLE.size)
     table = b"".join(STREAM.pack(len(a), len(b)) for a, b in zip(packed, plain, strict=True))
     return header + table + b"".join(packed)

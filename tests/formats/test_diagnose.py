@@ -271,7 +271,6 @@ STRANGERS: dict[str, tuple[str, str, Callable[[Path], bytes]]] = {
     "points": ("point_cloud", "a.ply", lambda _: point_cloud()),
     "mesh ply": ("mesh", "a.ply", lambda _: point_cloud(struct.pack("<B3i", 3, 0, 1, 2))),
     "mesh glb": ("mesh", "a.glb", lambda _: glb(["KHR_materials_unlit"])),
-    "two scales": ("two_scales", "a.ply", lambda _: without("scale_2")),
     "no opacity": ("missing_columns", "a.ply", lambda _: without("opacity")),
     "odd SH": ("sh_columns", "a.ply", lambda _: ply_bytes(stored_columns(sample("mug")[:100]) | {
         f"f_rest_{i}": np.zeros(100) for i in range(7)

@@ -237,13 +237,14 @@ def test_real_sh_bands_are_the_same_in_both_degrees(real_data):
 # ---- what is not this format -------------------------------------------------------------------------------------
 
 
-def test_2dgs_is_refused_or_thickened(save, splats_factory):
+def test_2dgs_is_thickened_with_a_warning(save, splats_factory):
     splats = splats_factory(5)
     columns = stored_columns(splats)
     del columns["scale_2"]
     path = save(ply_bytes(columns))
-    with pytest.raises(FormatError, match=r"must have three scales, got two scales.*2DGS.*thin_axis=0\.01"):
-        read_splats(path)
+    with pytest.warns(SplatWarning, match=r"two scales \(2DGS.*thin_axis="):
+        thin = read_splats(path)
+    torch.testing.assert_close(thin.scales[:, 2], 0.005 * splats.scales[:, :2].amin(dim=1))
     thick = read_splats(path, thin_axis=0.01)
     assert torch.equal(thick.scales[:, :2], read_splats(path, thin_axis=0.5).scales[:, :2])
     torch.testing.assert_close(thick.scales[:, 2], 0.01 * splats.scales[:, :2].amin(dim=1))
