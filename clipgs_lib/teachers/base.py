@@ -1,10 +1,9 @@
-"""The interface of all teachers, its errors, and the identity by which teachers are told apart."""
+"""Teachers: frozen open_clip models that put pictures and texts into one space, and what tells them apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,18 +11,33 @@ from typing import Any
 import numpy as np
 import torch
 
-from .preprocess import Preprocess
-from .zero_shot import Templates
+from ..vectors import unit
+from .preprocess import Preprocess, check_images
+from .zero_shot import Templates, zero_shot_weights
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TeacherError(RuntimeError):
     """A teacher that cannot be had, with the way to get it."""
 
 
-class Teacher(ABC):
-    """A frozen pair of towers that puts pictures and texts into one space."""
+class Teacher:
+    """A frozen pair of towers of open_clip, in eval mode; `load_teacher` is the usual way in.
+
+    Args:
+        model: an open_clip model with float32 weights.
+        tokenizer: its tokenizer.
+        name: for people; no folders.
+        model_cfg: open_clip's model configuration, part of the identity.
+        device: where to put the towers.
+        precision: ``"fp32"``, or ``"bf16"``/``"fp16"`` through autocast; weights stay float32, and so the
+            identity stays the same.
+        batch_size: pictures or texts in one pass.
+
+    Raises:
+        ValueError: for an unknown precision or a batch size below 1.
+    """
 
     name: str  # as given to load_teacher, without folders
     identity: str  # "NAME sha256:DIGEST"
@@ -32,11 +46,48 @@ class Teacher(ABC):
     logit_scale: float  # already exponentiated: cosines are multiplied by it
     logit_bias: float  # added to the scaled cosines (SigLIP); 0 for CLIP
     preprocess: Preprocess  # [B, H, W, 3] pictures -> [B, 3, h, w] input of the image tower
-    precision: str  # one of PRECISIONS, of the arithmetic inside the towers
+    precision: str  # fp32, bf16 or fp16, of the arithmetic inside the towers
     device: torch.device  # where embeddings come out
     batch_size: int  # pictures or texts in one pass through a tower
 
-    @abstractmethod
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        model_cfg: dict[str, Any],
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        batch_size: int = 64,
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.name, self.precision, self.batch_size = name, precision, batch_size
+        self.device = torch.device(device)
+        self.preprocess = Preprocess.from_config(model.visual.preprocess_cfg)
+        self.digest = compute_digest(model, model_cfg, self.preprocess, tokenizer)
+        self.identity = f"{name} sha256:{self.digest}"
+        self.embed_dim = int(model_cfg["embed_dim"])
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = 0.0 if bias is None else float(bias.detach())
+        self._model = model.requires_grad_(False).eval().to(self.device)
+        self._tokenizer = tokenizer
+
+    def _autocast(self) -> torch.autocast:
+        dtype = _DTYPES[self.precision]
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+    def _unit(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        if not parts:
+            return torch.empty(0, self.embed_dim, device=self.device)
+        return unit(torch.cat(parts))  # [B, D]
+
+    # no_grad, not inference_mode: on CPU, bf16 autocast under inference_mode casts the weights anew at every layer
+    @torch.no_grad()
     def encode_image(self, images: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Embed pictures.
 
@@ -49,8 +100,15 @@ class Teacher(ABC):
         Raises:
             ValueError: for another shape, type or range.
         """
+        batch = check_images(images)
+        parts = []
+        for chunk in batch.split(self.batch_size) if len(batch) else ():
+            pixels = self.preprocess(chunk, self.device)
+            with self._autocast():
+                parts.append(self._model.encode_image(pixels, normalize=False).float())
+        return self._unit(parts)
 
-    @abstractmethod
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Embed texts; what exceeds the tower's context length is cut.
 
@@ -63,8 +121,15 @@ class Teacher(ABC):
         Raises:
             ValueError: for a single str, an empty text, or text that is not Unicode.
         """
+        words = check_texts(texts)
+        parts = []
+        for start in range(0, len(words), self.batch_size):
+            tokens = self._tokenizer(words[start : start + self.batch_size]).to(self.device)
+            with self._autocast():
+                parts.append(self._model.encode_text(tokens, normalize=False).float())
+        return self._unit(parts)
 
-    @abstractmethod
+    @torch.no_grad()
     def zero_shot_weights(self, labels: Sequence[str], templates: Templates = ("a photo of a {}.",)) -> torch.Tensor:
         """Classifier weights: each label's prompts are embedded, averaged and renormalised (open_clip's builder).
 
@@ -78,6 +143,9 @@ class Teacher(ABC):
         Raises:
             ValueError: without labels or templates, or for a template without ``{}``.
         """
+        with self._autocast():
+            weights = zero_shot_weights(self._model, self._tokenizer, check_texts(labels), templates, self.device)
+        return unit(weights)  # [C, D]
 
     def __repr__(self) -> str:
         size = f"{self.preprocess.height}x{self.preprocess.width}"
@@ -107,8 +175,8 @@ def compute_digest(model: torch.nn.Module, model_cfg: dict[str, Any], preprocess
         key: {k: v for k, v in value.items() if k not in named} if isinstance(value, dict) else value
         for key, value in model_cfg.items()
     }
-    told = {"model": config, "preprocess": asdict(preprocess), "probe": probe}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    parts = {"model": config, "preprocess": asdict(preprocess), "probe": probe}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

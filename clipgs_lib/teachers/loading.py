@@ -12,7 +12,6 @@ import torch
 from ..libraries import import_open_clip, quick_when_offline
 from . import mini
 from .base import Teacher, TeacherError
-from .open_clip_teacher import OpenClipTeacher
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 FORMS = (
@@ -49,7 +48,7 @@ def load_teacher(
     else:
         with quick_when_offline():
             model, tokenizer, short, model_cfg = _open(name)
-    return OpenClipTeacher(
+    return Teacher(
         model,
         tokenizer,
         name=short,

@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
-from clipgs_lib.teachers import mini
-from clipgs_lib.teachers.open_clip_teacher import OpenClipTeacher
+from clipgs_lib.teachers import Teacher, mini
 
 
 def best_rate(count: int, repeats: int, work: Callable[[], object]) -> float:
@@ -54,7 +53,7 @@ def random_vit() -> tuple[object, object, dict]:
 
 
 @torch.no_grad()
-def pictures(name: str, model, teacher: OpenClipTeacher, count: int, repeats: int) -> None:
+def pictures(name: str, model, teacher: Teacher, count: int, repeats: int) -> None:
     """Pictures per second."""
     transform = import_open_clip().transform
     change = transform.image_transform_v2(transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
@@ -77,7 +76,7 @@ def pictures(name: str, model, teacher: OpenClipTeacher, count: int, repeats: in
 
 
 @torch.no_grad()
-def texts(name: str, model, tokenizer, teacher: OpenClipTeacher, count: int, repeats: int) -> None:
+def texts(name: str, model, tokenizer, teacher: Teacher, count: int, repeats: int) -> None:
     """Short texts per second."""
     words = [f"a {color} cup number {n}" for n, color in zip(range(count), ["red", "dark blue"] * count, strict=False)]
     full = getattr(tokenizer, "full", tokenizer)
@@ -101,7 +100,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {count} items, best of {repeats}")
     for name, build in {"mini (resnet18, 64 px)": random_mini, "ViT-B-32 (224 px)": random_vit}.items():
         model, tokenizer, model_cfg = build()
-        teacher = OpenClipTeacher(model, tokenizer, name=name, model_cfg=model_cfg)
+        teacher = Teacher(model, tokenizer, name=name, model_cfg=model_cfg)
         pictures(name, model, teacher, count, repeats)
         texts(name, model, tokenizer, teacher, count, repeats)
 
