@@ -126,9 +126,9 @@ def _split(head: str) -> tuple[str, str]:
 
 def _tag_settings(model: str, tag: str) -> tuple[dict[str, Any], bool]:
     open_clip = import_open_clip()
-    told = open_clip.get_pretrained_cfg(model, tag)
+    tag_cfg = open_clip.get_pretrained_cfg(model, tag)
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-    return {key: told[key] for key in keys if told.get(key) is not None}, bool(told.get("quick_gelu"))
+    return {key: tag_cfg[key] for key in keys if tag_cfg.get(key) is not None}, bool(tag_cfg.get("quick_gelu"))
 
 
 def _resolve_file(head: str, file: Path) -> _Source:
@@ -144,11 +144,11 @@ def _resolve_file(head: str, file: Path) -> _Source:
 def _fetch_tag(model: str, tag: str) -> str:
     """Path of a tag's weights, downloaded or from the cache."""
     open_clip = import_open_clip()
-    told = open_clip.get_pretrained_cfg(model, tag)
+    tag_cfg = open_clip.get_pretrained_cfg(model, tag)
     try:
-        return str(open_clip.download_pretrained(told))
+        return str(open_clip.download_pretrained(tag_cfg))
     except (OSError, RuntimeError) as error:
-        repository, _, file = told.get("hf_hub", "").rpartition("/")
+        repository, _, file = tag_cfg.get("hf_hub", "").rpartition("/")
         raise TeacherError(_cannot_fetch(f"{model}/{tag}", repository, file, error)) from error
 
 

@@ -177,9 +177,9 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
     if config.get("format") != FORMAT:
         raise TeacherError(f"{CONFIG} must say format {FORMAT!r}, got {config.get('format')!r}; train it again")
     for key, path in (("image_sha256", folder / WEIGHTS), ("text_sha256", text_folder() / "model.safetensors")):
-        found = file_sha256(path)
-        if found != config.get(key):
+        digest = file_sha256(path)
+        if digest != config.get(key):
             raise TeacherError(
-                f"{path.name} must have the {key} of {CONFIG}, {str(config.get(key))[:12]}..., got {found[:12]}...; "
+                f"{path.name} must have the {key} of {CONFIG}, {str(config.get(key))[:12]}..., got {digest[:12]}...; "
                 "the file was changed or another version is installed: restore it, or train 'mini' again"
             )

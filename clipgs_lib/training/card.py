@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..encoders import Encoder
+from ..settings import to_plain
 from .config import FREE, TrainConfig
 
 CARD = "README.md"
@@ -27,10 +28,10 @@ _TASKS = (
 
 def command_of(config: TrainConfig) -> str:
     """The command that repeats a run, with names of folders instead of this machine's paths."""
-    told, plain = config.to_dict(), TrainConfig(shards=("?",), out="?").to_dict()
+    values, plain = to_plain(config), to_plain(TrainConfig(shards=("?",), out="?"))
     words = ["clipgs train", *(f"--shards {Path(folder).name}" for folder in config.shards)]
     words += [f"--encoder {config.encoder}", f"--init {Path(config.init).name}", f"--out {Path(config.out).name}"]
-    for name, value in told.items():
+    for name, value in values.items():
         if name in FREE or name in ("encoder", "init") or value == plain[name]:
             continue
         inner = value if isinstance(value, dict) else None
@@ -123,13 +124,14 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines += ["For the views' retrieval by a splat it is the thing looked for, so it has no number there."]
     lines += ["In brackets: 95 % intervals by bootstrap over objects.", ""]
     lines += ["| split | objects | task | this encoder | bag of views | chance |", "|---|---|---|---|---|---|"]
-    for split, found in metrics.items():
+    for split, scores in metrics.items():
         for key, task in _TASKS:
-            if key in found:
-                own = f"{100 * found[key]:.1f} % [{100 * found['low_' + key]:.1f}, {100 * found['high_' + key]:.1f}]"
-                others = [found.get("views_" + key), found.get("chance_" + key)]
+            if key in scores:
+                low, high = scores["low_" + key], scores["high_" + key]
+                score = f"{100 * scores[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+                others = [scores.get("views_" + key), scores.get("chance_" + key)]
                 shown = " | ".join("" if value is None else f"{100 * value:.1f} %" for value in others)
-                lines.append(f"| {split} | {found['objects']} | {task} | {own} | {shown} |")
+                lines.append(f"| {split} | {scores['objects']} | {task} | {score} | {shown} |")
     return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..losses.voting import Negatives, Reduction, Voting, Weighting
-from ..settings import from_plain, to_plain
+from ..settings import to_plain
 from .augment import AugmentConfig
 from .optim import lr_at
 
@@ -126,6 +126,11 @@ class TrainConfig:
         }
 
     @property
+    def views_drawn(self) -> int:
+        """How many views of an object a step draws."""
+        return 1 if self.loss == "contrastive_3d" or self.image_loss == "pair" else self.views
+
+    @property
     def voting(self) -> Voting:
         """How views vote in the loss."""
         return Voting(self.weighting, self.reduction, self.exclude_own, self.negatives, self.vote_temperature)
@@ -138,20 +143,7 @@ class TrainConfig:
         """Decay of the averaged weights at a step."""
         return min(self.ema, (1 + step) / (10 + step))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return to_plain(self)
-
     def identity(self) -> dict[str, Any]:
         """The fields that a resumed run must share; of files and folders their names."""
-        told = {name: value for name, value in self.to_dict().items() if name not in FREE}
-        return told | {name: Path(told[name]).name for name in ("init", "zero_shot")}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Check names and types of plain values, and build the configuration.
-
-        Raises:
-            ValueError: for unknown or missing keys, or a value of another type; the message names the key.
-        """
-        return from_plain(cls, values)
+        values = {name: value for name, value in to_plain(self).items() if name not in FREE}
+        return values | {name: Path(values[name]).name for name in ("init", "zero_shot")}

@@ -67,8 +67,8 @@ class Objects:
         for other in self.sets[1:]:
             other.check_teacher(first.identity, first.dim)
         self.teacher: TeacherInfo = first
-        self.rows = [(own, row) for own in self.sets for row in own.rows]
-        self.starts = np.cumsum([0] + [len(own) for own in self.sets]).tolist()
+        self.rows = [(shards, row) for shards in self.sets for row in shards.rows]
+        self.starts = np.cumsum([0] + [len(shards) for shards in self.sets]).tolist()
         _check_splits(self.rows)
         need = sum(
             row["n_gaussians"] * _GAUSSIAN + (row["n_views"] + row["n_texts"]) * 2 * first.dim for _, row in self.rows
@@ -92,13 +92,13 @@ class Objects:
         """Name, counts, hash and licences of each set, without folders of this machine."""
         return [
             {
-                "name": own.folder.resolve().name,
-                "objects": len(own),
-                "splits": {name: entry["objects"] for name, entry in own.manifest["splits"].items()},
-                "content_sha256": own.manifest["content_sha256"],
-                "licences": dict(Counter(row["licence"] or "not stated" for row in own.rows)),
+                "name": shards.folder.resolve().name,
+                "objects": len(shards),
+                "splits": {name: entry["objects"] for name, entry in shards.manifest["splits"].items()},
+                "content_sha256": shards.manifest["content_sha256"],
+                "licences": dict(Counter(row["licence"] or "not stated" for row in shards.rows)),
             }
-            for own in self.sets
+            for shards in self.sets
         ]
 
     def preload(self, numbers: Sequence[int]) -> Iterator[int]:
@@ -113,15 +113,15 @@ class Objects:
         Raises:
             ShardError: when it is damaged, or cannot be normalised.
         """
-        found = self._kept.get(number)
-        if found is None:
-            own, row = self.rows[number]
+        sample = self._kept.get(number)
+        if sample is None:
+            shards, row = self.rows[number]
             with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
-                triplet = own.read(row["key"])
-            found = _sample(triplet, number)
+                triplet = shards.read(row["key"])
+            sample = _sample(triplet, number)
             if self.in_memory:
-                self._kept[number] = found
-        return found
+                self._kept[number] = sample
+        return sample
 
 
 def _sample(triplet: Triplet, number: int) -> Sample:
@@ -148,10 +148,10 @@ def text_id(text: str) -> int:
 
 def _check_splits(rows: Sequence[tuple[ShardSet, Mapping[str, Any]]]) -> None:
     seen: dict[tuple[str, str], tuple[ShardSet, str]] = {}
-    for own, row in rows:
-        where, split = seen.setdefault((row["key"], row["source"]), (own, row["split"]))
+    for shards, row in rows:
+        where, split = seen.setdefault((row["key"], row["source"]), (shards, row["split"]))
         if split != row["split"]:
-            got = f"{split!r} in {where.folder.name}, {row['split']!r} in {own.folder.name}"
+            got = f"{split!r} in {where.folder.name}, {row['split']!r} in {shards.folder.name}"
             must = "an object must lie in one split, so that nothing trained on is tested on"
             raise ShardError(f"object {row['key']}", must, got, "build the sets with the same seed, or use one of them")
 
@@ -223,9 +223,9 @@ class Plan:
 
 def _streams(objects: Objects, config: TrainConfig, place: Place) -> list[TripletStream]:
     return [
-        TripletStream(own, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True)
-        for own in objects.sets
-        if config.train_split in own.manifest["splits"]
+        TripletStream(shards, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True)
+        for shards in objects.sets
+        if config.train_split in shards.manifest["splits"]
     ]
 
 
@@ -251,7 +251,7 @@ class Batch:
 def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> Batch:
     """Draw views and texts, change the splats, and put a rank's part of a step together."""
     numbers, first, sizes = plan.batch(step)
-    count = 1 if config.image_loss == "pair" else config.views
+    count = config.views_drawn
     samples = [objects.sample(number) for number in numbers]
     images, texts = (
         torch.zeros(len(samples), count, objects.teacher.dim),

@@ -125,8 +125,8 @@ def agree(text: str, place: Place) -> None:
     if place.world == 1:
         return
     digest = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8, device=place.device)
-    found = gather(digest[None], (1,) * place.world)  # [W, 32]
-    odd = (found != found[0]).any(dim=1).nonzero().flatten().tolist()
+    digests = gather(digest[None], (1,) * place.world)  # [W, 32]
+    odd = (digests != digests[0]).any(dim=1).nonzero().flatten().tolist()
     if odd:
         raise ValueError(
             f"all ranks must have the same settings and data, got others on rank {', '.join(map(str, odd))}; "

@@ -15,7 +15,7 @@ import torch
 from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
 from ..files import write_text
 from ..runtime import resolve_device, resolve_precision
-from ..settings import read_file
+from ..settings import read_file, to_plain
 from .card import write_card
 from .checkpoint import (
     FOLDER,
@@ -115,7 +115,7 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
             if config.resume:
                 self.records.trim(self.step)
-            write_text(self.out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
+            write_text(self.out / CONFIG, json.dumps(to_plain(config), indent=1) + "\n")
         wait(place)
         self.validator = Validator(self.objects, config, place, self.out)
         for _ in self.objects.preload(range(len(self.objects))):
@@ -144,13 +144,17 @@ class Trainer:
         start = time.perf_counter()
         batch = loader.get(self.step)
         waited = time.perf_counter() - start
-        told = self.learner.update(batch)
+        metrics = self.learner.update(batch)
         self.step += 1
         taken = time.perf_counter() - start
-        spent = {name[8:]: told.pop(name) for name in list(told) if name.startswith("seconds_")} | {"data": waited}
-        record: dict[str, Any] = {"step": self.step, "epoch": round(self.plan.epoch(self.step), 4), **told}
-        record |= {f"share_{name}": round(value / taken, 4) for name, value in sorted(spent.items())}
-        record["objects_per_second"] = round(told["objects"] / taken, 2)
+        spent = {name[8:]: metrics.pop(name) for name in list(metrics) if name.startswith("seconds_")} | {
+            "data": waited
+        }
+        record: dict[str, Any] = {"step": self.step, "epoch": round(self.plan.epoch(self.step), 4), **metrics}
+        record |= {
+            f"share_{name}": round(value / taken, 4) for name, value in sorted((spent | {"data": waited}).items())
+        }
+        record["objects_per_second"] = round(metrics["objects"] / taken, 2)
         if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
             record |= self._validate()
         self.seconds += time.perf_counter() - start
@@ -159,17 +163,17 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Metrics of held-out objects; keeps the weights if they are the best so far."""
         split = self.config.val_split
-        found = {} if split == "none" else self.validator.measure(self.learner.average.module, split)
-        if not found:
+        metrics = {} if split == "none" else self.validator.measure(self.learner.average.module, split)
+        if not metrics:
             if self.step:
                 self._keep({}, None)
             return {}
-        if self.best["score"] is None or found["score"] > self.best["score"]:
-            self._keep(found, found["score"])
+        if self.best["score"] is None or metrics["score"] > self.best["score"]:
+            self._keep(metrics, metrics["score"])
             self.since_best = 0
         else:
             self.since_best += 1
-        return _named("val_", found)
+        return _named("val_", metrics)
 
     def _keep(self, metrics: dict[str, float], score: float | None) -> None:
         self.best = {"step": self.step, "score": score, "metrics": metrics}
@@ -182,12 +186,11 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         """Measure the best weights once on the test split, export them and write the model card."""
         encoder = self.learner.average.module
-        ahead = self._averaged()
-        encoder.load_state_dict(self.best_weights)
+        encoder.load_state_dict(self.best_weights)  # the run is over, so those ahead of them are not needed again
         split = self.config.test_split
         test = {} if split == "none" else self.validator.measure(encoder, split)
-        found = {"val": self.best["metrics"]} | ({"test": test} if test else {})
-        self._export(found)
+        metrics = {"val": self.best["metrics"]} | ({"test": test} if test else {})
+        self._export(metrics)
         if self.place.first:
             facts = {"seconds": self.seconds, "device": self.place.device.type, "world": self.place.world}
             facts |= {"steps_done": self.step, "best_step": self.best["step"], "threads": torch.get_num_threads()}
@@ -199,10 +202,9 @@ class Trainer:
                 teacher=self.identity["teacher"],
                 data=self.objects.facts(),
                 records=self.records.read(),
-                metrics=found,
+                metrics=metrics,
                 facts=facts,
             )
-        encoder.load_state_dict(ahead)
         return {
             "step": self.step,
             "finished": True,
@@ -220,11 +222,10 @@ class Trainer:
         return record
 
     def _export(self, metrics: dict[str, Any]) -> None:
-        if not self.place.first:
-            return
-        data = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
-        info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
-        save_encoder(self.out / EXPORT, self.learner.average.module, info, state=self.best_weights, half=True)
+        if self.place.first:
+            data = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
+            info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
+            save_encoder(self.out / EXPORT, self.learner.average.module, info, half=True, state=self.best_weights)
 
     def _averaged(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.learner.average.module.state_dict().items()}
@@ -277,15 +278,15 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
     if config.init == "none":
         return encoder
     start = load_encoder(config.init)
-    told = start.info.get("teacher", {})
-    if told.get("identity") != objects.teacher.identity or start.embed_dim != objects.teacher.dim:
+    teacher = start.info.get("teacher", {})
+    if teacher.get("identity") != objects.teacher.identity or start.embed_dim != objects.teacher.dim:
         raise ValueError(
             f"--init must be an encoder of the shards' teacher {objects.teacher}, got {config.init} of "
-            f"{told.get('identity')!r} (D = {start.embed_dim}); start from another, or build shards with that teacher"
+            f"{teacher.get('identity')!r} (D = {start.embed_dim}); start from another, or build shards with that one"
         )
-    wide, own = start.state_dict(), encoder.state_dict()
-    if {name: value.shape for name, value in wide.items()} == {name: value.shape for name, value in own.items()}:
-        encoder.load_state_dict(wide)
+    weights, drawn = start.state_dict(), encoder.state_dict()
+    if {name: value.shape for name, value in weights.items()} == {name: value.shape for name, value in drawn.items()}:
+        encoder.load_state_dict(weights)
     else:
         init_from_point(encoder, start)
     return encoder

@@ -27,8 +27,8 @@ def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) 
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, value in encoder.named_parameters():
         layer, decayed = encoder.layer_of(name), sum(size > 1 for size in value.shape) > 1
-        own: dict[str, Any] = {"params": [], "names": [], "lr_scale": layer_decay ** (last - layer)}
-        group = groups.setdefault((layer, decayed), own | {"weight_decay": weight_decay if decayed else 0.0})
+        empty: dict[str, Any] = {"params": [], "names": [], "lr_scale": layer_decay ** (last - layer)}
+        group = groups.setdefault((layer, decayed), empty | {"weight_decay": weight_decay if decayed else 0.0})
         group["params"].append(value)
         group["names"].append(name)
     return list(groups.values())
@@ -89,8 +89,8 @@ class Average:
     @torch.no_grad()
     def update(self, model: Encoder, decay: float) -> None:
         """Move towards the weights of ``model``: ``average = decay * average + (1 - decay) * weights``."""
-        own: list[Tensor] = list(self.module.parameters())
-        theirs = [value.detach() for value in model.parameters()]
-        torch._foreach_lerp_(own, theirs, 1 - decay)
+        average: list[Tensor] = list(self.module.parameters())
+        weights = [value.detach() for value in model.parameters()]
+        torch._foreach_lerp_(average, weights, 1 - decay)
         for mine, other in zip(self.module.buffers(), model.buffers(), strict=True):
             mine.copy_(other)

@@ -95,8 +95,8 @@ class Learner:
         if place.world > 1:
             self.model = DistributedDataParallel(self.timed, broadcast_buffers=False, gradient_as_bucket_view=True)
         groups = parameter_groups(encoder, config.weight_decay, config.layer_decay)
-        own = {"params": [self.scale.log], "names": ["logit_scale"], "weight_decay": 0.0, "lr_scale": 1.0}
-        self.optimizer = torch.optim.AdamW([*groups, own], lr=config.lr, betas=config.betas, fused=True)
+        scale = {"params": [self.scale.log], "names": ["logit_scale"], "weight_decay": 0.0, "lr_scale": 1.0}
+        self.optimizer = torch.optim.AdamW([*groups, scale], lr=config.lr, betas=config.betas, fused=True)
 
     # ---- one step --------------------------------------------------------------------------------------------
 
@@ -119,9 +119,9 @@ class Learner:
             losses = self._losses(leaf, batch)
             total = losses.text + losses.image
             total.backward()
-            told = self._told(losses)
+            both = self._whole(losses)
             clock.lap("loss")
-            if not torch.isfinite(told).all():
+            if not torch.isfinite(both).all():
                 raise DivergedError(self._sentence("the loss", batch))
             assert leaf.grad is not None
             self._backward(batch, embeds, leaf.grad * self.place.world)  # DDP divides by the number of ranks
@@ -129,7 +129,7 @@ class Learner:
         norm = self._finish(batch)
         clock.lap("optimizer")
         clock.move(self.timed.seconds, "encoder", "tokenizer")
-        text, image = told.tolist()
+        text, image = both.tolist()
         return {
             "loss": text + image,
             "loss_text": text,
@@ -150,26 +150,26 @@ class Learner:
             self._seed(batch.step, 0)
             with self._autocast():
                 return self.model(batch.parts[0].to(self.place.device))
-        found = []
+        embeds = []
         with torch.no_grad(), _still(self.encoder), self._autocast():
             for index, piece in enumerate(batch.parts):
                 self._seed(batch.step, index)
-                found.append(self.timed(piece.to(self.place.device)))
-        return torch.cat(found)
+                embeds.append(self.timed(piece.to(self.place.device)))
+        return torch.cat(embeds)
 
     def _backward(self, batch: Batch, embeds: Tensor, grad: Tensor) -> None:
         if len(batch.parts) == 1:
             embeds.backward(grad.to(embeds.dtype))
             return
         pieces = grad.split([len(piece) for piece in batch.parts])
-        for index, (piece, wanted) in enumerate(zip(batch.parts, pieces, strict=True)):
+        for index, (piece, piece_grad) in enumerate(zip(batch.parts, pieces, strict=True)):
             self._seed(batch.step, index)
             last = index == len(batch.parts) - 1
             quiet = isinstance(self.model, DistributedDataParallel) and not last
             with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
                 with self._autocast():
                     again = self.model(piece.to(self.place.device))
-                again.backward(wanted.to(again.dtype))
+                again.backward(piece_grad.to(again.dtype))
 
     def _losses(self, leaf: Tensor, batch: Batch) -> Losses:
         """This rank's share of the loss of all ranks' objects."""
@@ -183,8 +183,8 @@ class Learner:
         all_of = {name: gather(getattr(batch, name).to(device), sizes) for name in names}
         ids = (all_of["text_ids"], all_of["ids"]) if config.mask_same_text else (all_of["ids"],)
         start = sum(sizes[: self.place.rank])
-        own = slice(start, start + sizes[self.place.rank]) if self.place.world > 1 else None
-        text, image = _loss(config, shape, all_of, self.scale(), same_rows(*ids), own)
+        rows = slice(start, start + sizes[self.place.rank]) if self.place.world > 1 else None
+        text, image = _loss(config, shape, all_of, self.scale(), same_rows(*ids), rows)
         there = all_of["views_valid"]
         return Losses(
             config.text_weight * text,
@@ -194,7 +194,7 @@ class Learner:
             int(there.sum()),
         )
 
-    def _told(self, losses: Losses) -> Tensor:
+    def _whole(self, losses: Losses) -> Tensor:
         """Text and image loss of the whole batch ``[2]``."""
         both = torch.stack([losses.text.detach(), losses.image.detach()])
         if self.place.world > 1:
@@ -298,22 +298,22 @@ def _loss(
 
 def _blocks(encoder: Encoder) -> nn.ModuleList:
     """The transformer's blocks."""
-    lists = [own for own in encoder.modules() if isinstance(own, nn.ModuleList)]
-    return next(own for own in lists if len(own) == encoder.config.depth)
+    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    return next(blocks for blocks in lists if len(blocks) == encoder.config.depth)
 
 
 @contextmanager
 def _still(module: nn.Module) -> Iterator[None]:
     """Keep batch norms from moving their running statistics for a while."""
-    norms = [own for own in module.modules() if isinstance(own, _NORMS)]
-    before = [own.momentum for own in norms]
-    for own in norms:
-        own.momentum = 0.0
+    norms = [part for part in module.modules() if isinstance(part, _NORMS)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for own, momentum in zip(norms, before, strict=True):
-            own.momentum = momentum
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 class _Clock:

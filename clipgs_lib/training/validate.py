@@ -69,19 +69,19 @@ class Validator:
             return {}
         shapes, samples = self._embed(encoder, numbers)
         views = torch.stack([unit(unit(sample.image_embeds).mean(dim=0)) for sample in samples])  # [N, D]
-        found = self._against_words(shapes, samples) | self._retrieve(shapes, views, samples, pictures=True)
-        firsts = [found[key] for key in ("zero_shot_top1", "image_r1", "text_r1") if key in found]
+        metrics = self._against_words(shapes, samples) | self._retrieve(shapes, views, samples, pictures=True)
+        firsts = [metrics[key] for key in ("zero_shot_top1", "image_r1", "text_r1") if key in metrics]
         bag = self._against_words(views, samples) | self._retrieve(views, views, samples, pictures=False)
-        found |= {f"views_{key}": value for key, value in bag.items() if key.startswith(("zero", "text"))}
-        return found | {"objects": len(numbers), "score": sum(firsts) / len(firsts)}
+        metrics |= {f"views_{key}": value for key, value in bag.items() if key.startswith(("zero", "text"))}
+        return metrics | {"objects": len(numbers), "score": sum(firsts) / len(firsts)}
 
     def _embed(self, encoder: Encoder, numbers: Sequence[int]) -> tuple[Tensor, list[Sample]]:
-        own = numbers[share(len(numbers), self.place)]
+        mine = numbers[share(len(numbers), self.place)]
         device = self.place.device
         parts = [torch.empty(0, encoder.embed_dim, device=device)]
         with mixed_precision(self.config.precision, device):
-            for start in range(0, len(own), _CHUNK):
-                chunk = [self.objects.sample(number).splats for number in own[start : start + _CHUNK]]
+            for start in range(0, len(mine), _CHUNK):
+                chunk = [self.objects.sample(number).splats for number in mine[start : start + _CHUNK]]
                 parts.append(encoder.encode(chunk))
         shapes = gather(torch.cat(parts), shares(len(numbers), self.place.world)).cpu()
         return shapes, [self.objects.sample(number) for number in numbers]
@@ -91,12 +91,12 @@ class Validator:
         if self.weights is None or not known:
             return {}
         target = torch.tensor([self.labels.index(samples[row].triplet.category) for row in known])
-        return _told("zero_shot_top", zero_shot(embeds[known], self.weights, target))
+        return _scores("zero_shot_top", zero_shot(embeds[known], self.weights, target))
 
     def _retrieve(self, embeds: Tensor, views: Tensor, samples: Sequence[Sample], pictures: bool) -> dict[str, float]:
-        found = {}
+        metrics = {}
         if pictures:
-            found = _told("image_r", retrieval(embeds, views, torch.arange(len(embeds))))
+            metrics = _scores("image_r", retrieval(embeds, views, torch.arange(len(embeds))))
         rows: dict[int, list[int]] = {}  # objects that have a text
         texts: dict[int, Tensor] = {}
         for place, sample in enumerate(samples):
@@ -104,11 +104,11 @@ class Validator:
                 rows.setdefault(identity, []).append(place)
                 texts[identity] = embed
         relevant = torch.zeros(len(texts), len(samples), dtype=torch.bool)  # [Q, N]
-        for query, own in enumerate(rows.values()):
-            relevant[query, own] = True
+        for query, objects in enumerate(rows.values()):
+            relevant[query, objects] = True
         if texts:
-            found |= _told("text_r", retrieval(torch.stack(list(texts.values())), embeds, relevant))
-        return found
+            metrics |= _scores("text_r", retrieval(torch.stack(list(texts.values())), embeds, relevant))
+        return metrics
 
     def _texts(self, sample: Sample) -> list[tuple[int, Tensor]]:
         """Id and embedding of each text that training may draw."""
@@ -132,14 +132,14 @@ class Validator:
         return weights
 
 
-def _told(prefix: str, result: Recalls | TopK) -> dict[str, float]:
+def _scores(prefix: str, result: Recalls | TopK) -> dict[str, float]:
     """Scores by name, with ``low_``, ``high_`` (95 % interval) and ``chance_`` before it."""
     scores = result.recalls if isinstance(result, Recalls) else result.tops
-    found: dict[str, float] = {}
+    named: dict[str, float] = {}
     for k, score, chance in zip(result.ks, scores, result.chance, strict=True):
         name = f"{prefix}{k}"
-        found |= {name: score.value, f"low_{name}": score.low, f"high_{name}": score.high, f"chance_{name}": chance}
-    return found
+        named |= {name: score.value, f"low_{name}": score.low, f"high_{name}": score.high, f"chance_{name}": chance}
+    return named
 
 
 def teach_class_weights(
@@ -174,9 +174,9 @@ def teach_class_weights(
 
 def write_class_weights(path: Path, weights: Tensor, labels: Sequence[str], teacher: TeacherInfo) -> None:
     """Keep class weights ``[C, D]`` with their names and teacher in one file."""
-    told = {"labels": json.dumps(list(labels)), "teacher": teacher.identity}
+    metadata = {"labels": json.dumps(list(labels)), "teacher": teacher.identity}
     with replacing(path) as draft:
-        draft.write_bytes(save({"weights": weights.contiguous()}, metadata=told))
+        draft.write_bytes(save({"weights": weights.contiguous()}, metadata=metadata))
 
 
 def read_class_weights(path: Path, labels: Sequence[str], teacher: TeacherInfo) -> Tensor:
@@ -187,12 +187,12 @@ def read_class_weights(path: Path, labels: Sequence[str], teacher: TeacherInfo) 
     """
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            told: dict[str, Any] = file.metadata() or {}
-            weights, names = file.get_tensor("weights").float(), json.loads(told.get("labels", "[]"))
+            metadata: dict[str, Any] = file.metadata() or {}
+            weights, names = file.get_tensor("weights").float(), json.loads(metadata.get("labels", "[]"))
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise ValueError(f"{path} must be class weights as safetensors, got: {str(error)[:200]}") from None
-    if told.get("teacher") != teacher.identity or weights.shape != (len(names), teacher.dim):
-        got = f"{list(weights.shape)} of {told.get('teacher')}"
+    if metadata.get("teacher") != teacher.identity or weights.shape != (len(names), teacher.dim):
+        got = f"{list(weights.shape)} of {metadata.get('teacher')}"
         raise ValueError(f"{path} must hold [C, {teacher.dim}] of {teacher.identity}, got {got}; make it anew")
     missing = sorted(set(labels) - set(names))
     if missing:

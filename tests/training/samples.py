@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clipgs_lib.captions.caption import Caption
+from clipgs_lib.settings import from_plain
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
 from clipgs_lib.shards.writer import ShardLimits, write_set
 from clipgs_lib.splats import Splats
@@ -96,4 +97,4 @@ def config(shards: Path, out: Path, **changes: Any) -> TrainConfig:
         "ema": 0.9,
         "augment": {"keep": 16},
     }
-    return TrainConfig.from_dict(plain | changes)
+    return from_plain(TrainConfig, plain | changes)

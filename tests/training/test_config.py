@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from clipgs_lib.settings import from_plain, to_plain
 from clipgs_lib.training import TrainConfig
 from clipgs_lib.training.card import command_of
 
@@ -14,10 +15,10 @@ PLAIN = {"shards": ["a"], "out": "b"}
 
 
 def test_json_and_back():
-    config = TrainConfig.from_dict(
-        PLAIN | {"augment": {"drop": 0.1}, "text_sources": {"raw": 1.0}, "betas": [0.8, 0.9]}
+    config = from_plain(
+        TrainConfig, PLAIN | {"augment": {"drop": 0.1}, "text_sources": {"raw": 1.0}, "betas": [0.8, 0.9]}
     )
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert from_plain(TrainConfig, json.loads(json.dumps(to_plain(config)))) == config
     assert config.augment.drop == 0.1 and config.betas == (0.8, 0.9)
 
 
@@ -43,16 +44,16 @@ def test_json_and_back():
 )
 def test_what_does_not_hold_is_named(change, words):
     with pytest.raises(ValueError, match=words):
-        TrainConfig.from_dict(PLAIN | change)
+        from_plain(TrainConfig, PLAIN | change)
 
 
 def test_missing_settings_are_named():
     with pytest.raises(ValueError, match="must include out"):
-        TrainConfig.from_dict({"shards": ["a"]})
+        from_plain(TrainConfig, {"shards": ["a"]})
 
 
 def test_warm_up_and_cosine():
-    config = TrainConfig.from_dict(PLAIN | {"steps": 100, "warmup": 10, "lr": 1.0, "min_lr": 0.1})
+    config = from_plain(TrainConfig, PLAIN | {"steps": 100, "warmup": 10, "lr": 1.0, "min_lr": 0.1})
     rates = [config.lr_at(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) == rates[10]
     assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
@@ -60,12 +61,12 @@ def test_warm_up_and_cosine():
 
 
 def test_the_command_of_the_card_holds_every_departure_and_no_folder_of_this_machine():
-    config = TrainConfig.from_dict(
-        {"shards": ["/here/one", "/here/two"], "out": "/there/run", "augment": {"drop": 0.1}, "lr": 0.002}
+    config = from_plain(
+        TrainConfig, {"shards": ["/here/one", "/here/two"], "out": "/there/run", "augment": {"drop": 0.1}, "lr": 0.002}
     )
     command = command_of(config)
     assert "/here" not in command and "/there" not in command
     assert "--shards one" in command and "--set augment.drop=0.1" in command and "--set lr=0.002" in command
     assert "weight_decay" not in command
-    started = TrainConfig.from_dict(PLAIN | {"init": "/here/point/encoder"})
+    started = from_plain(TrainConfig, PLAIN | {"init": "/here/point/encoder"})
     assert "--init encoder" in command_of(started) and "/here" not in json.dumps(started.identity())

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clipgs_lib.settings import to_plain
 from clipgs_lib.training import Objects
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place, shares
@@ -25,6 +26,7 @@ SHARP = {"groups": 8, "group_size": 8, "dim": 16, "width": 24, "depth": 2, "patc
 CHILD = """
 import json, sys, torch
 from safetensors.torch import save_file
+from clipgs_lib.settings import from_plain
 from clipgs_lib.training import Objects, TrainConfig, gather_with_grad, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import agree, gather, join
@@ -42,7 +44,7 @@ with join(torch.device("cpu")) as place:
     told = {"gathered": everyone.detach(), "gradient": mine.grad,
             "mask": gather(torch.tensor([True, False, True])[:sizes[place.rank]], sizes).long()}
     for name, values in job["steps"].items():
-        settings = TrainConfig.from_dict(values)
+        settings = from_plain(TrainConfig, values)
         objects = Objects(settings.shards)
         learner = Learner(make_encoder(settings, objects), settings, place)
         record = learner.update(make_batch(objects, Plan(objects, settings, place), 0, settings))
@@ -57,7 +59,7 @@ with join(torch.device("cpu")) as place:
         raise AssertionError("two different runs went through as one")
     told = {key: value.contiguous().clone() for key, value in told.items()}
     save_file(told, f"{job['out']}/{place.rank}.safetensors")
-    records = list(train(TrainConfig.from_dict(job["run"])))
+    records = list(train(from_plain(TrainConfig, job["run"])))
     print(json.dumps([row.get("loss") for row in records]))
 """
 
@@ -77,8 +79,8 @@ def two(shards, tmp_path_factory):
     """What two processes found, by rank; and their folder."""
     out = tmp_path_factory.mktemp("two")
     run = config(shards, out / "run", steps=3, warmup=1, validate_every=2, encoder_options=SHARP)
-    job = {name: settings.to_dict() for name, settings in steps_of(shards, out).items()}
-    text = json.dumps({"out": str(out), "steps": job, "run": run.to_dict()})
+    job = {name: to_plain(settings) for name, settings in steps_of(shards, out).items()}
+    text = json.dumps({"out": str(out), "steps": job, "run": to_plain(run)})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -18,7 +18,7 @@ import torch
 
 from clipgs_lib import runtime
 from clipgs_lib.encoders import load_encoder
-from clipgs_lib.settings import read_file
+from clipgs_lib.settings import read_file, to_plain
 from clipgs_lib.training import CheckpointError, DivergedError, Objects, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
@@ -142,9 +142,10 @@ def test_a_streamed_run_goes_on_bit_for_bit(shards, tmp_path):
 
 CHILD = """
 import json, sys, torch
+from clipgs_lib.settings import from_plain
 from clipgs_lib.training import TrainConfig, train
 torch.set_num_threads(1)
-for row in train(TrainConfig.from_dict(json.loads(sys.argv[1]))):
+for row in train(from_plain(TrainConfig, json.loads(sys.argv[1]))):
     print(row["step"], flush=True)
 """
 
@@ -152,7 +153,7 @@ for row in train(TrainConfig.from_dict(json.loads(sys.argv[1]))):
 def test_a_run_killed_at_a_random_step_goes_on_bit_for_bit(whole, shards, tmp_path):
     settings = config(shards, tmp_path / "run")
     stop = int(np.random.default_rng(time.time_ns()).integers(1, 12))
-    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(settings.to_dict())], stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(to_plain(settings))], stdout=subprocess.PIPE)
     for line in child.stdout:
         if int(line) == stop:
             os.kill(child.pid, signal.SIGKILL)
