@@ -23,17 +23,14 @@ from pydantic_core import to_jsonable_python
 
 # kind of pydantic's complaint -> what the value must be
 _PHRASES = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
     "float_type": "a number",
     "finite_number": "finite",
     "bool_type": "true or false",
     "string_type": "a text",
     "none_required": "none",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type"), "a mapping"),
 }
 
 
@@ -41,15 +38,8 @@ class SettingError(ValueError):
     """A setting with a value of another type. ``value`` is what came (inside of lists and mappings, the entry)."""
 
     def __init__(self, name: str, phrase: str, value: Any) -> None:
-        super().__init__(f"{name} must {phrase}, got {value!r}")
+        super().__init__(f"{name} must be {phrase}, got {value!r}")
         self.name, self.value = name, value
-
-
-@dataclass(frozen=True)
-class Must:
-    """What a setting must do, in our words, beside its limits: ``Annotated[int, Ge(1), Must("be positive")]``."""
-
-    phrase: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,7 @@ def conform(value: Any, hint: Any, name: str, exact: bool = False) -> Any:
         if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
-            raise SettingError(name, "be a mapping", value)
+            raise SettingError(name, "a mapping", value)
         return from_plain(hint, value, f"{name}.")
     try:
         return _adapter(hint, exact).validate_python(value)
@@ -92,7 +82,7 @@ def conform(value: Any, hint: Any, name: str, exact: bool = False) -> Any:
 
 
 def check(config: Any) -> None:
-    """Every field of a dataclass is of its annotated type and within its limits.
+    """Every field of a dataclass is of its annotated type.
 
     Raises:
         SettingError: (a ValueError) for the first that is not.
@@ -196,7 +186,7 @@ def _yaml_value(text: str, setting: str) -> Any:
 
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = typing.get_type_hints(kind)
     return {entry.name: hints[entry.name] for entry in fields(kind)}
 
 
@@ -214,8 +204,6 @@ def _strict(hint: Any, exact: bool) -> Any:
         return Annotated[float, Strict(), AllowInfNan(not exact)]
     if hint in (bool, int, str):
         return Annotated[hint, Strict()]
-    if origin is Annotated:
-        return Annotated[_strict(inner[0], exact), *(mark for mark in inner[1:] if not isinstance(mark, Must))]
     if origin in (None, Literal) or inner == ():
         return hint
     inside = tuple(entry if entry is Ellipsis else _strict(entry, exact) for entry in inner)
@@ -231,16 +219,11 @@ def _whole(value: Any) -> Any:
 
 
 def _phrase(hint: Any, complaint: Any) -> str:
-    if typing.get_origin(hint) is Annotated:
-        for mark in typing.get_args(hint)[1:]:
-            if isinstance(mark, Must):
-                return mark.phrase
-        hint = typing.get_args(hint)[0]
     if complaint["type"] == "literal_error":
-        return "be one of " + complaint["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return "one of " + complaint["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
     if complaint["type"] in ("missing", "too_long", "too_short"):
-        return f"be a list of {len(typing.get_args(hint))}"
-    return "be " + _PHRASES.get(complaint["type"], complaint["msg"].removeprefix("Input should be ").lower())
+        return f"a list of {len(typing.get_args(hint))}"
+    return _PHRASES.get(complaint["type"], complaint["msg"].removeprefix("Input should be ").lower())
 
 
 @functools.cache

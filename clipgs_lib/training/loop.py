@@ -147,13 +147,10 @@ class Trainer:
         metrics = self.learner.update(batch)
         self.step += 1
         taken = time.perf_counter() - start
-        spent = {name[8:]: metrics.pop(name) for name in list(metrics) if name.startswith("seconds_")} | {
-            "data": waited
-        }
+        spent = {name[8:]: metrics.pop(name) for name in list(metrics) if name.startswith("seconds_")}
+        spent["data"] = waited
         record: dict[str, Any] = {"step": self.step, "epoch": round(self.plan.epoch(self.step), 4), **metrics}
-        record |= {
-            f"share_{name}": round(value / taken, 4) for name, value in sorted((spent | {"data": waited}).items())
-        }
+        record |= {f"share_{name}": round(value / taken, 4) for name, value in sorted(spent.items())}
         record["objects_per_second"] = round(metrics["objects"] / taken, 2)
         if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
             record |= self._validate()
