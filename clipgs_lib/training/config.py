@@ -23,7 +23,6 @@ FREE = (
     "device",
     "workers",
     "memory_gb",
-    "tensorboard",
     "about",
     "threads",
 )
@@ -93,7 +92,6 @@ class TrainConfig:
     threads: int = 0  # of torch on the CPU; 0: as torch decides
     workers: int = 1  # threads that prepare batches ahead; 0: prepare them when needed
     memory_gb: float = 8.0  # sets whose splats and embeddings need more are streamed from disk
-    tensorboard: bool = False  # also write event files, if the package is there
     about: str = ""  # a sentence on the data, for the model card
 
     def __post_init__(self) -> None:

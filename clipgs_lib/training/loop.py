@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -127,16 +126,15 @@ class Trainer:
         """Train from where the run stands to its end, and yield records; see `train`."""
         loader = Loader(self.objects, self.plan, self.config, self.step)
         try:
-            with _event_files(self.config, self.out, self.place) as note:
-                if not self.config.resume:
-                    record = self._record({"step": 0, "epoch": 0.0} | self._validate(), note)
+            if not self.config.resume:
+                record = self._record({"step": 0, "epoch": 0.0} | self._validate())
+                self._save()
+                yield record
+            while self.step < self.config.steps and not self._stale():
+                yield self._record(self._one_step(loader))
+                if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():
                     self._save()
-                    yield record
-                while self.step < self.config.steps and not self._stale():
-                    yield self._record(self._one_step(loader), note)
-                    if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():
-                        self._save()
-                yield self._finish()
+            yield self._finish()
         finally:
             loader.close()
 
@@ -212,10 +210,9 @@ class Trainer:
 
     # ---- files -----------------------------------------------------------------------------------------------
 
-    def _record(self, record: dict[str, Any], note: Any) -> dict[str, Any]:
+    def _record(self, record: dict[str, Any]) -> dict[str, Any]:
         if self.place.first:
             self.records.append(record)
-            note(record)
         return record
 
     def _export(self, metrics: dict[str, Any]) -> None:
@@ -287,23 +284,3 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
     else:
         init_from_point(encoder, start)
     return encoder
-
-
-@contextmanager
-def _event_files(config: TrainConfig, out: Path, place: Place) -> Iterator[Any]:
-    """A function that writes a record's numbers for TensorBoard, or one that does nothing."""
-    if not config.tensorboard or not place.first:
-        yield lambda record: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboard=true needs a package that is missing; run: pip install tensorboard") from error
-    with SummaryWriter(str(out / "tensorboard")) as writer:
-
-        def note(record: dict[str, Any]) -> None:
-            for name, value in record.items():
-                if name != "step":
-                    writer.add_scalar(name, value, record["step"])
-
-        yield note

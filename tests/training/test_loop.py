@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -350,12 +349,3 @@ def test_class_weights_can_be_given_as_a_file(shards, tmp_path):
         read_class_weights(path, ["ball", "cup"], TEACHER)
     with pytest.raises(ValueError, match="zero-shot needs the shards' teacher 'stand-in'"):
         next(train(config(shards, tmp_path / "other", zero_shot="teacher")))
-
-
-def test_event_files_need_their_package(shards, tmp_path):
-    if importlib.util.find_spec("tensorboard"):
-        list(train(config(shards, tmp_path / "run", steps=1, warmup=0, tensorboard=True)))
-        assert list((tmp_path / "run" / "tensorboard").iterdir())
-    else:
-        with pytest.raises(ValueError, match="pip install tensorboard"):
-            list(train(config(shards, tmp_path / "run", tensorboard=True)))
