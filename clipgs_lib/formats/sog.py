@@ -9,10 +9,13 @@ A SOG is ``meta.json`` and lossless WebP images with one pixel per gaussian, row
 
 Version 1 has no version field; its scales, ``sh0`` and SH are linear over ``mins..maxs``, and its opacities are
 logits. The specification says y up; the real files hold the frame of the PLY, so nothing is turned.
+
+The files may lie in a folder of the zip. Of a ``lod-meta.json`` with its levels (`sog_levels`) the finest is read.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 import warnings
@@ -25,7 +28,8 @@ import numpy as np
 
 from . import sog_images
 from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file
-from .packing import SH_COEFFICIENTS, json_object, no_sh, restore_largest
+from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
+from .sog_levels import LOD_META, Ranges, finest, is_levels
 from .sog_write import write
 
 __all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
@@ -34,6 +38,7 @@ NAME = "sog"
 SUFFIXES = (".sog",)
 
 _META = "meta.json"
+_ROOTS = (_META, LOD_META)
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
     OverflowError,
@@ -47,27 +52,29 @@ _PALETTE_ROW = 64
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether this is a folder with ``meta.json``, that file itself, or a zip that holds one."""
+    """Whether this is a folder with ``meta.json`` or ``lod-meta.json``, that file itself, or a zip that holds one."""
     if not head:
-        return path.is_dir() and (path / _META).is_file()
+        return path.is_dir() and any((path / name).is_file() for name in _ROOTS)
     if head.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(path) as archive:
-                return _META in archive.namelist()
+                return bool(_roots(archive.namelist()))
         except _ZIP_ERRORS:
             return b"means_l" in head or path.suffix.lower() in SUFFIXES
-    return head.lstrip().startswith(b"{") and b'"means"' in head and b'"files"' in head
+    if not head.lstrip().startswith(b"{"):
+        return False
+    return (b'"means"' in head and b'"files"' in head) or path.name == LOD_META or b'"lodLevels"' in head
 
 
 def read(path: Path) -> RawSplats:
-    """Read a SOG: a zip, a folder, or the ``meta.json`` of a folder.
+    """Read a SOG: a zip, a folder, or the ``meta.json`` or ``lod-meta.json`` of a folder.
 
     Raises:
         FormatError: for an unknown version, names that leave the folder or zip, images that do not fit the count,
             and anything larger than the count justifies.
     """
     if path.is_dir():
-        return _read_from(_Folder(path, path))
+        return _read_from(_Folder(path, path, meta=_META if (path / _META).is_file() else LOD_META))
     with check_regular_file(path).open("rb") as stream:
         zipped = stream.read(4) == b"PK\x03\x04"
     if not zipped:
@@ -89,7 +96,13 @@ class _Folder:
         try:
             self.size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
         except OSError as error:
-            raise FormatError(path, "the folder must be readable", str(error), "mend its permissions") from None
+            todo = "mend its permissions, or fetch the folder again"
+            raise FormatError(path, "the folder must be readable", str(error), todo) from None
+
+    def chunk(self, name: str) -> _Folder:
+        """The folder of one chunk of a level, by the path of its ``meta.json``."""
+        folder, _, meta = name.rpartition("/")
+        return _Folder(self.path, self.folder / folder, meta)
 
     def read(self, name: str, limit: int) -> bytes:
         """Bytes of a plain file in the folder; no more than ``limit``."""
@@ -108,7 +121,7 @@ class _Zip:
     """Members of a bundled SOG."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path, self.archive, self.meta = path, archive, _META
+        self.path, self.archive = path, archive
         self.size = path.stat().st_size
         members = archive.infolist()
         if len(members) > _MEMBER_LIMIT:
@@ -117,6 +130,17 @@ class _Zip:
         for member in members:
             self._check(member)
             self.members[member.filename] = member
+        roots = _roots(list(self.members)) or [_META]
+        if len(roots) > 1:
+            must, todo = f"the zip must hold one SOG, or a {LOD_META}", "unpack it, and read one folder"
+            raise FormatError(path, must, ", ".join(roots)[:200], todo)
+        self.folder, self.meta = _split(roots[0])
+
+    def chunk(self, name: str) -> _Zip:
+        """The folder of one chunk of a level, by the path of its ``meta.json``."""
+        part = copy.copy(self)
+        part.folder, part.meta = _split(self.folder + name)
+        return part
 
     def _check(self, member: zipfile.ZipInfo) -> None:
         name = member.filename
@@ -133,11 +157,28 @@ class _Zip:
     def read(self, name: str, limit: int) -> bytes:
         """Bytes of a member; no more than ``limit``, whatever the zip claims."""
         _check_name(self.path, name)
-        if name not in self.members:
-            raise FormatError(self.path, f"the zip must hold {name!r}", ", ".join(self.members) or "nothing")
-        member = self.members[name]
+        member = self.members.get(self.folder + name)
+        if member is None:
+            must = f"the zip must hold {self.folder + name!r}"
+            raise FormatError(self.path, must, ", ".join(self.members) or "nothing")
         with self.archive.open(member) as stream:
             return _bounded(self.path, name, member.file_size, limit, lambda: stream.read(limit + 1))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Folder, with its slash, and base name of a zip member."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash, base
+
+
+def _roots(names: list[str]) -> list[str]:
+    """The ``meta.json`` or ``lod-meta.json`` of a zip in the folder nearest to its root; in a subfolder, only
+    beside images or other folders' ones. Several when it holds several SOGs."""
+    images = any(name.lower().endswith((".webp", ".sog")) for name in names)
+    roots = [n for n in names if _split(n)[1] in _ROOTS and ("/" not in n or images) and not n.startswith("__MACOSX/")]
+    nearest = min((name.count("/") for name in roots), default=0)
+    by_folder = {_split(name)[0]: name for name in sorted(roots) if name.count("/") == nearest}  # meta.json stays
+    return list(by_folder.values())
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -152,9 +193,35 @@ def _bounded(path: Path, name: str, size: int, limit: int, load: Any) -> bytes:
     return data
 
 
-def _read_from(source: _Folder | _Zip) -> RawSplats:
+def _read_levels(source: _Folder | _Zip, meta: dict[str, Any]) -> RawSplats:
+    """The finest level of detail, chunk by chunk."""
+    parts = []
+    for name, ranges in finest(source.path, meta).items():
+        part = _read_from(source.chunk(name), whole=False)
+        parts.append(part.rows(_mask(source.path, name, ranges, len(part.means))))
+    raw = concatenate(parts)
+    raw.notes = list(dict.fromkeys(raw.notes))
+    raw.notes.append(f"the finest level of detail, from {len(parts):,} file(s); coarser ones were left out")
+    if meta.get("environment"):
+        raw.notes.append(f"the environment was left out: {meta['environment']!r}"[:200])
+    return raw
+
+
+def _mask(path: Path, name: str, ranges: Ranges, count: int) -> np.ndarray:
+    """``[count]`` bool: rows in one of the ranges."""
+    mask = np.zeros(count, bool)
+    for first, rows in ranges:
+        if first + rows > count:
+            raise FormatError(path, f"rows of {name} must lie in 0..{count:,}", f"{first:,} to {first + rows:,}")
+        mask[first : first + rows] = True
+    return mask
+
+
+def _read_from(source: _Folder | _Zip, whole: bool = True) -> RawSplats:
     path = source.path
-    meta = json_object(path, source.read(source.meta, _META_LIMIT), _META)
+    meta = json_object(path, source.read(source.meta, _META_LIMIT), source.meta)
+    if whole and is_levels(meta):
+        return _read_levels(source, meta)
     version = meta.get("version", 1)
     if version not in (1, 2):
         must = "the SOG version must be 1 or 2"

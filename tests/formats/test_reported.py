@@ -5,11 +5,15 @@ Each case is followed by a second input of the same kind, made here.
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +249,85 @@ def test_every_ignored_property_is_named(tmp_path, splats_factory):
     assert "41 unknown properties were ignored: semantic_*, gamma" in notes
     after = (b"element camera 1\nproperty float fov\n", b"\0\0\0\0")
     assert "other elements were ignored: camera" in ply.read(save(tmp_path / "b.ply", columns, after=after)).notes
+
+
+# ---- SOG in folders ----------------------------------------------------------------------------------------------
+
+
+def test_sog_in_a_folder_of_its_zip(cases):
+    a, b = read(cases / "22_sog_folders/folder.sog"), read(cases / "22_sog_folders/plain.sog")
+    for name in COLUMNS:
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@pytest.mark.parametrize("name", ["lod", "lod/lod-meta.json"])
+def test_sog_with_levels_of_detail(cases, name):
+    assert_alike(read(cases / "22_sog_folders" / name), read(cases / "22_sog_folders/plain.sog"), 1e-6)
+
+
+def unpacked(splats: Splats, folder: Path) -> Path:
+    cg.write_splats(splats, folder.with_suffix(".sog"))
+    with zipfile.ZipFile(folder.with_suffix(".sog")) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def zipped(folder: Path, target: Path, prefix: str = "") -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, prefix + str(file.relative_to(folder)))
+    return target
+
+
+def test_sog_deep_in_a_zip_with_junk_beside(tmp_path, splats_factory):
+    folder = unpacked(splats_factory(30, 1), tmp_path / "a")
+    path = zipped(folder, tmp_path / "b.zip", "some/where/")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/meta.json", "junk")
+    assert_alike(read(path), read(tmp_path / "a.sog"), 1e-6)
+    both = tmp_path / "both"
+    both.mkdir()
+    shutil.copytree(folder, both / "one")
+    shutil.copytree(folder, both / "two")
+    with pytest.raises(FormatError, match=r"one SOG.*one/meta\.json, two/meta\.json|one SOG.*two/meta\.json, one/meta"):
+        cg.read_splats(zipped(both, tmp_path / "both.sog"))
+
+
+def levels(folder: Path, splats: Splats) -> dict:
+    """Three chunks: two of level 0 (the second with a leaf of another branch in its tail), one coarse."""
+    folder.mkdir()
+    for name, rows in (("0_0", slice(0, 20)), ("0_1", slice(20, 50)), ("1_0", slice(0, 10))):
+        unpacked(splats[rows], folder / name)
+    leaves = [
+        {"lods": {"0": {"file": 1, "offset": 0, "count": 20}, "1": {"file": 0, "offset": 0, "count": 10}}},
+        {"children": [{"lods": {"0": {"file": 2, "offset": 0, "count": 12}}}]},
+        {"lods": {"0": {"file": 2, "offset": 12, "count": 18}}},
+    ]
+    names = ["1_0/meta.json", "0_0/meta.json", "0_1/meta.json"]
+    return {"lodLevels": 2, "environment": None, "filenames": names, "tree": {"children": leaves}}
+
+
+def test_several_chunks_of_the_finest_level(tmp_path, splats_factory):
+    meta = levels(tmp_path / "lod", splats_factory(50, 1))
+    (tmp_path / "lod/lod-meta.json").write_text(json.dumps(meta))
+    expected = Splats.cat([read(tmp_path / "lod/0_0"), read(tmp_path / "lod/0_1")])
+    assert_alike(read(tmp_path / "lod"), expected, 1e-6)
+    assert_alike(read(zipped(tmp_path / "lod", tmp_path / "lod.zip", "scene/")), expected, 1e-6)
+
+
+def test_levels_of_detail_that_lie(tmp_path, splats_factory):
+    meta, path = levels(tmp_path / "lod", splats_factory(50)), tmp_path / "lod/lod-meta.json"
+    lies = (
+        ({"filenames": ["../0_0/meta.json"] * 3}, "below its folder"),
+        ({"filenames": ["0_0/meta.json"]}, "one of 1 files"),
+        ({"filenames": ["lod-meta.json"] * 3}, "must hold"),
+        ({"filenames": ["gone/meta.json"] * 3}, "gone"),
+        ({"tree": {}}, "1_0"),
+        ({"tree": [1]}, "tree of JSON objects"),
+        ({"tree": {"lods": {"0": {"file": 0, "offset": 5, "count": 10**12}}}}, "must lie in 0..10"),
+        ({"tree": {"lods": {"0": {"file": 0, "offset": -5, "count": 1}}}}, ">= 0"),
+    )
+    for change, message in lies:
+        path.write_text(json.dumps(meta | change))
+        with pytest.raises(FormatError, match=message):
+            cg.read_splats(path)
