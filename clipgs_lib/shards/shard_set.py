@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import file_sha256
+from ..words import plural
 from .tar import BLOCK, ShardError
 from .triplet import TeacherInfo, Triplet, decode_triplet
 from .writer import INDEX, INDEX_SCHEMA, MANIFEST, SET_SCHEMA, SHARD_NAME, content_hash, split_hashes
@@ -37,6 +38,7 @@ class ShardSet:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
+        self.teacher = TeacherInfo.parse(self.manifest["teacher"])  # who made the embeddings; None for a set without
         self.rows: list[dict[str, Any]] = _read_index(self.folder, self.manifest)
         self._numbers = {row["key"]: number for number, row in enumerate(self.rows)}
         self._files: OrderedDict[str, int] = OrderedDict()
@@ -50,19 +52,14 @@ class ShardSet:
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {entry['objects']:,}" for name, entry in self.manifest["splits"].items())
-        return f"ShardSet({len(self):,} objects in {len(self.manifest['shards'])} shards: {splits}; {self.teacher})"
+        size = f"{plural(len(self), 'object')} in {plural(len(self.manifest['shards']), 'shard')}"
+        return f"ShardSet({size}: {splits}; {self.teacher})"
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": OrderedDict(), "_process": -1}
 
     def __del__(self) -> None:
         self.close()
-
-    @property
-    def teacher(self) -> TeacherInfo | None:
-        """Who made the embeddings; None for a set without."""
-        entry = self.manifest["teacher"]
-        return TeacherInfo(entry["identity"], entry["dim"]) if entry else None
 
     def numbers(self, split: str | None = None) -> list[int]:
         """Numbers of the objects of a split (all without one), in the order of the shards.
@@ -71,8 +68,8 @@ class ShardSet:
             ShardError: when there is no such split.
         """
         if split is not None and split not in self.manifest["splits"]:
-            there = ", ".join(self.manifest["splits"]) or "none"
-            raise ShardError(str(self.folder), f"split must be one of {there}", repr(split), "choose one of them")
+            must = f"split must be one of {', '.join(self.manifest['splits']) or 'none'}"
+            raise ShardError(self.folder, must, repr(split), "choose one of them")
         return [number for number, row in enumerate(self.rows) if split in (None, row["split"])]
 
     def check_teacher(self, identity: str, dim: int) -> None:
@@ -81,12 +78,13 @@ class ShardSet:
         Raises:
             ShardError: with both names and dimensions.
         """
-        if self.teacher != TeacherInfo(identity, dim):
-            got = str(TeacherInfo(identity, dim))
+        teacher = TeacherInfo(identity, dim)
+        if self.teacher != teacher:
             must = f"the teacher must be {self.teacher}, which made the embeddings"
             if self.teacher is None:
                 must = "the set must have embeddings, but it was built without a teacher"
-            raise ShardError(str(self.folder), must, got, "load that teacher, or build the set again with yours")
+            todo = "load that teacher, or build the set again with yours"
+            raise ShardError(self.folder, must, str(teacher), todo)
 
     def block(self, which: int | str) -> bytes:
         """The bytes of one object in its shard.
@@ -114,15 +112,13 @@ class ShardSet:
         row, block = self._row(which), self.block(which)
         whole = not verify or hashlib.sha256(block).hexdigest() == row["sha256"]
         triplet = decode_triplet(block, row["shard"], verify=not whole)  # finds the damaged member, if any
+        where = f"{row['shard']}, member {row['key']}.meta.json"
         if not whole:
-            where = f"{row['shard']}, member {row['key']}.meta.json"
             raise ShardError(where, "the object must have its sha256 of the index", "another", "fetch the shard again")
-        found = (triplet.key, triplet.split, triplet.teacher)
-        if found != (row["key"], row["split"], self.teacher):
-            where = f"{row['shard']}, member {triplet.key}.meta.json"
-            wanted = ", ".join(str(word) for word in (row["key"], row["split"], self.teacher))
-            got = ", ".join(str(word) for word in found)
-            raise ShardError(where, f"key, split and teacher must be {wanted}", got, "index and shard do not fit")
+        facts, expected = (triplet.key, triplet.split, triplet.teacher), (row["key"], row["split"], self.teacher)
+        if facts != expected:
+            must = f"key, split and teacher must be {', '.join(map(str, expected))}"
+            raise ShardError(where, must, ", ".join(map(str, facts)), "index and shard do not fit")
         return triplet
 
     def verify(self) -> list[str]:
@@ -161,17 +157,17 @@ class ShardSet:
 
     def _unpack(self, name: str) -> int:
         """A compressed shard as a temporary file without a name, which is gone once closed."""
-        wanted = next(entry["tar_bytes"] for entry in self.manifest["shards"] if entry["name"] == name)
+        expected = next(entry["tar_bytes"] for entry in self.manifest["shards"] if entry["name"] == name)
         size = 0
         try:
             with gzip.open(self.folder / name) as packed, tempfile.TemporaryFile() as plain:
-                while size <= wanted and (data := packed.read(1 << 20)):
+                while size <= expected and (data := packed.read(1 << 20)):
                     size += len(data)
                     plain.write(data)
                 plain.flush()
-                if size != wanted:
-                    got = f"more than {wanted:,}" if size > wanted else f"{size:,}"
-                    raise ShardError(name, f"the shard must unpack to {wanted:,} bytes", got, "fetch it again")
+                if size != expected:
+                    got = f"more than {expected:,}" if size > expected else f"{size:,}"
+                    raise ShardError(name, f"the shard must unpack to {expected:,} bytes", got, "fetch it again")
                 return os.dup(plain.fileno())
         except (OSError, EOFError, zlib.error) as error:
             todo = "fetch it again, or make room for temporary files"
@@ -187,36 +183,32 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         todo = "finish the set with clipgs triplets build, or name its folder"
-        raise ShardError(str(path), "a set must have a manifest", error.strerror or str(error), todo) from None
+        raise ShardError(path, "a set must have a manifest", error.strerror or str(error), todo) from None
     except (ValueError, RecursionError) as error:
-        raise ShardError(str(path), "the manifest must be JSON", str(error)[:200], "fetch the set again") from None
+        raise ShardError(path, "the manifest must be JSON", str(error)[:200], "fetch the set again") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SET_SCHEMA:
         got = repr(manifest.get("schema"))[:60] if isinstance(manifest, dict) else type(manifest).__name__
-        raise ShardError(str(path), f"schema must be {SET_SCHEMA!r}", got, "rebuild the set, or update clipgs_lib")
+        raise ShardError(path, f"schema must be {SET_SCHEMA!r}", got, "rebuild the set, or update clipgs_lib")
     try:
-        _check_manifest(folder, manifest)
+        TeacherInfo.parse(manifest["teacher"])
+        for entry in manifest["shards"]:
+            _check_shard(folder, entry)
     except (KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"[:200]
-        raise ShardError(str(path), "the manifest must have its fields", got, "fetch the set again") from None
+        raise ShardError(path, "the manifest must have its fields", got, "fetch the set again") from None
     return manifest
 
 
-def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    teacher = manifest["teacher"]
-    if teacher is not None and not (isinstance(teacher["identity"], str) and type(teacher["dim"]) is int):
-        raise TypeError("teacher must be null or {identity, dim}")
-    for entry in manifest["shards"]:
-        if entry["name"].endswith(".gz") and type(entry["tar_bytes"]) is not int:
-            raise TypeError("tar_bytes must be a whole number")
-        if not SHARD_NAME.fullmatch(entry["name"]):
-            raise ShardError(
-                str(folder / MANIFEST), "a shard must be called SPLIT-000000.tar", repr(entry["name"])[:120]
-            )
-        path = folder / entry["name"]
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry["bytes"]:
-            got = "no such file" if size is None else f"{size:,}"
-            raise ShardError(str(path), f"the shard must have {entry['bytes']:,} bytes", got, "fetch it again")
+def _check_shard(folder: Path, entry: Mapping[str, Any]) -> None:
+    path = folder / entry["name"]
+    if entry["name"].endswith(".gz") and type(entry["tar_bytes"]) is not int:
+        raise TypeError("tar_bytes must be a whole number")
+    if not SHARD_NAME.fullmatch(entry["name"]):
+        raise ShardError(folder / MANIFEST, "a shard must be called SPLIT-000000.tar", repr(entry["name"])[:120])
+    size = path.stat().st_size if path.is_file() else None
+    if size != entry["bytes"]:
+        got = "no such file" if size is None else f"{size:,}"
+        raise ShardError(path, f"the shard must have {entry['bytes']:,} bytes", got, "fetch it again")
 
 
 def _read_index(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -224,29 +216,28 @@ def _read_index(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
-            raise ShardError(str(path), "the index must have the sha256 of the manifest", "another", "fetch it again")
+            raise ShardError(path, "the index must have the sha256 of the manifest", "another", "fetch it again")
         table = pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise ShardError(str(path), "the index must be intact Parquet", str(error)[:200], "fetch it again") from None
+        raise ShardError(path, "the index must be intact Parquet", str(error)[:200], "fetch it again") from None
     if not table.schema.equals(INDEX_SCHEMA):
-        raise ShardError(str(path), f"the columns must be {INDEX_SCHEMA.names}", str(table.schema.names), "rebuild")
+        raise ShardError(path, f"the columns must be {INDEX_SCHEMA.names}", str(table.schema.names), "rebuild")
     rows = table.to_pylist()
-    _check_index(str(path), rows, manifest)
+    _check_rows(path, rows, manifest)
     return rows
 
 
-def _check_index(where: str, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
+def _check_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any]) -> None:
     sizes = {entry["name"]: entry.get("tar_bytes", entry["bytes"]) for entry in manifest["shards"]}
     for row in rows:
         start, length = row["offset"], row["bytes"]
         if row["shard"] not in sizes or start < 0 or length < BLOCK or start + length > sizes[row["shard"]]:
             got = f"{row['shard']!r}, {length} bytes at {start}"
-            raise ShardError(where, f"object {row['key']!r} must lie inside a shard of the manifest", got, "rebuild")
+            raise ShardError(path, f"object {row['key']!r} must lie inside a shard of the manifest", got, "rebuild")
     facts = {"objects": len(rows), "splits": split_hashes(rows), "content_sha256": content_hash(rows)}
     for name, value in facts.items():
         if manifest.get(name) != value:
-            raise ShardError(
-                where, f"{name} must agree with the manifest", str(value)[:120], "index and manifest differ"
-            )
+            must, todo = f"{name} must agree with the manifest", "index and manifest differ"
+            raise ShardError(path, must, str(value)[:120], todo)
     if len({row["key"] for row in rows}) != len(rows):
-        raise ShardError(where, "keys must be unique", "the same key twice", "rebuild the set")
+        raise ShardError(path, "keys must be unique", "the same key twice", "rebuild the set")

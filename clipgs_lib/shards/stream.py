@@ -79,25 +79,20 @@ class TripletStream(IterableDataset[Triplet]):
         numbers = np.asarray(self.shards.numbers(split), dtype=np.int64)
         names = np.asarray([self.shards.rows[number]["shard"] for number in numbers])
         self._by_shard = [numbers[names == name] for name in sorted(set(names.tolist()))]
+        total = len(numbers) // self.world * self.world if even else len(numbers)
+        self._span = slice(total * self.rank // self.world, total * (self.rank + 1) // self.world)  # of this rank
 
     def __len__(self) -> int:
-        start, stop = self._span()
-        return stop - start
-
-    def _span(self) -> tuple[int, int]:
-        total = sum(len(own) for own in self._by_shard)
-        if self.even:
-            return self.rank * (total // self.world), (self.rank + 1) * (total // self.world)
-        return total * self.rank // self.world, total * (self.rank + 1) // self.world
+        return int(self._span.stop - self._span.start)
 
     def order(self, epoch: int) -> np.ndarray:
         """Numbers ``[len(self)]`` of this rank's objects in an epoch, in the order in which they come."""
-        start, stop = self._span()
+        places = np.arange(len(self._by_shard))
+        shards = np.random.default_rng([self.seed, epoch]).permutation(places) if self.shuffle else places
+        sequence = np.concatenate([*(self._by_shard[shard] for shard in shards), np.empty(0, np.int64)])[self._span]
         if not self.shuffle:
-            return np.concatenate([*self._by_shard, np.empty(0, np.int64)])[start:stop]
-        shards = np.random.default_rng([self.seed, epoch]).permutation(len(self._by_shard))
-        sequence = np.concatenate([*(self._by_shard[shard] for shard in shards), np.empty(0, np.int64)])
-        return _through_buffer(sequence[start:stop], self.buffer, np.random.default_rng([self.seed, epoch, self.rank]))
+            return sequence
+        return _through_buffer(sequence, self.buffer, np.random.default_rng([self.seed, epoch, self.rank]))
 
     def set_epoch(self, epoch: int, position: int = 0) -> None:
         """Go to an epoch, ``position`` objects of this rank into it."""
@@ -107,9 +102,8 @@ class TripletStream(IterableDataset[Triplet]):
         epoch, begin = self.epoch, self.position
         order = self.order(epoch)
         if not len(order):
-            warnings.warn(
-                f"rank {self.rank} of {self.world} has no objects of {self.shards}", ShardWarning, stacklevel=2
-            )
+            sentence = f"rank {self.rank} of {self.world} has no objects of {self.shards}"
+            warnings.warn(sentence, ShardWarning, stacklevel=2)
         worker = get_worker_info()
         turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
         for position in range(begin, len(order)):
@@ -138,8 +132,8 @@ class TripletStream(IterableDataset[Triplet]):
             position: objects of this rank's epoch that have been consumed; needed when a DataLoader with workers
                 reads ahead, since the stream itself cannot know what was used. A multiple of ``batch_size``.
         """
-        own = {"epoch": self.epoch, "position": self.position if position is None else position}
-        return own | self._identity()
+        position = self.position if position is None else position
+        return {"epoch": self.epoch, "position": position} | self._identity()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
@@ -149,31 +143,25 @@ class TripletStream(IterableDataset[Triplet]):
         """
         for name, value in self._identity().items():
             if state.get(name) != value:
+                where = f"state of {self.shards.folder}"
                 todo = "make the stream with the same arguments, or start the epoch anew"
-                raise ShardError(
-                    f"state of {self.shards.folder}", f"{name} must be {value!r}", repr(state.get(name)), todo
-                )
+                raise ShardError(where, f"{name} must be {value!r}", repr(state.get(name)), todo)
         self.set_epoch(int(state["epoch"]), int(state["position"]))
 
     def _identity(self) -> dict[str, Any]:
         names = ("split", "shuffle", "seed", "buffer", "world", "even")
-        return {"content_sha256": self.shards.manifest["content_sha256"]} | {
-            name: getattr(self, name) for name in names
-        }
+        content = {"content_sha256": self.shards.manifest["content_sha256"]}
+        return content | {name: getattr(self, name) for name in names}
 
 
 def _through_buffer(sequence: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """What a shuffle buffer of ``size`` yields for ``sequence [n]``."""
     out, held = np.empty_like(sequence), list(sequence[:size])
-    picks = rng.random(len(sequence))
-    for place, pick in enumerate(picks):
-        index = int(pick * len(held))
+    for place, pick in enumerate(rng.random(len(sequence))):
+        index, coming = int(pick * len(held)), place + size
         out[place] = held[index]
-        coming = place + size
-        if coming < len(sequence):
-            held[index] = sequence[coming]
-        else:
-            held[index] = held[-1]
+        held[index] = sequence[coming] if coming < len(sequence) else held[-1]
+        if coming >= len(sequence):
             held.pop()
     return out
 

@@ -17,9 +17,9 @@ from ..errors import ExplainedError
 BLOCK = 512
 MAX_MEMBER = 256 * 1024 * 1024  # bytes; a splat of a million gaussians with SH 3 takes 118 MB
 END = bytes(2 * BLOCK)  # two empty blocks end an archive
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of an object
 _OCTAL = re.compile(rb"[0-7]+")
-_MEMBER = re.compile(r"(?P<key>[A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(?P<part>[a-z0-9.]{1,30})")
+_MEMBER = re.compile(rf"({KEY.pattern})\.([a-z0-9.]{{1,30}})")
 
 
 class ShardError(ExplainedError):
@@ -30,7 +30,7 @@ def pack_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
     """The bytes of one object in a shard: a header and padded data per member, in the order given.
 
     Args:
-        key: letters, digits, ``_`` and ``-``, 1 to 64 of them, not beginning with a sign.
+        key: see `KEY`.
         members: ``(part, data)``, e.g. ``("view000.webp", b"...")``.
 
     Raises:
@@ -65,7 +65,7 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
         header = bytes(view[position : position + BLOCK])
         if not any(header):
             return
-        key, part, size = parse_header(header, f"{where} at byte {position:,}", where)
+        key, part, size = _parse_header(header, f"{where} at byte {position:,}", where)
         start = position + BLOCK
         after = start + size + (-size % BLOCK)
         if after > len(view):
@@ -75,17 +75,8 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
         position = after
 
 
-def parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
-    """Key, part and size out of a ustar header.
-
-    Args:
-        header: 512 bytes.
-        place: shard and offset, for messages about headers whose name is not to be trusted.
-        where: the shard's name, for messages that name the member.
-
-    Raises:
-        ShardError: when the header is cut off or damaged, or names anything but a plain file of a permitted size.
-    """
+def _parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
+    """Key, part and size out of a ustar header; ``place`` is said of headers whose name is not to be trusted."""
     if len(header) < BLOCK:
         raise ShardError(place, "a tar header must have 512 bytes", str(len(header)), "the shard is truncated")
     if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
@@ -96,14 +87,14 @@ def parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
     if header[156:157] not in (b"0", b"\0"):
         kind = f"type {header[156:157]!r}"
         raise ShardError(member, "members must be regular files", kind, "links and folders are refused")
-    found = _MEMBER.fullmatch(name)
-    if not found:
+    match = _MEMBER.fullmatch(name)
+    if not match:
         raise ShardError(member, "members must be called KEY.PART, without paths", repr(name[:120]), "refused")
     size = _octal(header[124:136])
     if size is None or size > MAX_MEMBER:
         got = "no octal number" if size is None else f"{size:,}"
         raise ShardError(member, f"the size must be at most {MAX_MEMBER:,} bytes", got, "refused")
-    return found["key"], found["part"], size
+    return match[1], match[2], size
 
 
 def _octal(field: bytes) -> int | None:

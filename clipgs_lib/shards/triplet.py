@@ -22,7 +22,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from safetensors import numpy as safe_numpy
 from ..captions.caption import Caption
 from ..splats import COLUMNS, UP_AXES, Splats
 from ..vectors import unit_faults
+from ..words import plural
 from .tar import KEY, ShardError, pack_members, unpack_members
 
 SCHEMA = "clipgs-triplet/1"
@@ -43,6 +44,7 @@ MAX_VIEWS = 1_000
 MAX_SIDE = 4_096  # pixels of a view
 _PARTS = re.compile(r"meta\.json|splat\.safetensors|texts\.json|embeds\.safetensors|view\d{3}\.webp")
 _SPLIT = re.compile(r"[a-z0-9][a-z0-9_]{0,31}")
+_EMBEDS = ("image_embeds", "text_embeds")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,19 @@ class TeacherInfo:
 
     def __str__(self) -> str:
         return f"{self.identity} (D = {self.dim})"
+
+    @classmethod
+    def parse(cls, value: Any) -> TeacherInfo | None:
+        """Out of JSON; None for null.
+
+        Raises:
+            TypeError: for anything else than null or ``{"identity", "dim"}``.
+        """
+        if value is None:
+            return None
+        if isinstance(value, dict) and isinstance(value.get("identity"), str) and type(value.get("dim")) is int:
+            return cls(value["identity"], value["dim"])
+        raise TypeError("teacher must be null or {identity, dim}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +101,10 @@ class Triplet:
         return np.stack([decode_view(self.views[i], f"{self.key}.view{i:03d}.webp") for i in chosen])
 
     def __repr__(self) -> str:
-        taught = f"embedded by {self.teacher}" if self.teacher else "without embeddings"
-        return (
-            f"Triplet({self.key!r}, {self.category or 'no category'}, {self.split}: {len(self.splats):,} gaussians, "
-            f"{len(self.views)} views, {len(self.texts)} texts, {taught})"
-        )
+        lists = ((self.splats, "gaussian"), (self.views, "view"), (self.texts, "text"))
+        sizes = ", ".join(plural(len(items), noun) for items, noun in lists)
+        teacher = f"embedded by {self.teacher}" if self.teacher else "without embeddings"
+        return f"Triplet({self.key!r}, {self.category or 'no category'}, {self.split}: {sizes}, {teacher})"
 
 
 def encode_view(image: np.ndarray, quality: int = 90) -> bytes:
@@ -136,20 +150,18 @@ def encode_triplet(triplet: Triplet, splat: bytes | None = None) -> bytes:
             or counts and dimensions do not agree.
     """
     where = f"object {triplet.key}"
-    check_triplet(triplet, where)
+    _check(triplet, where)
     parts = {"splat.safetensors": _encode_splats(triplet.splats, where) if splat is None else splat}
-    texts = [{"text": c.text, "source": c.source, "score": c.score} for c in triplet.texts]
-    parts["texts.json"] = _json(texts, where)
+    parts["texts.json"] = _json([{"text": c.text, "source": c.source, "score": c.score} for c in triplet.texts], where)
     if triplet.teacher is not None:
-        embeds = {"image_embeds": triplet.image_embeds, "text_embeds": triplet.text_embeds}
-        parts["embeds.safetensors"] = safe_numpy.save({k: np.ascontiguousarray(v) for k, v in embeds.items()})
+        embeds = {name: np.ascontiguousarray(getattr(triplet, name)) for name in _EMBEDS}
+        parts["embeds.safetensors"] = safe_numpy.save(embeds)
     parts |= {f"view{index:03d}.webp": data for index, data in enumerate(triplet.views)}
-    teacher = triplet.teacher and {"identity": triplet.teacher.identity, "dim": triplet.teacher.dim}
     meta = {
         "schema": SCHEMA,
         "category": triplet.category,
         "split": triplet.split,
-        "teacher": teacher,
+        "teacher": asdict(triplet.teacher) if triplet.teacher else None,
         "up_axis": triplet.splats.up_axis,
         "provenance": triplet.provenance,
         "sha256": {part: hashlib.sha256(data).hexdigest() for part, data in parts.items()},
@@ -176,12 +188,10 @@ def decode_triplet(block: bytes, where: str, *, verify: bool = True) -> Triplet:
         key, parts[part] = owner, data
     if key is None:
         raise ShardError(where, "an object must have members", "none", "the index does not fit the shard")
-    return from_parts(key, parts, where, verify=verify)
+    return _from_parts(key, parts, f"{where}, member {key}", verify)
 
 
-def from_parts(key: str, parts: Mapping[str, bytes | memoryview], where: str, *, verify: bool = True) -> Triplet:
-    """One object out of its members, ``part -> data``; see `decode_triplet`."""
-    where = f"{where}, member {key}"
+def _from_parts(key: str, parts: Mapping[str, memoryview], where: str, verify: bool) -> Triplet:
     for part in parts:
         if not _PARTS.fullmatch(part):
             must = "members must be the JSON, safetensors and WebP of the schema"
@@ -194,17 +204,19 @@ def from_parts(key: str, parts: Mapping[str, bytes | memoryview], where: str, *,
         got, todo = repr(meta.get("schema"))[:60], "another version wrote it; rebuild the set, or update clipgs_lib"
         raise ShardError(f"{where}.meta.json", f"schema must be {SCHEMA!r}", got, todo)
     _check_hashes(parts, meta.get("sha256"), where, verify)
-    teacher, embeds = _teacher(meta.get("teacher"), f"{where}.meta.json"), dict[str, np.ndarray]()
+    try:
+        teacher, embeds = TeacherInfo.parse(meta.get("teacher")), dict[str, np.ndarray]()
+    except TypeError as error:
+        got = repr(meta["teacher"])[:100]
+        raise ShardError(f"{where}.meta.json", str(error), got, "rebuild the shard") from None
     if teacher is not None:
         if "embeds.safetensors" not in parts:
             raise ShardError(f"{where}.embeds.safetensors", "a teacher's embeddings must be there", "none", "rebuild")
-        names = ("image_embeds", "text_embeds")
-        embeds = _tensors(parts["embeds.safetensors"], names, f"{where}.embeds.safetensors")
-    views = sorted(part for part in parts if part.startswith("view"))
+        embeds = _tensors(parts["embeds.safetensors"], _EMBEDS, f"{where}.embeds.safetensors")
     triplet = Triplet(
         key=key,
         splats=_decode_splats(parts["splat.safetensors"], meta, f"{where}.splat.safetensors", key),
-        views=tuple(bytes(parts[part]) for part in views),
+        views=tuple(bytes(parts[part]) for part in sorted(parts) if part.startswith("view")),
         texts=_captions(_load_json(parts["texts.json"], f"{where}.texts.json", list), f"{where}.texts.json"),
         category=_text(meta, "category", where),
         split=_text(meta, "split", where),
@@ -212,11 +224,11 @@ def from_parts(key: str, parts: Mapping[str, bytes | memoryview], where: str, *,
         teacher=teacher,
         **embeds,
     )
-    check_triplet(triplet, where)
+    _check(triplet, where)
     return triplet
 
 
-def check_triplet(triplet: Triplet, where: str) -> None:
+def _check(triplet: Triplet, where: str) -> None:
     """Raise `ShardError` unless counts, dimensions, norms and ranges hold."""
     if not KEY.fullmatch(triplet.key) or not _SPLIT.fullmatch(triplet.split):
         got = f"key {triplet.key!r}, split {triplet.split!r}"
@@ -234,14 +246,13 @@ def check_triplet(triplet: Triplet, where: str) -> None:
 
 
 def _check_embeds(triplet: Triplet, where: str) -> None:
-    counts = {"image_embeds": len(triplet.views), "text_embeds": len(triplet.texts)}
-    for name, count in counts.items():
+    for name, items in zip(_EMBEDS, (triplet.views, triplet.texts), strict=True):
         embeds = getattr(triplet, name)
         if triplet.teacher is None:
             if embeds is not None:
                 raise ShardError(where, f"{name} must name their teacher", "none", "set teacher=TeacherInfo(...)")
             continue
-        shape = (count, triplet.teacher.dim)
+        shape = (len(items), triplet.teacher.dim)
         if not isinstance(embeds, np.ndarray) or embeds.dtype != np.float16 or embeds.shape != shape:
             got = f"{embeds.dtype} {list(embeds.shape)}" if isinstance(embeds, np.ndarray) else type(embeds).__name__
             must = f"{name} must be float16 {list(shape)}, one row each, as {triplet.teacher} makes them"
@@ -267,7 +278,7 @@ def _encode_splats(splats: Splats, where: str) -> bytes:
     return safe_numpy.save({name: value.contiguous().numpy() for name, value in halves.items()})
 
 
-def _decode_splats(data: bytes | memoryview, meta: Mapping[str, Any], where: str, key: str) -> Splats:
+def _decode_splats(data: memoryview, meta: Mapping[str, Any], where: str, key: str) -> Splats:
     columns = _tensors(data, COLUMNS, where)
     if meta.get("up_axis") not in UP_AXES:
         raise ShardError(where, f"up_axis must be one of {', '.join(UP_AXES)}", repr(meta.get("up_axis"))[:60])
@@ -278,19 +289,19 @@ def _decode_splats(data: bytes | memoryview, meta: Mapping[str, Any], where: str
         raise ShardError(where, "the columns must make up gaussians", str(error), "rebuild the shard") from None
 
 
-def _tensors(data: bytes | memoryview, names: Iterable[str], where: str) -> dict[str, np.ndarray]:
+def _tensors(data: memoryview, names: Iterable[str], where: str) -> dict[str, np.ndarray]:
     """The float16 arrays of a safetensors member: exactly those named, all finite."""
     try:
-        found = safe_numpy.load(bytes(data))
+        columns = safe_numpy.load(bytes(data))
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ShardError(where, "the member must be intact safetensors", str(error)[:200], "fetch it again") from None
-    if set(found) != set(names) or any(value.dtype != np.float16 for value in found.values()):
-        got = ", ".join(f"{name}: {value.dtype}" for name, value in sorted(found.items()))[:200] or "nothing"
+    if set(columns) != set(names) or any(value.dtype != np.float16 for value in columns.values()):
+        got = ", ".join(f"{name}: {value.dtype}" for name, value in sorted(columns.items()))[:200] or "nothing"
         raise ShardError(where, f"the member must hold {', '.join(names)} as float16", got, "rebuild the shard")
-    for name, value in found.items():
+    for name, value in columns.items():
         if not bool(np.isfinite(value).all()):
             raise ShardError(where, f"{name} must be finite", "NaN or infinity", "rebuild the shard")
-    return found
+    return columns
 
 
 def _captions(rows: list[Any], where: str) -> tuple[Caption, ...]:
@@ -301,20 +312,12 @@ def _captions(rows: list[Any], where: str) -> tuple[Caption, ...]:
         raise ShardError(where, must, f"{type(error).__name__}: {error}"[:200], "rebuild the shard") from None
 
 
-def _teacher(value: Any, where: str) -> TeacherInfo | None:
-    if value is None:
-        return None
-    if isinstance(value, dict) and isinstance(value.get("identity"), str) and type(value.get("dim")) is int:
-        return TeacherInfo(value["identity"], value["dim"])
-    raise ShardError(where, "teacher must be null or {identity, dim}", repr(value)[:100], "rebuild the shard")
-
-
-def _check_hashes(parts: Mapping[str, bytes | memoryview], wanted: Any, where: str, verify: bool) -> None:
-    if not isinstance(wanted, dict) or set(wanted) != set(parts) - {"meta.json"}:
-        named = sorted(wanted) if isinstance(wanted, dict) else wanted
-        got = f"{sorted(set(parts) - {'meta.json'})} beside hashes of {named}"[:300]
+def _check_hashes(parts: Mapping[str, memoryview], hashes: Any, where: str, verify: bool) -> None:
+    there, named = sorted(set(parts) - {"meta.json"}), sorted(hashes) if isinstance(hashes, dict) else hashes
+    if there != named or not isinstance(hashes, dict):
+        got = f"{there} beside hashes of {named}"[:300]
         raise ShardError(where, "the members must be those that meta.json names", got, "the object is incomplete")
-    for part, digest in wanted.items() if verify else ():
+    for part, digest in hashes.items() if verify else ():
         if hashlib.sha256(parts[part]).hexdigest() != digest:
             raise ShardError(f"{where}.{part}", "the member must have the sha256 in meta.json", "another", "refetch")
 
@@ -325,18 +328,17 @@ def _text(meta: Mapping[str, Any], name: str, where: str) -> str:
     return meta[name]
 
 
-def _load_json(data: bytes | memoryview, where: str, kind: type) -> Any:
+def _load_json(data: memoryview, where: str, kind: type) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
     try:
-        value = json.loads(bytes(data), parse_constant=_no_constant)
+        value = json.loads(bytes(data), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ShardError(where, "the member must be JSON", str(error)[:200], "fetch the shard again") from None
     if not isinstance(value, kind):
         raise ShardError(where, f"the JSON must be a {kind.__name__}", type(value).__name__, "rebuild the shard")
     return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _json(value: Any, where: str) -> bytes:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,17 +74,16 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._open is not None:
-            if kind is None:
-                self._finish()
-            else:
-                self._open.stack.__exit__(kind, error, trace)
+        if kind is None:
+            self._finish()
+        elif self._open is not None:
+            self._open.stack.__exit__(kind, error, trace)
 
     def add(self, block: bytes) -> tuple[str, int]:
         """Append the bytes of one object; returns shard name and offset.
 
         Raises:
-            ShardError: when the folder is missing, not writable or full.
+            ShardError: when the folder is missing, not writable or full, at the latest on leaving the context.
         """
         if self._open is None:
             name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if self.limits.compress else "")
@@ -119,19 +118,15 @@ class _OpenShard:
 
     def finish(self) -> dict[str, Any]:
         """Put the file in its place; its entry in the manifest."""
-        self.append(END)
-        if self._packer:
-            self._write(self._packer.flush())
-        self.stack.close()
+        with self.stack:
+            self.append(END)
+            if self._packer:
+                self._write(self._packer.flush())
         entry = {"name": self.path.name, "bytes": self._written, "objects": self.objects}
         return entry | {"sha256": self._digest.hexdigest()} | ({"tar_bytes": self.bytes} if self._packer else {})
 
     def _write(self, data: bytes) -> None:
-        try:
-            self._stream.write(data)
-        except OSError as error:
-            self.stack.__exit__(type(error), error, error.__traceback__)
-            raise
+        self._stream.write(data)
         self._written += len(data)
         self._digest.update(data)
 
@@ -163,39 +158,32 @@ def write_set(
     Raises:
         ShardError: for a damaged object, a key that comes twice, objects of different teachers, or a full disk.
     """
-    rows, writers, ledger = list[dict[str, Any]](), dict[str, ShardWriter](), _Ledger()
+    rows, writers, keys = list[dict[str, Any]](), dict[str, ShardWriter](), set[str]()
+    teacher: TeacherInfo | None = None
     with ExitStack() as stack:
         for number, block in enumerate(blocks):
             triplet = decode_triplet(block, f"object {number}")
-            ledger.admit(triplet)
+            teacher = teacher if keys else triplet.teacher
+            _check_fits(triplet, keys, teacher)
+            keys.add(triplet.key)
             if triplet.split not in writers:
                 writers[triplet.split] = stack.enter_context(ShardWriter(folder, triplet.split, limits))
             shard, offset = writers[triplet.split].add(block)
             rows.append(_index_row(triplet, block, shard, offset))
     shards = [entry for split in sorted(writers) for entry in writers[split].shards]
     rows.sort(key=lambda row: (row["shard"], row["offset"]))
-    return _finish_set(folder, rows, shards, ledger.teacher, build)
+    return _finish_set(folder, rows, shards, teacher, build)
 
 
-class _Ledger:
-    """What must hold over all objects of a set."""
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.teacher: TeacherInfo | None = None
-
-    def admit(self, triplet: Triplet) -> None:
-        where = f"object {triplet.key}"
-        if triplet.key in self.keys:
-            raise ShardError(where, "a key must come once in a set", "a second object", "rename one of them")
-        if self.keys and triplet.teacher != self.teacher:
-            got = str(triplet.teacher) if triplet.teacher else "no embeddings"
-            must = (
-                f"all objects must be embedded by {self.teacher}" if self.teacher else "no object may have embeddings"
-            )
-            raise ShardError(where, f"{must}, as the first one is", got, "embed all of them with one teacher")
-        self.teacher = triplet.teacher
-        self.keys.add(triplet.key)
+def _check_fits(triplet: Triplet, keys: Set[str], teacher: TeacherInfo | None) -> None:
+    """What must hold over all objects of a set, of which those of ``keys`` are in."""
+    where = f"object {triplet.key}"
+    if triplet.key in keys:
+        raise ShardError(where, "a key must come once in a set", "a second object", "rename one of them")
+    if triplet.teacher != teacher:
+        must = f"all objects must be embedded by {teacher}" if teacher else "no object may have embeddings"
+        got = str(triplet.teacher or "no embeddings")
+        raise ShardError(where, f"{must}, as the first one is", got, "embed all of them with one teacher")
 
 
 def _index_row(triplet: Triplet, block: bytes, shard: str, offset: int) -> dict[str, Any]:
@@ -251,11 +239,13 @@ def split_hashes(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     keys = dict[str, list[str]]()
     for row in rows:
         keys.setdefault(row["split"], []).append(row["key"])
-    digests = {split: hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() for split, own in keys.items()}
-    return {split: {"objects": len(keys[split]), "sha256": digests[split]} for split in sorted(keys)}
+    return {split: {"objects": len(keys[split]), "sha256": _hash_lines(keys[split])} for split in sorted(keys)}
 
 
 def content_hash(rows: Iterable[Mapping[str, Any]]) -> str:
     """Sha256 over all objects' hashes, sorted by key: the same however they are spread over shards."""
-    lines = sorted(f"{row['key']} {row['split']} {row['sha256']}" for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return _hash_lines(f"{row['key']} {row['split']} {row['sha256']}" for row in rows)
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
