@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -51,7 +51,7 @@ def over_processes(
         dead: result for an item whose process died or was ended, with a sentence that says how.
         limit: seconds that one item may take; then its process is ended and another takes its place.
     """
-    again: deque[Item] = deque()
+    again: list[Item] = []
     yield from _share_out(work, deque(items), workers, limit, dead, again.append)
     for item in again:
         yield from _share_out(work, deque([item]), 1, limit, dead, None)
@@ -210,36 +210,25 @@ def over_ray(
     if started:
         local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
+    left, running = deque(items), dict[Any, Item]()
     try:
-        yield from _drain_ray(ray, work, deque(items), dead, gpus, limit)
+        window = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_watched)
+        while left or running:
+            while left and len(running) < window:
+                item = left.popleft()
+                running[remote.remote(work, item, limit)] = item
+            for reference in ray.wait(list(running), num_returns=1)[0]:
+                item = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                    reason = str(error).splitlines()[0]
+                    result = dead(item, f"its Ray worker died twice, or took longer than {limit:g} s: {reason}")
+                yield result
     finally:
         if started:
             ray.shutdown()
-
-
-def _drain_ray(
-    ray: Any,
-    work: Callable[[Item], Result],
-    left: deque[Item],
-    dead: Callable[[Item, str], Result],
-    gpus: float,
-    limit: float,
-) -> Iterator[Result]:
-    window = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_watched)
-    running: dict[Any, Item] = {}
-    while left or running:
-        while left and len(running) < window:
-            item = left.popleft()
-            running[remote.remote(work, item, limit)] = item
-        for reference in ray.wait(list(running), num_returns=1)[0]:
-            item = running.pop(reference)
-            try:
-                result = ray.get(reference)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-                told = f"its Ray worker died twice, or took longer than {limit:g} s: {str(error).splitlines()[0]}"
-                result = dead(item, told)
-            yield result
 
 
 def _watched(work: Callable[[Item], Result], item: Item, limit: float) -> Result:

@@ -15,6 +15,7 @@ from ..files import locked
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
 from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing, write_set
+from ..words import first_of, plural
 
 QUARANTINE = "quarantine.jsonl"
 _STAGING = ".building"
@@ -33,7 +34,7 @@ class BuildReport:
     def __str__(self) -> str:
         taken = f", {self.resumed:,} taken over" if self.resumed else ""
         aside = f", {self.quarantined:,} set aside in {QUARANTINE}" if self.quarantined else ""
-        return f"{self.folder}: {self.objects:,} objects{aside}{taken}, {self.seconds:.1f} s"
+        return f"{self.folder}: {plural(self.objects, 'object')}{aside}{taken}, {self.seconds:.1f} s"
 
 
 def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
@@ -53,34 +54,31 @@ def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
 def _same_recipe(folder: Path, there: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
     old, new = {**there, **there.get("config", {})}, {**recipe, **recipe["config"]}
     names = [name for name in {**new, **old} if name not in ("config", "command") and old.get(name) != new.get(name)]
-    if not names:
-        return
-    got = ", ".join(f"{name} {old.get(name)} there and {new.get(name)} now" for name in names)
-    todo = "choose another folder, or remove this one to start anew"
-    raise ShardError(str(folder), "the folder must be empty or of the same sources and options", got, todo)
+    if names:
+        got = ", ".join(f"{name} {old.get(name)} there and {new.get(name)} now" for name in names)
+        todo = "choose another folder, or remove this one to start anew"
+        raise ShardError(folder, "the folder must be empty or of the same sources and options", got, todo)
 
 
 @contextmanager
 def staged(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Staging]:
     """The place for finished objects, for one build at a time; removed once the set is complete."""
     place = folder / _STAGING
-    strangers = [] if place.exists() or not folder.exists() else [p.name for p in folder.iterdir()]
-    if strangers:
-        got = ", ".join(sorted(strangers)[:3])
-        raise ShardError(str(folder), "the folder must be empty, or hold a build to go on with", got, "choose another")
+    if folder.exists() and not place.exists() and (others := sorted(path.name for path in folder.iterdir())):
+        must = "the folder must be empty, or hold a build to go on with"
+        raise ShardError(folder, must, first_of(others, 3), "choose another")
     place.mkdir(parents=True, exist_ok=True)
     must = "one build may run in a folder"
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(place / "lock", must))
         except OSError as error:
-            raise ShardError(str(folder), must, str(error), "wait for the first") from error
+            raise ShardError(folder, must, str(error), "wait for the first") from error
         recipe_file = place / "recipe.json"
         if recipe_file.exists():
             _same_recipe(folder, json.loads(recipe_file.read_text(encoding="utf-8")), recipe)
         else:
-            with replacing(recipe_file) as stream:
-                stream.write(json.dumps(recipe).encode())
+            _write(recipe_file, json.dumps(recipe).encode())
         yield Staging(folder)
         shutil.rmtree(place)
 
@@ -104,13 +102,13 @@ class Staging:
 
     def keep(self, key: str, block: bytes) -> None:
         """Keep an object's bytes, whole or not at all."""
-        self._write(self._path(key, ".tar"), block)
+        _write(self._path(key, ".tar"), block)
 
     def set_aside(self, key: str, source: str, reason: str, place: str = "") -> None:
         """Keep the reason why there is no object."""
         entry = {"key": key, "source": source, "reason": reason, "place": place}
         line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        self._write(self._path(key, ".json"), line)
+        _write(self._path(key, ".json"), line)
 
     def pack(
         self,
@@ -124,23 +122,25 @@ class Staging:
         Args:
             keys: of all objects, in their order.
             recipe: for the manifest.
-            limits: of the shards.
             before: lines of the quarantine that stand before those of this build.
 
         Returns:
             How many objects the set has, and how many lines its quarantine.
+
+        Raises:
+            ShardError: when every object failed, or the disk is full.
         """
         failed = [path.read_bytes() for key in keys if (path := self._path(key, ".json")).exists()]
         if len(failed) == len(keys):
             first = json.loads(failed[0])["reason"]
-            must = f"at least one of {len(keys):,} objects must work"
-            raise ShardError(str(self.folder), must, f"failures only, the first: {first}", "mend it, remove the folder")
+            must = f"at least one of {plural(len(keys), 'object')} must work"
+            raise ShardError(self.folder, must, f"failures only, the first: {first}", "mend it, remove the folder")
         shards = [path for path in self.folder.glob("*.tar*") if SHARD_NAME.fullmatch(path.name)]
         for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE]:
             old.unlink(missing_ok=True)  # of a packing that was killed
         lines = [*before, *failed]
         if lines:
-            self._write(self.folder / QUARANTINE, b"\n".join(lines) + b"\n")
+            _write(self.folder / QUARANTINE, b"\n".join(lines) + b"\n")
         blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
         return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(lines)
 
@@ -148,7 +148,8 @@ class Staging:
         part = hashlib.sha256(key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets
         return self._place / part / f"{key}{suffix}"
 
-    def _write(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as stream:
-            stream.write(data)
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(data)
