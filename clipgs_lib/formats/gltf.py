@@ -9,16 +9,19 @@ viewer; its frame and that of the PLY differ by a half turn about z, as the conv
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .. import geometry
 from ..splats import COLUMNS, Splats
+from . import spz
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file
 from .gltf_document import Document, load_document
-from .gltf_scene import placed_meshes
+from .gltf_scene import INSTANCING, placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
 NAME = "gltf"
@@ -26,7 +29,8 @@ SUFFIXES = (".glb", ".gltf")
 
 EXTENSION = "KHR_gaussian_splatting"
 _GLB = b"glTF"
-_UNDERSTOOD = {EXTENSION, "KHR_mesh_quantization"}
+PACKED = "KHR_gaussian_splatting_compression_spz_2"  # a draft: an SPZ in a bufferView
+_UNDERSTOOD = {EXTENSION, PACKED, INSTANCING, "KHR_mesh_quantization"}
 _COLOR_SPACE = "srgb_rec709_display"
 _INSTANCES = 64
 _VISITS = 10_000
@@ -45,8 +49,8 @@ def read(path: Path) -> RawSplats:
     """Read all gaussians of the scene, node transforms applied, in the frame of the PLY.
 
     Raises:
-        FormatError: for a mesh without gaussians, extensions that compress them, references that do not hold,
-            uneven node scales, and files outside the folder.
+        FormatError: for a mesh without gaussians, unknown extensions that compress them, references that do not hold,
+            and files outside the folder.
     """
     document = load_document(check_regular_file(path))
     _check_extensions(document)
@@ -100,12 +104,36 @@ def _place(path: Path, raw: RawSplats, matrix: np.ndarray) -> RawSplats:
     """Apply a node's world matrix, still in the frame of glTF."""
     if np.array_equal(matrix, np.eye(4)):
         return raw
+    linear = matrix[:3, :3]
+    volume = abs(np.linalg.det(linear))
+    if not volume > 1e-36 or not np.isfinite(matrix).all():
+        raise FormatError(path, "node transforms must be finite and invertible", str(matrix[:3].tolist())[:120])
     columns: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(getattr(raw, name))) for name in COLUMNS}
-    try:
-        moved = Splats(**columns).transform(torch.from_numpy(matrix), allow_reflection=True)
-    except ValueError as error:
-        raise FormatError(path, "node transforms must be rotation, even scale and translation", str(error)) from None
+    splats = Splats(**columns)
+    stretch = linear / volume ** (1 / 3)
+    if np.abs(stretch @ stretch.T - np.eye(3)).max() < 1e-4:  # a similarity
+        moved = splats.transform(torch.from_numpy(matrix), allow_reflection=True)
+    else:
+        moved = _stretched(path, splats, matrix)
     return RawSplats(**{name: getattr(moved, name).numpy() for name in COLUMNS}, notes=raw.notes)
+
+
+def _stretched(path: Path, splats: Splats, matrix: np.ndarray) -> Splats:
+    """Splats under an affine map with uneven scales or shear: covariances become ``A S A^T``; SH only turn."""
+    linear = torch.from_numpy(matrix[:3, :3])
+    turn = torch.eye(4, dtype=torch.float64)
+    u, _, vt = torch.linalg.svd(linear)
+    turn[:3, :3] = u @ vt
+    if splats.sh_degree:
+        message = f"{path}: a node scales unevenly or shears, which SH above degree 0 cannot follow; they only turn"
+        warnings.warn(message, SplatWarning, stacklevel=5)
+    half = linear @ (geometry.quat_to_rotmat(splats.quats.double()) * splats.scales.double()[:, None, :])  # [N, 3, 3]
+    axes, scales, _ = torch.linalg.svd(half)  # the left side holds the axes of half @ half^T
+    axes[:, :, 2] *= torch.linalg.det(axes)[:, None].sign()
+    means = splats.means.double() @ linear.T + torch.from_numpy(matrix[:3, 3])
+    turned = splats.transform(turn, allow_reflection=True)
+    quats = geometry.rotmat_to_quat(axes)
+    return replace(turned, means=means.float(), quats=quats.float(), scales=scales.float())
 
 
 def _half_turn(raw: RawSplats) -> None:
@@ -120,9 +148,13 @@ def _half_turn(raw: RawSplats) -> None:
 def _read_primitive(document: Document, primitive: dict[str, Any]) -> RawSplats:
     path = document.path
     extension = document.child(document.child(primitive, "extensions"), EXTENSION)
-    packed = sorted(document.child(extension, "extensions"))
+    packed = document.child(extension, "extensions")
+    if PACKED in packed:
+        raw = spz.decode(path, document.view_bytes(document.child(packed, PACKED).get("bufferView")))
+        _half_turn(raw)  # back into the frame of glTF
+        return raw
     if packed:
-        raise FormatError(path, "the gaussians must be stored plainly", f"packed by {', '.join(packed)[:200]}")
+        raise FormatError(path, "the gaussians must be stored plainly", f"packed by {', '.join(sorted(packed))[:200]}")
     attributes = document.child(primitive, "attributes")
     means = document.attribute(attributes, "POSITION", 3)
     quats = document.attribute(attributes, f"{EXTENSION}:ROTATION", 4)[:, [3, 0, 1, 2]]

@@ -17,6 +17,7 @@ from .packing import json_object
 _CHUNK = struct.Struct("<I4s")
 _GLB_HEADER = struct.Struct("<4sII")
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_UNSIGNED = (5121, 5123, 5125)
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _JSON_LIMIT = 64 << 20
 
@@ -98,8 +99,6 @@ class Document:
             raise self.refuse(f"the primitive must have the attribute {name}", sorted(attributes), "it is no splat")
         accessors = self.listed("accessors")
         accessor = self.item(accessors, attributes[name], "accessor")
-        if "sparse" in accessor:
-            raise self.refuse(f"{name} must not be sparse", "a sparse accessor", "convert it to plain accessors")
         if _WIDTHS.get(str(accessor.get("type"))) != width:
             raise self.refuse(f"{name} must have {width} component(s)", accessor.get("type"))
         code = self.whole(accessor, "componentType")
@@ -116,8 +115,8 @@ class Document:
         """``[N]`` int64 of an accessor of unsigned whole numbers, as triangles index their vertices."""
         accessor = self.item(self.listed("accessors"), index, "accessor")
         code = self.whole(accessor, "componentType")
-        if code not in (5121, 5123, 5125) or accessor.get("type") != "SCALAR" or "sparse" in accessor:
-            raise self.refuse("indices must be plain unsigned scalars", [code, accessor.get("type")])
+        if code not in _UNSIGNED or accessor.get("type") != "SCALAR":
+            raise self.refuse("indices must be unsigned scalars", [code, accessor.get("type")])
         return self._elements(accessor, np.dtype(_COMPONENTS[code]), 1)[:, 0].astype(np.int64)
 
     def view_bytes(self, index: Any) -> bytes:
@@ -134,14 +133,41 @@ class Document:
         return buffer, start, length
 
     def _elements(self, accessor: dict[str, Any], component: np.dtype, width: int) -> np.ndarray:
-        """A view ``[N, width]`` of an accessor's bytes."""
-        view = self.item(self.listed("bufferViews"), accessor.get("bufferView"), "bufferView")
+        """The ``[N, width]`` values of an accessor as stored; zeros without a bufferView, sparse ones put in."""
+        count = self.whole(accessor, "count")
+        if "bufferView" in accessor:
+            values = self._rows(accessor, component, width, count)
+        else:
+            room = 64 * self.total_bytes  # nothing is stored for these, so the file's size bounds them
+            if count * component.itemsize * width > room:
+                raise self.refuse(f"an accessor without a bufferView must not exceed {room:,} bytes", count)
+            values = np.zeros((count, width), component)
+        if "sparse" not in accessor:
+            return values
+        sparse = self.child(accessor, "sparse")
+        places, changed, number = (
+            self.child(sparse, "indices"),
+            self.child(sparse, "values"),
+            self.whole(sparse, "count"),
+        )
+        code = self.whole(places, "componentType")
+        if code not in _UNSIGNED:
+            raise self.refuse(f"componentType of sparse indices must be one of {_UNSIGNED}", code)
+        rows = self._rows(places, np.dtype(_COMPONENTS[code]), 1, number)[:, 0].astype(np.int64)
+        if number and int(rows.max()) >= count:
+            raise self.refuse(f"sparse indices must lie below {count:,}", int(rows.max()))
+        values = values.copy()
+        values[rows] = self._rows(changed, component, width, number)
+        return values
+
+    def _rows(self, entry: dict[str, Any], component: np.dtype, width: int, count: int) -> np.ndarray:
+        """``[count, width]`` of the bufferView that an accessor, or a part of a sparse one, names."""
+        view = self.item(self.listed("bufferViews"), entry.get("bufferView"), "bufferView")
         buffer, start, length = self._view(view)
         element = component.itemsize * width
-        stride = self.whole(view, "byteStride", element)
+        stride, offset = self.whole(view, "byteStride", element), self.whole(entry, "byteOffset", 0)
         if stride < element:
             raise self.refuse(f"byteStride must be at least {element}", stride)
-        count, offset = self.whole(accessor, "count"), self.whole(accessor, "byteOffset", 0)
         if count == 0:
             return np.zeros((0, width), component)
         check_count(self.path, count, max(length - offset - element, -1) + stride, stride)

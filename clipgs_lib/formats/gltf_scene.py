@@ -9,6 +9,7 @@ import numpy as np
 from .gltf_document import Document
 
 _DEPTH = 256
+INSTANCING = "EXT_mesh_gpu_instancing"
 
 
 def world_matrices(document: Document) -> dict[int, np.ndarray]:
@@ -35,7 +36,9 @@ def world_matrices(document: Document) -> dict[int, np.ndarray]:
 
 
 def placed_meshes(document: Document) -> list[tuple[dict[str, Any], dict[str, Any], np.ndarray]]:
-    """Each mesh of the scene with its node and that node's world matrix; all meshes when there are no nodes.
+    """Each mesh of the scene with its node and its world matrix; all meshes when there are no nodes.
+
+    A node with ``EXT_mesh_gpu_instancing`` comes once per instance.
 
     Raises:
         FormatError: as `world_matrices`, and for a mesh index that does not exist.
@@ -44,8 +47,32 @@ def placed_meshes(document: Document) -> list[tuple[dict[str, Any], dict[str, An
     if not nodes:
         return [(mesh, {}, np.eye(4)) for mesh in meshes]
     world = world_matrices(document)
-    holders = [(nodes[index], matrix) for index, matrix in world.items() if "mesh" in nodes[index]]
-    return [(document.item(meshes, node["mesh"], "mesh"), node, matrix) for node, matrix in holders]
+    return [
+        (document.item(meshes, nodes[index]["mesh"], "mesh"), nodes[index], placed)
+        for index, matrix in world.items()
+        if "mesh" in nodes[index]
+        for placed in matrix @ _instances(document, nodes[index])
+    ]
+
+
+def _instances(document: Document, node: dict[str, Any]) -> np.ndarray:
+    """``[I, 4, 4]`` places of a node's instances in its own frame; the identity where there are none."""
+    extensions = document.child(node, "extensions")
+    if INSTANCING not in extensions:
+        return np.eye(4)[None]
+    attributes = document.child(document.child(extensions, INSTANCING), "attributes")
+    kinds = {"TRANSLATION": (0, 0, 0), "ROTATION": (0, 0, 0, 1), "SCALE": (1, 1, 1)}
+    given = {
+        name: document.attribute(attributes, name, len(rest)) for name, rest in kinds.items() if name in attributes
+    }
+    counts = {len(values) for values in given.values()}
+    if len(counts) != 1:
+        raise document.refuse("the attributes of instances must have one count", sorted(counts))
+    (count,) = counts
+    values = [given.get(name, np.tile(np.array(rest, float), (count, 1))) for name, rest in kinds.items()]
+    if not all(np.isfinite(v).all() for v in values):
+        raise document.refuse("the places of instances must be finite", "NaN or infinity")
+    return _matrices(document, *values)
 
 
 def _root_nodes(document: Document, nodes: list[dict[str, Any]]) -> list[int]:
@@ -61,17 +88,24 @@ def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
     """``[4, 4]`` float64 of a node: its matrix (stored by columns), or translation, rotation (xyzw), scale."""
     if "matrix" in node:
         return document.numbers(node, "matrix", 16).reshape(4, 4).T
-    x, y, z, w = document.numbers(node, "rotation", 4, (0, 0, 0, 1))
+    kinds = {"translation": (0, 0, 0), "rotation": (0, 0, 0, 1), "scale": (1, 1, 1)}
+    values = [document.numbers(node, name, len(rest), rest)[None] for name, rest in kinds.items()]
+    return _matrices(document, *values)[0]
+
+
+def _matrices(document: Document, translations: np.ndarray, rotations: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """``[I, 4, 4]`` float64 of translations ``[I, 3]``, rotations ``[I, 4]`` (xyzw) and scales ``[I, 3]``."""
+    x, y, z, w = rotations.T.astype(np.float64)
     length = x * x + y * y + z * z + w * w
-    if not length > 1e-12:
+    if not (length > 1e-12).all():
         raise document.refuse("a node's rotation must not be zero", (0, 0, 0, 0))
     s = 2 / length
-    rotation = np.array([
+    turns = np.array([
         [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
         [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
         [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
     ])  # fmt: skip
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation * document.numbers(node, "scale", 3, (1, 1, 1))
-    matrix[:3, 3] = document.numbers(node, "translation", 3, (0, 0, 0))
-    return matrix
+    matrices = np.tile(np.eye(4), (len(scales), 1, 1))
+    matrices[:, :3, :3] = turns.transpose(2, 0, 1) * scales[:, None, :]
+    matrices[:, :3, 3] = translations
+    return matrices

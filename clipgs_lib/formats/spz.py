@@ -74,7 +74,11 @@ def read(path: Path) -> RawSplats:
             the header justifies.
     """
     path = check_regular_file(path)
-    data = path.read_bytes()
+    return decode(path, path.read_bytes())
+
+
+def decode(path: Path, data: bytes) -> RawSplats:
+    """The gaussians of the bytes of an ``.spz``, in the frame of the PLY; ``path`` is for messages. See `read`."""
     if data.startswith(_GZIP):
         header, sections, extensions = _read_gzip(path, data)
     else:

@@ -217,6 +217,6 @@ def split_similarity(matrix: Tensor) -> tuple[float, Tensor, Tensor]:
     if error > 1e-4:
         raise ValueError(
             f"matrix must be a similarity (rotation, uniform scale, translation), got one that departs by {error:.2g}; "
-            "a gaussian has no exact image under shear or uneven scaling"
+            "spherical harmonics have no exact image under shear or uneven scaling"
         )
     return scale, orthogonal, matrix[:3, 3]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import warnings
 from pathlib import Path
 from urllib.parse import unquote
@@ -30,24 +32,40 @@ class MeshWarning(UserWarning):
     """Something of a mesh was left out or changed while reading; the message says what."""
 
 
+class Lost(str):
+    """A remark that a texture or material is missing; ``name`` is what the mesh calls it."""
+
+    name: str
+
+    @classmethod
+    def of(cls, what: str, name: str, reason: object) -> Lost:
+        """The remark on a ``what`` (texture, material, material file) of that name."""
+        remark = cls(f"the {what} {name[:80]!r} was not read ({reason}); the base colour stands in")
+        remark.name = name[:80]
+        return remark
+
+
 class Textures:
-    """Reads the textures of one mesh, within bounds, from nowhere but its folder.
+    """Reads the textures of one mesh, within bounds, from nowhere but a folder.
 
     Args:
         path: the mesh file.
-        notes: remarks go here, one sentence each.
+        notes: remarks go here.
+        root: the folder that what the mesh names must lie in; None is the mesh's own.
     """
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
+    def __init__(self, path: Path, notes: list[str], root: Path | None = None) -> None:
         self.path, self.notes, self._texels = path, notes, 0
+        self.root = (path.parent if root is None else root).resolve()
 
     def beside(self, name: str, what: str = "texture") -> bytes | None:
         """Bytes of a file that the mesh names, or None with a note when it must not or cannot be read."""
         try:
-            return neighbour(self.path, name).read_bytes()
+            return neighbour(self.path, name, self.root).read_bytes()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.notes.append(f"the {what} {name[:80]!r} was not read ({reason}); the base colour stands in")
+            self.notes.append(
+                Lost.of(what, name, error.strerror if isinstance(error, OSError) and error.strerror else error)
+            )
             return None
 
     def decode(self, data: bytes, name: str) -> np.ndarray | None:
@@ -58,13 +76,13 @@ class Textures:
                 pixels, width, height = _decoded(data)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             reason = "of a kind that is not read" if isinstance(error, Image.UnidentifiedImageError) else error
-            self.notes.append(f"the texture {name[:80]!r} was not read ({reason}); the base colour stands in")
+            self.notes.append(Lost.of("texture", name, reason))
             return None
         if pixels.shape[:2] != (height, width):
             self.notes.append(f"the texture {name[:80]!r} was shrunk from {width} x {height} pixels")
         self._texels += pixels.shape[0] * pixels.shape[1]
         if self._texels > MAX_MESH_TEXELS:
-            self.notes.append(f"the texture {name[:80]!r} was left out; all together exceed {MAX_MESH_TEXELS:,} texels")
+            self.notes.append(Lost.of("texture", name, f"all together exceed {MAX_MESH_TEXELS:,} texels"))
             return None
         return pixels
 
@@ -95,26 +113,67 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def neighbour(path: Path, name: str) -> Path:
-    """The regular file ``name`` in the folder of ``path`` or below it.
+def neighbour(path: Path, name: str, root: Path) -> Path:
+    """The regular file that a mesh calls ``name``.
+
+    Quotes are taken off and ``\\`` is ``/``. A path that leads nowhere, or to another machine's folders, is looked for
+    by its last part beside the mesh. A file whose name differs in case alone serves when no exact one is there.
+
+    Args:
+        path: the mesh file.
+        name: as it stands in the mesh.
+        root: resolved folder that the file must lie in.
 
     Raises:
-        ValueError: for URLs, absolute paths, ``..``, and links that lead out of the folder.
+        ValueError: for URLs, and for what lies outside ``root``, by its path or through links.
         OSError: when there is no such file.
     """
-    plain = unquote(name).replace("\\", "/").strip()
+    plain = name.strip().strip("\"'").replace("\\", "/").strip()
     if "://" in plain or plain.lower().startswith(("data:", "file:", "http:", "https:")):
         raise ValueError("it is a URL; nothing is fetched")
-    if plain.startswith("/") or plain[1:2] == ":" or "\0" in plain or ".." in plain.split("/"):
+    foreign = plain.startswith("/") or plain[1:2] == ":" or "\0" in plain
+    last = plain.rpartition("/")[2]
+    if ".." in plain.split("/") and not Path(os.path.normpath(path.parent.resolve() / plain)).is_relative_to(root):
         raise ValueError("it lies outside the mesh's folder")
-    folder = path.parent.resolve()
-    file = (folder / plain).resolve()
-    if not file.is_relative_to(folder):
+    candidates = [] if foreign else [plain, unquote(plain)]
+    candidates += [] if last in ("", ".", "..") else [last, unquote(last)]
+    outside, linked = foreign, False
+    for candidate in dict.fromkeys(candidates):
+        if "\0" in candidate:
+            continue
+        file = _in_any_case(path.parent.resolve(), candidate)
+        if file is None:
+            continue
+        if not file.is_relative_to(root):
+            outside = True
+            linked |= ".." not in candidate.split("/")
+        elif not file.is_file():
+            raise ValueError("it is no regular file")
+        elif file.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError("the file is too large")
+        else:
+            return file
+    if linked:
         raise ValueError("it is a link out of the mesh's folder")
-    if file.exists() and not file.is_file():
-        raise ValueError("it is no regular file")
-    if file.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError("the file is too large")
+    if outside:
+        raise ValueError("it lies outside the mesh's folder")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), plain)
+
+
+def _in_any_case(folder: Path, name: str) -> Path | None:
+    """The existing path ``folder / name``, resolved; parts without an exact match may differ in case."""
+    file = folder
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            file = file.parent if part == ".." else file
+            continue
+        exact = file / part
+        if not os.path.lexists(exact):
+            alike = [entry for entry in file.iterdir() if entry.name.lower() == part.lower()] if file.is_dir() else []
+            if not alike:
+                return None
+            exact = min(alike)
+        file = exact.resolve()
     return file
 
 

@@ -15,13 +15,16 @@ import numpy as np
 from ..colors import linear_from_srgb, srgb_from_linear
 from ..formats.base import FormatError
 from ..formats.gltf_document import Document, load_document
-from ..formats.gltf_scene import placed_meshes, world_matrices
-from .checks import MAX_FACES_READ, MeshError, Textures, sound_part
+from ..formats.gltf_scene import INSTANCING, placed_meshes, world_matrices
+from .checks import MAX_FACES_READ, Lost, MeshError, Textures, sound_part
 from .mesh import Part
 
 _SPLATS = "KHR_gaussian_splatting"
 _PACKED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
+_UNDERSTOOD = {INSTANCING, _SPLATS, "KHR_mesh_quantization", "KHR_texture_transform", "KHR_lights_punctual"}
+_LOOKS = ("KHR_materials_", "KHR_texture_", "EXT_texture_")  # at worst a texture is missing, which is noted
 _CLAMP, _MIRROR = 33071, 33648
+_LONGEST = 8_192  # pixels of a clamped texture with its borders drawn out
 _MAX_PRIMITIVES = 100_000
 
 
@@ -34,12 +37,13 @@ class _Material(NamedTuple):
     name: str = ""
 
 
-def read_gltf(path: Path, notes: list[str], factors: str = "linear") -> list[Part]:
+def read_gltf(path: Path, notes: list[str], root: Path | None = None, factors: str = "linear") -> list[Part]:
     """Parts of the default scene, in world coordinates, y up.
 
     Args:
         path: the file.
-        notes: remarks go here, one sentence each.
+        notes: remarks go here.
+        root: the folder that pictures must lie in; None is the file's own.
         factors: what base colour factors are, ``"linear"``, ``"srgb"`` or ``"guess"``; see `read_mesh`.
 
     Raises:
@@ -47,26 +51,31 @@ def read_gltf(path: Path, notes: list[str], factors: str = "linear") -> list[Par
     """
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is dropped, with a note
-            return _Reader(load_document(path), notes, factors).parts()
+            return _Reader(load_document(path), notes, root, factors).parts()
     except FormatError as error:
         must = error.must.replace("gaussian", "element")  # the bounds of splat files, for vertices and indices
         raise MeshError(error.path, must, error.got, error.todo) from None
 
 
 class _Reader:
-    def __init__(self, document: Document, notes: list[str], factors: str) -> None:
+    def __init__(self, document: Document, notes: list[str], root: Path | None, factors: str) -> None:
         self.document, self.notes, self.factors = document, notes, factors
-        self.textures = Textures(document.path, notes)
+        self.textures = Textures(document.path, notes, root)
         self.materials: dict[Any, _Material] = {}
         self.images: dict[Any, np.ndarray | None] = {}
+        self.borders: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.worlds: dict[int, np.ndarray] | None = None
 
     def parts(self) -> list[Part]:
         document = self.document
-        packed = set(map(str, document.root.get("extensionsRequired", ()))) & _PACKED
-        if packed:
-            got = f"packed by {', '.join(sorted(packed))}"
+        required = set(document.items(document.root, "extensionsRequired", str))
+        if required & _PACKED:
+            got = f"packed by {', '.join(sorted(required & _PACKED))}"
             raise MeshError(document.path, "the mesh must be stored plainly", got, "export without it")
+        unknown = sorted(name for name in required - _UNDERSTOOD if not name.startswith(_LOOKS))
+        if unknown:
+            got = ", ".join(unknown)[:200]
+            raise MeshError(document.path, "only known extensions may be required", got, "export without them")
         scenes = len(document.listed("scenes"))
         if scenes > 1:
             self.notes.append(f"only the default one of {scenes} scenes was read")
@@ -98,6 +107,7 @@ class _Reader:
             self.note("points and lines were left out")
             return None
         points = document.attribute(attributes, "POSITION", 3).astype(np.float64)
+        points = self.morphed(points, primitive, node, mesh)
         faces = self.faces(primitive, len(points), mode)
         material = self.material(primitive.get("material"))
         if "skin" in node:
@@ -110,6 +120,22 @@ class _Reader:
         names = (node.get("name"), mesh.get("name"), material.name)
         name = next((str(n)[:120] for n in names if isinstance(n, str) and n), "")
         return sound_part(points, faces, self.notes, name=name, **look)
+
+    def morphed(
+        self, points: np.ndarray, primitive: dict[str, Any], node: dict[str, Any], mesh: dict[str, Any]
+    ) -> np.ndarray:
+        """Points ``[V, 3]`` with the morph targets added by their weights, a node's before its mesh's."""
+        document = self.document
+        targets = document.items(primitive, "targets", dict)
+        holder = node if "weights" in node else mesh
+        weights = document.numbers(holder, "weights", len(targets), (0.0,) * len(targets)) if targets else ()
+        for target, weight in zip(targets, weights, strict=True):
+            if weight and "POSITION" in target:
+                shift = self.counted(document.attribute(target, "POSITION", 3), len(points), "a morph target")
+                points = points + weight * shift
+            if weight and set(target) - {"POSITION", "NORMAL", "TANGENT"}:
+                self.note("of morph targets only positions are applied")
+        return points
 
     def faces(self, primitive: dict[str, Any], count: int, mode: int) -> np.ndarray:
         """``[F, 3]`` int64 of lists, strips and fans."""
@@ -133,11 +159,11 @@ class _Reader:
         factor = material.factor
         rgb = factor[:3]
         if material.texture is not None:
-            uvs = self.uvs(attributes, material, count)
+            uvs, texture = self.mapped(attributes, material, count)
             if uvs is None:
-                self.note("a texture was left out, as its primitive has no UVs; the base colour stands in")
+                self.notes.append(Lost.of("texture", material.name, "its primitive has no UVs"))
             else:
-                look |= {"uvs": uvs, "texture": material.texture}
+                look |= {"uvs": uvs, "texture": texture}
                 rgb = np.ones(3)
         if "COLOR_0" in attributes:
             colors = self.vertex_colors(attributes, count)
@@ -152,20 +178,45 @@ class _Reader:
         colors = self.document.attribute(attributes, "COLOR_0", width)[:, :3]
         return self.counted(np.nan_to_num(colors, nan=1.0), count, "COLOR_0")
 
-    def uvs(self, attributes: dict[str, Any], material: _Material, count: int) -> np.ndarray | None:
-        name = f"TEXCOORD_{material.coordinates}"
-        if name not in attributes:
-            return None
-        uvs = self.counted(self.document.attribute(attributes, name, 2), count, name)
+    def mapped(
+        self, attributes: dict[str, Any], material: _Material, count: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """UVs ``[V, 2]``, v up, and the texture that goes with them: a clamped one has its border drawn out."""
+        name, texture = f"TEXCOORD_{material.coordinates}", material.texture
+        if name not in attributes or texture is None:
+            return None, None
+        uvs = self.counted(self.document.attribute(attributes, name, 2), count, name).astype(np.float64)
         if material.transform is not None:
             uvs = uvs @ material.transform[:, :2].T + material.transform[:, 2]
         for axis, wrap in enumerate(material.wraps):
             if wrap == _CLAMP:
-                uvs[:, axis] = np.clip(uvs[:, axis], 0.001, 0.999)
+                uvs[:, axis], texture = self.clamped(uvs[:, axis], texture, 1 - axis)
             elif wrap == _MIRROR:
                 uvs[:, axis] *= 0.5  # the texture holds its mirror image as well
         uvs[:, 1] = 1 - uvs[:, 1]  # glTF counts v downwards
-        return np.ascontiguousarray(uvs, np.float32)
+        return np.ascontiguousarray(uvs, np.float32), texture
+
+    def clamped(self, at: np.ndarray, texture: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates ``[V]`` and texture, repeating, that look like the given ones clamped at the edges of an axis."""
+        size, known = texture.shape[axis], at[np.isfinite(at)]
+        low, high = (known.min(), known.max()) if len(known) else (0.5, 0.5)
+        if 0.5 / size <= low and high <= 1 - 0.5 / size:
+            return at, texture
+        before, after = (int(np.ceil(max(0.0, beyond) * size)) + 1 for beyond in (-low, high - 1))
+        if size + before + after > _LONGEST:
+            self.note("a clamped texture was shrunk, as its coordinates lie far outside")
+            inner = max(1, int(_LONGEST * size / (size + before + after)))
+            texture = np.take(texture, ((np.arange(inner) + 0.5) * size / inner).astype(np.int64), axis=axis)
+            before, after = (int(np.ceil(max(0.0, beyond) * inner)) + 1 for beyond in (-low, high - 1))
+            if before + after > 2 * _LONGEST:
+                return np.clip(at, 0.5 / inner, 1 - 0.5 / inner), texture
+            size = inner
+        key = (id(texture), axis, before, after)
+        if key not in self.borders:
+            widths = [(0, 0)] * 3
+            widths[axis] = (before, after)
+            self.borders[key] = (texture, np.pad(texture, widths, mode="edge"))  # the first keeps its id taken
+        return (at * size + before) / (size + before + after), self.borders[key][1]
 
     def counted(self, values: np.ndarray, count: int, name: str) -> np.ndarray:
         if len(values) != count:
@@ -203,16 +254,15 @@ class _Reader:
         return posed / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
 
     def material(self, index: Any) -> _Material:
+        """The material of that number; the default one, white, without."""
+        entry = {} if index is None else self.document.item(self.document.listed("materials"), index, "material")
         if index not in self.materials:
-            entry = {} if index is None else self.document.item(self.document.listed("materials"), index, "material")
-            self.materials[index] = self.read_material(entry, index is None)
+            self.materials[index] = self.read_material(entry)
         return self.materials[index]
 
-    def read_material(self, entry: dict[str, Any], absent: bool) -> _Material:
+    def read_material(self, entry: dict[str, Any]) -> _Material:
         document = self.document
         name = str(entry.get("name", ""))
-        if absent:
-            return _Material(np.array([*linear_from_srgb(np.full(3, 0.8)), 1.0]))  # as `Part` without a colour
         old = document.child(document.child(entry, "extensions"), "KHR_materials_pbrSpecularGlossiness")
         look = old or document.child(entry, "pbrMetallicRoughness")
         keys = ("diffuseFactor", "diffuseTexture") if old else ("baseColorFactor", "baseColorTexture")
@@ -259,10 +309,10 @@ class _Reader:
         webp = document.child(document.child(texture, "extensions"), "EXT_texture_webp")
         index = webp.get("source", texture.get("source"))
         if index is None:
-            self.note("a texture has no image that is read here (PNG, JPEG, WebP); the base colour stands in")
+            self.notes.append(Lost.of("texture", str(texture.get("name", "")), "it has no PNG, JPEG or WebP picture"))
             return None
+        entry = document.item(document.listed("images"), index, "image")
         if index not in self.images:
-            entry = document.item(document.listed("images"), index, "image")
             name, data = str(entry.get("name", f"image {index}")), None
             uri = entry.get("uri")
             if "bufferView" in entry:
@@ -272,7 +322,7 @@ class _Reader:
             elif isinstance(uri, str):
                 name, data = uri, self.textures.beside(uri)
             else:
-                self.note("an image has neither bytes nor file; the base colour stands in")
+                self.notes.append(Lost.of("texture", name, "it has neither bytes nor a file"))
             self.images[index] = None if data is None else self.textures.decode(data, name)
         return self.images[index]
 

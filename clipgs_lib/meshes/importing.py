@@ -8,23 +8,23 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..formats import FormatError, sniff
 from ..formats.base import check_regular_file
 from ..splats import UP_AXES
-from .checks import MAX_FILE_BYTES, MeshError, MeshWarning
+from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
 from .decimation import decimate
 from .gltf_meshes import read_gltf
-from .mesh import Mesh, Part
+from .mesh import Mesh
 from .plain import read_obj, read_ply, read_stl
 
 MAX_FACES = 1_000_000
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 FACTORS = ("linear", "srgb", "guess")
-_PLAIN: dict[str, Callable[[Path, list[str]], list[Part]]] = {"obj": read_obj, "ply": read_ply, "stl": read_stl}
+_READERS = {"obj": read_obj, "ply": read_ply, "stl": read_stl}
 _FOREIGN = {
     b"Kaydara FBX": "FBX",
     b"BLENDER": "a Blender file",
@@ -40,6 +40,11 @@ class MeshImport(NamedTuple):
 
     mesh: Mesh
     notes: tuple[str, ...]  # one sentence each
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Names of textures and materials that are missing."""
+        return tuple(note.name for note in self.notes if isinstance(note, Lost))
 
 
 def read_mesh(
@@ -70,9 +75,19 @@ def read_mesh(
 
 
 def read_mesh_notes(
-    path: str | os.PathLike[str], *, up_axis: str | None = None, max_faces: int = MAX_FACES, factors: str = "linear"
+    path: str | os.PathLike[str],
+    *,
+    up_axis: str | None = None,
+    max_faces: int = MAX_FACES,
+    factors: str = "linear",
+    root: str | os.PathLike[str] | None = None,
 ) -> MeshImport:
     """Read a mesh as `read_mesh` does, with remarks instead of warnings.
+
+    Args:
+        root: folder that material files and pictures may lie in, such as the one whose meshes are imported; ``..`` is
+            followed inside it. None is the mesh's own folder.
+        up_axis, max_faces, factors: see `read_mesh`.
 
     Raises:
         MeshError: when it cannot be read; the message says why and what to do.
@@ -93,7 +108,8 @@ def read_mesh_notes(
         raise MeshError(path, f"the file must hold 1 to {MAX_FILE_BYTES:,} bytes", f"{size:,}", "fetch it again")
     kind = _kind(path)
     notes: list[str] = []
-    parts = read_gltf(path, notes, factors) if kind == "gltf" else _PLAIN[kind](path, notes)
+    top = None if root is None else Path(root)
+    parts = read_gltf(path, notes, top, factors) if kind == "gltf" else _READERS[kind](path, notes, top)
     if not parts:
         got = "points only" if kind == "ply" else "none"
         raise MeshError(path, "a mesh needs at least one triangle", got, "read_points reads point clouds")
@@ -110,6 +126,44 @@ def read_mesh_notes(
         raise MeshError(path, "the triangles must form a mesh", str(error), "the file is broken") from error
 
 
+class ImportRow(NamedTuple):
+    """What became of one file of a folder."""
+
+    path: str  # below the folder
+    ok: bool  # whether it was read
+    faces: int = 0  # triangles
+    textures: int = 0  # different ones
+    lost: tuple[str, ...] = ()  # textures and materials that are missing
+    reason: str = ""  # why it was not read, or notes on what was left out
+
+
+class ImportReport(NamedTuple):
+    """One row per mesh file of a folder, by path."""
+
+    rows: tuple[ImportRow, ...]
+
+    def __str__(self) -> str:
+        passed, lost = sum(row.ok for row in self.rows), sum(bool(row.lost) for row in self.rows)
+        failed = "".join(f"\n  {row.path}: {row.reason}" for row in self.rows if not row.ok)
+        return f"{passed} of {len(self.rows)} meshes were read, {lost} of them without a texture or material{failed}"
+
+
+def import_folder(folder: str | os.PathLike[str], *, factors: str = "linear") -> ImportReport:
+    """Read every mesh below a folder, and tell what passed, what did not and why; no error stops it."""
+    rows = []
+    for file in mesh_files(folder):
+        name = file.relative_to(folder).as_posix()
+        try:
+            read = read_mesh_notes(file, factors=factors, root=folder)
+        except MeshError as error:
+            rows.append(ImportRow(name, False, reason=str(error)))
+            continue
+        textures = {id(part.texture) for part in read.mesh.parts if part.texture is not None}
+        faces = sum(len(part.faces) for part in read.mesh.parts)
+        rows.append(ImportRow(name, True, faces, len(textures), read.lost, "; ".join(read.notes)))
+    return ImportReport(tuple(rows))
+
+
 def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Files below a folder whose names end like a mesh's, sorted; hidden ones and links to folders are left out."""
     files: list[Path] = []
@@ -120,7 +174,7 @@ def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXE
 
 
 def _kind(path: Path) -> str:
-    """ "gltf" or a key of `_PLAIN`.
+    """ "gltf" or a key of `_READERS`.
 
     Raises:
         MeshError: for what is no mesh, with a hint what it is.

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from .checks import MAX_FACES_READ, MeshError, Textures, sound_part
+from .checks import MAX_FACES_READ, Lost, MeshError, Textures, neighbour, sound_part
 from .mesh import Part
 
 _GREY = (0.8, 0.8, 0.8, 1.0)
 _MAP_OPTION = re.compile(r"^-\w+\s+((on|off)\b|[-+.\deE]+(\s+[-+.\deE]+){0,2}|[rgbml]\b)\s+")
 
 
-def read_obj(path: Path, notes: list[str]) -> list[Part]:
+def read_obj(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
     """One part per material.
 
     Raises:
@@ -29,12 +29,11 @@ def read_obj(path: Path, notes: list[str]) -> list[Part]:
     """
     from trimesh.exchange.obj import load_obj
 
-    shelf = _Materials(path, notes)
-    resolver: Any = shelf
-    data = path.read_bytes()
-    if re.search(rb"^f[^\n]*[ \t/]-\d", data, re.MULTILINE):
+    shelf = _Materials(path, notes, root)
+    data = shelf.renamed(path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\t", b" "))
+    if re.search(rb"^f[^\n]*[ /]-\d", data, re.MULTILINE):
         data = _counted_from_the_start(data)
-    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=resolver))
+    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=shelf))
     parts = []
     for geometry in loaded.get("geometry", {}).values():
         visual = geometry.get("visual")
@@ -43,8 +42,8 @@ def read_obj(path: Path, notes: list[str]) -> list[Part]:
     return [part for part in parts if part is not None]
 
 
-def read_ply(path: Path, notes: list[str]) -> list[Part]:
-    """One part, with vertex or face colours, or the texture that a comment names (``TextureFile``).
+def read_ply(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
+    """Parts with vertex or face colours, or the textures that comments name (``TextureFile``), by ``texnumber``.
 
     Raises:
         MeshError: when trimesh cannot parse it.
@@ -54,22 +53,49 @@ def read_ply(path: Path, notes: list[str]) -> list[Part]:
     loaded = _parsed(path, lambda: load_ply(io.BytesIO(path.read_bytes()), skip_materials=True))
     visual = loaded.get("visual")
     uvs = None if visual is None else visual.uv
-    look: dict[str, Any] = {}
     with path.open("rb") as stream:
-        head = stream.read(1 << 16).split(b"end_header")[0].decode("latin-1")
-    named = re.search(r"^comment\s+TextureFile\s+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
-    if named:
-        look = _textured(Textures(path, notes), named[1], uvs, notes)
+        head = text_of(stream.read(1 << 16).split(b"end_header")[0])
+    faces = np.asarray(loaded.get("faces", ()))
     promised = re.search(r"^element\s+face\s+(\d+)", head, re.MULTILINE)
-    count = np.shape(loaded.get("faces", ()))[0]
-    if promised and count < int(promised[1]):
+    if promised and len(faces) < int(promised[1]):
         must = f"the PLY must hold the {int(promised[1]):,} faces of its header"
-        raise MeshError(path, must, f"{count:,}", "it is truncated; fetch it again")
-    part = _part(path, loaded, notes, uvs, look)
-    return [] if part is None else [part]
+        raise MeshError(path, must, f"{len(faces):,}", "it is truncated; fetch it again")
+    names = re.findall(r"^comment\s+TextureFile\s+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
+    textures, numbers = Textures(path, notes, root), _texture_numbers(loaded, len(faces))
+    if len(names) > 1 and numbers is None:
+        for name in names[1:]:
+            notes.append(Lost.of("texture", name, "the faces do not say which texture is theirs"))
+        names = names[:1]
+    parts = []
+    for number, name in enumerate(names or [None]):
+        mine = loaded if numbers is None or not names else loaded | _faces_of(loaded, numbers == number)
+        if not len(np.asarray(mine.get("faces", ()))):
+            continue
+        look = {} if name is None else _textured(textures, name, uvs, notes)
+        parts.append(_part(path, mine, notes, uvs, look))
+    if numbers is not None and names and not np.isin(numbers, range(len(names))).all():
+        parts.append(_part(path, loaded | _faces_of(loaded, ~np.isin(numbers, range(len(names)))), notes, uvs, {}))
+    return [part for part in parts if part is not None]
 
 
-def read_stl(path: Path, notes: list[str]) -> list[Part]:
+def _texture_numbers(loaded: dict[str, Any], count: int) -> np.ndarray | None:
+    """``[F]`` which of the textures each face has, None when the PLY does not say."""
+    rows = loaded.get("metadata", {}).get("_ply_raw", {}).get("face", {}).get("data")
+    try:
+        numbers = np.asarray(rows["texnumber"]).reshape(-1)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and numbers.dtype.kind in "iuf" else None
+
+
+def _faces_of(loaded: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
+    """Faces ``[F]`` that are chosen, with their colours."""
+    colors = loaded.get("face_colors")
+    kept = colors[chosen] if colors is not None and len(colors) == len(chosen) else None
+    return {"faces": np.asarray(loaded["faces"])[chosen], "face_colors": kept}
+
+
+def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
     """One grey part; STL has no colours.
 
     Raises:
@@ -83,28 +109,71 @@ def read_stl(path: Path, notes: list[str]) -> list[Part]:
     return [part for part in parts if part is not None]
 
 
+def text_of(data: bytes) -> str:
+    """Text in UTF-8 or UTF-16, with or without a mark at its start, else latin-1."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 class _Materials:
-    """Material files, given to trimesh as names alone; colours and textures are looked up here.
+    """Material files of an OBJ. trimesh sees them as bare names of ours; colours and textures are looked up here.
 
     trimesh takes any object with ``get`` and ``[]`` as a resolver.
     """
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
-        self.textures, self.notes = Textures(path, notes), notes
+    def __init__(self, path: Path, notes: list[str], root: Path | None) -> None:
+        self.textures, self.notes = Textures(path, notes, root), notes
         self.colors: dict[str, tuple[float, float, float, float]] = {}
         self.maps: dict[str, str] = {}
         self.decoded: dict[str, np.ndarray | None] = {}
+        self.used: list[str] = []  # names that the OBJ uses, in order; trimesh knows them by their place here
 
-    def __getitem__(self, name: str) -> bytes:
+    def renamed(self, data: bytes) -> bytes:
+        """The OBJ with its materials read and called by numbers, which no encoding or blank can break."""
+
+        def line(match: re.Match[bytes]) -> bytes:
+            name = " ".join(text_of(match[2]).split())
+            if match[1].lower() == b"mtllib":
+                self.open(name)
+                return b""
+            if name not in self.used:
+                self.used.append(name)
+            return b"usemtl %d" % self.used.index(name)
+
+        data = re.sub(rb"^ *(mtllib|usemtl) +([^\r\n]*)", line, data, flags=re.MULTILINE | re.IGNORECASE)
+        missing = [name for name in self.used if name not in self.colors]
+        if self.used:
+            for name in missing:
+                self.notes.append(Lost.of("material", name, "no material file has it"))
+        elif len(self.colors) == 1:
+            self.used = list(self.colors)
+            return b"mtllib m\nusemtl 0\n" + data
+        else:
+            for name in self.colors:
+                self.notes.append(Lost.of("material", name, "no face names it"))
+        return b"mtllib m\n" + data
+
+    def open(self, name: str) -> None:
+        """Read a material file; a line may name several, but a name with blanks comes first."""
+        several = name.split()
+        if len(several) > 1:
+            try:
+                neighbour(self.textures.path, name, self.textures.root)
+            except (OSError, ValueError):
+                for one in several:
+                    self.open(one)
+                return
         data = self.textures.beside(name, "material file")
-        if data is None:
-            raise FileNotFoundError(name)
         current = ""
-        for line in data.decode("utf-8", "replace").splitlines():
-            key, _, rest = line.strip().partition(" ")
-            key, rest = key.lower(), rest.strip()
+        for line in text_of(data or b"").splitlines():
+            key, _, rest = " ".join(line.split()).partition(" ")
+            key = key.lower()
             if key == "newmtl" and rest:
-                current = " ".join(rest.split())
+                current = rest
                 self.colors[current] = _GREY
             elif key == "kd" and current:
                 self.colors[current] = _kd(rest)
@@ -112,13 +181,16 @@ class _Materials:
                 while match := _MAP_OPTION.match(rest):
                     rest = rest[match.end() :]
                 self.maps[current] = rest
-        return "".join(f"newmtl {name}\nkd 0.8 0.8 0.8\n" for name in self.colors).encode()
+
+    def __getitem__(self, name: str) -> bytes:
+        return "".join(f"newmtl {number}\nkd 0.8 0.8 0.8\n" for number in range(len(self.used))).encode()
 
     get = __getitem__
 
     def look(self, material: Any, uvs: np.ndarray | None) -> dict[str, Any]:
         """Fields of `Part` for the material of that name."""
-        name = str(getattr(material, "name", "") or "")
+        number = str(getattr(material, "name", "") or "")
+        name = self.used[int(number)] if number.isdecimal() and int(number) < len(self.used) else ""
         look: dict[str, Any] = {"name": name[:120], "base_color": self.colors.get(name, _GREY)}
         if name in self.maps:
             file = self.maps[name]
@@ -170,7 +242,7 @@ def _kd(text: str) -> tuple[float, float, float, float]:
 def _textured(textures: Textures, name: str, uvs: np.ndarray | None, notes: list[str]) -> dict[str, Any]:
     """Texture and white base colour, or nothing with a note."""
     if uvs is None:
-        notes.append(f"the texture {name[:80]!r} was left out, as there are no UVs; the base colour stands in")
+        notes.append(Lost.of("texture", name, "there are no UVs"))
         return {}
     data = textures.beside(name)
     pixels = None if data is None else textures.decode(data, name)
@@ -194,7 +266,10 @@ def _part(
     vertices, faces = geometry.get("vertices"), geometry.get("faces")
     if vertices is None or faces is None or not len(faces):
         return None
-    vertices, faces = np.asarray(vertices), np.asarray(faces).astype(np.int64)
+    try:
+        vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces).astype(np.int64)
+    except (TypeError, ValueError) as error:
+        raise MeshError(path, "corners and faces must be numbers", str(error)[:160], "the file is broken") from None
     if faces.ndim != 2 or faces.shape[1] not in (3, 4) or vertices.ndim != 2 or vertices.shape[1] != 3:
         raise MeshError(path, "faces must be triangles or quads", f"{list(faces.shape)}", "triangulate it first")
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
@@ -216,6 +291,8 @@ def _part(
         faces = np.arange(len(corners)).reshape(-1, 3)
     if colors is not None:
         look = look | {"colors": colors, "base_color": (1.0, 1.0, 1.0, 1.0)}
+    if uvs is None and look.pop("texture", None) is not None:
+        notes.append(Lost.of("texture", str(look.get("name", "")), "its UVs do not fit the corners"))
     if uvs is not None and "texture" in look:
         look = look | {"uvs": np.ascontiguousarray(uvs, np.float32)}
     return sound_part(vertices, faces, notes, **look)

@@ -17,7 +17,7 @@ QUAD = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
 QUAD_INDEX = np.array([0, 1, 2, 0, 2, 3], np.uint16)
 QUAD_UVS_DOWN = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32)  # glTF counts v downwards
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
-_CODES = {"float32": 5126, "uint8": 5121, "uint16": 5123, "uint32": 5125}
+_CODES = {"float32": 5126, "int8": 5120, "uint8": 5121, "uint16": 5123, "uint32": 5125}
 
 
 class Gltf:
