@@ -22,15 +22,6 @@ def real_data() -> Path:
     return folder.resolve()
 
 
-@pytest.fixture(scope="session")
-def cases() -> Path:
-    """Folder of small inputs for reported faults: ``../shared/cases`` beside the project, or ``CLIPGS_CASES``."""
-    folder = Path(os.environ.get("CLIPGS_CASES", ROOT.parent / "shared" / "cases"))
-    if not (folder / "plain.ply").is_file():
-        pytest.skip(f"reported cases not found at {folder}; set CLIPGS_CASES")
-    return folder.resolve()
-
-
 def make_splats(n: int = 100, degree: int = 0, seed: int = 0) -> Splats:
     """A random cloud of ``n`` gaussians about the unit ball, for tests."""
     g = torch.Generator().manual_seed(seed)
