@@ -283,7 +283,7 @@ def _decode_splats(data: memoryview, meta: Mapping[str, Any], where: str, key: s
     if meta.get("up_axis") not in UP_AXES:
         raise ShardError(where, f"up_axis must be one of {', '.join(UP_AXES)}", repr(meta.get("up_axis"))[:60])
     try:
-        floats = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
+        floats: dict[str, Any] = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
         return Splats(**floats, up_axis=meta["up_axis"], source=key)
     except (ValueError, TypeError) as error:
         raise ShardError(where, "the columns must make up gaussians", str(error), "rebuild the shard") from None
