@@ -61,8 +61,9 @@ def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None
         path: a splat file of any format, the folder of an unpacked SOG, or what somebody took for one.
         fix: where to write a repaired copy, in the format of that name. Only safe repairs are made: gaussians that
             are not finite or have no rotation are dropped, quaternions normalised, opacities and scales that were
-            activated twice set right, the whole gaussians of a truncated PLY or .splat kept, bytes after the last one
-            left out. Moving, cropping or turning is never done silently. Nothing is written when none applies.
+            activated twice and colours stored as RGB set right, the whole gaussians of a truncated PLY or .splat
+            kept, bytes after the last one left out. Moving, cropping or turning is never done silently. Nothing is
+            written when none applies.
 
     Returns:
         The `Diagnosis`; ``print`` it, or let a notebook show it.
@@ -247,7 +248,7 @@ def _examine(patient: _Patient, raw: RawSplats) -> None:
 
 
 def _activations(patient: _Patient, raw: RawSplats, near: geometry.Neighbours | None) -> RawSplats:
-    """Undo a sigmoid or exponential that was probably applied twice, and say so."""
+    """Undo a sigmoid or exponential that was probably applied twice, and colours stored as RGB; say so."""
 
     def report(what: str, stored: str, numbers: str) -> None:
         message = f"the {what} were probably activated before saving: read as {stored} {numbers}"
@@ -266,6 +267,13 @@ def _activations(patient: _Patient, raw: RawSplats, near: geometry.Neighbours | 
         numbers = f"their median is {np.median(raw.scales):.3g}, taken as they are {np.median(undone):.3g}; "
         report("scales", "logarithms", numbers + f"the gaps between neighbours are {near.spacing:.3g}")
         raw = replace(raw, scales=undone, clean=False)
+    if values.plain_colors(raw.sh0):
+        low, high = (0.5 + values.SH_C0 * float(end) for end in (raw.sh0.min(), raw.sh0.max()))
+        message = f"the colours were probably stored as RGB: read as SH they all lie between {low:.2f} and {high:.2f}"
+        mend = "save SH coefficients, (colour - 0.5) / 0.2821 (Splats.from_colors does it for you)"
+        patient.findings.append(Finding("rgb_as_sh", "warning", message, mend, fixable=True))
+        patient.repairs.append("took the stored f_dc as RGB colours, not as SH")
+        raw = replace(raw, sh0=values.undo_colors(raw.sh0))
     return raw
 
 

@@ -26,6 +26,11 @@ SAME = 0.05  # Readings that agree within this are equally good; the simplest is
 MISFIT = 20.0  # Spacing over scale (or the inverse): real files range from 0.45 (soft) to 8 (dust)
 ACTIVATED_MISFIT = 10.0
 """Scale over spacing from which scales that are all above 1 are suspected to be one exponential too large."""
+ALIKE_MEDIAN = 0.5
+"""Median logarithm of scales below which linear scales may have been stored: sizes of 0 to 0.5, read as 1 to 1.6."""
+ALIKE_SPREAD = 0.15  # Spread of the logarithms of scales that trained files exceed (0.4 and more)
+SIZES_SPREAD = 0.15  # Spread of logarithms that sizes have, unless all gaussians were made alike
+ALIKE_MISFIT = 1.2  # Scale over spacing from which such gaussians are too large for the gaps between them
 FLOATER_REACH = 0.1  # Distance from the box of the middle 98 %, in extents, from which lone gaussians count as floaters
 FLOATER_GAP = 10.0  # Distance to the 8th neighbour, in medians, that makes a gaussian there a lone one
 FAR_REACH = 1.0  # Distance from that box, in extents, that makes a floater in any company
@@ -65,13 +70,18 @@ class Neighbours:
 
 
 def activated_scales(scales: np.ndarray, near: Neighbours) -> bool:
-    """Whether scales ``[N, 3]`` look as if the exponential had been applied twice.
+    """Whether scales ``[N, 3]`` look as if the exponential had been applied twice: stored linear, read as logarithms.
 
-    Then all exceed 1, dwarf the spacing of the centres, and their logarithms fit it better.
+    Then all exceed 1, dwarf the spacing of the centres, and their logarithms fit it better; or, however far apart
+    the centres are, all lie just above 1 and wider than the gaps, while what is stored varies as sizes do.
     """
     if near.spacing <= 0 or np.quantile(scales, 0.001) < 0.98:
         return False
     largest = float(np.median(scales.max(axis=1)))
+    stored = np.log(np.maximum(scales.astype(np.float64), 1 + 1e-6))
+    alike = float(np.median(stored)) < ALIKE_MEDIAN and float(stored.std()) < ALIKE_SPREAD
+    if alike and float(np.log(stored).std()) > SIZES_SPREAD and largest > ALIKE_MISFIT * near.spacing:
+        return True
     before = max(np.log(largest), 1e-12)
     return largest > ACTIVATED_MISFIT * near.spacing and (
         abs(np.log(before / near.spacing)) < abs(np.log(largest / near.spacing))

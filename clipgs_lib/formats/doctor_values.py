@@ -27,6 +27,9 @@ COARSE = 0.1  # Step between neighbouring float32 coordinates, as a share of the
 DUPLICATES = 0.01  # Share of exact copies that points to a file appended to itself
 LOGIT_SPAN = 0.5
 """Spread of raw opacities inside [0, 1] that trained logits never show: they would all mean 50 to 73 % opacity."""
+RGB_SPAN = 0.75
+"""Spread of raw f_dc inside [0, 1] that points to RGB: as SH, all channels would lie between 0.5 and 0.78."""
+RGB_CHANNEL_SPAN = 0.4  # Spread of each channel; a pale object of one hue has less
 SURFEL = 0.99  # Share of gaussians with one and the same smallest scale: a third axis that was made up (2DGS)
 SURFEL_RATIO = 20.0  # Largest over smallest scale of such flat gaussians, at least
 
@@ -99,6 +102,18 @@ def _logits(opacities: np.ndarray) -> np.ndarray:
 def undo_scales(scales: np.ndarray) -> np.ndarray:
     """The scales that were passed through one exponential too many."""
     return np.maximum(np.log(np.maximum(scales.astype(np.float64), 1.0)), 0).astype(np.float32)
+
+
+def plain_colors(sh0: np.ndarray) -> bool:
+    """Whether sh0 ``[N, 1, 3]`` looks like RGB in [0, 1] that was stored as it is."""
+    if len(sh0) < 10 or sh0.min() < -0.02 or sh0.max() > 1.02:
+        return False
+    return bool(np.ptp(sh0) > RGB_SPAN and np.ptp(sh0[:, 0], axis=0).min() > RGB_CHANNEL_SPAN)
+
+
+def undo_colors(sh0: np.ndarray) -> np.ndarray:
+    """The SH coefficients of RGB colours that were stored in their place."""
+    return ((sh0 - 0.5) / SH_C0).astype(np.float32)
 
 
 def check_opacities(opacities: np.ndarray) -> list[Finding]:

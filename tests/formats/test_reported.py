@@ -331,3 +331,34 @@ def test_levels_of_detail_that_lie(tmp_path, splats_factory):
         path.write_text(json.dumps(meta | change))
         with pytest.raises(FormatError, match=message):
             cg.read_splats(path)
+
+
+# ---- the doctor --------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_mends_linear_scales(cases, tmp_path):
+    report = cg.diagnose(cases / "29_linear_scales/linear.ply", fix=tmp_path / "out.ply")
+    assert "activated_scales" in report.codes and "scales" in str(report)
+    mended, plain = read(tmp_path / "out.ply"), read(cases / "plain.ply")
+    torch.testing.assert_close(mended.scales, plain.scales, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mended.opacities, plain.opacities, atol=1e-6, rtol=0)
+    assert "activated_scales" not in cg.diagnose(cases / "plain.ply").codes
+
+
+@pytest.mark.parametrize("count", [15, 80, 2000])
+@pytest.mark.parametrize("what", ["scales", "colors", "both"])
+def test_the_doctor_mends_linear_scales_and_rgb_colors_of_other_sizes(tmp_path, splats_factory, count, what):
+    splats = splats_factory(count, 1, seed=3)
+    columns = stored_columns(splats)
+    expected = set()
+    if what != "colors":
+        columns |= {f"scale_{i}": splats.scales[:, i].numpy() for i in range(3)}
+        expected |= {"activated_scales"}
+    if what != "scales":
+        splats.sh0[:] = (torch.rand(count, 1, 3, generator=torch.Generator().manual_seed(5)) - 0.5) / 0.28209479
+        columns |= {f"f_dc_{i}": splats.colors[:, i].numpy() for i in range(3)}
+        expected |= {"rgb_as_sh"}
+    report = cg.diagnose(save(tmp_path / "a.ply", columns), fix=tmp_path / "out.ply")
+    assert {"activated_scales", "rgb_as_sh", "activated_opacities"} & set(report.codes) == expected
+    assert len(report.fixed) == len(expected)
+    assert_alike(read(tmp_path / "out.ply"), splats, 1e-3)
