@@ -83,8 +83,9 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
         raw.clean = _decode_direct(header, vertex, starts, raw)
     raw.trailing = trailing_bytes(header)
     raw.notes = _notes(header, vertex, groups, raw.trailing)
-    if groups[1] != _SH0:
-        raw.sh0[:, 0] = (read_colors(header, vertex, rows) - np.float32(0.5)) / np.float32(SH_C0)
+    colors = read_colors(header, vertex, rows) if groups[1] != _SH0 else None
+    if colors is not None:
+        raw.sh0[:, 0] = (colors - np.float32(0.5)) / np.float32(SH_C0)
     surfels = groups[4][2] != _SCALES[2]
     if _FILTER in vertex.names:
         _fuse_filter(raw, 2 if surfels else 3, columns(rows, [_FILTER]))
