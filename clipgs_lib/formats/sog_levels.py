@@ -57,7 +57,7 @@ def finest(path: Path, meta: dict[str, Any]) -> dict[str, Ranges]:
 
 def _range(path: Path, lod: Any, files: int) -> tuple[int, int, int]:
     """File index, first row and number of rows of one leaf at one level."""
-    values = [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else []
+    values: list[Any] = [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else []
     if len(values) != 3 or any(not isinstance(v, int) or isinstance(v, bool) or v < 0 for v in values):
         raise FormatError(path, "a level must have a file, an offset and a count >= 0", repr(lod)[:80])
     index, first, count = values

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def read_obj(path: Path, notes: list[str], root: Path | None = None) -> list[Par
     data = shelf.renamed(path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\t", b" "))
     if re.search(rb"^f[^\n]*[ /]-\d", data, re.MULTILINE):
         data = _counted_from_the_start(data)
-    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=shelf))
+    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=cast(Any, shelf)))
     parts = []
     for geometry in loaded.get("geometry", {}).values():
         visual = geometry.get("visual")
