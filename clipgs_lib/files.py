@@ -116,3 +116,13 @@ def size_on_disk(path: str | os.PathLike[str]) -> int:
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if not file.is_dir())
+
+
+def text_of(data: bytes) -> str:
+    """Text in UTF-8 or UTF-16, with or without a mark at its start, else latin-1, which every byte is."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

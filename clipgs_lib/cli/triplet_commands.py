@@ -38,6 +38,9 @@ def build(
     labels: Annotated[
         Path | None, typer.Option(help="Table (.tsv, .csv): path, and name, label, caption, synonyms, source, licence.")
     ] = None,
+    partial_labels: Annotated[
+        bool, typer.Option("--partial-labels", help="Take a table of which much does not fit the folder.")
+    ] = False,
     teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, or none.")] = "mini",
     list_settings: Annotated[bool, typer.Option("--list", help="Print the settings of objects, and stop.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
@@ -65,7 +68,7 @@ def build(
         print("\n".join(describe(setting, getattr(config, setting.name)) for setting in settings_of(BuildConfig)))
         return
     origins = {"--meshes": meshes, "--splats": splats, "--catalogue": catalogue}
-    sources = chosen_sources(origins, labels, config.seed)
+    sources = chosen_sources(origins, labels, config.seed, partial_labels)
     with bar("building", len(sources)) as show:
         report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)
@@ -96,13 +99,16 @@ def embed(
         raise typer.Exit(1)
 
 
-def chosen_sources(origins: Mapping[str, Path | int | None], labels: Path | None, seed: int) -> list[Source]:
+def chosen_sources(
+    origins: Mapping[str, Path | int | None], labels: Path | None, seed: int, partial: bool = False
+) -> list[Source]:
     """The objects that one option names.
 
     Args:
         origins: what ``--meshes``, ``--splats`` and ``--catalogue`` say, None for the options not given.
         labels: table of a folder of meshes or splats.
         seed: of the catalogue.
+        partial: take a table of which much does not fit.
 
     Raises:
         ValueError: unless exactly one option is given.
@@ -116,7 +122,9 @@ def chosen_sources(origins: Mapping[str, Path | int | None], labels: Path | None
     origin = origins[given[0]]
     if isinstance(origin, int):
         return catalogue_sources(origin, seed)
-    return folder_sources(origin or "", kind="mesh" if given == ["--meshes"] else "splat", labels=labels)
+    return folder_sources(
+        origin or "", kind="mesh" if given == ["--meshes"] else "splat", labels=labels, partial=partial
+    )
 
 
 def noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..files import text_of
 from .checks import MAX_FACES_READ, Lost, MeshError, Textures, neighbour, sound_part
 from .mesh import Part
 
@@ -107,16 +108,6 @@ def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Par
     geometries = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
     parts = [_part(path, geometry, notes, None, {}) for geometry in geometries]
     return [part for part in parts if part is not None]
-
-
-def text_of(data: bytes) -> str:
-    """Text in UTF-8 or UTF-16, with or without a mark at its start, else latin-1."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 class _Materials:

@@ -13,8 +13,10 @@ from .config import FREE, TrainConfig
 
 CARD = "README.md"
 _ROWS = 24  # of the table of the curve
-_CURVES = ("loss", "loss_text", "loss_image", "lr", "logit_scale")
-_CURVES += ("val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1")
+_CURVES = (
+    *("loss", "loss_text", "loss_image", "lr", "logit_scale"),
+    *("val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1"),
+)
 _TASKS = (
     ("zero_shot_top1", "zero-shot by category, Top-1"),
     ("zero_shot_top3", "zero-shot by category, Top-3"),

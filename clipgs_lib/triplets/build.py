@@ -26,7 +26,7 @@ from ..shards.writer import ShardLimits
 from ..splits import RULE
 from .pool import LIMIT, over_processes, over_ray
 from .recipe import BuildConfig, Producer, Source, StopBuild
-from .staging import BuildReport, Staging, finished_set, staged
+from .staging import BuildReport, Staging, finished_set, read_lost, staged
 
 BATCH = 16  # objects that share a fit on CUDA: one alone leaves the device mostly idle, and more bring little
 
@@ -37,6 +37,7 @@ class Outcome:
 
     source: Source
     block: bytes = b""
+    lost: tuple[str, ...] = ()  # names of textures and materials that its mesh should have
     error: str = ""  # "ShardError: ..."; empty when it worked
     place: str = ""  # "fitting.py, line 12, in fit"
     fatal: bool = False  # no other object would fare better
@@ -98,7 +99,7 @@ def build_triplets(
                 if progress is not None:
                     progress(counts[0], len(sources), counts[1])
         objects, aside = stage.pack([source.key for source in sources], recipe, limits)
-    return BuildReport(folder, objects, aside, resumed, time.monotonic() - began)
+    return BuildReport(folder, objects, aside, resumed, time.monotonic() - began, read_lost(folder))
 
 
 def _keep(stage: Staging, outcome: Outcome) -> None:
@@ -107,7 +108,7 @@ def _keep(stage: Staging, outcome: Outcome) -> None:
         shown = source.name or f"{source.kind} {source.index}"
         stage.set_aside(source.key, shown, outcome.error, outcome.place)
     else:
-        stage.keep(source.key, outcome.block)
+        stage.keep(source.key, outcome.block, outcome.lost)
 
 
 def _make(
@@ -193,7 +194,7 @@ class _Attempt:
         self._note()
         if self.notes:
             triplet = replace(triplet, provenance=triplet.provenance | {"notes": self.notes})
-        self.outcome = Outcome(self.source, encode_triplet(triplet))
+        self.outcome = Outcome(self.source, encode_triplet(triplet), lost=tuple(triplet.provenance.get("lost", ())))
 
     def _note(self) -> None:
         self.notes += [str(w.message) for w in self._caught if w.category.__module__.startswith("clipgs_lib")]

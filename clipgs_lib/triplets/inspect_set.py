@@ -16,8 +16,8 @@ from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
 from ..shards.triplet import TeacherInfo
 from ..splats import COLUMNS
-from ..words import plural
-from .staging import QUARANTINE
+from ..words import first_of, plural
+from .staging import QUARANTINE, read_lost
 
 _READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
 
@@ -69,6 +69,7 @@ class Summary:
     parts: dict[str, float]  # mean bytes per object of splat, views, texts and so on
     quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
     config: dict[str, Any]  # how it was built
+    lost: dict[str, list[str]]  # key -> textures and materials that were missing
 
     def facts(self) -> dict[str, str]:
         """Name -> sentence of what `str` lists under the set's size."""
@@ -92,6 +93,9 @@ class Summary:
             facts["built with"] = ", ".join(f"{name} {value}" for name, value in self.config.items())
         if self.damaged:
             facts["damaged"] = f"{self.damaged:,} of {self.read + self.damaged:,}; --verify names them"
+        if self.lost:
+            named = [f"{key} ({first_of(names, 3)})" for key, names in self.lost.items()]
+            facts["lost"] = f"a texture or material in {plural(len(self.lost), 'object')}: {first_of(named, 5)}"
         return facts | {"set aside": f"{aside:,}" + (f" ({QUARANTINE})" if aside else "")}
 
     def __str__(self) -> str:
@@ -146,6 +150,7 @@ def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
         parts={name: size / max(1, read) for name, size in parts.items()},
         quarantined=tuple(Counter(entry["reason"][:160] for entry in read_quarantine(shards.folder)).most_common()),
         config=dict(manifest["build"].get("config", {})),
+        lost=read_lost(shards.folder),
     )
 
 

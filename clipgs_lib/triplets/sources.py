@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..files import text_of
 from ..meshes.importing import SUFFIXES as MESH_SUFFIXES
 from ..meshes.importing import mesh_files
+from ..shards.stream import ShardWarning
 from ..shards.tar import ShardError
+from ..words import first_of, plural
 from .recipe import Source
 
 SPLAT_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog")
@@ -29,18 +34,25 @@ def catalogue_sources(count: int, seed: int = 0, start: int = 0) -> list[Source]
 
 
 def folder_sources(
-    folder: str | os.PathLike[str], *, kind: str = "mesh", labels: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    kind: str = "mesh",
+    labels: str | os.PathLike[str] | None = None,
+    partial: bool = False,
 ) -> list[Source]:
     """All meshes (or splat files) below a folder, by path.
 
     Args:
         kind: ``"mesh"`` or ``"splat"``.
-        labels: a table with tabs (.tsv) or commas (.csv) and a header. ``path`` (matched by its end) names the file;
-            ``name``, ``label``, ``caption``, ``synonyms`` (other names of the label, with ``;`` between them),
-            ``source`` and ``licence`` are used when they are there.
+        labels: a table with tabs (.tsv) or commas (.csv) and a header, in UTF-8, UTF-16 or latin-1. ``path`` (matched
+            by its end, ``\\`` is ``/``) names the file; ``name``, ``label``, ``caption``, ``synonyms`` (other names of
+            the label, with ``;`` between them), ``source`` and ``licence`` are used when they are there. Rows without
+            a file and files without a row are a `ShardWarning`.
+        partial: take a table of which much does not fit the folder.
 
     Raises:
-        ValueError: for another kind, or a table without ``path``.
+        ValueError: for another kind, a table without ``path``, or, unless ``partial``, one of which more than a tenth
+            of the rows, or of the folder's files, finds no partner (two are forgiven, as in a table of ten).
         ShardError: when there is no such file below the folder.
     """
     if kind not in ("mesh", "splat"):
@@ -50,30 +62,66 @@ def folder_sources(
     if not paths:
         must = f"the folder must hold files that end in {' '.join(suffixes)}"
         raise ShardError(str(top), must, "none" if top.is_dir() else "no such folder", "check the path")
-    table = _read_labels(Path(labels)) if labels is not None else {}
-    return [_file_source(path, top, kind, table) for path in paths]
+    table = [] if labels is None else _read_labels(Path(labels))
+    names = [path.relative_to(top).as_posix() for path in paths]
+    shelf: dict[str, list[dict[str, str]]] = {}  # rows by the last part of their path
+    for row in table:
+        shelf.setdefault(row["path"].rpartition("/")[2], []).append(row)
+    rows = [_row_of(name, path, shelf.get(path.name, ())) for name, path in zip(names, paths, strict=True)]
+    if labels is not None:
+        _check_matches(Path(labels), names, table, rows, partial)
+    return [_file_source(path, top, kind, row or {}) for path, row in zip(paths, rows, strict=True)]
 
 
-def _file_source(path: Path, top: Path, kind: str, table: Mapping[str, Mapping[str, str]]) -> Source:
+def _file_source(path: Path, top: Path, kind: str, row: Mapping[str, str]) -> Source:
     name = path.relative_to(top).as_posix()
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-")[:48] or "object"
-    info = dict(table.get(path.name, {}))
-    if info and not (f"/{info['path']}".endswith(f"/{name}") or f"/{path.as_posix()}".endswith(f"/{info['path']}")):
-        info = {}  # a file of the same name elsewhere
+    info = {key: value for key, value in row.items() if key != "path"}
     if "label" not in info and path.parent != top:
         info["label"] = path.parent.name.replace("_", " ")
-    info.pop("path", None)
     shown = name.encode("utf-8", "backslashreplace").decode()
     return Source(f"{slug}-{digest}", kind, path=str(path.resolve()), name=shown, bytes=path.stat().st_size, info=info)
 
 
-def _read_labels(path: Path) -> dict[str, dict[str, str]]:
-    """File name -> columns that matter."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="," if path.suffix.lower() == ".csv" else "\t")
-        if "path" not in (rows.fieldnames or []):
-            raise ValueError(f"{path}: a table of labels must have a column 'path', got {rows.fieldnames}")
-        wanted = ("path", "name", "label", "caption", "synonyms", "source", "licence")
-        kept = [{key: row[key] for key in wanted if row.get(key)} for row in rows]
-    return {Path(row["path"]).name: row for row in kept if "path" in row}
+def _read_labels(path: Path) -> list[dict[str, str]]:
+    """The columns that matter, of rows that name a file."""
+    rows = csv.DictReader(
+        io.StringIO(text_of(path.read_bytes())), delimiter="," if path.suffix.lower() == ".csv" else "\t"
+    )
+    if "path" not in (rows.fieldnames or []):
+        raise ValueError(f"{path}: a table of labels must have a column 'path', got {rows.fieldnames}")
+    columns = ("path", "name", "label", "caption", "synonyms", "source", "licence")
+    kept = [{key: row[key] for key in columns if row.get(key)} for row in rows]
+    return [row | {"path": row["path"].strip().replace("\\", "/").removeprefix("./")} for row in kept if "path" in row]
+
+
+def _row_of(name: str, path: Path, alike: Sequence[dict[str, str]]) -> dict[str, str] | None:
+    """The row of a file: the one whose path agrees with most of the file's, from the end; None without any."""
+    whole = f"/{path.as_posix()}"
+    fits = [row for row in alike if f"/{row['path']}".endswith(f"/{name}") or whole.endswith(f"/{row['path']}")]
+    return max(fits, key=lambda row: row["path"].count("/"), default=None)
+
+
+def _check_matches(
+    labels: Path,
+    names: Sequence[str],
+    table: Sequence[dict[str, str]],
+    rows: Sequence[dict[str, str] | None],
+    partial: bool,
+) -> None:
+    """Warn of what found no partner, and refuse a table that does not fit."""
+    used = {id(row) for row in rows}
+    lonely = {"row": [row["path"] for row in table if id(row) not in used]}
+    lonely["file"] = [name for name, row in zip(names, rows, strict=True) if row is None]
+    parts = {"row": "without a file", "file": "without a row"}
+    sentences = [
+        f"{plural(len(found), what)} {parts[what]} ({first_of(found, 5)})" for what, found in lonely.items() if found
+    ]
+    if not sentences:
+        return
+    sentence = f"{labels}: a table of labels must fit the folder, got {' and '.join(sentences)}"
+    sizes = {"row": len(table), "file": len(names)}
+    if not partial and any(len(found) > max(2, sizes[what] / 10) for what, found in lonely.items()):
+        raise ValueError(f"{sentence}; correct the paths, or pass partial=True (--partial-labels) if that is meant")
+    warnings.warn(f"{sentence}; files without a row are named after their folder", ShardWarning, stacklevel=3)

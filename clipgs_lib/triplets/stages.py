@@ -78,8 +78,10 @@ def making(source: Source, config: BuildConfig) -> Generator[FitJob, FitResult, 
     thing = load_thing(source, config, seed)
     cameras, images = draw_views(thing.shape, config)
     job = fit_job(thing.shape, config, seed)
+    facts: dict[str, Any] = {"fit": "as they came"}
     if job is None:
-        splats, facts = thing.shape, {"fit": "as they came"}
+        assert isinstance(thing.shape, Splats)
+        splats = thing.shape
     else:
         result = yield job
         splats, fitted = result.splats.to("cpu"), f"{config.gaussians} gaussians"
@@ -154,9 +156,10 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     if source.kind == "mesh":
         from ..meshes.importing import read_mesh_notes
 
-        mesh, notes = read_mesh_notes(source.path, up_axis=config.up_axis, factors=config.factors)
-        shape = mesh.normalize()
-        facts |= {"notes": list(notes)} if notes else {}
+        read = read_mesh_notes(source.path, up_axis=config.up_axis, factors=config.factors, root=_top_of(source))
+        shape = read.mesh.normalize()
+        facts |= {"notes": list(read.notes)} if read.notes else {}
+        facts |= {"lost": list(read.lost)} if read.lost else {}
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
@@ -164,6 +167,11 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     label, group = source.info.get("label", ""), group_of(shape)
     facts |= {"filter": found.report.facts(), "group": group}
     return Thing(shape, label, assign(group, label), found.captions, facts)
+
+
+def _top_of(source: Source) -> Path:
+    """The folder that was given, below which a source's name stands."""
+    return Path(source.path).parents[source.name.count("/")]
 
 
 def _from_catalogue(source: Source) -> Thing:

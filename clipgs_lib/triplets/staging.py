@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing,
 from ..words import first_of, plural
 
 QUARANTINE = "quarantine.jsonl"
+LOST = "lost.jsonl"  # objects whose mesh lost a texture or a material
 _STAGING = ".building"
 
 
@@ -30,11 +31,16 @@ class BuildReport:
     quarantined: int  # set aside, listed in quarantine.jsonl
     resumed: int  # of both, taken over from a build that was stopped
     seconds: float  # wall clock of this run
+    lost: Mapping[str, list[str]] = field(default_factory=dict)  # key -> textures and materials missing from its mesh
 
     def __str__(self) -> str:
         taken = f", {self.resumed:,} taken over" if self.resumed else ""
         aside = f", {self.quarantined:,} set aside in {QUARANTINE}" if self.quarantined else ""
-        return f"{self.folder}: {plural(self.objects, 'object')}{aside}{taken}, {self.seconds:.1f} s"
+        lines = [f"{self.folder}: {plural(self.objects, 'object')}{aside}{taken}, {self.seconds:.1f} s"]
+        if self.lost:
+            shown = [f"{key} ({first_of(names, 3)})" for key, names in self.lost.items()]
+            lines.append(f"  {plural(len(self.lost), 'object')} lost a texture or a material: {first_of(shown, 5)}")
+        return "\n".join(lines)
 
 
 def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
@@ -48,7 +54,14 @@ def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
     aside = len(path.read_bytes().splitlines()) if path.exists() else 0
     if (folder / _STAGING).exists():  # killed after the last rename
         shutil.rmtree(folder / _STAGING)
-    return BuildReport(folder, len(done), aside, len(done) + aside, 0.0)
+    return BuildReport(folder, len(done), aside, len(done) + aside, 0.0, read_lost(folder))
+
+
+def read_lost(folder: Path) -> dict[str, list[str]]:
+    """Key -> textures and materials that were missing, of the objects that lost some."""
+    path = folder / LOST
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {entry["key"]: entry["lost"] for entry in map(json.loads, lines)}
 
 
 def _same_recipe(folder: Path, there: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
@@ -100,8 +113,10 @@ class Staging:
         """Objects set aside."""
         return sum(1 for _ in self._place.glob("*/*.json"))
 
-    def keep(self, key: str, block: bytes) -> None:
-        """Keep an object's bytes, whole or not at all."""
+    def keep(self, key: str, block: bytes, lost: Sequence[str] = ()) -> None:
+        """Keep an object's bytes, whole or not at all, and the names of what its mesh lost."""
+        if lost:
+            _write(self._path(key, ".lost"), json.dumps({"key": key, "lost": list(lost)}, ensure_ascii=False).encode())
         _write(self._path(key, ".tar"), block)
 
     def set_aside(self, key: str, source: str, reason: str, place: str = "") -> None:
@@ -136,11 +151,14 @@ class Staging:
             must = f"at least one of {plural(len(keys), 'object')} must work"
             raise ShardError(self.folder, must, f"failures only, the first: {first}", "mend it, remove the folder")
         shards = [path for path in self.folder.glob("*.tar*") if SHARD_NAME.fullmatch(path.name)]
-        for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE]:
+        for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE, self.folder / LOST]:
             old.unlink(missing_ok=True)  # of a packing that was killed
         lines = [*before, *failed]
         if lines:
             _write(self.folder / QUARANTINE, b"\n".join(lines) + b"\n")
+        lost = [path.read_bytes() for key in keys if (path := self._path(key, ".lost")).exists()]
+        if lost:
+            _write(self.folder / LOST, b"\n".join(lost) + b"\n")
         blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
         return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(lines)
 

@@ -224,7 +224,7 @@ def test_the_command_takes_a_belt_and_a_limit(folder, tmp_path):
     words = ["triplets", "build", "--meshes", str(folder), "--out", str(tmp_path / "set"), "--teacher", "none"]
     words += ["--views", "4", "--size", "32", "--gaussians", "16", "--iterations", "0", "--limit", "500"]
     ran = CliRunner().invoke(app, [*words, "--elevations", "0", "5"])
-    assert "1 objects" in ran.stdout, ran.output
+    assert "1 object" in ran.stdout, ran.output
     shards = ShardSet(tmp_path / "set")
     assert shards.manifest["build"]["config"]["elevations"] == [0.0, 5.0] and "limit" not in str(shards.manifest)
     centers = torch.linalg.inv(cameras_of(shards.read(0)).viewmats)[:, :3, 3]
@@ -238,7 +238,7 @@ def test_the_command_builds_and_goes_on(folder, tmp_path):
     words = ["triplets", "build", "--meshes", str(folder), "--out", str(tmp_path / "set"), "--teacher", "none"]
     words += ["--views", "2", "--size", "32", "--gaussians", "16", "--iterations", "0"]
     ran = CliRunner().invoke(app, words)
-    assert ran.exit_code == 1 and "1 objects, 1 set aside in quarantine.jsonl" in ran.stdout  # 1: one was set aside
+    assert ran.exit_code == 1 and "1 object, 1 set aside in quarantine.jsonl" in ran.stdout  # 1: one was set aside
     again = CliRunner().invoke(app, words)
     assert "2 taken over" in again.stdout
     other = CliRunner().invoke(app, [*words, "--seed", "5"])
