@@ -32,7 +32,7 @@ ROOMS = {
     # 2
     "formats": {"errors", "files", "splats", "geometry"},
     "samples": {"splats", "geometry"},
-    "meshes": {"colors", "errors", "splats", "formats"},
+    "meshes": {"files", "colors", "errors", "splats", "formats"},
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3
     "captions": {"colors", "splats", "geometry", "meshes"},

@@ -176,7 +176,7 @@ def test_the_command_embeds_by_mini(tmp_path):
     write_set(tmp_path / "old", [encode_triplet(make_triplet(0, teacher=None, texts=texts))], build={})
     words = ["triplets", "embed", str(tmp_path / "old"), "--teacher", "mini", "--out", str(tmp_path / "new")]
     ran = CliRunner().invoke(app, words)
-    assert ran.exit_code == 0 and "1 objects" in ran.stdout, ran.output
+    assert ran.exit_code == 0 and "1 object" in ran.stdout, ran.output
     new = ShardSet(tmp_path / "new")
     assert new.teacher.identity.startswith("mini sha256:") and all(c.score is not None for c in new.read(0).texts)
     same = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "old")])
