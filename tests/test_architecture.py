@@ -203,6 +203,14 @@ def test_only_the_version_comes_from_the_front_door():
     assert guilty == []
 
 
+def test_no_room_is_a_house_of_its_own():
+    """A room that holds more than 15 % of the lines is several."""
+    lines: dict[str, int] = {}
+    for path in SOURCES:
+        lines[room_of(path)] = lines.get(room_of(path), 0) + len(path.read_text(encoding="utf-8").splitlines())
+    assert max(lines.values()) <= 0.15 * sum(lines.values()), lines
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])
 def test_files_are_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
