@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,10 +27,17 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a code page that lacks a letter must not end the command
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(128 + signal.SIGPIPE) from None
         except (ValueError, OSError) as error:
             if os.environ.get("CLIPGS_DEBUG") or not _is_expected(error):
                 raise

@@ -15,6 +15,7 @@ from .optim import lr_at
 
 # fields that do not change the numbers of a run: a resumed run may have others
 FREE = (
+    "steps",  # a finished run may go on; the cosine of the learning rate then ends at the new number
     "shards",
     "out",
     "resume",

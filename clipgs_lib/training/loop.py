@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
-from ..files import write_text
+from ..files import locked, write_text
 from ..runtime import resolve_device, resolve_precision
 from ..settings import read_file, to_plain
 from .card import write_card
@@ -60,6 +61,7 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
             something is no longer finite (`DivergedError`).
         EncoderError: for an encoder that cannot be built or loaded.
         FileExistsError: when ``out`` holds another run and ``resume`` is not set.
+        LockedError: when another process trains in ``out``.
     """
     threads = torch.get_num_threads()
     if config.threads:
@@ -68,9 +70,28 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         with join(resolve_device(config.device)) as place:
             if place.device.type == "cpu":
                 keep_freed_memory()
-            yield from Trainer(replace(config, precision=_precision(config, place)), place).run()
+            with _alone(config, place):
+                yield from Trainer(replace(config, precision=_precision(config, place)), place).run()
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _alone(config: TrainConfig, place: Place) -> Iterator[None]:
+    """Hold the run's folder, which one run at a time can; a folder in which nothing came to be goes again."""
+    out = Path(config.out)
+    if not place.first or (config.resume and not out.is_dir()):  # nothing to resume is said later
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    lock = out / "lock"
+    with locked(lock, "one training may run in a folder"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                out.rmdir()
 
 
 def _precision(config: TrainConfig, place: Place) -> Literal["fp32", "bf16"]:
@@ -249,6 +270,8 @@ class Trainer:
         check_identity(path, state["identity"], self.identity)
         self.learner.load(tensors)
         self.step, progress = int(state["step"]), state["progress"]
+        if self.config.steps < self.step:
+            raise ValueError(f"steps must be at least the {self.step} that are done, got {self.config.steps}")
         self.best, self.since_best, self.seconds = progress["best"], progress["since_best"], progress["seconds"]
         self.best_weights = {name: value.to(self.place.device) for name, value in part("best", tensors).items()}
 
