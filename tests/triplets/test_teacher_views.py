@@ -66,6 +66,7 @@ def test_nothing_left_is_an_error(tmp_path):
     assert not (tmp_path / "out" / "views.jsonl").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*a table of labels must fit")
 def test_the_command_draws_and_says_what_is_left_out(tmp_path):
     command = ["teacher", "views", "--views", "2", "--size", "32"]
     ran = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "six"), "--catalogue", "6"])
