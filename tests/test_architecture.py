@@ -25,6 +25,7 @@ ROOMS = {
     "settings": set(),
     "words": set(),
     "vectors": {"words"},
+    "weights": {"words"},
     "geometry": set(),
     # 1
     "runtime": {"_version", "files"},
@@ -40,9 +41,9 @@ ROOMS = {
     "fitting": {"splats", "geometry", "formats", "rendering", "meshes"},
     "shards": {"errors", "files", "splats", "captions"},
     # 4
-    "teachers": {"libraries", "files", "splits", "runtime"},
+    "teachers": {"libraries", "weights", "files", "splits", "runtime"},
     "tokenizer": {"splats", "geometry"},
-    "encoders": {"files", "settings", "splats", "geometry", "tokenizer", "libraries"},
+    "encoders": {"files", "weights", "settings", "splats", "geometry", "tokenizer", "libraries"},
     "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),

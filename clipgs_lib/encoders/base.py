@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from ..splats import Splats
 from ..tokenizer import Patches, SplatBatch, collate
 from ..vectors import unit
+from ..weights import state_sha256
 from .config import AnyConfig, EncoderError
 
 
@@ -96,11 +95,7 @@ class Encoder(nn.Module, ABC):
         """``"NAME sha256:DIGEST"`` of settings and weights as they are now; equal ones embed equally."""
         settings = self.config.to_dict()
         name = settings.pop("name")
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for key, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return f"{name} sha256:{digest.hexdigest()}"
+        return f"{name} sha256:{state_sha256(settings, self.state_dict())}"
 
     def forward(self, batch: SplatBatch, patches: Patches | None = None) -> Tensor:
         """Embed a batch, with gradients.

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..files import replacing
-from ..words import first_of
+from ..weights import misfits
 from .base import Encoder
 from .config import EncoderError, config_from_dict
 from .factory import build_encoder, encoder_names
@@ -173,16 +173,8 @@ def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
 
 
 def _check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], must: str) -> None:
-    """Names and shapes agree, or an error that names the first few that do not."""
-    faults = [f"{key} is missing" for key in expected if key not in state]
-    faults += [f"{key} is unknown" for key in state if key not in expected]
-    faults += [
-        f"{key} has {list(state[key].shape)}, not {list(place.shape)}"
-        for key, place in expected.items()
-        if key in state and state[key].shape != place.shape
-    ]
-    if faults:
-        raise EncoderError(f"{must}: {first_of(faults, 4, between='; ')}")
+    if faults := misfits(state, expected):
+        raise EncoderError(f"{must}: {faults}")
 
 
 def _stored(encoder: Encoder, state: Mapping[str, Tensor] | None, half: bool) -> dict[str, Tensor]:

@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..weights import WeightsError, read_weights
 from .adoption import Adoption, adopt
 from .base import Encoder
 from .config import EncoderError
@@ -29,7 +27,6 @@ _UNI3D_UNUSED = {
     r"point_encoder\.visual\.(cls_token|pos_embed|patch_embed\.proj\.(weight|bias))": "stem for pictures, never run",
     r"point_encoder\.visual\.head\.(weight|bias)": "classifier for pictures, never run",
 }
-_WRAPPER = "module."  # of DistributedDataParallel
 
 
 def import_uni3d(
@@ -54,7 +51,7 @@ def import_uni3d(
         raise EncoderError(
             f"size must be one of {', '.join(UNI3D)} and family {' or '.join(FAMILIES)}, got {size!r} and {family!r}"
         )
-    state = _read(path, "module")
+    state = _read(path)
     encoder = build_encoder(f"{family}-{size}", **overrides)
     return encoder.eval(), adopt_uni3d(encoder, state, f"{Path(path).name} -> {encoder.config.name}")
 
@@ -78,7 +75,7 @@ def import_openshape(path: str | os.PathLike[str], **overrides: Any) -> tuple[En
     Raises:
         EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
     """
-    state = _read(path, "state_dict")
+    state = _read(path)
     encoder = build_encoder("pointbert", **overrides)
     title = f"{Path(path).name} -> {encoder.config.name}"
     table = adopt(encoder, state, title=title, rename=lambda key: key, unused={}, fresh={})
@@ -119,27 +116,8 @@ def _uni3d_name(key: str) -> str:
     return name.replace("visual.norm.", "visual.fc_norm.")  # timm's name where a model pools its CLS token
 
 
-def _read(path: str | os.PathLike[str], container: str) -> dict[str, Tensor]:
-    """Tensors of a file, from its ``container`` if it has one, without DistributedDataParallel's prefix."""
-    path = Path(path)
-    if not path.is_file():
-        raise EncoderError(f"a checkpoint must be a file, got none at {path}; fetch it and check the path")
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            document: Any = load_file(path)
-        else:
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise EncoderError(f"{path} must be a safetensors file, got {error}; fetch it anew") from error
-    except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
-        message = " ".join(str(error).split())[:300]
-        raise EncoderError(
-            f"{path} must be a checkpoint of tensors and plain containers, got {type(error).__name__}: {message}; "
-            "objects are never unpickled: save its state dict alone, best as .safetensors"
-        ) from None
-    state = document.get(container, document) if isinstance(document, Mapping) else document
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise EncoderError(f"{path} must hold a state dict, by itself or under {container!r}; got no tensors by name")
-    if all(str(key).startswith(_WRAPPER) for key in state):
-        return {str(key).removeprefix(_WRAPPER): tensor for key, tensor in state.items()}
-    return {str(key): tensor for key, tensor in state.items()}
+        return read_weights(path)
+    except WeightsError as error:
+        raise EncoderError(str(error)) from error

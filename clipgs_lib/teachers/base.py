@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from ..vectors import unit
+from ..weights import state_sha256
 from .preprocess import Preprocess, check_images
 from .zero_shot import Templates, zero_shot_weights
 
@@ -176,8 +175,4 @@ def compute_digest(model: torch.nn.Module, model_cfg: dict[str, Any], preprocess
         for key, value in model_cfg.items()
     }
     parts = {"model": config, "preprocess": asdict(preprocess), "probe": probe}
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return state_sha256(parts, model.state_dict())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,13 @@ from typing import Any
 import torch
 
 from ..libraries import import_open_clip, quick_when_offline
+from ..weights import WeightsError, misfits, read_weights
 from . import mini
 from .base import Teacher, TeacherError
 
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 FORMS = (
-    '"mini"; "MODEL/PRETRAINED" such as "ViT-B-32/laion2b_s34b_b79k"; "MODEL@FILE" or "MODEL/PRETRAINED@FILE" with a '
-    f'local {" ".join(WEIGHT_SUFFIXES)} file; "hf-hub:ORG/REPO"; "local-dir:FOLDER"'
+    '"mini"; "MODEL/PRETRAINED" such as "ViT-B-32/laion2b_s34b_b79k"; "MODEL@FILE" or "MODEL/PRETRAINED@FILE" with '
+    'local weights of safetensors or torch.save; "hf-hub:ORG/REPO"; "local-dir:FOLDER"'
 )
 MEANWHILE = 'meanwhile load_teacher("mini") works offline, in a space of its own'
 
@@ -65,7 +68,7 @@ class _Source:
 
     model: str  # open_clip's model name, with its scheme
     short: str  # for people
-    weights: str | None = None  # file; None when the scheme brings its own
+    weights: str  # file
     preprocess: dict[str, Any] = field(default_factory=dict)  # what the tag says beside open_clip's defaults
     quick_gelu: bool = False  # the tag was trained with it
 
@@ -74,31 +77,78 @@ def _open(name: str) -> tuple[Any, Any, str, dict[str, Any]]:
     source = _resolve(name)
     open_clip = import_open_clip()
     try:
+        state = read_weights(source.weights)
         model_cfg = open_clip.get_model_config(source.model)
-        model = open_clip.create_model(
-            source.model,
-            pretrained=source.weights,
-            force_quick_gelu=source.quick_gelu,
-            force_preprocess_cfg=source.preprocess,
-            pretrained_text=False,  # the weights hold both towers
-            require_pretrained=True,
-            weights_only=True,
-        )
+        bias = {"init_logit_bias": 0.0} if "logit_bias" in state else {}  # of SigLIP; else open_clip makes no place
+        with _without_warnings():  # that the weights are still random
+            model = open_clip.create_model(
+                source.model,
+                load_weights=False,
+                force_quick_gelu=source.quick_gelu,
+                force_preprocess_cfg=source.preprocess,
+                pretrained_text=False,  # the weights hold both towers
+                **bias,
+            )
+        _load(model, state)
         with mini.quiet_transformers():
             tokenizer = open_clip.get_tokenizer(source.model)
-    except Exception as error:  # open_clip, safetensors, torch and the hub raise many kinds; all become one sentence
-        raise TeacherError(_cannot_load(name, source, error)) from error
+    except WeightsError as error:
+        raise TeacherError(
+            f"teacher {name!r} needs weights that fit {source.model}: {error}. Or {MEANWHILE}"
+        ) from error
+    except Exception as error:  # open_clip, timm, transformers and the hub raise many kinds; all become one sentence
+        got = f"{type(error).__name__}: {_first_line(error)}"
+        raise TeacherError(
+            f"teacher {name!r} must be one that open_clip can build, got {got}. Or {MEANWHILE}"
+        ) from error
     return model, tokenizer, source.short, model_cfg | {"force_quick_gelu": source.quick_gelu}
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep warnings of the root logger, which open_clip uses, off the screen for a while."""
+
+    def severe(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logging.getLogger().addFilter(severe)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(severe)
+
+
+def _load(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load weights as open_clip's `load_checkpoint` does, from tensors instead of a file."""
+    factory = import_open_clip().factory
+    state = factory.convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = factory.convert_to_custom_text_state_dict(state)
+    expected = model.state_dict()
+    if "logit_bias" in expected:
+        state.setdefault("logit_bias", torch.zeros(()))
+    for key in {"logit_scale", "logit_bias"} & set(state) & set(expected):
+        state[key] = state[key].reshape(expected[key].shape)  # [] or [1]
+    if "text.transformer.embeddings.position_ids" not in expected:  # of older versions of transformers
+        state.pop("text.transformer.embeddings.position_ids", None)
+    factory.resize_pos_embed(state, model)
+    factory.resize_text_pos_embed(state, model)
+    if faults := misfits(state, expected):
+        raise WeightsError(f"no key may be missing or unexpected, got: {faults}; is it of another model?")
+    model.load_state_dict(state)
 
 
 def _resolve(name: str) -> _Source:
     if name.startswith("hf-hub:"):
-        return _Source(_fetch_hub(name), name)
+        return _Source(name, name, _fetch_hub(name))
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
         if not (folder / "open_clip_config.json").is_file():
             raise TeacherError(f"local-dir needs open_clip_config.json and weights in a folder, got none in {folder}")
-        return _Source(f"local-dir:{folder}", folder.resolve().name)
+        weights = import_open_clip().factory._find_checkpoint_in_dir(folder)
+        if weights is None:
+            raise TeacherError(f"weights could not be loaded: local-dir needs a .safetensors or .bin file in {folder}")
+        return _Source(f"local-dir:{folder}", folder.resolve().name, weights)
     head, at, file = name.partition("@")
     if at:
         return _resolve_file(head, Path(file).expanduser())
@@ -133,8 +183,6 @@ def _tag_settings(model: str, tag: str) -> tuple[dict[str, Any], bool]:
 
 def _resolve_file(head: str, file: Path) -> _Source:
     model, tag = _split(head)
-    if file.suffix not in WEIGHT_SUFFIXES:
-        raise ValueError(f"weights must be a {', '.join(WEIGHT_SUFFIXES)} file, got {file.name!r}")
     if not file.is_file():
         raise TeacherError(f"weights for {model} must be in a file, found none at {file}; check the path")
     settings = _tag_settings(model, tag) if tag else ({}, False)
@@ -153,14 +201,14 @@ def _fetch_tag(model: str, tag: str) -> str:
 
 
 def _fetch_hub(name: str) -> str:
+    """Path of a repository's weights; its configuration lies beside them."""
     open_clip = import_open_clip()
     repository = name.removeprefix("hf-hub:")
     try:
         open_clip.pretrained.download_pretrained_from_hf(repository, filename="open_clip_config.json")
-        open_clip.pretrained.download_pretrained_from_hf(repository)
+        return str(open_clip.pretrained.download_pretrained_from_hf(repository))
     except (OSError, RuntimeError, ValueError) as error:
         raise TeacherError(_cannot_fetch(name, repository, "", error)) from error
-    return name
 
 
 def _cannot_fetch(name: str, repository: str, file: str, error: Exception) -> str:
@@ -175,12 +223,6 @@ def _cannot_fetch(name: str, repository: str, file: str, error: Exception) -> st
         f"and copy its cache ({os.environ.get('HF_HOME', '~/.cache/huggingface')}) here; {MEANWHILE}",
     ]
     return "\n".join(lines)
-
-
-def _cannot_load(name: str, source: _Source, error: Exception) -> str:
-    kind = f"weights that fit {source.model} and hold nothing but tensors"
-    hint = "TorchScript and pickled files are refused: save the state dict as .safetensors"
-    return f"teacher {name!r} needs {kind}, got {type(error).__name__}: {_first_line(error)}; {hint}. Or {MEANWHILE}"
 
 
 def _first_line(error: Exception) -> str:

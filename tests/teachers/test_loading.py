@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -118,7 +120,6 @@ def test_without_network_the_error_says_how(offline, name, command):
         ("", "knows no such model"),
         ("ViT-B-32", "must be one of"),
         ("ViT-B-32/wrong", "laion2b_s34b_b79k.*got 'wrong'"),
-        ("ViT-B-32@model.onnx", "got 'model.onnx'"),
     ],
 )
 def test_names_of_no_form(name, words):
@@ -128,7 +129,11 @@ def test_names_of_no_form(name, words):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("ViT-B-32@/absent/model.pt", "check the path"), ("local-dir:/absent", "open_clip_config.json")],
+    [
+        ("ViT-B-32@/absent/model.pt", "check the path"),
+        ("ViT-B-32@model.onnx", "check the path"),
+        ("local-dir:/absent", "open_clip_config.json"),
+    ],
 )
 def test_files_that_are_not_there(name, words):
     with pytest.raises(TeacherError, match=words):
@@ -161,6 +166,92 @@ def test_weights_of_another_model(weights, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(TeacherError, match="SafetensorError"):
         load_teacher(f"{tiny.NAME}@{tmp_path / 'w.safetensors'}", device="cpu")
+
+
+def keep(path, state):
+    """Save tensors by name as the suffix says, inside a checkpoint unless it is safetensors."""
+    if path.suffix == ".safetensors":
+        save_file(state, str(path))
+    else:
+        torch.save({"epoch": 1, "state_dict": state, "optimizer": {"lr": 0.1}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "wrapper"),
+    [
+        ("lightning.ckpt", "model."),
+        ("compiled", "_orig_mod."),
+        ("stacked.pt2", "module._orig_mod."),
+        ("deep.pth", "_orig_mod.model.module."),
+        ("w.safetensors", "model."),
+        ("w.v2.bin", ""),
+    ],
+)
+def test_wrappers_of_trainers_and_any_suffix(weights, teacher, tmp_path, file, wrapper):
+    state = {wrapper + key: value for key, value in load_file(weights).items()}
+    loaded = load_teacher(f"{tiny.NAME}@{keep(tmp_path / file, state)}", device="cpu")
+    assert loaded.digest == teacher.digest and loaded.logit_bias == 0
+
+
+def test_one_tower_compiled(weights, teacher, tmp_path):
+    state = {key.replace("visual.", "visual._orig_mod."): value for key, value in load_file(weights).items()}
+    assert load_teacher(f"{tiny.NAME}@{keep(tmp_path / 'w.pt', state)}", device="cpu").digest == teacher.digest
+
+
+def test_a_suffix_says_nothing(weights, teacher, tmp_path):
+    file = shutil.copy(weights, tmp_path / "safetensors.pt")
+    assert load_teacher(f"{tiny.NAME}@{file}", device="cpu").digest == teacher.digest
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_the_bias_of_siglip(weights, teacher, tmp_path, shape, caplog):
+    state = {f"module.{key}": value for key, value in load_file(weights).items()}
+    state["module.logit_bias"] = torch.full(shape, -7.5)
+    loaded = load_teacher(f"{tiny.NAME}@{keep(tmp_path / 'siglip.pt', state)}", device="cpu")
+    assert loaded.logit_bias == -7.5 and loaded.logit_scale == teacher.logit_scale
+    assert torch.equal(loaded.encode_text(["a cat"]), teacher.encode_text(["a cat"]))
+    assert not caplog.records  # no word of weights that were not loaded
+
+
+def test_keys_that_do_not_fit_are_named(weights, tmp_path):
+    state = load_file(weights)
+    state["adapter.weight"] = state.pop("ln_final.bias")
+    with pytest.raises(TeacherError, match=r"missing or unexpected") as caught:
+        load_teacher(f"{tiny.NAME}@{keep(tmp_path / 'w.pt', state)}", device="cpu")
+    text = str(caught.value)
+    assert "ln_final.bias is missing" in text and "adapter.weight is unknown" in text
+    assert "pickle" not in text and "TorchScript" not in text
+    doubled = {**state, **{f"module.{key}": value for key, value in state.items()}}
+    with pytest.raises(TeacherError, match="both with and without a wrapper's prefix"):
+        load_teacher(f"{tiny.NAME}@{keep(tmp_path / 'w.pt', doubled)}", device="cpu")
+
+
+def test_pickles_are_blamed_where_they_are(weights, tmp_path):
+    file = tmp_path / "w.pt"
+    torch.save({"state_dict": load_file(weights), "args": argparse.Namespace(lr=1)}, file)
+    with pytest.raises(TeacherError, match=r"argparse.Namespace; objects are never unpickled"):
+        load_teacher(f"{tiny.NAME}@{file}", device="cpu")
+    keep(file, load_file(weights))
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(TeacherError, match="damaged") as caught:
+        load_teacher(f"{tiny.NAME}@{file}", device="cpu")
+    assert "unpickled" not in str(caught.value)
+
+
+def test_reported_checkpoints(cases, tmp_path):
+    """Cases 23 and 24."""
+    spec = importlib.util.spec_from_file_location("make_cases", cases / "make_cases.py")
+    make_cases = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_cases)
+    model, biases = make_cases.clip_checkpoints(tmp_path, import_open_clip())
+    texts = ["a red chair", "a lamp"]
+    with torch.no_grad():
+        expected = model.encode_text(import_open_clip().get_tokenizer("tiny-case")(texts), normalize=True)
+    for file, bias in biases.items():
+        loaded = load_teacher(f"tiny-case@{tmp_path / file}", device="cpu")
+        assert loaded.logit_bias == bias
+        torch.testing.assert_close(loaded.encode_text(texts), expected, atol=1e-4, rtol=0)
 
 
 def test_a_broken_configuration(tmp_path):
