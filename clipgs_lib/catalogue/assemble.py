@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,10 @@ def build_mesh(params: dict[str, Any], source: str = "") -> Mesh:
         `Mesh` with +y up, its bounding box centred and its farthest vertex on the unit sphere.
     """
     spec = CATEGORIES[params["category"]]
-    values = SimpleNamespace(**params["shape"], **params["choices"])
-    if spec.count is not None:
-        setattr(values, spec.count.name, params["count"])
+    values = params["shape"] | params["choices"] | ({spec.count.name: params["count"]} if spec.count else {})
     merged: dict[tuple[str, str], list[Shape]] = {}
-    for piece in spec.build(values):
-        merged.setdefault((piece.name, piece.paint), []).append(piece.shape)
+    for name, paint, shape in spec.build(*(values[axis.name] for axis in spec.axes)):
+        merged.setdefault((name, paint), []).append(shape)
     pieces = _normalise([Piece(name, paint, join(shapes)) for (name, paint), shapes in merged.items()])
     heights = np.concatenate([piece.shape.vertices[:, 1] for piece in pieces if piece.paint in ("main", "body")])
     extent = (float(heights.min()), float(heights.max()))

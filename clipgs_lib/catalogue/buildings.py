@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -30,15 +28,15 @@ def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:
     patterns=WALLS,
     colors=contrasting("light blue"),
 )
-def _house(p: SimpleNamespace) -> list[Piece]:
-    w, h, d = p.width, p.height, 0.9
-    step = 0.4 * w / (p.windows // 2)
+def _house(w: float, h: float, roof: float, windows: int) -> list[Piece]:
+    d = 0.9
+    step = 0.4 * w / (windows // 2)
     window = box(0.6 * step + 0.03, 0.26 * h, 0.04).move(0, 0.55 * h, d / 2)
-    places = [side * (0.12 * w + step * (i + 0.5)) for side in (-1, 1) for i in range(p.windows // 2)]
+    places = [side * (0.12 * w + step * (i + 0.5)) for side in (-1, 1) for i in range(windows // 2)]
     return [
         Piece("walls", "main", box(w, h, d)),
-        Piece("roof", "accent", _gable(w, d, p.roof).move(0, h)),
-        Piece("chimney", "maroon", box(0.15, 0.8 * p.roof, 0.15).move(0.27 * w, h + 0.25 * p.roof, -0.1)),
+        Piece("roof", "accent", _gable(w, d, roof).move(0, h)),
+        Piece("chimney", "maroon", box(0.15, 0.8 * roof, 0.15).move(0.27 * w, h + 0.25 * roof, -0.1)),
         Piece("door", "dark brown", box(0.17 * w, 0.5 * h, 0.05).move(0, 0, d / 2)),
         Piece("windows", "light blue", join([window.move(x) for x in places])),
     ]
@@ -52,18 +50,17 @@ def _house(p: SimpleNamespace) -> list[Piece]:
     Count("towers", (2, 3, 4), "tower"),
     patterns=STONY,
 )
-def _castle(p: SimpleNamespace) -> list[Piece]:
-    w, t = p.width, p.tower
+def _castle(w: float, t: float, roof: float, towers: int) -> list[Piece]:
     tower = lathe([(0, 0), (0.2, 0), (0.2, t), (0.24, t), (0.24, t + 0.12), (0, t + 0.12)])
-    corners = [(-w / 2, w / 2), (w / 2, w / 2), (0.0, -w / 2), (w / 2, -w / 2)][: p.towers]
-    if p.towers == 4:
+    corners = [(-w / 2, w / 2), (w / 2, w / 2), (0.0, -w / 2), (w / 2, -w / 2)][:towers]
+    if towers == 4:
         corners[2] = (-w / 2, -w / 2)
     along, edge = np.linspace(-w / 2 + 0.05, w / 2 - 0.05, 6), w / 2 - 0.05
     places = [(x, s * edge) for x in along for s in (-1, 1)] + [(s * edge, z) for z in along[1:-1] for s in (-1, 1)]
     gate = join([box(0.26, 0.22, 0.04), cylinder(0.13, 0.04).turn("x", 90).move(0, 0.22, -0.02)]).move(0, 0, w / 2)
     return [
         Piece("towers", "main", join([tower.move(x, 0, z) for x, z in corners])),
-        Piece("roofs", "accent", join([cone(0.28, 0.01, p.roof).move(x, t + 0.12, z) for x, z in corners])),
+        Piece("roofs", "accent", join([cone(0.28, 0.01, roof).move(x, t + 0.12, z) for x, z in corners])),
         Piece("walls", "main", box(w, 0.5 * t, w)),
         Piece("battlements", "body", join([box(0.1, 0.1, 0.1).move(x, 0.5 * t, z) for x, z in places])),
         Piece("gate", "dark brown", gate),
@@ -79,9 +76,9 @@ def _castle(p: SimpleNamespace) -> list[Piece]:
     patterns=STONY,
     colors=contrasting("navy"),
 )
-def _lighthouse(p: SimpleNamespace) -> list[Piece]:
-    h, r, t = p.height, p.radius, p.radius * p.taper
-    levels = 0.36 + 0.56 * (np.arange(p.windows) + 0.5) / p.windows
+def _lighthouse(h: float, r: float, taper: float, windows: int) -> list[Piece]:
+    t = r * taper
+    levels = 0.36 + 0.56 * (np.arange(windows) + 0.5) / windows
     bar = rod((0, h + 0.05, 1.2 * t), (0, h + 0.17, 1.2 * t), 0.015, sides=5)
     return [
         Piece("tower", "main", lathe([(r, 0), (t, h)])),
@@ -103,10 +100,9 @@ def _lighthouse(p: SimpleNamespace) -> list[Piece]:
     Count("sails", (3, 4, 5, 6), "sail"),
     patterns=WALLS,
 )
-def _windmill(p: SimpleNamespace) -> list[Piece]:
-    h, r, s = p.height, p.radius, p.sail
+def _windmill(h: float, r: float, s: float, count: int) -> list[Piece]:
     blade = box(0.05, s, 0.03) + box(0.2, 0.75 * s, 0.02).move(0.1, 0.24 * s, 0)
-    sails = join([blade.turn("z", 20 + 360 * i / p.sails) for i in range(p.sails)]).move(0, h, 0.62 * r + 0.15)
+    sails = join([blade.turn("z", 20 + 360 * i / count) for i in range(count)]).move(0, h, 0.62 * r + 0.15)
     return [
         Piece("tower", "main", lathe([(0, 0), (r, 0), (0.6 * r, h)])),
         Piece("cap", "accent", sphere(0.66 * r, 11, 22).scale(y=0.9).move(0, h)),
@@ -123,9 +119,8 @@ def _windmill(p: SimpleNamespace) -> list[Piece]:
     Range("height", 0.49, 1.3, "low", "tall"),
     Count("flags", (1, 2, 3), "flag"),
 )
-def _tent(p: SimpleNamespace) -> list[Piece]:
-    w, h, n = p.width, p.height, p.length
-    places, flag = np.linspace(n / 2, -n / 2, p.flags + 1)[: p.flags], extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02)
+def _tent(n: float, w: float, h: float, flags: int) -> list[Piece]:
+    places, flag = np.linspace(n / 2, -n / 2, flags + 1)[:flags], extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02)
     poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in places])
     return [
         Piece("canvas", "main", extrude([(-w / 2, 0), (w / 2, 0), (0, h)], n)),
@@ -143,12 +138,12 @@ def _tent(p: SimpleNamespace) -> list[Piece]:
     Count("columns", (4, 6, 8, 10), "column"),
     patterns=("plain", "marble", "gradient", "speckles", "vertical stripes", "horizontal stripes", "zigzag", "checks"),
 )
-def _temple(p: SimpleNamespace) -> list[Piece]:
-    n, c, w = p.length, p.column, 0.9
+def _temple(n: float, c: float, pediment: float, count: int) -> list[Piece]:
+    w = 0.9
     column = lathe([(0.11, 0), (0.11, 0.05), (0.08, 0.07), (0.065, c - 0.07), (0.11, c - 0.04), (0.11, c)], 18)
-    k = p.columns // 2
+    k = count // 2
     columns = row(column, k, ((n - 0.16) / (k - 1), 0, 0))
-    roof = extrude([(-n / 2 - 0.1, 0), (n / 2 + 0.1, 0), (0, p.pediment)], w + 0.2).move(0, c + 0.26)
+    roof = extrude([(-n / 2 - 0.1, 0), (n / 2 + 0.1, 0), (0, pediment)], w + 0.2).move(0, c + 0.26)
     return [
         Piece("steps", "body", box(n + 0.3, 0.08, w + 0.3) + box(n + 0.15, 0.08, w + 0.15).move(0, 0.08)),
         Piece("columns", "main", join([columns.move(0, 0.16, 0.38), columns.move(0, 0.16, -0.38)])),
@@ -167,11 +162,10 @@ def _temple(p: SimpleNamespace) -> list[Piece]:
     patterns=WALLS,
     colors=contrasting("light blue"),
 )
-def _church(p: SimpleNamespace) -> list[Piece]:
-    n, t, s = p.length, p.tower, p.spire
+def _church(n: float, t: float, s: float, count: int) -> list[Piece]:
     z = n / 2 + 0.14
     cross = box(0.03, 0.2, 0.03).move(0, t + s, z) + box(0.12, 0.03, 0.03).move(0, t + s + 0.1, z)
-    windows = row(box(0.74, 0.26, 0.1).move(0, 0.2), p.windows, (0, 0, n / (p.windows + 0.5)))
+    windows = row(box(0.74, 0.26, 0.1).move(0, 0.2), count, (0, 0, n / (count + 0.5)))
     return [
         Piece("walls", "main", box(0.7, 0.6, n)),
         Piece("tower", "main", box(0.42, t, 0.42).move(0, 0, z)),
@@ -201,16 +195,16 @@ def _church(p: SimpleNamespace) -> list[Piece]:
         "zigzag",
     ),
 )
-def _skyscraper(p: SimpleNamespace) -> list[Piece]:
-    part = p.height / p.sections
-    widths = [p.width * p.setback**i for i in range(p.sections)]
+def _skyscraper(height: float, width: float, setback: float, sections: int) -> list[Piece]:
+    part = height / sections
+    widths = [width * setback**i for i in range(sections)]
     walls = join([box(w, part, 0.9 * w).move(0, part * i) for i, w in enumerate(widths)])
     caps = join([box(w + 0.04, 0.04, 0.9 * w + 0.04).move(0, part * (i + 1) - 0.02) for i, w in enumerate(widths)])
     return [
         Piece("sections", "main", walls),
         Piece("roof", "accent", caps),
-        Piece("antenna", "silver", rod((0, p.height, 0), (0, p.height + 0.4, 0), 0.03, 0.008)),
-        Piece("entrance", "navy", box(0.4 * p.width, 0.16, 0.04).move(0, 0, 0.45 * p.width)),
+        Piece("antenna", "silver", rod((0, height, 0), (0, height + 0.4, 0), 0.03, 0.008)),
+        Piece("entrance", "navy", box(0.4 * width, 0.16, 0.04).move(0, 0, 0.45 * width)),
     ]
 
 
@@ -222,9 +216,8 @@ def _skyscraper(p: SimpleNamespace) -> list[Piece]:
     Choice("roof_form", ("pitched", "conical"), "roof"),
     patterns=("bricks", "plain", "marble", "speckles", "checks", "gradient", "horizontal stripes", "zigzag"),
 )
-def _water_well(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.wall
-    roof = _gable(2 * r, 0.7, p.roof, 0.06) if p.roof_form == "pitched" else cone(1.25 * r, 0.02, p.roof)
+def _water_well(r: float, h: float, roof_size: float, roof_form: str) -> list[Piece]:
+    roof = _gable(2 * r, 0.7, roof_size, 0.06) if roof_form == "pitched" else cone(1.25 * r, 0.02, roof_size)
     bar = rod((-r, h + 0.5, 0), (r, h + 0.5, 0), 0.05) + rod((0, h + 0.05, 0), (0, h + 0.5, 0), 0.015)
     return [
         Piece("wall", "main", lathe([(0, 0), (r, 0), (r, h), (r - 0.1, h), (r - 0.1, 0.05), (0, 0.05)], 26)),
@@ -244,9 +237,8 @@ def _water_well(p: SimpleNamespace) -> list[Piece]:
     Count("arches", (1, 2, 3, 4), "arch"),
     patterns=STONY,
 )
-def _bridge(p: SimpleNamespace) -> list[Piece]:
-    n, h, d = p.length, p.height, p.deck
-    span = n / p.arches
+def _bridge(n: float, h: float, d: float, arches: int) -> list[Piece]:
+    span = n / arches
     rise = min(0.42 * span, h - 0.16)
     curve_xy = arc(1.0, 180, 0, 16) * [0.42 * span, rise]
     low = np.concatenate([[(-0.5 * span, 0)], curve_xy, [(0.5 * span, 0)]])
@@ -254,8 +246,8 @@ def _bridge(p: SimpleNamespace) -> list[Piece]:
     rim = sweep(lay(curve_xy, "xy"), 0.03, 6)
     rails = box(n, 0.12, 0.05).move(0, h, d / 2 - 0.03)
     return [
-        Piece("arches", "main", row(arch, p.arches, (span, 0, 0))),
-        Piece("trim", "body", row(rim.move(0, 0, d / 2) + rim.move(0, 0, -d / 2), p.arches, (span, 0, 0))),
+        Piece("arches", "main", row(arch, arches, (span, 0, 0))),
+        Piece("trim", "body", row(rim.move(0, 0, d / 2) + rim.move(0, 0, -d / 2), arches, (span, 0, 0))),
         Piece("road", "gray", box(n, 0.1, d).move(0, h - 0.1)),
         Piece("railings", "accent", rails + rails.scale(z=-1)),
     ]
@@ -270,10 +262,9 @@ def _bridge(p: SimpleNamespace) -> list[Piece]:
     patterns=WALLS,
     colors=(*contrasting("black"), "light brown"),
 )
-def _birdhouse(p: SimpleNamespace) -> list[Piece]:
-    w, h, t = p.width, p.height, p.post
-    spots = [t + h * y for y in (np.arange(p.holes) + 0.75) / (p.holes + 0.4)]
-    size = min(0.13, 0.3 * h / p.holes)
+def _birdhouse(w: float, h: float, t: float, holes: int) -> list[Piece]:
+    spots = [t + h * y for y in (np.arange(holes) + 0.75) / (holes + 0.4)]
+    size = min(0.13, 0.3 * h / holes)
     perch = [rod((0, y - 1.3 * size, 0.3), (0, y - 1.3 * size, 0.48), 0.02) for y in spots]
     return [
         Piece("box", "main", box(w, h, 0.66).move(0, t)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -23,12 +21,11 @@ CLOTH = (*EVERY, "label")
     Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
     Range("flare", 0.9, 1.2),
 )
-def _top_hat(p: SimpleNamespace) -> list[Piece]:
-    h, r, b = p.height, p.radius, p.brim
-    crown = lathe([(0, 0), (r, 0), (p.flare * r, h), (0, h)], 30)
+def _top_hat(h: float, r: float, b: float, flare: float) -> list[Piece]:
+    crown = lathe([(0, 0), (r, 0), (flare * r, h), (0, h)], 30)
     brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30)
     brim = brim.push("y", lambda v: 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05))
-    band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (p.flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
+    band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
     return [Piece("crown", "main", crown), Piece("brim", "main", brim), Piece("ribbon", "accent", band)]
 
 
@@ -39,11 +36,10 @@ def _top_hat(p: SimpleNamespace) -> list[Piece]:
     Range("pompom", 0.1, 0.2, "", "big-tasselled"),
     Choice("pompom_form", ("round", "spiky"), "pompom"),
 )
-def _party_hat(p: SimpleNamespace) -> list[Piece]:
-    h, r, m = p.height, p.radius, p.pompom
+def _party_hat(h: float, r: float, m: float, pompom_form: str) -> list[Piece]:
     ball = (
         sphere(m, 10, 16)
-        if p.pompom_form == "round"
+        if pompom_form == "round"
         else join([around(cone(0.05, 0.005, 1.5 * m, 6).turn("x", a), 6, a) for a in (20, 60, 100)])
     )
     return [
@@ -63,20 +59,19 @@ def _party_hat(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
     colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
 )
-def _crown(p: SimpleNamespace) -> list[Piece]:
-    r, h, n = p.radius, p.height, p.points
+def _crown(r: float, h: float, flare: float, n: int) -> list[Piece]:
     low = 0.3 * h + 0.1
-    top = r * (1 + (p.flare - 1) * low / h)
+    top = r * (1 + (flare - 1) * low / h)
     wide = np.pi * top / n
 
     def wrap(v: np.ndarray) -> np.ndarray:
-        out = top * (1 + (p.flare - 1) * v[:, 1] / h) + v[:, 2]
+        out = top * (1 + (flare - 1) * v[:, 1] / h) + v[:, 2]
         return np.stack([out * np.sin(v[:, 0] / top), v[:, 1], out * np.cos(v[:, 0] / top)], axis=1)
 
     return [
         Piece("band", "main", lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)),
         Piece("points", "main", around(extrude([(-wide, 0), (wide, 0), (0, h)], 0.04).warp(wrap).move(0, low), n)),
-        Piece("pearls", "white", around(sphere(0.055, 8, 12).move(0, low + h + 0.03, top * p.flare), n)),
+        Piece("pearls", "white", around(sphere(0.055, 8, 12).move(0, low + h + 0.03, top * flare), n)),
         Piece("jewels", "accent", around(sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2), n)),
     ]
 
@@ -89,8 +84,7 @@ def _crown(p: SimpleNamespace) -> list[Piece]:
     Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
     patterns=CLOTH,
 )
-def _boot(p: SimpleNamespace) -> list[Piece]:
-    w, s, f, h = p.width, p.shaft, p.foot, p.heel
+def _boot(s: float, w: float, f: float, h: float) -> list[Piece]:
     leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
     return [
         Piece("shaft", "main", leg),
@@ -122,19 +116,18 @@ def ellipse_slab(x: float, z: float, height: float) -> Shape:
     Count("panels", (5, 6, 8, 10), "panel"),
     Choice("handle", ("curved", "straight"), "handle"),
 )
-def _umbrella(p: SimpleNamespace) -> list[Piece]:
-    r, d, s = p.radius, p.dome, p.shaft
+def _umbrella(r: float, d: float, s: float, panels: int, handle: str) -> list[Piece]:
     profile = arc(1.0, 4, 90, 12) * [r, d]
-    around_sides = 6 * p.panels
+    around_sides = 6 * panels
 
     def ribs(v: np.ndarray) -> np.ndarray:
         share = np.hypot(v[:, 0], v[:, 2]) / r
-        sag = 0.12 * share**2 * np.abs(np.sin(0.5 * p.panels * np.arctan2(v[:, 0], v[:, 2]))) * r
+        sag = 0.12 * share**2 * np.abs(np.sin(0.5 * panels * np.arctan2(v[:, 0], v[:, 2]))) * r
         return v + np.stack([-0.25 * sag * v[:, 0] / r, 0.6 * sag, -0.25 * sag * v[:, 2] / r], axis=1)
 
     hook = (
         sweep(lay(arc(0.13, 180, 360, 12, (-0.13, 0.1)), "xy"), 0.045)
-        if p.handle == "curved"
+        if handle == "curved"
         else capsule(0.06, 0.36).move(0, -0.05)
     )
     return [
@@ -153,14 +146,13 @@ def _umbrella(p: SimpleNamespace) -> list[Piece]:
     Count("buckles", (1, 2, 3), "buckle"),
     patterns=CLOTH,
 )
-def _handbag(p: SimpleNamespace) -> list[Piece]:
-    w, h = p.width, p.height
-    buckles = row(box(0.09, 0.14, 0.06, 0.02), p.buckles, (0.6 * w / p.buckles, 0, 0)).move(0, 0.5 * h, 0.18)
+def _handbag(w: float, h: float, strap: float, count: int) -> list[Piece]:
+    buckles = row(box(0.09, 0.14, 0.06, 0.02), count, (0.6 * w / count, 0, 0)).move(0, 0.5 * h, 0.18)
     return [
         Piece("body", "main", extrude([(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)], 0.32, 0.04)),
         Piece("flap", "accent", box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)),
         Piece("buckles", "golden", buckles),
-        Piece("handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, p.strap] + [0, h], "xy"), 0.03)),
+        Piece("handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, strap] + [0, h], "xy"), 0.03)),
     ]
 
 
@@ -173,12 +165,12 @@ def _handbag(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
     colors=METALS,
 )
-def _ring(p: SimpleNamespace) -> list[Piece]:
-    g = min(p.gem, 1.4 * p.radius / p.gems)
-    gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, p.radius + p.band + 0.6 * g)
-    step = np.rad2deg(2.0 * g / (p.radius + p.band + 0.6 * g))
-    gems = join([gem.turn("z", step * (i - (p.gems - 1) / 2)) for i in range(p.gems)])
-    return [Piece("band", "main", torus(p.radius, p.band, 36, 10).turn("x", 90)), Piece("gems", "accent", gems)]
+def _ring(radius: float, band: float, gem_size: float, count: int) -> list[Piece]:
+    g = min(gem_size, 1.4 * radius / count)
+    gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, radius + band + 0.6 * g)
+    step = np.rad2deg(2.0 * g / (radius + band + 0.6 * g))
+    gems = join([gem.turn("z", step * (i - (count - 1) / 2)) for i in range(count)])
+    return [Piece("band", "main", torus(radius, band, 36, 10).turn("x", 90)), Piece("gems", "accent", gems)]
 
 
 @wear("eyeglasses", "spectacles", "glasses", parts=("lenses", "temples"), accent="lenses")
@@ -191,10 +183,10 @@ def _ring(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
     colors=(*PAINTS, *METALS),
 )
-def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
-    w, h, x = p.width, p.height, p.width + 0.08
+def _eyeglasses(w: float, h: float, rim_size: float, temple: float, lens: str) -> list[Piece]:
+    x = w + 0.08
     angle = np.deg2rad(np.linspace(0, 360, 29))
-    power = 1.0 if p.lens == "round" else 0.45
+    power = 1.0 if lens == "round" else 0.45
     loop = np.stack(
         [
             w * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power,
@@ -203,12 +195,12 @@ def _eyeglasses(p: SimpleNamespace) -> list[Piece]:
         axis=1,
     )
     loop = loop[:-1]
-    rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), p.rim, 8, closed=True, normal=(0, 0, 1)).move(x)
-    y, far = [0.4 * h, 0.4 * h, 0.4 * h, 0.1 * h - 0.1], [0, -0.06, -p.temple, -p.temple - 0.2]
+    rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), rim_size, 8, closed=True, normal=(0, 0, 1)).move(x)
+    y, far = [0.4 * h, 0.4 * h, 0.4 * h, 0.1 * h - 0.1], [0, -0.06, -temple, -temple - 0.2]
     arm = sweep(line([x + w, x + w + 0.05, x + w + 0.03, x + w], y, far), 0.035, normal=(0.999, 0, 0.04))
     return [
         Piece("rims", "main", rim.mirror()),
-        Piece("bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), p.rim)),
+        Piece("bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), rim_size)),
         Piece("temples", "main", arm.mirror()),
         Piece("lenses", "accent", extrude(loop * 0.98, 0.025).move(x).mirror()),
     ]

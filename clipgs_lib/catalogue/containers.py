@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -28,14 +26,13 @@ SHINY = (*PAINTS, *METALS)
     Range("neck", 0.07, 0.13),
     patterns=PACKED,
 )
-def _bottle(p: SimpleNamespace) -> list[Piece]:
-    h, r, n = p.height, p.radius, p.neck
+def _bottle(h: float, r: float, shoulder: float, n: float) -> list[Piece]:
     body = lathe([(r - 0.04, 0), (r, 0.04), (r, h)])
-    body += turned([(r, h), (0.8 * r, h + 0.4 * p.shoulder), (n, h + p.shoulder), (n, h + p.shoulder + 0.2)], 10)
+    body += turned([(r, h), (0.8 * r, h + 0.4 * shoulder), (n, h + shoulder), (n, h + shoulder + 0.2)], 10)
     return [
         Piece("body", "main", body),
         Piece("bottom", "body", cylinder(r - 0.03, 0.02)),
-        Piece("cap", "accent", cylinder(n + 0.025, 0.13).move(0, h + p.shoulder + 0.16)),
+        Piece("cap", "accent", cylinder(n + 0.025, 0.13).move(0, h + shoulder + 0.16)),
     ]
 
 
@@ -47,15 +44,12 @@ def _bottle(p: SimpleNamespace) -> list[Piece]:
     Choice("knob", ("round", "flat"), "knob"),
     patterns=(*PACKED, "marble"),
 )
-def _jar(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.height
-    knob = sphere(0.09, 9, 14).move(0, 0.05) if p.knob == "round" else cylinder(0.14, 0.06)
+def _jar(h: float, r: float, lid_height: float, form: str) -> list[Piece]:
+    knob = sphere(0.09, 9, 14).move(0, 0.05) if form == "round" else cylinder(0.14, 0.06)
     return [
         Piece("body", "main", lathe([(0, 0), (r - 0.06, 0), (r, 0.06), (r, h - 0.1), (0.85 * r, h), (0, h)])),
-        Piece(
-            "lid", "accent", lathe([(0, 0), (0.9 * r, 0), (0.9 * r, p.lid_height), (0, p.lid_height + 0.02)]).move(0, h)
-        ),
-        Piece("knob", "accent", knob.move(0, h + p.lid_height)),
+        Piece("lid", "accent", lathe([(0, 0), (0.9 * r, 0), (0.9 * r, lid_height), (0, lid_height + 0.02)]).move(0, h)),
+        Piece("knob", "accent", knob.move(0, h + lid_height)),
     ]
 
 
@@ -67,9 +61,8 @@ def _jar(p: SimpleNamespace) -> list[Piece]:
     patterns=(*PACKED, "wood"),
     colors=SHINY,
 )
-def _bucket(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.height
-    outer, inner = vessel([(p.taper * r, 0), (r, h)], 0.03)
+def _bucket(h: float, r: float, taper: float) -> list[Piece]:
+    outer, inner = vessel([(taper * r, 0), (r, h)], 0.03)
     return [
         Piece("body", "main", outer),
         Piece("inside", "inside", inner),
@@ -87,15 +80,15 @@ def _bucket(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "wood", "checks", "grid", "plaid", "horizontal stripes", "zigzag", "gradient"),
     colors=("brown", "light brown", "dark brown", "beige", "white", "pink", "light blue", "gray"),
 )
-def _basket(p: SimpleNamespace) -> list[Piece]:
-    n, h = p.length / 2, p.height
+def _basket(length: float, h: float, arch: float, apples: int) -> list[Piece]:
+    n = length / 2
     outer, inner = vessel([(0.75, 0), (1.0, h)], 0.08)
     return [
         Piece("body", "main", outer.scale(n, 1, 0.42)),
         Piece("inside", "inside", inner.scale(n, 1, 0.42)),
-        Piece("apples", "accent", around(sphere(0.15, 9, 14).move(0, 0, 0.3), p.apples).scale(x=1.5 * n).move(0, h)),
+        Piece("apples", "accent", around(sphere(0.15, 9, 14).move(0, 0, 0.3), apples).scale(x=1.5 * n).move(0, h)),
         Piece("filling", "beige", cylinder(0.93, 0.02).scale(n, 1, 0.42).move(0, 0.85 * h)),
-        Piece("handle", "body", sweep(lay(arc(1.0, 0, 180, 18) * [n, p.arch] + [0, h], "xy"), 0.06)),
+        Piece("handle", "body", sweep(lay(arc(1.0, 0, 180, 18) * [n, arch] + [0, h], "xy"), 0.06)),
     ]
 
 
@@ -108,13 +101,13 @@ def _basket(p: SimpleNamespace) -> list[Piece]:
     patterns=("wood", "plain", "label", "horizontal stripes", "dots", "stars", "gradient"),
     colors=("light brown", "brown", "dark brown", "white", "red", "blue", "green", "yellow"),
 )
-def _crate(p: SimpleNamespace) -> list[Piece]:
-    x, y, z, step = p.length, p.height, p.depth, p.height / p.planks
+def _crate(x: float, y: float, z: float, planks: int) -> list[Piece]:
+    step = y / planks
     long, short = box(x, 0.78 * step, 0.05), box(0.05, 0.78 * step, z)
     ring = join([long.move(0, 0, z / 2), long.move(0, 0, -z / 2), short.move(x / 2), short.move(-x / 2)])
     posts = join([box(0.09, y, 0.09).move(a * (x / 2 - 0.05), 0, b * (z / 2 - 0.05)) for a in (-1, 1) for b in (-1, 1)])
     return [
-        Piece("planks", "main", row(ring, p.planks, (0, step, 0), centred=False).move(0, 0.06)),
+        Piece("planks", "main", row(ring, planks, (0, step, 0), centred=False).move(0, 0.06)),
         Piece("posts", "body", posts),
         Piece("floor", "body", box(x, 0.05, z)),
     ]
@@ -129,14 +122,13 @@ def _crate(p: SimpleNamespace) -> list[Piece]:
     patterns=(*EVERY, "wood", "label"),
     colors=(*PAINTS, "light brown"),
 )
-def _barrel(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.radius
+def _barrel(h: float, r: float, bulge: float, count: int) -> list[Piece]:
     t = np.linspace(0, 1, 12)
-    wide = r * (1 + (p.bulge - 1) * (1 - (2 * t - 1) ** 2))
+    wide = r * (1 + (bulge - 1) * (1 - (2 * t - 1) ** 2))
     body = lathe([(0, 0), *zip(wide, h * t, strict=True), (r - 0.05, h), (r - 0.05, h - 0.04), (0, h - 0.04)])
     hoops = []
-    for y in np.linspace(0.12, 0.88, p.hoops):
-        at = [r * (1 + (p.bulge - 1) * (1 - (2 * s - 1) ** 2)) for s in (y - 0.035, y + 0.035)]
+    for y in np.linspace(0.12, 0.88, count):
+        at = [r * (1 + (bulge - 1) * (1 - (2 * s - 1) ** 2)) for s in (y - 0.035, y + 0.035)]
         radii = [at[0] - 0.02, at[0] + 0.025, at[1] + 0.025, at[1] - 0.02]
         hoops.append(lathe(line(radii, [(y - 0.04) * h, (y - 0.035) * h, (y + 0.035) * h, (y + 0.04) * h])))
     return [Piece("body", "main", body), Piece("hoops", "accent", join(hoops))]
@@ -150,14 +142,13 @@ def _barrel(p: SimpleNamespace) -> list[Piece]:
     Count("straps", (1, 2, 3), "strap"),
     patterns=(*EVERY, "label"),
 )
-def _suitcase(p: SimpleNamespace) -> list[Piece]:
-    x, y, z = p.width, p.height, p.depth
+def _suitcase(x: float, y: float, z: float, straps: int) -> list[Piece]:
     strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
     corner = sphere(0.09, 7, 12)
     places = [(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05)) for a in (-1, 1) for b in (0.05, y - 0.05) for c in (-1, 1)]
     return [
         Piece("body", "main", box(x, y, z, 0.08)),
-        Piece("straps", "accent", row(strap, p.straps, (0.62 * x / max(p.straps - 1, 1), 0, 0))),
+        Piece("straps", "accent", row(strap, straps, (0.62 * x / max(straps - 1, 1), 0, 0))),
         Piece("corners", "dark brown", join([corner.move(*place) for place in places])),
         Piece("handle", "dark brown", sweep(lay(arc(0.16, 0, 180, 12) * [1, 0.9] + [0, y], "xy"), 0.035)),
     ]
@@ -172,19 +163,18 @@ def _suitcase(p: SimpleNamespace) -> list[Piece]:
     patterns=("wood", "plain", "vertical stripes", "diagonal stripes", "stars", "gradient", "camouflage"),
     colors=("light brown", "brown", "dark brown", "maroon", "navy", "dark green", "purple"),
 )
-def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
-    x, y, z = p.width, p.height, p.depth
+def _treasure_chest(x: float, y: float, z: float, bands: int) -> list[Piece]:
 
     def lid(length: float, grow: float) -> Shape:
         outline = arc(z / 2 + grow, 0, 180, 15)[::-1] * [-1, 1]
         return sweep([(-length / 2, 0, 0), (length / 2, 0, 0)], 1.0, section=outline, normal=(0, 1, 0))
 
-    step = 0.8 * x / (p.bands - 1)
+    step = 0.8 * x / (bands - 1)
     band = lid(0.1, 0.03).move(0, y) + box(0.1, y, z + 0.06)
     return [
         Piece("body", "main", box(x, y, z)),
         Piece("lid", "main", lid(x, 0.0).move(0, y + 0.02)),
-        Piece("bands", "accent", join([band.move(step * (i - (p.bands - 1) / 2)) for i in range(p.bands)])),
+        Piece("bands", "accent", join([band.move(step * (i - (bands - 1) / 2)) for i in range(bands)])),
         Piece("lock", "golden", box(0.16, 0.2, 0.08, 0.02).move(0, y - 0.14, z / 2 + 0.03)),
     ]
 
@@ -197,12 +187,11 @@ def _treasure_chest(p: SimpleNamespace) -> list[Piece]:
     patterns=(*EVERY, "label"),
     colors=SHINY,
 )
-def _trash_can(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.height
+def _trash_can(h: float, r: float, taper: float) -> list[Piece]:
     dome = arc(r, 5, 90, 8) * [1, 0.5] + [0, 0.05]
     lid = lathe(np.concatenate([[(0, 0), (r + 0.04, 0), (r + 0.04, 0.06)], dome]), planar=False).move(0, h)
     return [
-        Piece("body", "main", lathe([(0, 0), (p.taper * r, 0), (r, h)])),
+        Piece("body", "main", lathe([(0, 0), (taper * r, 0), (r, h)])),
         Piece("lid", "accent", lid),
         Piece("pedal", "black", box(0.2, 0.05, 0.22, 0.02).move(0, 0.03, r)),
         Piece("knob", "black", cone(0.05, 0.07, 0.07, 12).move(0, h + 0.5 * r + 0.03)),

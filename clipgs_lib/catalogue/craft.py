@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
@@ -21,8 +19,8 @@ vehicle = in_group("vehicles")
     Range("sweep", 0.0, 0.5),
     Count("engines", (2, 4), "engine"),
 )
-def _airplane(p: SimpleNamespace) -> list[Piece]:
-    n, s = p.length, p.span / 2
+def _airplane(n: float, span: float, sweep: float, engines: int) -> list[Piece]:
+    s = span / 2
     half = [(0.01, -n / 2), (0.09, -0.3 * n), (0.16, 0), (0.16, 0.3 * n), (0.1, 0.45 * n), (0.01, n / 2)]
 
     def wing(reach: float, root: float, tip: float, back: float) -> Shape:
@@ -31,13 +29,13 @@ def _airplane(p: SimpleNamespace) -> list[Piece]:
 
     tail = extrude([(-0.34, 0), (0, 0), (-0.2, 0.4), (-0.38, 0.4)], 0.05).turn("y", -90).move(0, 0.08, -n / 2 + 0.05)
     engine = capsule_x(0.075, 0.34)
-    at = np.array([0.4]) if p.engines == 2 else np.array([0.3, 0.62])
+    at = np.array([0.4]) if engines == 2 else np.array([0.3, 0.62])
     return [
         Piece("fuselage", "main", turned(half, 20).turn("x", 90)),
-        Piece("wings", "accent", wing(s, 0.46, 0.2, p.sweep).move(0, -0.03, 0.05)),
+        Piece("wings", "accent", wing(s, 0.46, 0.2, sweep).move(0, -0.03, 0.05)),
         Piece("tail", "accent", tail.turn("y", 0)),
         Piece("tail", "accent", wing(0.4, 0.26, 0.14, 0.12).move(0, 0.05, -0.43 * n)),
-        Piece("engines", "gray", join([engine.move(t * s, -0.09, -p.sweep * t + 0.1) for t in at]).mirror()),
+        Piece("engines", "gray", join([engine.move(t * s, -0.09, -sweep * t + 0.1) for t in at]).mirror()),
         Piece("cockpit", "navy", ellipsoid(0.1, 0.06, 0.14).move(0, 0.12, 0.34 * n)),
     ]
 
@@ -59,15 +57,14 @@ def capsule_x(radius: float, length: float) -> Shape:
     Range("nose", 0.4, 0.9, "", "sharp-nosed"),
     Count("fins", (3, 4, 5, 6), "fin"),
 )
-def _rocket(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.radius
+def _rocket(h: float, r: float, nose_size: float, fins: int) -> list[Piece]:
     body = lathe(curve([(0.75 * r, 0.2), (r, 0.2 + 0.35 * h), (0.95 * r, 0.2 + 0.75 * h), (0.8 * r, 0.2 + h)], 14))
-    nose = turned([(0.8 * r, 0), (0.5 * r, 0.55 * p.nose), (0, p.nose)], 10).move(0, 0.2 + h)
+    nose = turned([(0.8 * r, 0), (0.5 * r, 0.55 * nose_size), (0, nose_size)], 10).move(0, 0.2 + h)
     fin = extrude([(0.6 * r, 0.25), (1.5 * r + 0.08, 0.0), (1.5 * r + 0.05, 0.25), (0.85 * r, 0.3 + 0.35 * h)], 0.06)
     return [
         Piece("body", "main", body),
         Piece("nose cone", "accent", nose),
-        Piece("fins", "accent", around(fin, p.fins, 90 if p.fins % 2 == 0 else 30)),
+        Piece("fins", "accent", around(fin, fins, 90 if fins % 2 == 0 else 30)),
         Piece("nozzle", "gray", lathe([(0, 0.22), (0.65 * r, 0.05), (0.45 * r, 0.22), (0, 0.22)])),
         Piece("porthole", "silver", torus(0.4 * r, 0.05, 20, 8).turn("x", 90).move(0, 0.2 + 0.68 * h, 0.93 * r)),
         Piece("porthole", "light blue", wheel(0.4 * r, 0.06).move(0, 0.2 + 0.68 * h, 0.93 * r)),
@@ -81,21 +78,21 @@ def _rocket(p: SimpleNamespace) -> list[Piece]:
     Range("beam", 0.35, 0.6),
     Count("sails", (1, 2, 3), "sail"),
 )
-def _sailboat(p: SimpleNamespace) -> list[Piece]:
-    n, m = p.length / 2, p.mast
+def _sailboat(length: float, m: float, beam: float, sails: int) -> list[Piece]:
+    n = length / 2
 
     def keel(v: np.ndarray) -> np.ndarray:
         narrow = np.sqrt(np.clip(1.02 - (v[:, 0] / n).clip(0, 1) ** 2, 0.0004, 1)) * (0.55 + 0.45 * v[:, 1] / 0.35)
         return np.stack([v[:, 0], v[:, 1] + 0.12 * (v[:, 0] / n).clip(0, 1) ** 2, v[:, 2] * narrow], axis=1)
 
     t = np.linspace(-n, n, 14)
-    cut = [(-0.175, -p.beam / 2), (0.175, -p.beam / 2), (0.175, p.beam / 2), (-0.175, p.beam / 2)]
+    cut = [(-0.175, -beam / 2), (0.175, -beam / 2), (0.175, beam / 2), (-0.175, beam / 2)]
     main = [(-0.06, 0.55), (-0.06, m + 0.25), (-0.9 * n, 0.55)]
     jib = [(0.06, 0.5), (0.92 * n, 0.5), (0.06, 0.8 * m + 0.3)]
     top = [(-0.06 - 0.0, m + 0.3), (0.3, m + 0.36), (-0.06, m + 0.42)]
     return [
         Piece("hull", "accent", sweep(line(t, 0.175, 0), 1.0, section=cut, normal=(0, 0, 1)).warp(keel)),
-        Piece("sails", "main", join([extrude(outline, 0.03) for outline in (main, jib, top)[: p.sails]])),
+        Piece("sails", "main", join([extrude(outline, 0.03) for outline in (main, jib, top)[:sails]])),
         Piece("mast", "brown", rod((0, 0.3, 0), (0, m + 0.45, 0), 0.035)),
         Piece("boom", "brown", rod((0, 0.5, 0), (-0.92 * n, 0.5, 0), 0.025)),
     ]
@@ -103,11 +100,11 @@ def _sailboat(p: SimpleNamespace) -> list[Piece]:
 
 @vehicle("hot-air balloon", "hot air balloon", parts=("basket", "ropes"), accent="basket")
 @varies(Range("radius", 0.6, 0.9), Range("stretch", 0.9, 1.35, "round", "tall"), Range("drop", 0.3, 0.7))
-def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
-    r, t = p.radius, p.radius * p.stretch
+def _hot_air_balloon(r: float, stretch: float, drop: float) -> list[Piece]:
+    t = r * stretch
     basket = lathe([(0, 0), (0.16, 0), (0.2, 0.24), (0.16, 0.24), (0.13, 0.05), (0, 0.05)])
     wide, tall = [0.26 * r, 0.68 * r, r, 0.75 * r, 0.3 * r, 0], [-0.95 * t, -0.55 * t, 0.15 * t, 0.75 * t, 0.97 * t, t]
-    low = -0.95 * t - p.drop
+    low = -0.95 * t - drop
     return [
         Piece("balloon", "main", turned(line(wide, tall), 26, 28)),
         Piece("basket", "accent", basket.move(0, low)),
@@ -123,19 +120,21 @@ def _hot_air_balloon(p: SimpleNamespace) -> list[Piece]:
     Count("portholes", (2, 3, 4, 5), "porthole"),
     colors=contrasting("golden"),
 )
-def _submarine(p: SimpleNamespace) -> list[Piece]:
-    n, r = p.length / 2, p.radius
+def _submarine(length: float, r: float, tower_size: float, portholes: int) -> list[Piece]:
+    n = length / 2
     hull = lathe(
         np.stack([r * np.cos(t := np.linspace(-np.pi / 2, np.pi / 2, 20)) ** 0.55, n * np.sin(t)], axis=1), planar=False
     ).turn("z", -90)
-    step = (1.1 * n / p.portholes, 0, 0)
-    ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), p.portholes, step).move(0, 0.06, 0.97 * r)
-    glass = row(wheel(0.07, 0.05, 14), p.portholes, step).move(0, 0.06, 0.97 * r)
+    step = (1.1 * n / portholes, 0, 0)
+    ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), portholes, step).move(0, 0.06, 0.97 * r)
+    glass = row(wheel(0.07, 0.05, 14), portholes, step).move(0, 0.06, 0.97 * r)
     tower = (
-        extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + p.tower, 0.03).turn("x", 90).move(0.1 * n, (r + p.tower) / 2)
+        extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + tower_size, 0.03)
+        .turn("x", 90)
+        .move(0.1 * n, (r + tower_size) / 2)
     )
     scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03)
-    scope = scope.move(0.1 * n, r + p.tower - 0.02)
+    scope = scope.move(0.1 * n, r + tower_size - 0.02)
     blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
     return [
         Piece("hull", "main", hull),
@@ -154,8 +153,7 @@ def _submarine(p: SimpleNamespace) -> list[Piece]:
     Range("rotor", 0.8, 1.3, "", "wide-bladed"),
     Count("blades", (2, 3, 4, 5), "rotor blade"),
 )
-def _helicopter(p: SimpleNamespace) -> list[Piece]:
-    r, n = p.cabin, p.tail_length
+def _helicopter(n: float, r: float, rotor: float, blades: int) -> list[Piece]:
     small = join([box(0.03, 0.3, 0.05).turn("z", 90 * i) for i in range(4)])
     skid = sweep([(0.5 * r + 0.25, 0.1, 0), (0.5 * r + 0.12, 0, 0), (-0.5 * r - 0.2, 0, 0)], 0.028).move(0, 0, 0.7 * r)
     legs = rod((0.3 * r, 0, 0.7 * r), (0.25 * r, r, 0.4 * r), 0.022)
@@ -166,7 +164,7 @@ def _helicopter(p: SimpleNamespace) -> list[Piece]:
         Piece("windscreen", "navy", ellipsoid(0.75 * r, 0.62 * r, 0.72 * r).move(0.68 * r, 1.42 * r)),
         Piece("tail", "accent", rod((-0.8 * r, 1.35 * r, 0), (-r - n, 1.6 * r, 0), 0.15, 0.05, 12)),
         Piece("tail", "accent", fin),
-        Piece("blades", "gray", around(box(p.rotor, 0.025, 0.12).move(p.rotor / 2), p.blades).move(0, 2.25 * r + 0.12)),
+        Piece("blades", "gray", around(box(rotor, 0.025, 0.12).move(rotor / 2), blades).move(0, 2.25 * r + 0.12)),
         Piece("rotor", "gray", cylinder(0.05, 0.22, 12).move(0, 2.2 * r - 0.05)),
         Piece("tail rotor", "gray", small.move(-r - n, 1.6 * r, 0.08)),
         Piece("skids", "black", legs + legs.scale(z=-1)),

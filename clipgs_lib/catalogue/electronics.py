@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep
@@ -20,15 +18,14 @@ electronics = in_group("electronics")
     Count("knobs", (1, 2, 3, 4), "knob"),
     patterns=(*EVERY, "wood"),
 )
-def _television(p: SimpleNamespace) -> list[Piece]:
-    w, h, d = p.width, p.height, p.depth
+def _television(w: float, h: float, d: float, knobs: int) -> list[Piece]:
     antenna = rod((0, 0.2 + h, 0), (0.28, 0.6 + h, 0), 0.018).mirror() + sphere(0.08, 7, 12).move(0, 0.2 + h)
     legs = around(rod((0.3 * w, 0.22, 0.1), (0.36 * w, 0, 0.2), 0.035), 1)
     legs = legs + rod((0.3 * w, 0.22, -0.1), (0.36 * w, 0, -0.2), 0.035)
     return [
         Piece("case", "main", box(w, h, d, 0.05).move(0, 0.2)),
         Piece("screen", "black", box(0.7 * w, 0.8 * h, 0.06, 0.03).move(-0.09 * w, 0.2 + 0.1 * h, d / 2)),
-        Piece("knobs", "accent", row(wheel(0.055, 0.06, 14), p.knobs, (0, -0.15, 0)).move(0.4 * w, 0.2 + h / 2, d / 2)),
+        Piece("knobs", "accent", row(wheel(0.055, 0.06, 14), knobs, (0, -0.15, 0)).move(0.4 * w, 0.2 + h / 2, d / 2)),
         Piece("antenna", "silver", antenna),
         Piece("legs", "dark brown", legs.mirror()),
     ]
@@ -42,12 +39,11 @@ def _television(p: SimpleNamespace) -> list[Piece]:
     Count("rows", (3, 4, 5), "row of keys"),
     colors=(*contrasting("black"), *METALS),
 )
-def _laptop(p: SimpleNamespace) -> list[Piece]:
-    w, d = p.width, p.depth
-    step = 0.5 * d / p.rows
+def _laptop(w: float, d: float, open: float, rows: int) -> list[Piece]:
+    step = 0.5 * d / rows
     keys = row(box(0.066 * w, 0.03, 0.74 * step, 0.01), 10, (0.085 * w, 0, 0))
-    keys = row(keys, p.rows, (0, 0, step)).move(0, 0.05, -0.14 * d)
-    tilt = p.open - 90
+    keys = row(keys, rows, (0, 0, step)).move(0, 0.05, -0.14 * d)
+    tilt = open - 90
 
     def place(shape: Shape) -> Shape:
         return shape.turn("x", -tilt).move(0, 0.06, -d / 2)
@@ -69,11 +65,10 @@ def _laptop(p: SimpleNamespace) -> list[Piece]:
     Range("lens_radius", 0.2, 0.28),
     Choice("flash", ("square", "round"), "flash"),
 )
-def _camera(p: SimpleNamespace) -> list[Piece]:
-    w, h, n, r = p.width, p.height, p.lens_length, p.lens_radius
+def _camera(w: float, n: float, h: float, r: float, form: str) -> list[Piece]:
     lens = lathe([(0.9 * r, 0), (0.9 * r, 0.6 * n), (r, 0.62 * n), (r, n), (0.8 * r, n), (0.75 * r, n - 0.05)])
     lens = lens.turn("x", 90).move(0, 0.48 * h, 0.17)
-    flash = box(0.26, 0.16, 0.24, 0.03) if p.flash == "square" else cylinder(0.13, 0.16).scale(1, 1, 0.9)
+    flash = box(0.26, 0.16, 0.24, 0.03) if form == "square" else cylinder(0.13, 0.16).scale(1, 1, 0.9)
     return [
         Piece("body", "main", box(w, h, 0.36, 0.06)),
         Piece("lens", "accent", lens),
@@ -92,16 +87,16 @@ def _camera(p: SimpleNamespace) -> list[Piece]:
     Count("bells", (1, 2), "bell"),
     colors=(*PAINTS, *METALS),
 )
-def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
-    r, d, y = p.radius, p.depth, p.radius + 0.14
+def _alarm_clock(r: float, d: float, bell: float, count: int) -> list[Piece]:
+    y = r + 0.14
     marks = join([box(0.03, 0.09, 0.02).move(0, 0.72 * r).turn("z", 30 * i) for i in range(12)]).move(
         0, y, d / 2 + 0.03
     )
     hands = (box(0.045, 0.62 * r, 0.02).turn("z", -60) + box(0.055, 0.42 * r, 0.02).turn("z", 50)).move(
         0, y, d / 2 + 0.045
     )
-    dome = lathe(arc(p.bell, -5, 90, 9), 20, planar=False)
-    bells = dome.move(0, r + 0.06) if p.bells == 1 else dome.move(0, r + 0.05).turn("z", -32).mirror()
+    dome = lathe(arc(bell, -5, 90, 9), 20, planar=False)
+    bells = dome.move(0, r + 0.06) if count == 1 else dome.move(0, r + 0.05).turn("z", -32).mirror()
     return [
         Piece("case", "main", wheel(r, d, 32).move(0, y)),
         Piece("face", "white", cylinder(0.88 * r, 0.02, 28).turn("x", 90).move(0, y, d / 2)),
@@ -121,12 +116,11 @@ def _alarm_clock(p: SimpleNamespace) -> list[Piece]:
     Choice("speaker", ("round", "square"), "speaker"),
     patterns=(*EVERY, "wood"),
 )
-def _radio(p: SimpleNamespace) -> list[Piece]:
-    w, h, d = p.width, p.height, p.depth
+def _radio(w: float, h: float, d: float, count: int, form: str) -> list[Piece]:
     s = 0.33 * h
-    speaker = wheel(s, 0.06, 26) if p.speaker == "round" else box(2 * s, 2 * s, 0.06, 0.02).move(0, -s)
+    speaker = wheel(s, 0.06, 26) if form == "round" else box(2 * s, 2 * s, 0.06, 0.02).move(0, -s)
     across, up = [-0.4 * w, -0.4 * w, -0.34 * w, 0.34 * w, 0.4 * w, 0.4 * w], [h, h + 0.16, h + 0.2]
-    buttons = row(wheel(0.05, 0.06, 14), p.buttons, (0.4 * w / p.buttons, 0, 0)).move(0.22 * w, 0.22 * h, d / 2)
+    buttons = row(wheel(0.05, 0.06, 14), count, (0.4 * w / count, 0, 0)).move(0.22 * w, 0.22 * h, d / 2)
     return [
         Piece("case", "main", box(w, h, d, 0.05)),
         Piece("speaker", "black", speaker.move(-0.24 * w, h / 2, d / 2)),
@@ -145,10 +139,11 @@ def _radio(p: SimpleNamespace) -> list[Piece]:
     Range("band", 0.05, 0.1, "thin-banded", "thick-banded"),
     Choice("cups", ("round", "square"), "ear cups"),
 )
-def _headphones(p: SimpleNamespace) -> list[Piece]:
-    r, c = p.radius, p.cup
-    band = sweep(lay(arc(r, -5, 185, 26), "xy"), 1.0, section=arc(1, 0, 360, 11)[:-1] * [0.6 * p.band, 1.3 * p.band])
-    cup = wheel(c, 0.16, 24).turn("y", 90) if p.cups == "round" else box(0.16, 2 * c, 1.7 * c, 0.06).move(0, -c)
+def _headphones(r: float, c: float, band_size: float, cups: str) -> list[Piece]:
+    band = sweep(
+        lay(arc(r, -5, 185, 26), "xy"), 1.0, section=arc(1, 0, 360, 11)[:-1] * [0.6 * band_size, 1.3 * band_size]
+    )
+    cup = wheel(c, 0.16, 24).turn("y", 90) if cups == "round" else box(0.16, 2 * c, 1.7 * c, 0.06).move(0, -c)
     return [
         Piece("headband", "accent", band),
         Piece("ear cups", "main", cup.move(r + 0.03, -0.12).mirror()),
@@ -164,11 +159,10 @@ def _headphones(p: SimpleNamespace) -> list[Piece]:
     Count("rings", (2, 3, 4, 5), "grip ring"),
     colors=(*contrasting("black"), *METALS),
 )
-def _flashlight(p: SimpleNamespace) -> list[Piece]:
-    n, r, h = p.length, p.radius, p.head
+def _flashlight(n: float, h: float, r: float, rings: int) -> list[Piece]:
     return [
         Piece("tube", "main", lathe([(0, 0), (r - 0.02, 0), (r, 0.03), (r, n), (0, n)])),
-        Piece("rings", "black", row(torus(r, 0.025, 20, 7), p.rings, (0, 0.09, 0)).move(0, 0.3 * n)),
+        Piece("rings", "black", row(torus(r, 0.025, 20, 7), rings, (0, 0.09, 0)).move(0, 0.3 * n)),
         Piece("head", "accent", lathe([(r, 0), (h, 0.22), (h, 0.42), (h - 0.04, 0.42), (h - 0.05, 0.38)]).move(0, n)),
         Piece("glass", "yellow", cylinder(h - 0.04, 0.02).move(0, n + 0.37)),
         Piece("switch", "red", ellipsoid(0.05, 0.1, 0.05).move(0, 0.75 * n, r)),

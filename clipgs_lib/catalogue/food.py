@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import Choice, Count, Piece, Range, in_group, varies
@@ -24,14 +22,14 @@ SWEET = ("pink", "white", "yellow", "light blue", "brown", "red", "orange", "lim
     Count("layers", (1, 2, 3, 4), "layer"),
     colors=SWEET,
 )
-def _layer_cake(p: SimpleNamespace) -> list[Piece]:
-    radii = [p.radius * (1 - p.shrink * i) for i in range(p.layers)]
-    step = p.layer + 0.06
-    layers = [lathe([(0, 0), (r, 0), (r, p.layer), (0, p.layer)], 30).move(0, step * i) for i, r in enumerate(radii)]
+def _layer_cake(radius: float, layer: float, shrink: float, count: int) -> list[Piece]:
+    radii = [radius * (1 - shrink * i) for i in range(count)]
+    step = layer + 0.06
+    layers = [lathe([(0, 0), (r, 0), (r, layer), (0, layer)], 30).move(0, step * i) for i, r in enumerate(radii)]
     rims = [lathe([(0, 0), (r, 0), (r + 0.03, 0.04), (r - 0.02, 0.08), (0, 0.08)], 30) for r in radii]
-    cream = [rim.move(0, step * i + p.layer - 0.01) for i, rim in enumerate(rims)]
-    top, r = step * p.layers, radii[-1]
-    plate = lathe([(0, -0.04), (p.radius, -0.04), (1.25 * p.radius, 0.02), (1.25 * p.radius, 0.03), (0, 0)], 30)
+    cream = [rim.move(0, step * i + layer - 0.01) for i, rim in enumerate(rims)]
+    top, r = step * count, radii[-1]
+    plate = lathe([(0, -0.04), (radius, -0.04), (1.25 * radius, 0.02), (1.25 * radius, 0.03), (0, 0)], 30)
     return [
         Piece("plate", "white", plate),
         Piece("layers", "main", join(layers)),
@@ -50,11 +48,10 @@ def _layer_cake(p: SimpleNamespace) -> list[Piece]:
     Count("scoops", (1, 2, 3), "scoop"),
     colors=SWEET,
 )
-def _ice_cream(p: SimpleNamespace) -> list[Piece]:
-    r, n = p.radius, p.cone
-    balls = [sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=p.squash) for i in range(p.scoops)]
-    scoops = join([ball.move(0, n + 0.5 * r + 1.25 * r * p.squash * i) for i, ball in enumerate(balls)])
-    top = n + 0.5 * r + 1.25 * r * p.squash * (p.scoops - 1) + r * p.squash * 0.85
+def _ice_cream(n: float, r: float, squash: float, count: int) -> list[Piece]:
+    balls = [sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=squash) for i in range(count)]
+    scoops = join([ball.move(0, n + 0.5 * r + 1.25 * r * squash * i) for i, ball in enumerate(balls)])
+    top = n + 0.5 * r + 1.25 * r * squash * (count - 1) + r * squash * 0.85
     return [
         Piece("cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])),
         Piece("waffle", "brown", join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])),
@@ -70,14 +67,13 @@ def _ice_cream(p: SimpleNamespace) -> list[Piece]:
     Range("swirl", 0.35, 0.7, "", "high-frosted"),
     Choice("topping", ("round", "star-shaped"), "candy"),
 )
-def _cupcake(p: SimpleNamespace) -> list[Piece]:
-    r, c, s = p.radius, p.cup, p.swirl
+def _cupcake(r: float, c: float, s: float, topping: str) -> list[Piece]:
     t = np.linspace(0, 1, 30)
     bumps = (1.12 * r * (1 - t) ** 0.75) * (1 + 0.10 * np.abs(np.sin(3.5 * np.pi * t)))
     swirl = lathe(np.stack([bumps, c + s * t], axis=1), planar=False) + lathe([(0, c - 0.01), (1.12 * r, c)])
     candy = (
         sphere(0.1, 9, 14)
-        if p.topping == "round"
+        if topping == "round"
         else around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
     )
     return [
@@ -95,12 +91,11 @@ def _cupcake(p: SimpleNamespace) -> list[Piece]:
     Count("sprinkles", (6, 12, 24), "sprinkle"),
     colors=SWEET,
 )
-def _donut(p: SimpleNamespace) -> list[Piece]:
-    r, t = p.radius, p.thickness
-    cross = np.deg2rad(np.linspace(-20 * p.glaze, 180 + 20 * p.glaze, 14))
+def _donut(r: float, t: float, glaze_size: float, sprinkles: int) -> list[Piece]:
+    cross = np.deg2rad(np.linspace(-20 * glaze_size, 180 + 20 * glaze_size, 14))
     glaze = lathe(np.stack([r + 1.06 * t * np.cos(cross), 1.06 * t * np.sin(cross)], axis=1), 32, planar=False)
     bits = []
-    for i in range(p.sprinkles):
+    for i in range(sprinkles):
         a = 2 * np.pi * i * 0.618
         tilt = np.deg2rad(55 + 70 * ((i * 0.382) % 1))
         at = (r + 1.08 * t * np.cos(tilt), 1.08 * t * np.sin(tilt))
@@ -123,17 +118,14 @@ def _donut(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
     colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
 )
-def _apple(p: SimpleNamespace) -> list[Piece]:
-    h = p.height
-    radii = [0, 0.3 * p.taper, 0.5 * p.taper, 0.55, 0.36, 0.1, 0]
-    body = turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * p.dip, h - p.dip]), 28, 28)
+def _apple(h: float, dip: float, taper: float, leaves: int) -> list[Piece]:
+    radii = [0, 0.3 * taper, 0.5 * taper, 0.55, 0.36, 0.1, 0]
+    body = turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * dip, h - dip]), 28, 28)
     leaf = ellipsoid(0.03, 0.08, 0.17).move(0, 0, 0.16).turn("x", -25)
     return [
         Piece("fruit", "main", body),
-        Piece(
-            "stem", "dark brown", sweep(curve([(0, h - p.dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)
-        ),
-        Piece("leaves", "green", around(leaf, p.leaves, 60).move(0.02, h, 0)),
+        Piece("stem", "dark brown", sweep(curve([(0, h - dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)),
+        Piece("leaves", "green", around(leaf, leaves, 60).move(0.02, h, 0)),
     ]
 
 
@@ -146,21 +138,21 @@ def _apple(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
     colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
 )
-def _hamburger(p: SimpleNamespace) -> list[Piece]:
-    r, step = p.radius, p.patty + 0.1
-    top = 0.2 + step * p.patties
-    crown = lathe(np.concatenate([[(0, 0)], arc(1.0, 0, 90, 10) * [r, p.bun]]), 30, planar=False).move(0, top + 0.06)
-    meat = lathe([(0, 0), (r, 0), (r + 0.04, 0.5 * p.patty), (r, p.patty), (0, p.patty)], 26)
+def _hamburger(r: float, bun: float, patty: float, patties: int) -> list[Piece]:
+    step = patty + 0.1
+    top = 0.2 + step * patties
+    crown = lathe(np.concatenate([[(0, 0)], arc(1.0, 0, 90, 10) * [r, bun]]), 30, planar=False).move(0, top + 0.06)
+    meat = lathe([(0, 0), (r, 0), (r + 0.04, 0.5 * patty), (r, patty), (0, patty)], 26)
     cheese = box(1.5 * r, 0.04, 1.5 * r)
     leaf = lathe([(0, 0), (r, 0), (r + 0.09, 0.03), (r, 0.05), (0, 0.05)], 40)
     waved = leaf.push("y", lambda v: 0.035 * np.sin(9 * np.arctan2(v[:, 0], v[:, 2])))
-    layers = range(p.patties)
+    layers = range(patties)
     return [
         Piece("bun", "main", crown),
         Piece("bun", "main", lathe([(0, 0), (0.9 * r, 0), (r, 0.08), (r, 0.2), (0, 0.2)], 26)),
         Piece("patties", "dark brown", join([meat.move(0, 0.2 + step * i) for i in layers])),
         Piece(
-            "cheese", "yellow", join([cheese.turn("y", 20 + 30 * i).move(0, 0.2 + p.patty + step * i) for i in layers])
+            "cheese", "yellow", join([cheese.turn("y", 20 + 30 * i).move(0, 0.2 + patty + step * i) for i in layers])
         ),
         Piece("lettuce", "green", waved.move(0, top - 0.01)),
     ]
@@ -173,11 +165,10 @@ def _hamburger(p: SimpleNamespace) -> list[Piece]:
     Range("thickness", 0.35, 1.0, "flat", "round"),
     colors=BRIGHT,
 )
-def _lollipop(p: SimpleNamespace) -> list[Piece]:
-    r = p.radius
+def _lollipop(r: float, stick: float, thickness: float) -> list[Piece]:
     return [
-        Piece("candy", "main", sphere(r, 15, 26).scale(z=p.thickness).move(0, p.stick + 0.9 * r)),
-        Piece("stick", "accent", rod((0, 0, 0), (0, p.stick + 0.05, 0), 0.045)),
+        Piece("candy", "main", sphere(r, 15, 26).scale(z=thickness).move(0, stick + 0.9 * r)),
+        Piece("stick", "accent", rod((0, 0, 0), (0, stick + 0.05, 0), 0.045)),
     ]
 
 
@@ -187,12 +178,11 @@ def _lollipop(p: SimpleNamespace) -> list[Piece]:
     Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
     Range("dome", 0.3, 0.6, "flat", "pointed"),
 )
-def _mushroom(p: SimpleNamespace) -> list[Piece]:
-    s, c = p.stem, p.cap
-    cap = lathe(np.concatenate([arc(1.0, -12, 90, 14) * [c, p.dome] + [0, 0.05]]), 28, planar=False).move(0, s)
+def _mushroom(s: float, c: float, dome: float) -> list[Piece]:
+    cap = lathe(np.concatenate([arc(1.0, -12, 90, 14) * [c, dome] + [0, 0.05]]), 28, planar=False).move(0, s)
     return [
         Piece("cap", "main", cap),
-        Piece("gills", "beige", lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * p.dome)], 28)),
+        Piece("gills", "beige", lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * dome)], 28)),
         Piece("stem", "accent", lathe(curve([(0, 0), (0.24, 0.02), (0.18, 0.4 * s), (0.15, s + 0.04)], 14))),
     ]
 
@@ -206,10 +196,9 @@ def _mushroom(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
     colors=("orange", "yellow", "purple", "red", "white", "pink"),
 )
-def _carrot(p: SimpleNamespace) -> list[Piece]:
-    n, r = p.length, p.radius
-    radii = [0.005, 0.5 * p.bulge * r, p.bulge * r, r, 0.6 * r, 0]
+def _carrot(n: float, r: float, bulge: float, leaves: int) -> list[Piece]:
+    radii = [0.005, 0.5 * bulge * r, bulge * r, r, 0.6 * r, 0]
     return [
         Piece("root", "main", turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)),
-        Piece("leaves", "green", around(leaf(0.55, 0.16, 0.1), p.leaves).move(0, n - 0.03)),
+        Piece("leaves", "green", around(leaf(0.55, 0.16, 0.1), leaves).move(0, n - 0.03)),
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -33,15 +31,15 @@ def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
     Count("slats", (2, 3, 4, 5), "slat"),
     patterns=TIMBER,
 )
-def _chair(p: SimpleNamespace) -> list[Piece]:
-    w, seat, top = p.width, p.legs_height, p.legs_height + p.back
-    posts = box(0.07, p.back, 0.07).move(w / 2 - 0.05, seat, -0.4).mirror()
-    step = (w - 0.2) / p.slats
+def _chair(back: float, w: float, seat: float, slats: int) -> list[Piece]:
+    top = seat + back
+    posts = box(0.07, back, 0.07).move(w / 2 - 0.05, seat, -0.4).mirror()
+    step = (w - 0.2) / slats
     return [
         _four_legs(w, 0.9, seat, 0.08),
         Piece("seat", "main", box(w, 0.1, 0.9, 0.03).move(0, seat)),
         Piece("back", "main", join([posts, box(w, 0.16, 0.08, 0.03).move(0, top - 0.12, -0.4)])),
-        Piece("slats", "accent", row(box(0.55 * step, p.back - 0.1, 0.04).move(0, seat, -0.4), p.slats, (step, 0, 0))),
+        Piece("slats", "accent", row(box(0.55 * step, back - 0.1, 0.04).move(0, seat, -0.4), slats, (step, 0, 0))),
     ]
 
 
@@ -54,12 +52,12 @@ def _chair(p: SimpleNamespace) -> list[Piece]:
     Choice("seat_form", ("round", "flared"), "seat"),
     patterns=TIMBER,
 )
-def _stool(p: SimpleNamespace) -> list[Piece]:
-    top = p.seat if p.seat_form == "round" else 1.25 * p.seat
+def _stool(height: float, seat: float, thickness: float, legs: int, seat_form: str) -> list[Piece]:
+    top = seat if seat_form == "round" else 1.25 * seat
     return [
-        Piece("seat", "main", lathe([(0, 0), (p.seat, 0), (top, p.thickness), (0, p.thickness)]).move(0, p.height)),
-        Piece("legs", "body", around(rod((0, p.height, 0.7 * p.seat), (0, 0, 1.1 * p.seat), 0.055), p.legs)),
-        Piece("ring", "body", torus(0.96 * p.seat, 0.025).move(0, 0.3 * p.height)),
+        Piece("seat", "main", lathe([(0, 0), (seat, 0), (top, thickness), (0, thickness)]).move(0, height)),
+        Piece("legs", "body", around(rod((0, height, 0.7 * seat), (0, 0, 1.1 * seat), 0.055), legs)),
+        Piece("ring", "body", torus(0.96 * seat, 0.025).move(0, 0.3 * height)),
     ]
 
 
@@ -72,15 +70,15 @@ def _stool(p: SimpleNamespace) -> list[Piece]:
     Choice("top", ("rectangular", "oval"), "top"),
     patterns=(*TIMBER, "marble"),
 )
-def _table(p: SimpleNamespace) -> list[Piece]:
-    if p.top == "oval":
-        top = cylinder(1.0, p.thickness, 32).scale(0.55 * p.length, 1, 0.5)
+def _table(length: float, height: float, thickness: float, count: int, form: str) -> list[Piece]:
+    if form == "oval":
+        top = cylinder(1.0, thickness, 32).scale(0.55 * length, 1, 0.5)
     else:
-        top = box(p.length, p.thickness, 0.95, 0.02)
-    leg = box(0.1, p.height, 0.1)
-    reach = 0.36 * p.length if p.top == "oval" else p.length / 2 - 0.1
-    legs = row(leg.move(0, 0, 0.3) + leg.move(0, 0, -0.3), p.legs // 2, (2 * reach / (p.legs // 2 - 1), 0, 0))
-    return [Piece("top", "main", top.move(0, p.height)), Piece("legs", "body", legs)]
+        top = box(length, thickness, 0.95, 0.02)
+    leg = box(0.1, height, 0.1)
+    reach = 0.36 * length if form == "oval" else length / 2 - 0.1
+    legs = row(leg.move(0, 0, 0.3) + leg.move(0, 0, -0.3), count // 2, (2 * reach / (count // 2 - 1), 0, 0))
+    return [Piece("top", "main", top.move(0, height)), Piece("legs", "body", legs)]
 
 
 @furniture("coffee table", "side table", parts=("foot",))
@@ -90,30 +88,28 @@ def _table(p: SimpleNamespace) -> list[Piece]:
     Range("foot", 0.3, 0.6),
     patterns=(*TIMBER, "marble"),
 )
-def _coffee_table(p: SimpleNamespace) -> list[Piece]:
-    stem = lathe(
-        [(0, 0), (p.foot, 0), (p.foot, 0.05), (0.09, 0.12), (0.07, 0.5 * p.height), (0.16, p.height), (0, p.height)]
-    )
-    top = lathe([(0, 0), (p.radius - 0.02, 0), (p.radius, 0.03), (p.radius, 0.07), (0, 0.07)], 32).move(0, p.height)
+def _coffee_table(radius: float, height: float, foot: float) -> list[Piece]:
+    stem = lathe([(0, 0), (foot, 0), (foot, 0.05), (0.09, 0.12), (0.07, 0.5 * height), (0.16, height), (0, height)])
+    top = lathe([(0, 0), (radius - 0.02, 0), (radius, 0.03), (radius, 0.07), (0, 0.07)], 32).move(0, height)
     return [Piece("top", "main", top), Piece("foot", "body", stem)]
 
 
 @furniture("bookshelf", "shelf", "bookcase", parts=("shelves", "books"))
 @varies(WIDTH, HEIGHT, Range("depth", 0.25, 0.45), Count("shelves", (2, 3, 4, 5), "shelf"), patterns=TIMBER)
-def _bookshelf(p: SimpleNamespace) -> list[Piece]:
-    h, w, d = 1.3 * p.height, p.width, p.depth
+def _bookshelf(w: float, height: float, d: float, shelves: int) -> list[Piece]:
+    h = 1.3 * height
     sides = box(0.06, h, d).move(w / 2, 0, 0).mirror()
-    gap = (h - 0.06) / p.shelves
+    gap = (h - 0.06) / shelves
     red: list[Shape] = []
     blue: list[Shape] = []
-    for shelf in range(p.shelves):
+    for shelf in range(shelves):
         for i in range(4):
             tall = gap * (0.55 + 0.08 * ((3 * i + shelf) % 4))
             x = -0.36 * w + 0.115 * w * (i + (shelf % 2) * 2.4)
             (red if (i + shelf) % 2 else blue).append(box(0.09 * w, tall, 0.7 * d).move(x, 0.05 + shelf * gap, 0))
     return [
         Piece("case", "main", join([sides, box(w + 0.06, 0.06, d).move(0, h, 0), box(w, h, 0.03).move(0, 0, -d / 2)])),
-        Piece("shelves", "body", row(box(w, 0.05, d), p.shelves, (0, gap, 0), centred=False)),
+        Piece("shelves", "body", row(box(w, 0.05, d), shelves, (0, gap, 0), centred=False)),
         Piece("books", "red", join(red)),
         Piece("books", "blue", join(blue)),
     ]
@@ -121,16 +117,15 @@ def _bookshelf(p: SimpleNamespace) -> list[Piece]:
 
 @furniture("dresser", "chest of drawers", "cabinet", parts=("drawers", "knobs", "feet"), accent="drawers")
 @varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"), patterns=(*EVERY, "wood"))
-def _dresser(p: SimpleNamespace) -> list[Piece]:
-    h, w, d = p.height, p.width, p.depth
-    step = (h - 0.1) / p.drawers
+def _dresser(w: float, h: float, d: float, drawers: int) -> list[Piece]:
+    step = (h - 0.1) / drawers
     front = box(0.88 * w, 0.78 * step, 0.06, 0.02)
     knob = sphere(0.045, 7, 10)
-    knobs = row(knob, p.drawers, (0, step, 0), centred=False).move(0.2 * w, 0.22 + 0.39 * step, d / 2 + 0.05).mirror()
+    knobs = row(knob, drawers, (0, step, 0), centred=False).move(0.2 * w, 0.22 + 0.39 * step, d / 2 + 0.05).mirror()
     feet = join([box(0.1, 0.16, 0.1).move(x * (w / 2 - 0.07), 0, z * (d / 2 - 0.07)) for x in (-1, 1) for z in (-1, 1)])
     return [
         Piece("case", "main", box(w, h, d, 0.02).move(0, 0.14)),
-        Piece("drawers", "accent", row(front, p.drawers, (0, step, 0), centred=False).move(0, 0.22, d / 2)),
+        Piece("drawers", "accent", row(front, drawers, (0, step, 0), centred=False).move(0, 0.22, d / 2)),
         Piece("knobs", "dark brown", knobs),
         Piece("feet", "body", feet),
     ]
@@ -140,17 +135,17 @@ def _dresser(p: SimpleNamespace) -> list[Piece]:
 @varies(
     WIDTH, Range("headboard", 0.4, 1.0, "low", "high"), Range("length", 1.5, 2.0), Count("pillows", (1, 2, 3), "pillow")
 )
-def _bed(p: SimpleNamespace) -> list[Piece]:
-    w, n = 1.25 * p.width, p.length
-    each = 0.9 * w / p.pillows
+def _bed(width: float, headboard: float, n: float, pillows: int) -> list[Piece]:
+    w = 1.25 * width
+    each = 0.9 * w / pillows
     pillow = box(0.9 * each, 0.14, 0.34, 0.06).move(0, 0.48, -n / 2 + 0.28)
     return [
         Piece("frame", "body", box(w + 0.08, 0.2, n + 0.08).move(0, 0.12)),
         _four_legs(w, n, 0.14, 0.1),
-        Piece("headboard", "accent", box(w + 0.1, p.headboard + 0.2, 0.09, 0.03).move(0, 0.12, -n / 2 - 0.04)),
+        Piece("headboard", "accent", box(w + 0.1, headboard + 0.2, 0.09, 0.03).move(0, 0.12, -n / 2 - 0.04)),
         Piece("mattress", "white", box(w, 0.2, n, 0.05).move(0, 0.3)),
         Piece("blanket", "main", box(w + 0.06, 0.22, 0.66 * n, 0.05).move(0, 0.31, 0.17 * n)),
-        Piece("pillows", "white", row(pillow, p.pillows, (each, 0, 0))),
+        Piece("pillows", "white", row(pillow, pillows, (each, 0, 0))),
     ]
 
 
@@ -162,30 +157,29 @@ def _bed(p: SimpleNamespace) -> list[Piece]:
     Count("cushions", (2, 3, 4), "cushion"),
     Choice("arms", ("round", "square"), "armrests"),
 )
-def _sofa(p: SimpleNamespace) -> list[Piece]:
-    n, d = p.length, p.depth
-    each = n / p.cushions
-    if p.arms == "round":
+def _sofa(n: float, back: float, d: float, cushions: int, arms: str) -> list[Piece]:
+    each = n / cushions
+    if arms == "round":
         arm = rod((0, 0.58, -d / 2), (0, 0.58, d / 2), 0.15, sides=14) + box(0.22, 0.5, d).move(0, 0.08)
     else:
         arm = box(0.26, 0.62, d, 0.05).move(0, 0.08)
     cushion = box(0.96 * each, 0.18, d - 0.2, 0.06).move(0, 0.32, 0.08)
     return [
         Piece("base", "main", box(n + 0.2, 0.26, d, 0.03).move(0, 0.08)),
-        Piece("back", "main", box(n + 0.2, p.back + 0.4, 0.2, 0.07).move(0, 0.1, -d / 2)),
+        Piece("back", "main", box(n + 0.2, back + 0.4, 0.2, 0.07).move(0, 0.1, -d / 2)),
         Piece("armrests", "main", arm.move(n / 2 + 0.12).mirror()),
-        Piece("cushions", "accent", row(cushion, p.cushions, (each, 0, 0))),
+        Piece("cushions", "accent", row(cushion, cushions, (each, 0, 0))),
         _four_legs(n + 0.2, d, 0.09, 0.09),
     ]
 
 
 @furniture("armchair", "easy chair", parts=("armrests", "cushion", "legs"), accent="cushion")
 @varies(WIDTH, Range("back", 0.5, 1.0, "low-backed", "high-backed"), Range("depth", 0.7, 0.9))
-def _armchair(p: SimpleNamespace) -> list[Piece]:
-    w, d = 0.8 * p.width, p.depth
+def _armchair(width: float, back: float, d: float) -> list[Piece]:
+    w = 0.8 * width
     return [
         Piece("base", "main", box(w, 0.24, d, 0.05).move(0, 0.2)),
-        Piece("back", "main", box(w + 0.1, p.back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)),
+        Piece("back", "main", box(w + 0.1, back + 0.35, 0.22, 0.1).turn("x", -10).move(0, 0.2, -d / 2)),
         Piece("legs", "dark brown", around(rod((0, 0.25, 0.3), (0, 0, 0.42), 0.05, 0.03), 4, 45)),
         Piece("armrests", "main", box(0.2, 0.5, d, 0.09).move(w / 2 + 0.08, 0.2).mirror()),
         Piece("cushion", "accent", box(w - 0.05, 0.17, d - 0.15, 0.07).move(0, 0.42, 0.07)),
@@ -200,14 +194,13 @@ def _armchair(p: SimpleNamespace) -> list[Piece]:
     Count("planks", (2, 3, 4), "plank"),
     patterns=TIMBER,
 )
-def _bench(p: SimpleNamespace) -> list[Piece]:
-    n, h = p.length, p.height
-    rail = box(n, 0.75 * p.back / p.planks, 0.05)
-    posts = [box(0.07, h, 0.07).move(0, 0, 0.22), box(0.07, h + p.back + 0.1, 0.07).move(0, 0, -0.35)]
+def _bench(n: float, h: float, back: float, planks: int) -> list[Piece]:
+    rail = box(n, 0.75 * back / planks, 0.05)
+    posts = [box(0.07, h, 0.07).move(0, 0, 0.22), box(0.07, h + back + 0.1, 0.07).move(0, 0, -0.35)]
     side = join([*posts, box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06)])
     return [
-        Piece("seat", "main", row(box(n, 0.05, 0.4 / p.planks).move(0, h, 0), p.planks, (0, 0, 0.5 / p.planks))),
-        Piece("planks", "main", row(rail, p.planks, (0, p.back / p.planks, 0), centred=False).move(0, h + 0.12, -0.3)),
+        Piece("seat", "main", row(box(n, 0.05, 0.4 / planks).move(0, h, 0), planks, (0, 0, 0.5 / planks))),
+        Piece("planks", "main", row(rail, planks, (0, back / planks, 0), centred=False).move(0, h + 0.12, -0.3)),
         Piece("legs", "black", side.move(n / 2 - 0.15).mirror()),
     ]
 
@@ -221,12 +214,11 @@ def _bench(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "wood", "horizontal stripes", "diagonal stripes", "gradient", "dots"),
     colors=(*PAINTS, "light brown"),
 )
-def _ladder(p: SimpleNamespace) -> list[Piece]:
-    h = p.height
-    rail = sweep([(0, 0, p.lean), (0, h, 0)], 1.0, section=[(-0.05, -0.06), (0.05, -0.06), (0.05, 0.06), (-0.05, 0.06)])
-    levels = [(h * t, p.lean * (1 - t)) for t in (np.arange(p.rungs) + 0.7) / (p.rungs + 0.4)]
-    steps = [rod((-p.width / 2, y, z), (p.width / 2, y, z), 0.045) for y, z in levels]
-    return [Piece("rails", "main", rail.move(p.width / 2).mirror()), Piece("rungs", "accent", join(steps))]
+def _ladder(h: float, width: float, lean: float, rungs: int) -> list[Piece]:
+    rail = sweep([(0, 0, lean), (0, h, 0)], 1.0, section=[(-0.05, -0.06), (0.05, -0.06), (0.05, 0.06), (-0.05, 0.06)])
+    levels = [(h * t, lean * (1 - t)) for t in (np.arange(rungs) + 0.7) / (rungs + 0.4)]
+    steps = [rod((-width / 2, y, z), (width / 2, y, z), 0.045) for y, z in levels]
+    return [Piece("rails", "main", rail.move(width / 2).mirror()), Piece("rungs", "accent", join(steps))]
 
 
 @furniture("cradle", "baby crib", parts=("bars", "mattress", "rockers"), accent="mattress")
@@ -238,9 +230,8 @@ def _ladder(p: SimpleNamespace) -> list[Piece]:
     patterns=TIMBER,
     colors=(*PAINTS, *WOODS[:1]),
 )
-def _cradle(p: SimpleNamespace) -> list[Piece]:
-    n, h, w = p.length, p.height, p.width
-    bars = row(box(0.06, h, 0.05), p.bars, (0.88 * n / p.bars, 0, 0)).move(0, 0.25, w / 2)
+def _cradle(n: float, h: float, w: float, count: int) -> list[Piece]:
+    bars = row(box(0.06, h, 0.05), count, (0.88 * n / count, 0, 0)).move(0, 0.25, w / 2)
     rail = box(n, 0.08, 0.08).move(0, 0.25 + h, w / 2)
     return [
         Piece("bars", "body", join([bars, bars.scale(z=-1)])),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -23,20 +21,19 @@ instrument = in_group("musical instruments")
     patterns=(*EVERY, "wood"),
     colors=(*PAINTS, "light brown"),
 )
-def _guitar(p: SimpleNamespace) -> list[Piece]:
-    s, n = p.body, p.neck_length
+def _guitar(s: float, n: float, waist: float, strings: int) -> list[Piece]:
     half = curve(
-        [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * p.waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
+        [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
     ) * [s, s]
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
-    places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(p.strings // 2)]
+    places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(strings // 2)]
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
     return [
         Piece("body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)),
         Piece("neck", "accent", box(0.15, n, 0.07).move(0, s - 0.06, 0.1)),
         Piece("head", "accent", head),
         Piece("pegs", "silver", join([sphere(0.03, 6, 8).move(*place) for place in places])),
-        Piece("strings", "silver", row(string, p.strings, (0.12 / (p.strings - 1), 0, 0))),
+        Piece("strings", "silver", row(string, strings, (0.12 / (strings - 1), 0, 0))),
         Piece("sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)),
         Piece("bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)),
     ]
@@ -50,17 +47,16 @@ def _guitar(p: SimpleNamespace) -> list[Piece]:
     Count("rods", (4, 6, 8, 10), "tension rod"),
     colors=contrasting("silver"),
 )
-def _drum(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.height
-    hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, p.hoop), (r - 0.03, p.hoop)])
+def _drum(r: float, h: float, hoop_size: float, rods: int) -> list[Piece]:
+    hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, hoop_size), (r - 0.03, hoop_size)])
     end = (0.8 * r, 0.07, -0.1)
     stick = rod((-0.55 * r, 0.05, 0.15), end, 0.025, 0.018) + sphere(0.04, 7, 10).move(*end)
     return [
         Piece("shell", "main", lathe([(r, 0), (r, h)])),
         Piece("head", "white", cylinder(r, 0.02).move(0, h - 0.01)),
         Piece("head", "white", cylinder(r, 0.02)),
-        Piece("hoops", "accent", hoop + hoop.move(0, h - p.hoop / 2)),
-        Piece("rods", "silver", around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), p.rods)),
+        Piece("hoops", "accent", hoop + hoop.move(0, h - hoop_size / 2)),
+        Piece("rods", "silver", around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), rods)),
         Piece("drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)),
     ]
 
@@ -73,12 +69,11 @@ def _drum(p: SimpleNamespace) -> list[Piece]:
     Count("bars", (4, 5, 6, 7, 8), "bar"),
     patterns=(*EVERY, "wood"),
 )
-def _xylophone(p: SimpleNamespace) -> list[Piece]:
-    n = p.length
-    step = n / p.bars
-    wide = [p.width * (1 - (1 - p.taper) * i / (p.bars - 1)) for i in range(p.bars)]
-    bars = [box(0.72 * step, 0.06, z, 0.02).move(step * (i - (p.bars - 1) / 2), 0.16) for i, z in enumerate(wide)]
-    rail = sweep([(-n / 2, 0.08, 0.33 * p.width), (n / 2, 0.08, 0.33 * p.width * p.taper)], 0.06)
+def _xylophone(n: float, width: float, taper: float, count: int) -> list[Piece]:
+    step = n / count
+    wide = [width * (1 - (1 - taper) * i / (count - 1)) for i in range(count)]
+    bars = [box(0.72 * step, 0.06, z, 0.02).move(step * (i - (count - 1) / 2), 0.16) for i, z in enumerate(wide)]
+    rail = sweep([(-n / 2, 0.08, 0.33 * width), (n / 2, 0.08, 0.33 * width * taper)], 0.06)
     mallet = rod((-0.4 * n, 0.3, 0.2), (0.25 * n, 0.27, -0.15), 0.02), sphere(0.08, 9, 12).move(0.25 * n, 0.28, -0.15)
     return [
         Piece("bars", "main", join(bars)),
@@ -97,21 +92,20 @@ def _xylophone(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
     colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
 )
-def _trumpet(p: SimpleNamespace) -> list[Piece]:
-    n, b = p.length, p.bell
+def _trumpet(n: float, b: float, loop: float, valves: int) -> list[Piece]:
     bell = turned([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14)
     bell = bell + turned([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8)
     tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04)
-    tube = tube + rod((-0.3 * n, -2 * p.loop, 0), (0.22 * n, -2 * p.loop, 0), 0.04)
-    bends = sweep(lay(arc(p.loop, -90, 90, 10, (0.22 * n, -p.loop)), "xy"), 0.04)
-    bends = bends + sweep(lay(arc(p.loop, 90, 270, 10, (-0.3 * n, -p.loop)), "xy"), 0.04)
-    valve = cylinder(0.065, 2 * p.loop + 0.1, 14).move(0, -2 * p.loop - 0.05)
+    tube = tube + rod((-0.3 * n, -2 * loop, 0), (0.22 * n, -2 * loop, 0), 0.04)
+    bends = sweep(lay(arc(loop, -90, 90, 10, (0.22 * n, -loop)), "xy"), 0.04)
+    bends = bends + sweep(lay(arc(loop, 90, 270, 10, (-0.3 * n, -loop)), "xy"), 0.04)
+    valve = cylinder(0.065, 2 * loop + 0.1, 14).move(0, -2 * loop - 0.05)
     valve = valve + cylinder(0.025, 0.14, 8).move(0, 0.05) + cylinder(0.055, 0.03, 12).move(0, 0.18)
     mouth = lathe(curve([(0.03, 0), (0.04, 0.06), (0.09, 0.14)], 8)) + lathe([(0.09, 0.14), (0.02, 0.08)])
     return [
         Piece("bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)),
         Piece("tube", "main", tube + bends),
-        Piece("valves", "accent", row(valve, p.valves, (0.16, 0, 0)).move(-0.04 * n)),
+        Piece("valves", "accent", row(valve, valves, (0.16, 0, 0)).move(-0.04 * n)),
         Piece("mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)),
     ]
 
@@ -125,8 +119,7 @@ def _trumpet(p: SimpleNamespace) -> list[Piece]:
     patterns=(*EVERY, "wood"),
     colors=(*PAINTS, "dark brown"),
 )
-def _piano(p: SimpleNamespace) -> list[Piece]:
-    w, h, d = p.width, p.height, p.depth
+def _piano(w: float, h: float, d: float, pedals: int) -> list[Piece]:
     n = 14
     key = box(0.9 * w / n * 0.92, 0.05, 0.24)
     black = join(
@@ -144,7 +137,7 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
         Piece("keyboard shelf", "body", join([box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13), legs, cheeks])),
         Piece("keys", "white", row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)),
         Piece("keys", "black", black),
-        Piece("pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), p.pedals, (0.14, 0, 0))),
+        Piece("pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), pedals, (0.14, 0, 0))),
     ]
 
 
@@ -154,11 +147,10 @@ def _piano(p: SimpleNamespace) -> list[Piece]:
     Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
     Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
 )
-def _maraca(p: SimpleNamespace) -> list[Piece]:
-    n = p.handle_length
+def _maraca(radius: float, stretch: float, n: float) -> list[Piece]:
     grip = turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
     return [
-        Piece("head", "main", ellipsoid_y(p.radius, p.radius * p.stretch).move(0, n + p.radius * p.stretch - 0.03)),
+        Piece("head", "main", ellipsoid_y(radius, radius * stretch).move(0, n + radius * stretch - 0.03)),
         Piece("handle", "accent", grip),
     ]
 
@@ -176,11 +168,10 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     Choice("grip", ("straight", "ring"), "handle"),
     colors=(*METALS, *PAINTS),
 )
-def _bell(p: SimpleNamespace) -> list[Piece]:
-    h, m, n = p.height, p.mouth, p.handle_length
+def _bell(h: float, m: float, n: float, form: str) -> list[Piece]:
     profile = curve([(m, 0), (0.72 * m, 0.25 * h), (0.55 * m, 0.6 * h), (0.42 * m, 0.88 * h), (0, h)], 22)
     inside = lathe(np.concatenate([(profile - [0.03, 0.03]).clip([0, 0], None)[::-1], [(m, 0)]]), planar=False)
-    if p.grip == "straight":
+    if form == "straight":
         grip = turned([(0.05, 0), (0.09, 0.15 * n), (0.06, 0.6 * n), (0.1, 0.9 * n), (0, n + 0.08)], 14, 14)
     else:
         grip = torus(0.5 * n, 0.05).turn("x", 90).move(0, 0.5 * n)
@@ -201,8 +192,8 @@ def _bell(p: SimpleNamespace) -> list[Piece]:
     patterns=(*EVERY, "wood"),
     colors=(*contrasting("black"), "light brown", *METALS),
 )
-def _flute(p: SimpleNamespace) -> list[Piece]:
-    n, r, f = p.length, p.radius, p.flare * p.radius
+def _flute(n: float, r: float, flare: float, holes: int) -> list[Piece]:
+    f = flare * r
     body = lathe(
         [(0, 0), (f, 0), (f, 0.06), (r, 0.16), (r, 0.24), (f, 0.26), (f, 0.32), (r, 0.34), (r, 0.8 * n), (0, 0.8 * n)],
         20,
@@ -213,6 +204,6 @@ def _flute(p: SimpleNamespace) -> list[Piece]:
     return [
         Piece("body", "main", body),
         Piece("mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)),
-        Piece("holes", "black", row(hole, p.holes, (0, 0.46 * n / p.holes, 0)).move(0, 0.5 * n)),
+        Piece("holes", "black", row(hole, holes, (0, 0.46 * n / holes, 0)).move(0, 0.5 * n)),
         Piece("window", "black", box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)),
     ]

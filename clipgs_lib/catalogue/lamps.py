@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from .model import Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
 from .shapes import arc, around, curve, lathe, lay, sweep
@@ -21,13 +19,12 @@ HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
     Range("taper", 0.4, 0.95),
     Choice("base_form", ("round", "slender"), "base"),
 )
-def _table_lamp(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.shade
-    if p.base_form == "round":
+def _table_lamp(h: float, r: float, taper: float, base_form: str) -> list[Piece]:
+    if base_form == "round":
         base = spindle([(0.16, 0), (0.2, 0.05), (0.3, 0.3 * h), (0.2, 0.6 * h), (0.05, 0.8 * h), (0.04, h)])
     else:
         base = lathe([(0, 0), (0.26, 0), (0.26, 0.04), (0.05, 0.09), (0.035, h), (0, h)])
-    outer, inner = lathe([(r, 0), (p.taper * r, 0.45)]), lathe([(p.taper * r - 0.01, 0.45), (r - 0.01, 0)])
+    outer, inner = lathe([(r, 0), (taper * r, 0.45)]), lathe([(taper * r - 0.01, 0.45), (r - 0.01, 0)])
     return [
         Piece("shade", "main", outer.move(0, h)),
         Piece("inside", "inside", inner.move(0, h)),
@@ -43,17 +40,17 @@ def _table_lamp(p: SimpleNamespace) -> list[Piece]:
     Range("spread", 0.25, 0.5),
     Count("lampshades", (1, 2, 3), "lampshade"),
 )
-def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
-    shade = lathe([(1.1 * p.shade, 0), (0.65 * p.shade, 0.32)]) + lathe([(0.64 * p.shade, 0.32), (1.08 * p.shade, 0)])
-    bend = sweep(
-        curve([(0, 0.75, 0), (0, 0.95, 0.4 * p.spread), (0, 1, p.spread), (0, 0.9, 1.05 * p.spread)], 10), 0.025
+def _floor_lamp(height: float, shade_size: float, spread: float, lampshades: int) -> list[Piece]:
+    shade = lathe([(1.1 * shade_size, 0), (0.65 * shade_size, 0.32)]) + lathe(
+        [(0.64 * shade_size, 0.32), (1.08 * shade_size, 0)]
     )
-    if p.lampshades == 1:
-        arms, shades = rod((0, 0.7, 0), (0, p.height, 0), 0.025), shade.move(0, p.height)
+    bend = sweep(curve([(0, 0.75, 0), (0, 0.95, 0.4 * spread), (0, 1, spread), (0, 0.9, 1.05 * spread)], 10), 0.025)
+    if lampshades == 1:
+        arms, shades = rod((0, 0.7, 0), (0, height, 0), 0.025), shade.move(0, height)
     else:
-        arms = around(bend.move(0, p.height - 1), p.lampshades)
-        shades = around(shade.move(0, p.height - 0.35, 1.05 * p.spread), p.lampshades)
-    base = lathe([(0, 0), (0.32, 0), (0.3, 0.05), (0.04, 0.09), (0.03, p.height - 0.2), (0, p.height - 0.2)])
+        arms = around(bend.move(0, height - 1), lampshades)
+        shades = around(shade.move(0, height - 0.35, 1.05 * spread), lampshades)
+    base = lathe([(0, 0), (0.32, 0), (0.3, 0.05), (0.04, 0.09), (0.03, height - 0.2), (0, height - 0.2)])
     return [Piece("lampshades", "main", shades), Piece("arms", "accent", arms), Piece("base", "accent", base)]
 
 
@@ -65,15 +62,17 @@ def _floor_lamp(p: SimpleNamespace) -> list[Piece]:
     Count("bars", (4, 6, 8), "bar"),
     colors=(*PAINTS, *METALS),
 )
-def _lantern(p: SimpleNamespace) -> list[Piece]:
-    h, r = 0.8 * p.height, p.radius
-    roof = lathe([(0, 0), (1.2 * r, 0), (0.3 * r, p.roof), (0.12, p.roof), (0.1, p.roof + 0.08), (0, p.roof + 0.08)])
+def _lantern(height: float, r: float, roof_size: float, bars: int) -> list[Piece]:
+    h = 0.8 * height
+    roof = lathe(
+        [(0, 0), (1.2 * r, 0), (0.3 * r, roof_size), (0.12, roof_size), (0.1, roof_size + 0.08), (0, roof_size + 0.08)]
+    )
     candle = cylinder(0.3 * r, 0.45 * h).move(0, 0.15), sphere(0.09, 8, 12).scale(0.7, 1.5, 0.7).move(0, 0.3 + 0.45 * h)
     return [
         Piece("base", "main", lathe([(0, 0), (1.15 * r, 0), (1.15 * r, 0.1), (r, 0.16), (0, 0.16)])),
-        Piece("bars", "main", around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), p.bars)),
+        Piece("bars", "main", around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), bars)),
         Piece("roof", "accent", roof.move(0, h)),
-        Piece("handle", "main", sweep(lay(arc(0.2, -20, 200, 16), "xy"), 0.025).move(0, h + p.roof + 0.12)),
+        Piece("handle", "main", sweep(lay(arc(0.2, -20, 200, 16), "xy"), 0.025).move(0, h + roof_size + 0.12)),
         Piece("candle", "white", candle[0]),
         Piece("flame", "orange", candle[1]),
     ]
@@ -88,18 +87,17 @@ def _lantern(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "marble", "gradient", "diagonal stripes", "speckles", "dots"),
     colors=(*METALS, "black", "white", "navy", "maroon", "dark green"),
 )
-def _candelabra(p: SimpleNamespace) -> list[Piece]:
-    h, s = 0.8 * p.height, p.spread
+def _candelabra(height: float, s: float, candle: float, n: int) -> list[Piece]:
+    h = 0.8 * height
     stem = spindle(
         [(0.3, 0), (0.28, 0.05), (0.07, 0.12), (0.09, 0.3 * h), (0.05, 0.5 * h), (0.07, h), (0.05, h + 0.04)], 28
     )
     arm = sweep(curve([(0, 0.55 * h, 0), (0, 0.45 * h, 0.6 * s), (0, 0.6 * h, s), (0, h, s)], 12), 0.035)
     cup, _ = vessel([(0.03, 0), (0.09, 0.08)], 0.02, 0.03)
-    n = p.candles
     return [
         Piece("base", "main", stem),
         Piece("arms", "main", around(arm, n)),
         Piece("cups", "main", around(cup.move(0, h, s), n)),
-        Piece("candles", "accent", around(cylinder(0.055, p.candle, 12).move(0, h + 0.06, s), n)),
-        Piece("flames", "orange", around(sphere(0.04, 7, 10).scale(1, 1.8, 1).move(0, h + 0.11 + p.candle, s), n)),
+        Piece("candles", "accent", around(cylinder(0.055, candle, 12).move(0, h + 0.06, s), n)),
+        Piece("flames", "orange", around(sphere(0.04, 7, 10).scale(1, 1.8, 1).move(0, h + 0.11 + candle, s), n)),
     ]

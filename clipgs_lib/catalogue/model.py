@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -68,16 +67,8 @@ class Piece(NamedTuple):
     shape: Shape
 
 
-Builder = Callable[[SimpleNamespace], list[Piece]]
-
-
-class Design(NamedTuple):
-    """A builder, and what varies between the objects that it makes."""
-
-    build: Builder
-    axes: tuple[Range | Count | Choice, ...]
-    patterns: tuple[str, ...]
-    colors: tuple[str, ...]
+Builder = Callable[..., list[Piece]]  # takes the values of the axes, in their order
+Design = Callable[..., "Category"]  # takes what `varies` does not say
 
 
 @dataclass(frozen=True)
@@ -88,13 +79,23 @@ class Category:
     synonyms: tuple[str, ...]
     group: str  # "furniture"
     build: Builder
-    ranges: tuple[Range, ...]
-    count: Count | None
-    choices: tuple[Choice, ...]
+    axes: tuple[Range | Count | Choice, ...]  # at most one `Count`
     parts: tuple[str, ...]  # worth saying; each is a piece's name
     accent: str  # piece in the accent colour that captions name, or ""
     patterns: tuple[str, ...]
     colors: tuple[str, ...]
+
+    @functools.cached_property
+    def ranges(self) -> tuple[Range, ...]:
+        return tuple(axis for axis in self.axes if isinstance(axis, Range))
+
+    @functools.cached_property
+    def count(self) -> Count | None:
+        return next((axis for axis in self.axes if isinstance(axis, Count)), None)
+
+    @functools.cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(axis for axis in self.axes if isinstance(axis, Choice))
 
 
 CATEGORIES: dict[str, Category] = {}
@@ -103,30 +104,23 @@ CATEGORIES: dict[str, Category] = {}
 def varies(
     *axes: Range | Count | Choice, patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS
 ) -> Callable[[Builder], Design]:
-    """Say what varies between the objects that the decorated builder makes; at most one axis is a `Count`."""
-    return lambda build: Design(build, axes, patterns, colors)
+    """Say what varies between the objects that the decorated builder makes, in the order of its arguments."""
+    return lambda build: functools.partial(Category, build=build, axes=axes, patterns=patterns, colors=colors)
 
 
 def category(
     name: str, *synonyms: str, group: str, parts: tuple[str, ...] = (), accent: str = ""
-) -> Callable[[Design], Builder]:
+) -> Callable[[Design], None]:
     """Register the decorated design as a category; fields as in `Category`."""
 
-    def register(design: Design) -> Builder:
+    def register(design: Design) -> None:
         if name in CATEGORIES:
             raise ValueError(f"category names must differ, got {name!r} twice; rename one")
-        build, axes, patterns, colors = design
-        ranges = tuple(axis for axis in axes if isinstance(axis, Range))
-        count = next((axis for axis in axes if isinstance(axis, Count)), None)
-        choices = tuple(axis for axis in axes if isinstance(axis, Choice))
-        CATEGORIES[name] = Category(
-            name, synonyms, group, build, ranges, count, choices, parts, accent, patterns, colors
-        )
-        return build
+        CATEGORIES[name] = design(name=name, synonyms=synonyms, group=group, parts=parts, accent=accent)
 
     return register
 
 
-def in_group(group: str) -> functools.partial[Callable[[Design], Builder]]:
+def in_group(group: str) -> functools.partial[Callable[[Design], None]]:
     """`category` with the group filled in."""
     return functools.partial(category, group=group)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
@@ -37,11 +35,11 @@ def _pot(radius: float, height: float) -> list[Piece]:
     Count("leaves", (4, 6, 8, 10), "leaf"),
     colors=(*GREENS, "red", "purple", "yellow", "pink"),
 )
-def _potted_plant(p: SimpleNamespace) -> list[Piece]:
-    inner = p.leaves // 2
-    low, high = leaf(p.leaf_length, p.leaf_width, 0.45), leaf(1.2 * p.leaf_length, p.leaf_width, 0.15)
-    leaves = around(low.move(0, 0, 0.05), p.leaves - inner) + around(high, inner, 180 / inner)
-    return [*_pot(p.pot, p.pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * p.pot_height))]
+def _potted_plant(leaf_length: float, pot: float, leaf_width: float, pot_height: float, count: int) -> list[Piece]:
+    inner = count // 2
+    low, high = leaf(leaf_length, leaf_width, 0.45), leaf(1.2 * leaf_length, leaf_width, 0.15)
+    leaves = around(low.move(0, 0, 0.05), count - inner) + around(high, inner, 180 / inner)
+    return [*_pot(pot, pot_height), Piece("leaves", "main", leaves.move(0, 0.9 * pot_height))]
 
 
 @plant("cactus", "potted cactus", parts=("arms", "pot", "flower"), accent="pot")
@@ -52,8 +50,7 @@ def _potted_plant(p: SimpleNamespace) -> list[Piece]:
     Count("arms", (1, 2, 3, 4), "arm"),
     colors=(*GREENS, "turquoise", "yellow"),
 )
-def _cactus(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.radius
+def _cactus(h: float, r: float, pot: float, count: int) -> list[Piece]:
 
     def ribs(v: np.ndarray) -> np.ndarray:
         wave = 1 + 0.07 * np.cos(9 * np.arctan2(v[:, 0], v[:, 2]))
@@ -62,13 +59,13 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
     low = lathe(np.concatenate([[(0, 0), (0.9 * r, 0)], arc(r, 0, 90, 7, (0, h - r))]), 40, planar=False).warp(ribs)
     bend = curve([(0, 0, 0), (0, 0.0, r + 0.12), (0, 0.1, r + 0.2), (0, 0.36, r + 0.22)], 10)
     arms = []
-    for i in range(p.arms):
+    for i in range(count):
         arm = sweep(bend, 0.55 * r, 10) + sphere(0.55 * r, 8, 10).move(0, 0.36, r + 0.22)
         arms.append(
-            arm.turn("y", 90 + 180 * i if p.arms < 3 else 360 * i / p.arms + 45).move(0, (0.38 + 0.1 * (i % 2)) * h)
+            arm.turn("y", 90 + 180 * i if count < 3 else 360 * i / count + 45).move(0, (0.38 + 0.1 * (i % 2)) * h)
         )
     return [
-        *_pot(p.pot, 0.4),
+        *_pot(pot, 0.4),
         Piece("trunk", "main", low.move(0, 0.34)),
         Piece("arms", "main", join(arms).move(0, 0.34)),
         Piece("flower", "pink", around(ellipsoid(0.05, 0.04, 0.1).move(0, 0.03, 0.07), 6).move(0, 0.34 + h)),
@@ -84,19 +81,19 @@ def _cactus(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "horizontal stripes", "camouflage", "speckles", "diagonal stripes"),
     colors=GREENS,
 )
-def _palm_tree(p: SimpleNamespace) -> list[Piece]:
+def _palm_tree(height: float, bend: float, frond_size: float, fronds: int) -> list[Piece]:
     t = np.linspace(0, 1, 16)
     thick = 0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2)
-    path = curve([(0, 0, 0), (0, 0.2, 0.4 * p.frond), (0, 0.08, 0.8 * p.frond), (0, -0.25, p.frond)], 10)
+    path = curve([(0, 0, 0), (0, 0.2, 0.4 * frond_size), (0, 0.08, 0.8 * frond_size), (0, -0.25, frond_size)], 10)
     wide, cut = (
         [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01],
         [(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)],
     )
     frond = sweep(path, wide, section=cut, normal=(1, 0, 0))
     return [
-        Piece("trunk", "brown", sweep(line(p.bend * t**2, p.height * t, 0), thick, 10, normal=(0, 0, 1))),
-        Piece("fronds", "main", around(frond, p.fronds).move(p.bend, p.height)),
-        Piece("coconuts", "dark brown", around(sphere(0.08, 8, 10).move(0, -0.06, 0.1), 3).move(p.bend, p.height)),
+        Piece("trunk", "brown", sweep(line(bend * t**2, height * t, 0), thick, 10, normal=(0, 0, 1))),
+        Piece("fronds", "main", around(frond, fronds).move(bend, height)),
+        Piece("coconuts", "dark brown", around(sphere(0.08, 8, 10).move(0, -0.06, 0.1), 3).move(bend, height)),
     ]
 
 
@@ -108,14 +105,14 @@ def _palm_tree(p: SimpleNamespace) -> list[Piece]:
     Count("tiers", (2, 3, 4, 5), "tier"),
     colors=(*GREENS, "white", "light blue"),
 )
-def _pine_tree(p: SimpleNamespace) -> list[Piece]:
-    step = 0.62 * p.tier
-    cones = [cone(p.radius * (1 - 0.75 * i / p.tiers), 0.01, p.tier) for i in range(p.tiers)]
+def _pine_tree(radius: float, tier_size: float, trunk: float, tiers: int) -> list[Piece]:
+    step = 0.62 * tier_size
+    cones = [cone(radius * (1 - 0.75 * i / tiers), 0.01, tier_size) for i in range(tiers)]
     star = around(ellipsoid(0.03, 0.03, 0.1, 7, 8).move(0, 0, 0.06), 5).turn("x", 90)
-    star = star.move(0, p.trunk + step * (p.tiers - 1) + p.tier + 0.06)
+    star = star.move(0, trunk + step * (tiers - 1) + tier_size + 0.06)
     return [
-        Piece("tiers", "main", join([tier.move(0, p.trunk + step * i) for i, tier in enumerate(cones)])),
-        Piece("trunk", "brown", cylinder(0.13, p.trunk + 0.05)),
+        Piece("tiers", "main", join([tier.move(0, trunk + step * i) for i, tier in enumerate(cones)])),
+        Piece("trunk", "brown", cylinder(0.13, trunk + 0.05)),
         Piece("star", "accent", star),
     ]
 
@@ -129,13 +126,12 @@ def _pine_tree(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "speckles", "dots", "camouflage", "stars"),
     colors=(*GREENS, "orange", "pink", "yellow", "red"),
 )
-def _tree(p: SimpleNamespace) -> list[Piece]:
-    t, s = p.trunk, p.spread
-    blob = sphere(0.75 * p.crown, 11, 18)
-    crown = around(blob.move(0, t + 0.3, s), p.branches) + sphere(p.crown, 12, 20).move(0, t + 0.35 + 0.6 * p.crown)
+def _tree(t: float, crown_size: float, s: float, branches: int) -> list[Piece]:
+    blob = sphere(0.75 * crown_size, 11, 18)
+    crown = around(blob.move(0, t + 0.3, s), branches) + sphere(crown_size, 12, 20).move(0, t + 0.35 + 0.6 * crown_size)
     return [
         Piece("trunk", "brown", spindle([(0.2, 0), (0.12, 0.15), (0.09, 0.6 * t), (0.08, t + 0.2)], 10, 14)),
-        Piece("branches", "brown", around(rod((0, 0.7 * t, 0), (0, t + 0.15, s), 0.055, 0.03), p.branches)),
+        Piece("branches", "brown", around(rod((0, 0.7 * t, 0), (0, t + 0.15, s), 0.055, 0.03), branches)),
         Piece("crown", "main", crown),
     ]
 
@@ -148,13 +144,13 @@ def _tree(p: SimpleNamespace) -> list[Piece]:
     Count("petals", (4, 5, 6, 7, 8), "petal"),
     colors=("red", "orange", "yellow", "pink", "purple", "white", "light blue", "blue", "maroon"),
 )
-def _flower(p: SimpleNamespace) -> list[Piece]:
-    wide = min(0.6 * p.petal, 0.95 * (p.center + p.petal / 2) * np.sin(np.pi / p.petals))
-    petal = ellipsoid(wide, 0.05, 0.62 * p.petal).move(0, 0, p.center + 0.5 * p.petal)
-    center = sphere(p.center, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, p.stem, 0.05)
+def _flower(stem: float, petal_size: float, center_size: float, petals: int) -> list[Piece]:
+    wide = min(0.6 * petal_size, 0.95 * (center_size + petal_size / 2) * np.sin(np.pi / petals))
+    petal = ellipsoid(wide, 0.05, 0.62 * petal_size).move(0, 0, center_size + 0.5 * petal_size)
+    center = sphere(center_size, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, stem, 0.05)
     return [
-        Piece("petals", "main", (around(petal, p.petals)).turn("x", 60).move(0, p.stem, 0.05)),
+        Piece("petals", "main", (around(petal, petals)).turn("x", 60).move(0, stem, 0.05)),
         Piece("center", "accent", center),
-        Piece("stem", "green", rod((0, 0, 0), (0, p.stem, 0), 0.035)),
-        Piece("leaves", "green", around(leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * p.stem)),
+        Piece("stem", "green", rod((0, 0, 0), (0, stem, 0), 0.035)),
+        Piece("leaves", "green", around(leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * stem)),
     ]

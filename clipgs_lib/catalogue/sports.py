@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import Count, Piece, Range, in_group, varies
@@ -20,8 +18,8 @@ sport = in_group("sports")
 @varies(
     Range("stretch", 0.8, 1.5, "flattened", "oval"), Range("round_across", 0.75, 1.0), Range("round_along", 0.75, 1.0)
 )
-def _ball(p: SimpleNamespace) -> list[Piece]:
-    return [Piece("ball", "main", superquadric(0.6, 0.6 * p.stretch, 0.6, p.round_across, p.round_along, 17, 30))]
+def _ball(stretch: float, round_across: float, round_along: float) -> list[Piece]:
+    return [Piece("ball", "main", superquadric(0.6, 0.6 * stretch, 0.6, round_across, round_along, 17, 30))]
 
 
 @sport("dumbbell", "hand weight", parts=("grip", "plates"), accent="grip")
@@ -31,13 +29,13 @@ def _ball(p: SimpleNamespace) -> list[Piece]:
     Range("plate", 0.08, 0.14, "thin-plated", "thick-plated"),
     Count("plates", (2, 4, 6), "plate"),
 )
-def _dumbbell(p: SimpleNamespace) -> list[Piece]:
-    k = p.plates // 2
-    disc = wheel(p.radius, p.plate, 26).turn("y", 90)
+def _dumbbell(grip: float, radius: float, plate: float, count: int) -> list[Piece]:
+    k = count // 2
+    disc = wheel(radius, plate, 26).turn("y", 90)
     plates = join(
-        [disc.scale(1, 1 - 0.16 * i, 1 - 0.16 * i).move(p.grip / 2 + (i + 0.5) * (p.plate + 0.02)) for i in range(k)]
+        [disc.scale(1, 1 - 0.16 * i, 1 - 0.16 * i).move(grip / 2 + (i + 0.5) * (plate + 0.02)) for i in range(k)]
     )
-    end = p.grip / 2 + k * (p.plate + 0.02) + 0.06
+    end = grip / 2 + k * (plate + 0.02) + 0.06
     return [
         Piece("plates", "main", plates.mirror()),
         Piece("grip", "accent", rod((-end, 0, 0), (end, 0, 0), 0.07, sides=14)),
@@ -52,11 +50,10 @@ def _dumbbell(p: SimpleNamespace) -> list[Piece]:
     Range("head", 0.13, 0.18),
     Count("rings", (1, 2, 3), "ring"),
 )
-def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
-    h, b, n, d = p.height, p.belly, p.neck, p.head
+def _bowling_pin(h: float, b: float, n: float, d: float, count: int) -> list[Piece]:
     levels = [0, 0, 0.32 * h, 0.5 * h, 0.7 * h, 0.88 * h, 0.98 * h, h]
     profile = curve(line([0, 0.55 * b, b, 0.8 * b, n, d, 0.6 * d, 0], levels), 40)
-    heights = (0.66 + 0.06 * np.arange(p.rings)) * h
+    heights = (0.66 + 0.06 * np.arange(count)) * h
     radii = np.interp(heights, profile[8:34, 1], profile[8:34, 0])
     rings = join([torus(r, 0.022, 20, 7).move(0, y) for r, y in zip(radii, heights, strict=True)])
     return [Piece("body", "main", lathe(profile, 24, planar=False)), Piece("rings", "accent", rings)]
@@ -69,10 +66,10 @@ def _bowling_pin(p: SimpleNamespace) -> list[Piece]:
     Range("grip", 0.5, 0.9, "short-handled", "long-handled"),
     Count("strings", (5, 7, 9), "cross string"),
 )
-def _racket(p: SimpleNamespace) -> list[Piece]:
-    r, tall, n = p.head, p.head * p.oval, p.grip
+def _racket(r: float, oval: float, n: float, count: int) -> list[Piece]:
+    tall = r * oval
     strings = []
-    for s in np.linspace(-0.75, 0.75, p.strings):
+    for s in np.linspace(-0.75, 0.75, count):
         across = np.sqrt(1 - s * s)
         strings += [
             rod((-r * across, s * tall, 0), (r * across, s * tall, 0), 0.012, sides=5),
@@ -95,8 +92,7 @@ def _racket(p: SimpleNamespace) -> list[Piece]:
     Count("handles", (2, 3, 4), "handle"),
     colors=(*METALS, "red", "blue", "purple", "green", "white", "turquoise"),
 )
-def _trophy(p: SimpleNamespace) -> list[Piece]:
-    c, r, s = p.cup, p.radius, p.stem
+def _trophy(c: float, r: float, s: float, handles: int) -> list[Piece]:
     outer, inner = vessel(curve([(0.06, 0), (0.6 * r, 0.15 * c), (0.85 * r, 0.5 * c), (r, c)], 18), 0.03, 0.04)
     y = 0.3 + s
     ear = line([0.8 * r, 1.25 * r, 1.5 * r, 1.3 * r, 0.94 * r], [0.3 * c, 0.35 * c, 0.7 * c, 0.95 * c, 0.82 * c])
@@ -104,7 +100,7 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     return [
         Piece("cup", "main", outer.move(0, y)),
         Piece("inside", "inside", inner.move(0, y)),
-        Piece("handles", "body", around(sweep(lay(curve(ear, 12), "xy"), 0.045), p.handles).move(0, y)),
+        Piece("handles", "body", around(sweep(lay(curve(ear, 12), "xy"), 0.045), handles).move(0, y)),
         Piece("stem", "body", stem),
         Piece("base", "accent", box(0.6, 0.18, 0.6, 0.02) + box(0.48, 0.12, 0.48, 0.02).move(0, 0.17)),
     ]
@@ -117,11 +113,10 @@ def _trophy(p: SimpleNamespace) -> list[Piece]:
     Range("point", 0.5, 0.9, "pointed", ""),
     Count("fins", (1, 2, 3), "fin"),
 )
-def _surfboard(p: SimpleNamespace) -> list[Piece]:
-    n = p.length
+def _surfboard(n: float, width: float, point: float, fins: int) -> list[Piece]:
     t = np.linspace(-1, 1, 28)
-    wide = (1 - np.abs(t) ** 2.4).clip(0.002) ** np.where(t > 0, 1.35 - p.point, 0.5)
-    cut = arc(1, 0, 360, 15)[:-1] * [p.width / 2, 0.05]
+    wide = (1 - np.abs(t) ** 2.4).clip(0.002) ** np.where(t > 0, 1.35 - point, 0.5)
+    cut = arc(1, 0, 360, 15)[:-1] * [width / 2, 0.05]
     board = sweep(line(0 * t, (t + 1) * n / 2, 0.12 * t**2), wide, section=cut, normal=(0, 0, 1))
     fin = extrude([(0, 0), (0.22, 0), (0.02, -0.24), (-0.06, -0.22)], 0.03).turn("y", -90).turn("x", 90)
-    return [Piece("board", "main", board), Piece("fins", "accent", row(fin.move(0, 0.2, 0.05), p.fins, (0.14, 0, 0)))]
+    return [Piece("board", "main", board), Piece("fins", "accent", row(fin.move(0, 0.2, 0.05), fins, (0.14, 0, 0)))]

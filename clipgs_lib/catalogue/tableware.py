@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -50,13 +48,13 @@ def _grip(length: float, end: float, thickness: float) -> Shape:
     Choice("handle", ("round", "square"), "handle"),
     patterns=PACKED + ("marble",),
 )
-def _mug(p: SimpleNamespace) -> list[Piece]:
-    h, r, top = p.height, p.radius, p.radius * p.flare
+def _mug(h: float, r: float, flare: float, handle: str) -> list[Piece]:
+    top = r * flare
     outer, inner = vessel([(r - 0.04, 0), (r, 0.05), (top, h)])
     return [
         Piece("body", "main", outer),
         Piece("inside", "inside", inner),
-        Piece("handle", "body", _handle(0.55 * r + 0.45 * top, 0.2 * h, 0.8 * h, p.handle)),
+        Piece("handle", "body", _handle(0.55 * r + 0.45 * top, 0.2 * h, 0.8 * h, handle)),
     ]
 
 
@@ -68,19 +66,18 @@ def _mug(p: SimpleNamespace) -> list[Piece]:
     Choice("handle", ("round", "square"), "handle"),
     patterns=CERAMIC,
 )
-def _teapot(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.belly
+def _teapot(h: float, r: float, spout: float, handle: str) -> list[Piece]:
     body = lathe(curve([(0.6 * r, 0), (0.95 * r, 0.2 * h), (r, 0.45 * h), (0.8 * r, 0.8 * h), (0.45 * r, h)], 18))
     lid = lathe(
         [(0.5 * r, 0), (0.42 * r, 0.06), (0.1, 0.12), (0.04, 0.15), (0.09, 0.22), (0.05, 0.27), (0, 0.28)]
     ).move(0, h - 0.02)
-    path = curve([(-0.9 * r, 0.35 * h, 0), (-1.1 * r - 0.4 * p.spout, 0.5 * h, 0), (-r - p.spout, h, 0)], 10)
+    path = curve([(-0.9 * r, 0.35 * h, 0), (-1.1 * r - 0.4 * spout, 0.5 * h, 0), (-r - spout, h, 0)], 10)
     return [
         Piece("body", "main", body),
         Piece("bottom", "body", cylinder(0.62 * r, 0.03)),
         Piece("lid", "accent", lid),
         Piece("spout", "body", sweep(path, np.linspace(0.13, 0.055, 10))),
-        Piece("handle", "body", _handle(0.9 * r, 0.22 * h, 0.8 * h, p.handle, 0.055)),
+        Piece("handle", "body", _handle(0.9 * r, 0.22 * h, 0.8 * h, handle, 0.055)),
     ]
 
 
@@ -93,12 +90,9 @@ def _teapot(p: SimpleNamespace) -> list[Piece]:
     patterns=CERAMIC,
     colors=SHINY,
 )
-def _vase(p: SimpleNamespace) -> list[Piece]:
-    h, b = p.height, p.belly
+def _vase(h: float, b: float, neck: float, lip: float) -> list[Piece]:
     outer, inner = vessel(
-        curve(
-            [(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (p.neck, 0.82 * h), (p.lip, h)], 26
-        ),
+        curve([(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (neck, 0.82 * h), (lip, h)], 26),
         0.03,
     )
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
@@ -112,8 +106,7 @@ def _vase(p: SimpleNamespace) -> list[Piece]:
     patterns=CERAMIC + ("wood",),
     colors=SHINY,
 )
-def _bowl(p: SimpleNamespace) -> list[Piece]:
-    h, r, f = p.height, p.radius, p.foot
+def _bowl(r: float, h: float, f: float) -> list[Piece]:
     outer, inner = vessel(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
     return [Piece("body", "main", outer), Piece("inside", "inside", inner)]
 
@@ -125,8 +118,8 @@ def _bowl(p: SimpleNamespace) -> list[Piece]:
     Range("depth", 0.05, 0.16, "flat", "deep"),
     patterns=CERAMIC,
 )
-def _plate(p: SimpleNamespace) -> list[Piece]:
-    r, d, i = p.radius, p.depth, p.radius - p.rim
+def _plate(r: float, rim: float, d: float) -> list[Piece]:
+    i = r - rim
     return [
         Piece("bottom", "main", lathe([(0, 0), (0.85 * i, 0), (i, 0.6 * d), (r, d), (r, d + 0.03)], 36)),
         Piece("center", "main", lathe([(i, 0.6 * d + 0.05), (0.85 * i, 0.05), (0, 0.05)], 36)),
@@ -142,8 +135,7 @@ def _plate(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "horizontal stripes", "vertical stripes", "dots", "stars", "gradient", "zigzag", "flowers"),
     colors=(*METALS, "light blue", "turquoise", "white", "purple", "red", "lime", "pink"),
 )
-def _wine_glass(p: SimpleNamespace) -> list[Piece]:
-    s, b, h = p.stem, p.bowl, p.height
+def _wine_glass(s: float, b: float, h: float) -> list[Piece]:
     outer, inner = vessel(
         curve([(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)], 16), 0.02, 0.04
     )
@@ -164,8 +156,7 @@ def _wine_glass(p: SimpleNamespace) -> list[Piece]:
     patterns=CERAMIC,
     colors=SHINY,
 )
-def _pitcher(p: SimpleNamespace) -> list[Piece]:
-    h, b, m = p.height, p.belly, p.mouth
+def _pitcher(h: float, b: float, m: float, handle: str) -> list[Piece]:
     outer, inner = vessel(
         curve([(0.7 * b, 0), (b, 0.3 * h), (0.8 * b, 0.6 * h), (0.85 * m, 0.82 * h), (m, h)], 20), 0.035
     )
@@ -178,7 +169,7 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
         Piece("body", "main", outer.warp(lip)),
         Piece("inside", "inside", inner.warp(lip)),
         Piece("spout", "body", sweep([(-0.8 * m, 0.8 * h, 0), (-m - 0.12, h - 0.01, 0)], [0.03, 0.11])),
-        Piece("handle", "body", _handle(0.86 * m + 0.05, 0.42 * h, 0.95 * h, p.handle, 0.05)),
+        Piece("handle", "body", _handle(0.86 * m + 0.05, 0.42 * h, 0.95 * h, handle, 0.05)),
     ]
 
 
@@ -191,17 +182,16 @@ def _pitcher(p: SimpleNamespace) -> list[Piece]:
     patterns=CUTLERY,
     colors=SHINY,
 )
-def _fork(p: SimpleNamespace) -> list[Piece]:
-    w, n = p.width, p.handle_length
+def _fork(n: float, w: float, tine_length: float, tines: int) -> list[Piece]:
     web = box(w, 0.3, 0.06, 0.025).move(0, n + 0.02)
     tine = sweep(
-        [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * p.tine_length, 0.02), (0, n + 0.3 + p.tine_length, 0.05)],
+        [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * tine_length, 0.02), (0, n + 0.3 + tine_length, 0.05)],
         [0.032, 0.028, 0.012],
     )
     return [
         Piece("handle", "main", _grip(n, 0.4, 0.06)),
         Piece("tines", "accent", web + rod((0, n - 0.04, 0), (0, n + 0.05, 0), 0.04)),
-        Piece("tines", "accent", row(tine, p.tines, ((w - 0.06) / (p.tines - 1), 0, 0))),
+        Piece("tines", "accent", row(tine, tines, ((w - 0.06) / (tines - 1), 0, 0))),
     ]
 
 
@@ -213,10 +203,9 @@ def _fork(p: SimpleNamespace) -> list[Piece]:
     patterns=CUTLERY,
     colors=SHINY,
 )
-def _spoon(p: SimpleNamespace) -> list[Piece]:
-    n, w = p.handle_length, p.width
+def _spoon(n: float, w: float, oval: float) -> list[Piece]:
     shell = lathe(np.concatenate([arc(1.0, -90, 0, 8) * [1, 0.6], (arc(0.93, 0, -90, 8) * [1, 0.55])]), planar=False)
-    scoop = shell.turn("x", 90).scale(w, w * p.oval, w).move(0, n + w * p.oval - 0.02, 0.06)
+    scoop = shell.turn("x", 90).scale(w, w * oval, w).move(0, n + w * oval - 0.02, 0.06)
     return [Piece("handle", "main", _grip(n, 0.45, 0.055)), Piece("scoop", "accent", scoop)]
 
 
@@ -228,10 +217,9 @@ def _spoon(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "speckles", "horizontal stripes", "dots", "gradient", "checks"),
     colors=(*METALS, "black", "red", "blue", "gray", "green", "orange"),
 )
-def _frying_pan(p: SimpleNamespace) -> list[Piece]:
-    outer, inner = vessel([(0.8 * p.radius, 0), (p.radius, p.depth)], 0.03, 0.04)
-    r, d = p.radius, p.depth
-    grip = sweep([(r - 0.05, 0.8 * d, 0), (r + 0.2, d, 0), (r + p.handle_length, d + 0.1, 0)], [0.05, 0.06, 0.075])
+def _frying_pan(r: float, d: float, handle_length: float) -> list[Piece]:
+    outer, inner = vessel([(0.8 * r, 0), (r, d)], 0.03, 0.04)
+    grip = sweep([(r - 0.05, 0.8 * d, 0), (r + 0.2, d, 0), (r + handle_length, d + 0.1, 0)], [0.05, 0.06, 0.075])
     return [Piece("body", "main", outer), Piece("inside", "inside", inner), Piece("handle", "accent", grip)]
 
 
@@ -244,16 +232,15 @@ def _frying_pan(p: SimpleNamespace) -> list[Piece]:
     patterns=(*EVERY, "label"),
     colors=SHINY,
 )
-def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
-    r, h = p.radius, p.height
+def _cooking_pot(r: float, h: float, lid_height: float, form: str) -> list[Piece]:
     ears = _handle(r, 0.62 * h, 0.62 * h + 0.24, "square", 0.04).turn("x", 90).move(0, 0.75 * h, -0.75 * h).mirror()
-    lid = lathe([(0, 0), (r + 0.03, 0), (r + 0.03, 0.04), (0.5 * r, 0.03 + p.lid_height), (0, 0.05 + p.lid_height)])
-    knob = sphere(0.1, 9, 14) if p.knob == "round" else cylinder(0.15, 0.07)
+    lid = lathe([(0, 0), (r + 0.03, 0), (r + 0.03, 0.04), (0.5 * r, 0.03 + lid_height), (0, 0.05 + lid_height)])
+    knob = sphere(0.1, 9, 14) if form == "round" else cylinder(0.15, 0.07)
     return [
         Piece("body", "main", lathe([(0, 0), (r - 0.05, 0), (r, 0.05), (r, h)])),
         Piece("handles", "dark brown", ears),
         Piece("lid", "accent", lid.move(0, h)),
-        Piece("knob", "dark brown", knob.move(0, h + p.lid_height + 0.09)),
+        Piece("knob", "dark brown", knob.move(0, h + lid_height + 0.09)),
     ]
 
 
@@ -265,15 +252,15 @@ def _cooking_pot(p: SimpleNamespace) -> list[Piece]:
     Count("tiers", (1, 2, 3), "tier"),
     patterns=CERAMIC,
 )
-def _cake_stand(p: SimpleNamespace) -> list[Piece]:
-    radii = [p.radius - i * p.shrink for i in range(p.tiers)]
+def _cake_stand(radius: float, gap: float, shrink: float, tiers: int) -> list[Piece]:
+    radii = [radius - i * shrink for i in range(tiers)]
     trays = [
         lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32) for r in radii
     ]
-    top = 0.4 + p.gap * (p.tiers - 1)
+    top = 0.4 + gap * (tiers - 1)
     stem = spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
     return [
-        Piece("tiers", "main", join([tray.move(0, 0.35 + p.gap * i) for i, tray in enumerate(trays)])),
+        Piece("tiers", "main", join([tray.move(0, 0.35 + gap * i) for i, tray in enumerate(trays)])),
         Piece("stem", "accent", stem),
         Piece("stem", "accent", sphere(0.07, 8, 12).move(0, top + 0.02)),
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -33,11 +31,10 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
     patterns=GRIP,
     colors=WOODY,
 )
-def _hammer(p: SimpleNamespace) -> list[Piece]:
-    n, h, f = p.handle_length, p.head, p.face
+def _hammer(n: float, h: float, f: float, peen: str) -> list[Piece]:
     face = lathe([(0, 0), (f, 0), (f, 0.14), (0.75 * f, 0.18), (0.6 * f, h), (0, h)], 18).turn("z", -90)
     face = face.scale(x=-1).move(h + 0.06, n)
-    if p.peen == "clawed":
+    if peen == "clawed":
         claw = sweep(
             curve([(0, n, 0), (-0.5 * h, n + 0.02, 0), (-h, n - 0.08, 0), (-1.25 * h, n - 0.24, 0)], 10),
             np.linspace(1, 0.35, 10),
@@ -57,12 +54,11 @@ def _hammer(p: SimpleNamespace) -> list[Piece]:
     Choice("tip", ("flat", "pointed"), "tip"),
     patterns=GRIP,
 )
-def _screwdriver(p: SimpleNamespace) -> list[Piece]:
-    n, s, r = p.handle_length, p.shaft, p.radius
+def _screwdriver(n: float, s: float, r: float, tip: str) -> list[Piece]:
     radii = [0.0, 0.85 * r, r, 0.95 * r, 0.6 * r, 0.8 * r, 0.3 * r]
     blade = (
         cone(0.045, 0.002, 0.16, 12)
-        if p.tip == "pointed"
+        if tip == "pointed"
         else extrude([(-0.045, 0), (0.045, 0), (0.075, 0.14), (-0.075, 0.14)], 0.035)
     )
     return [
@@ -81,14 +77,13 @@ def _screwdriver(p: SimpleNamespace) -> list[Piece]:
     patterns=GRIP,
     colors=WOODY,
 )
-def _axe(p: SimpleNamespace) -> list[Piece]:
-    n, b, reach = p.handle_length, p.blade, p.reach
+def _axe(n: float, b: float, reach: float, blades: int) -> list[Piece]:
     edge = np.stack([reach + 0.06 * np.cos(t := np.linspace(-1.2, 1.2, 9)), 0.5 * b * np.sin(t) / np.sin(1.2)], axis=1)
     head = extrude(np.concatenate([[(-0.1, -0.12)], edge, [(-0.1, 0.12)]]), 0.12)
 
     thin = head.warp(lambda v: v * line(1, 1, np.clip(1.05 - v[:, 0] / (reach + 0.06), 0.08, 1)))
     blade = thin.move(0, n - 0.16)
-    return [_grip(n), Piece("blades", "accent", blade if p.blades == 1 else blade.mirror())]
+    return [_grip(n), Piece("blades", "accent", blade if blades == 1 else blade.mirror())]
 
 
 @tool("shovel", "spade", parts=("blade", "handle", "grip"), accent="blade")
@@ -100,9 +95,9 @@ def _axe(p: SimpleNamespace) -> list[Piece]:
     patterns=GRIP,
     colors=WOODY,
 )
-def _shovel(p: SimpleNamespace) -> list[Piece]:
-    b, w, n = p.blade, p.width / 2, p.handle_length
-    tip = [(-0.75 * w, 0.2 * b), (0, 0), (0.75 * w, 0.2 * b)] if p.tip == "pointed" else [(-w, 0), (0, -0.01), (w, 0)]
+def _shovel(n: float, b: float, width: float, form: str) -> list[Piece]:
+    w = width / 2
+    tip = [(-0.75 * w, 0.2 * b), (0, 0), (0.75 * w, 0.2 * b)] if form == "pointed" else [(-w, 0), (0, -0.01), (w, 0)]
     blade = extrude(
         [*tip, (w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)], 0.05
     )
@@ -124,16 +119,23 @@ def _shovel(p: SimpleNamespace) -> list[Piece]:
     patterns=GRIP,
     colors=WOODY,
 )
-def _rake(p: SimpleNamespace) -> list[Piece]:
-    n, w = p.handle_length, p.width
+def _rake(n: float, w: float, tooth_size: float, teeth: int) -> list[Piece]:
     tooth = sweep(
-        curve([(0, 0, 0), (0, -0.02, 0.5 * p.tooth), (0, -0.1, p.tooth), (0, -0.1 - 0.6 * p.tooth, 1.1 * p.tooth)], 8),
+        curve(
+            [
+                (0, 0, 0),
+                (0, -0.02, 0.5 * tooth_size),
+                (0, -0.1, tooth_size),
+                (0, -0.1 - 0.6 * tooth_size, 1.1 * tooth_size),
+            ],
+            8,
+        ),
         np.linspace(0.04, 0.02, 8),
     )
     return [
         Piece("handle", "main", rod((0, 0, 0), (0, n, 0), 0.05)),
         Piece("head", "accent", box(w + 0.08, 0.08, 0.08, 0.02).move(0, -0.04)),
-        Piece("teeth", "accent", row(tooth, p.teeth, (w / (p.teeth - 1), 0, 0))),
+        Piece("teeth", "accent", row(tooth, teeth, (w / (teeth - 1), 0, 0))),
     ]
 
 
@@ -145,8 +147,7 @@ def _rake(p: SimpleNamespace) -> list[Piece]:
     patterns=GRIP,
     colors=WOODY,
 )
-def _paintbrush(p: SimpleNamespace) -> list[Piece]:
-    n, w, b = p.handle_length, p.width, p.bristle_length
+def _paintbrush(n: float, w: float, b: float) -> list[Piece]:
     up, wide = [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)], [0.5, 0.75, 0.7, 0.5, 0.8, 1.0]
     hair = sweep(
         [(0, 0, 0), (0, 0.7 * b, 0), (0, b, 0)], [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1)
@@ -167,14 +168,11 @@ def _paintbrush(p: SimpleNamespace) -> list[Piece]:
     patterns=EVERY,
     colors=(*METALS, *PAINTS),
 )
-def _wrench(p: SimpleNamespace) -> list[Piece]:
-    n, j, t = p.length, p.jaw, p.thickness
+def _wrench(n: float, j: float, t: float, jaws: int) -> list[Piece]:
     cut = [(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)]
     fork = sweep(lay(arc(j, 135, 405, 18), "xy"), section=cut).turn("z", 180).move(0, n + j)
     end = (
-        fork.scale(y=-1).move(0, n)
-        if p.jaws == 2
-        else torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
+        fork.scale(y=-1).move(0, n) if jaws == 2 else torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
     )
     return [Piece("shaft", "main", box(0.17, n, t, 0.03)), Piece("jaws", "main", fork), Piece("end", "main", end)]
 
@@ -188,13 +186,12 @@ def _wrench(p: SimpleNamespace) -> list[Piece]:
     patterns=("plain", "gradient", "speckles", "diagonal stripes", "dots", "checks"),
     colors=("silver", "gray", "light blue", "copper", "golden", "white"),
 )
-def _saw(p: SimpleNamespace) -> list[Piece]:
-    n, d = p.length, p.depth
-    blade = extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + p.taper * d), (0, 0.5 * d)], 0.03)
-    tooth = extrude([(0, 0), (-n / p.teeth, 0), (-0.5 * n / p.teeth, -0.1)], 0.03)
+def _saw(n: float, d: float, taper: float, teeth: int) -> list[Piece]:
+    blade = extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + taper * d), (0, 0.5 * d)], 0.03)
+    tooth = extrude([(0, 0), (-n / teeth, 0), (-0.5 * n / teeth, -0.1)], 0.03)
     return [
         Piece("blade", "main", blade),
-        Piece("teeth", "main", row(tooth, p.teeth, (n / p.teeth, 0, 0), centred=False).move(n / p.teeth, -0.5 * d)),
+        Piece("teeth", "main", row(tooth, teeth, (n / teeth, 0, 0), centred=False).move(n / teeth, -0.5 * d)),
         Piece("handle", "accent", torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)),
     ]
 
@@ -207,12 +204,11 @@ def _saw(p: SimpleNamespace) -> list[Piece]:
     patterns=GRIP,
     colors=WOODY,
 )
-def _magnifying_glass(p: SimpleNamespace) -> list[Piece]:
-    r, n = p.radius, p.handle_length
+def _magnifying_glass(r: float, n: float, rim: float) -> list[Piece]:
     grip = turned([(0, 0), (0.1, 0.04), (0.09, 0.3 * n), (0.07, 0.8 * n), (0.1, 0.95 * n), (0.05, n)], 16, 16)
     return [
         Piece("handle", "main", grip),
         Piece("neck", "accent", rod((0, n - 0.03, 0), (0, n + 0.16, 0), 0.045)),
-        Piece("rim", "accent", torus(r, p.rim).turn("x", 90).move(0, n + 0.13 + r)),
+        Piece("rim", "accent", torus(r, rim).turn("x", 90).move(0, n + 0.13 + r)),
         Piece("lens", "light blue", wheel(r, 0.05, 28).move(0, n + 0.13 + r)),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -21,11 +20,10 @@ toy = in_group("toys")
     Range("shoulder", 0.4, 0.7),
     Choice("knob", ("round", "long"), "knob"),
 )
-def _spinning_top(p: SimpleNamespace) -> list[Piece]:
-    h, r = p.height, p.radius
-    body = turned([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, p.shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22, 28)
+def _spinning_top(h: float, r: float, shoulder: float, form: str) -> list[Piece]:
+    body = turned([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22, 28)
     knob = rod((0, h - 0.02, 0), (0, h + 0.12, 0), 0.05) + (
-        sphere(0.11, 9, 14).move(0, h + 0.18) if p.knob == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
+        sphere(0.11, 9, 14).move(0, h + 0.18) if form == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
     )
     return [
         Piece("body", "main", body),
@@ -41,12 +39,12 @@ def _spinning_top(p: SimpleNamespace) -> list[Piece]:
     Range("shrink", 0.35, 0.7),
     Count("rings", (3, 4, 5, 6), "ring"),
 )
-def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
-    t, top = p.thickness, 0.08 + 1.9 * p.thickness * p.rings
-    radii = [p.radius * (1 - (1 - p.shrink) * i / (p.rings - 1)) for i in range(p.rings)]
+def _stacking_rings(radius: float, t: float, shrink: float, rings: int) -> list[Piece]:
+    top = 0.08 + 1.9 * t * rings
+    radii = [radius * (1 - (1 - shrink) * i / (rings - 1)) for i in range(rings)]
     return [
         Piece("rings", "main", join([torus(r - t, t).move(0, 0.08 + t + 1.9 * t * i) for i, r in enumerate(radii)])),
-        Piece("base", "accent", cylinder(p.radius, 0.08)),
+        Piece("base", "accent", cylinder(radius, 0.08)),
         Piece("pole", "light brown", cylinder(0.07, top + 0.05)),
         Piece("knob", "accent", sphere(0.12, 9, 14).move(0, top + 0.1)),
     ]
@@ -60,15 +58,14 @@ def _stacking_rings(p: SimpleNamespace) -> list[Piece]:
     Count("pips", (1, 2, 3, 4, 5, 6), "pip"),
     patterns=("plain", "gradient", "marble", "wood", "speckles", "diagonal stripes"),
 )
-def _die(p: SimpleNamespace) -> list[Piece]:
-    s = p.spread
+def _die(bevel: float, pip_size: float, s: float, pips: int) -> list[Piece]:
     corners = [(-s, s), (s, -s), (-s, -s), (s, s)]
-    paired, odd = [*corners, (-s, 0), (s, 0)], p.pips % 2
-    layout = paired[: p.pips - odd] + [(0, 0)] * odd
-    pip = wheel(p.pip, 0.02, 14)
+    paired, odd = [*corners, (-s, 0), (s, 0)], pips % 2
+    layout = paired[: pips - odd] + [(0, 0)] * odd
+    pip = wheel(pip_size, 0.02, 14)
     face = join([pip.move(x, y, 0.5) for x, y in layout])
     sides = [face, *(face.turn("y", a) for a in (90, 180, 270)), face.turn("x", 90), face.turn("x", -90)]
-    return [Piece("cube", "main", box(1, 1, 1, p.bevel).move(0, -0.5)), Piece("pips", "accent", join(sides))]
+    return [Piece("cube", "main", box(1, 1, 1, bevel).move(0, -0.5)), Piece("pips", "accent", join(sides))]
 
 
 @toy("teddy bear", "stuffed bear", parts=("ears", "scarf", "arms", "legs"), accent="scarf")
@@ -78,12 +75,11 @@ def _die(p: SimpleNamespace) -> list[Piece]:
     Range("ear", 0.08, 0.16, "small-eared", "big-eared"),
     Range("leg", 0.3, 0.5),
 )
-def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
-    b, h, e = p.belly, p.head, p.ear
+def _teddy_bear(b: float, h: float, e: float, leg: float) -> list[Piece]:
     top = 0.3 + 1.75 * b + 0.7 * h
     limbs = {
         "arms": capsule(0.12, 0.5).turn("z", -125).move(0.7 * b, 0.3 + 1.45 * b, 0.1).mirror(),
-        "legs": capsule(0.15, p.leg + 0.15).turn("x", 80).move(0.55 * b, 0.16, 0.1).mirror(),
+        "legs": capsule(0.15, leg + 0.15).turn("x", 80).move(0.55 * b, 0.16, 0.1).mirror(),
     }
     return [
         Piece("body", "main", ellipsoid(b, 0.95 * b, 0.85 * b, 13, 22).move(0, 0.28 + 0.75 * b)),
@@ -105,12 +101,12 @@ def _teddy_bear(p: SimpleNamespace) -> list[Piece]:
     Count("balls", (2, 3, 4), "snowball"),
     colors=("white", "light blue", "beige", "pink", "yellow"),
 )
-def _snowman(p: SimpleNamespace) -> list[Piece]:
-    radii = [p.size * p.shrink**i for i in range(p.balls)]
+def _snowman(size: float, shrink: float, hat_size: float, balls: int) -> list[Piece]:
+    radii = [size * shrink**i for i in range(balls)]
     heights = np.cumsum([0.9 * radii[0], *(0.85 * (a + b) for a, b in pairwise(radii))])
     y, r = float(heights[-1]), radii[-1]
     arm = rod((0.85 * radii[-2], heights[-2], 0), (radii[-2] + 0.4, heights[-2] + 0.25, 0), 0.025)
-    hat = lathe([(0, 0), (1.05 * r, 0), (1.05 * r, 0.04), (0.65 * r, 0.04), (0.65 * r, p.hat), (0, p.hat)]).move(
+    hat = lathe([(0, 0), (1.05 * r, 0), (1.05 * r, 0.04), (0.65 * r, 0.04), (0.65 * r, hat_size), (0, hat_size)]).move(
         0, y + 0.72 * r
     )
     return [
@@ -130,13 +126,12 @@ def _snowman(p: SimpleNamespace) -> list[Piece]:
     Range("leg", 0.3, 0.55),
     Count("antennas", (1, 2, 3), "antenna"),
 )
-def _robot(p: SimpleNamespace) -> list[Piece]:
-    w, h, d, n = p.width, p.height, p.head, p.leg
+def _robot(w: float, h: float, d: float, n: float, count: int) -> list[Piece]:
     arm = rod((w / 2, n + 0.85 * h, 0), (w / 2 + 0.22, n + 0.4 * h, 0.1), 0.07)
     arm = arm + sphere(0.1, 9, 12).move(w / 2 + 0.22, n + 0.36 * h, 0.1)
     tip = n + h + 0.08 + d
     antenna = rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22)
-    antennas = row(antenna, p.antennas, (0.15, 0, 0)).move(0, tip)
+    antennas = row(antenna, count, (0.15, 0, 0)).move(0, tip)
     return [
         Piece("body", "main", box(w, h, 0.42, 0.05).move(0, n)),
         Piece("head", "main", box(0.8 * w, d, 0.4, 0.05).move(0, n + h + 0.08)),
@@ -158,16 +153,15 @@ def _robot(p: SimpleNamespace) -> list[Piece]:
     Range("curl", 0.08, 0.2),
     Count("blades", (3, 4, 5, 6, 8), "blade"),
 )
-def _pinwheel(p: SimpleNamespace) -> list[Piece]:
-    r = p.radius
-    wide = min(0.75, 0.9 * np.tan(np.pi / p.blades) + 0.2)
+def _pinwheel(r: float, stick: float, curl: float, count: int) -> list[Piece]:
+    wide = min(0.75, 0.9 * np.tan(np.pi / count) + 0.2)
     blade = extrude([(0, 0), (0.55 * wide * r, 0.55 * r), (0.1 * r, r)], 0.03)
-    bent = blade.push("z", lambda v: 2.2 * p.curl * v[:, 0].clip(0) / r)
-    blades = join([bent.turn("z", 360 * i / p.blades) for i in range(p.blades)]).move(0, p.stick, 0.06)
+    bent = blade.push("z", lambda v: 2.2 * curl * v[:, 0].clip(0) / r)
+    blades = join([bent.turn("z", 360 * i / count) for i in range(count)]).move(0, stick, 0.06)
     return [
         Piece("blades", "main", blades),
-        Piece("stick", "accent", rod((0, 0, 0), (0, p.stick + 0.05, 0), 0.035)),
-        Piece("pin", "yellow", sphere(0.06, 8, 12).move(0, p.stick, 0.1)),
+        Piece("stick", "accent", rod((0, 0, 0), (0, stick + 0.05, 0), 0.035)),
+        Piece("pin", "yellow", sphere(0.06, 8, 12).move(0, stick, 0.1)),
     ]
 
 
@@ -178,16 +172,15 @@ def _pinwheel(p: SimpleNamespace) -> list[Piece]:
     Range("string", 0.7, 1.2, "short-stringed", "long-stringed"),
     Count("balloons", (2, 3, 4, 5), "balloon"),
 )
-def _balloons(p: SimpleNamespace) -> list[Piece]:
-    r = p.radius
-    one = sphere(r, 14, 20).scale(y=p.stretch) + cone(0.05, 0.01, 0.07, 10).move(0, -r * p.stretch - 0.05)
+def _balloons(r: float, stretch: float, string: float, balloons: int) -> list[Piece]:
+    one = sphere(r, 14, 20).scale(y=stretch) + cone(0.05, 0.01, 0.07, 10).move(0, -r * stretch - 0.05)
     done, strings = [], []
-    ring = max(0.75 * r / np.sin(np.pi / p.balloons), 0.9 * r)
-    for i in range(p.balloons):
-        a = 2 * np.pi * i / p.balloons + np.pi / 2
-        at = (ring * np.sin(a), p.string + r * p.stretch + 0.16 * (i % 2), ring * np.cos(a))
+    ring = max(0.75 * r / np.sin(np.pi / balloons), 0.9 * r)
+    for i in range(balloons):
+        a = 2 * np.pi * i / balloons + np.pi / 2
+        at = (ring * np.sin(a), string + r * stretch + 0.16 * (i % 2), ring * np.cos(a))
         done.append(one.move(*at))
-        strings.append(rod((0, 0, 0), (at[0], at[1] - r * p.stretch, at[2]), 0.012, sides=5))
+        strings.append(rod((0, 0, 0), (at[0], at[1] - r * stretch, at[2]), 0.012, sides=5))
     return [Piece("balloons", "main", join(done)), Piece("strings", "accent", join(strings))]
 
 
@@ -198,15 +191,14 @@ def _balloons(p: SimpleNamespace) -> list[Piece]:
     Range("tail", 0.15, 0.35),
     Choice("bill", ("flat", "pointed"), "beak"),
 )
-def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
-    b, h = p.body, p.head
-    beak = ellipsoid(0.17, 0.035, 0.14) if p.bill == "flat" else cone(0.1, 0.005, 0.24, 12).turn("z", -90)
+def _rubber_duck(b: float, h: float, tail: float, bill: str) -> list[Piece]:
+    beak = ellipsoid(0.17, 0.035, 0.14) if bill == "flat" else cone(0.1, 0.005, 0.24, 12).turn("z", -90)
     head, wing = (0.48 * b, 0.62 + 0.75 * h), ellipsoid(0.5 * b, 0.18, 0.08).turn("z", 12)
     eye = sphere(0.045, 7, 10).move(head[0] + 0.72 * h, head[1] + 0.3 * h)
     return [
         Piece("body", "main", ellipsoid(b, 0.36, 0.42, 15, 26).move(0, 0.34)),
         Piece("head", "main", sphere(h).move(*head)),
-        Piece("tail", "main", cone(0.16, 0.01, p.tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)),
+        Piece("tail", "main", cone(0.16, 0.01, tail + 0.15, 14).turn("z", 50).move(-0.75 * b, 0.42)),
         Piece("wings", "body", wing.move(-0.1, 0.42, 0.38) + wing.move(-0.1, 0.42, -0.38)),
         Piece("beak", "accent", beak.move(head[0] + h + 0.03, head[1] - 0.05)),
         Piece("eyes", "black", join([eye.move(z=s * 0.6 * h) for s in (-1, 1)])),
@@ -220,11 +212,11 @@ def _rubber_duck(p: SimpleNamespace) -> list[Piece]:
     Range("tail_length", 0.6, 1.2, "", "long-tailed"),
     Count("bows", (2, 3, 4, 5), "bow"),
 )
-def _kite(p: SimpleNamespace) -> list[Piece]:
-    w, h, t = p.width / 2, p.height, p.tail_length
+def _kite(width: float, h: float, t: float, bows: int) -> list[Piece]:
+    w = width / 2
     s = np.linspace(0, 1, 18)
     tail = sweep(np.stack([0.1 * np.sin(2.5 * np.pi * s), -0.6 * h - t * s, 0 * s], axis=1), 0.018, 6, normal=(0, 0, 1))
-    at = (np.arange(p.bows) + 0.8) / p.bows * 0.98
+    at = (np.arange(bows) + 0.8) / bows * 0.98
     bow = extrude([(0, 0), (0.14, -0.08), (0.14, 0.08)], 0.04).mirror()
     ends = [((0, -0.6 * h, -0.03), (0, 0.4 * h, -0.03)), ((-w, 0.05 * h, -0.03), (w, 0.05 * h, -0.03))]
     return [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
@@ -34,20 +32,20 @@ def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float)
     Choice("body_form", ("sedan", "hatchback")),
     colors=contrasting("navy"),
 )
-def _car(p: SimpleNamespace) -> list[Piece]:
-    n, w, r = p.length, p.width, 0.19
+def _car(n: float, roof: float, w: float, body_form: str) -> list[Piece]:
+    r = 0.19
     x = n / 2
     body = [(-x, 0.16), (x, 0.16), (x + 0.03, 0.3), (x - 0.05, 0.42), (0.5 * x, 0.5), (-0.6 * x, 0.52), (-x, 0.48)]
-    back = -0.62 * x if p.body_form == "sedan" else -0.95 * x
-    cabin = [(back, 0.5), (0.5 * x, 0.5), (0.18 * x, 0.5 + p.roof), (back + 0.18, 0.5 + p.roof)]
-    glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + p.roof), (back + 0.2, 0.46 + p.roof)]
+    back = -0.62 * x if body_form == "sedan" else -0.95 * x
+    cabin = [(back, 0.5), (0.5 * x, 0.5), (0.18 * x, 0.5 + roof), (back + 0.18, 0.5 + roof)]
+    glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + roof), (back + 0.2, 0.46 + roof)]
     lamps = sphere(0.07, 7, 10).move(x, 0.36, w / 2 - 0.14) + sphere(0.07, 7, 10).move(x, 0.36, 0.14 - w / 2)
-    lean, edge = np.rad2deg(np.arctan2(0.32 * x, p.roof)), np.hypot(0.32 * x, p.roof)
+    lean, edge = np.rad2deg(np.arctan2(0.32 * x, roof)), np.hypot(0.32 * x, roof)
     return [
         Piece("body", "main", extrude(body, w, 0.06)),
         Piece("cabin", "main", extrude(cabin, w - 0.1, 0.04)),
         Piece("windows", "navy", extrude(glass, w - 0.07)),
-        Piece("windows", "navy", box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * p.roof)),
+        Piece("windows", "navy", box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * roof)),
         Piece("headlights", "yellow", lamps),
         *_wheels(r, 0.16, [-0.6 * x, 0.6 * x], w / 2 - 0.04),
     ]
@@ -55,15 +53,14 @@ def _car(p: SimpleNamespace) -> list[Piece]:
 
 @vehicle("truck", "lorry", "delivery truck", parts=("wheels", "cab", "cargo box"), accent="cab")
 @varies(LENGTH, Range("cargo", 0.6, 1.0, "low", "tall"), Range("width", 0.65, 0.9), Count("axles", (2, 3, 4), "axle"))
-def _truck(p: SimpleNamespace) -> list[Piece]:
-    n, w = p.length, p.width
+def _truck(n: float, cargo: float, w: float, axles: int) -> list[Piece]:
     x = n / 2
     cab = [(x - 0.02, 0.2), (x + 0.5, 0.2), (x + 0.5, 0.55), (x + 0.38, 0.92), (x - 0.02, 0.92)]
     glass = box(0.3, 0.26, w + 0.06).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 18).move(x + 0.5, 0.58)
-    xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (p.axles - 2), p.axles - 1)]
+    xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (axles - 2), axles - 1)]
     lamps = join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
     return [
-        Piece("cargo box", "main", box(n, p.cargo, w, 0.03).move(-0.06, 0.3)),
+        Piece("cargo box", "main", box(n, cargo, w, 0.03).move(-0.06, 0.3)),
         Piece("cab", "accent", extrude(cab, w, 0.04)),
         Piece("windows", "navy", glass),
         Piece("headlights", "yellow", lamps),
@@ -80,10 +77,9 @@ def _truck(p: SimpleNamespace) -> list[Piece]:
     Count("windows", (3, 4, 5, 6), "side window"),
     colors=contrasting("navy"),
 )
-def _bus(p: SimpleNamespace) -> list[Piece]:
-    n, h, w = p.length, p.height, p.width
-    step = (n - 0.3) / p.windows
-    side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), p.windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
+def _bus(n: float, h: float, w: float, windows: int) -> list[Piece]:
+    step = (n - 0.3) / windows
+    side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
     lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
     return [
         Piece("body", "main", box(n, h, w, 0.07).move(0, 0.15)),
@@ -101,12 +97,11 @@ def _bus(p: SimpleNamespace) -> list[Piece]:
     Range("chimney", 0.2, 0.45),
     Count("axles", (3, 4, 5), "axle"),
 )
-def _locomotive(p: SimpleNamespace) -> list[Piece]:
-    n, r = p.boiler, p.radius
-    stack = lathe([(0.08, 0), (0.08, 0.6 * p.chimney), (0.14, p.chimney), (0, p.chimney)]).move(n - 0.2, 0.3 + 2 * r)
+def _locomotive(n: float, r: float, chimney: float, axles: int) -> list[Piece]:
+    stack = lathe([(0.08, 0), (0.08, 0.6 * chimney), (0.14, chimney), (0, chimney)]).move(n - 0.2, 0.3 + 2 * r)
     cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
     cab = cab + box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
-    xs = np.linspace(-0.3, n - 0.15, p.axles)
+    xs = np.linspace(-0.3, n - 0.15, axles)
     return [
         Piece("boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)),
         Piece("chimney", "accent", stack),
@@ -126,14 +121,14 @@ def _locomotive(p: SimpleNamespace) -> list[Piece]:
     Range("handlebar", 0.1, 0.3),
     patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
 )
-def _bicycle(p: SimpleNamespace) -> list[Piece]:
-    r, x = p.wheel, p.length / 2
+def _bicycle(r: float, length: float, handlebar: float) -> list[Piece]:
+    x = length / 2
     rim = torus(r - 0.045, 0.045, 28, 8).turn("x", 90).move(0, r, 0)
     ends = [(0.9 * r * np.cos(a), r + 0.9 * r * np.sin(a), 0) for a in np.arange(8) * np.pi / 4]
     spokes = join([rod((0, r, 0), end, 0.012, sides=5) for end in ends])
     crank, seat, head = (-0.1, r, 0), (-0.28, r + 0.52, 0), (x - 0.24, r + 0.52, 0)
     tubes = [((-x, r, 0), crank), ((-x, r, 0), seat), (crank, seat), (crank, head), (seat, head), (head, (x, r, 0))]
-    top = r + 0.56 + p.handlebar
+    top = r + 0.56 + handlebar
     along, up = [x - 0.42, x - 0.26, x - 0.24, x - 0.26, x - 0.42], [top - 0.04, top, top, top, top - 0.04]
     bars = sweep(curve(line(along, up, [-0.28, -0.2, 0, 0.2, 0.28]), 14), 0.028, normal=(0, 1, 0))
     pedals = (
@@ -161,11 +156,11 @@ def _bicycle(p: SimpleNamespace) -> list[Piece]:
     Count("wheels", (2, 4, 6), "wheel"),
     patterns=(*EVERY, "wood"),
 )
-def _cart(p: SimpleNamespace) -> list[Piece]:
-    n, h, r, w = p.length, p.height, p.wheel, 0.7
+def _cart(n: float, h: float, r: float, count: int) -> list[Piece]:
+    w = 0.7
     side, end = box(n, h, 0.05), box(0.05, h, w)
     ring = [side.move(0, 0, w / 2), side.move(0, 0, -w / 2), end.move(n / 2), end.move(-n / 2)]
-    xs = np.zeros(1) if p.wheels == 2 else np.linspace(-n / 2 + 0.1, n / 2 - 0.1, p.wheels // 2)
+    xs = np.zeros(1) if count == 2 else np.linspace(-n / 2 + 0.1, n / 2 - 0.1, count // 2)
     ends = [((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0) for a in np.arange(8) * np.pi / 4]
     spokes = join([rod((0, r, 0), end, 0.025, sides=6) for end in ends])
     tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + spokes
@@ -187,14 +182,14 @@ def _cart(p: SimpleNamespace) -> list[Piece]:
     Count("wheels", (4, 6), "wheel"),
     patterns=(*EVERY, "wood"),
 )
-def _skateboard(p: SimpleNamespace) -> list[Piece]:
-    n, w = p.length / 2, p.width / 2
+def _skateboard(length: float, width: float, kick: float, wheels: int) -> list[Piece]:
+    n, w = length / 2, width / 2
 
     t = np.linspace(-n, n, 18)
     wide = w * np.clip(1 - np.abs(t / n) ** 6, 0.12, 1) ** 0.5
     cut = [(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)]
     deck = sweep(line(t, 0, 0), wide / w, section=cut, normal=(0, 0, 1))
-    xs = np.linspace(-0.55 * n, 0.55 * n, p.wheels // 2)
+    xs = np.linspace(-0.55 * n, 0.55 * n, wheels // 2)
     rolls = join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
     trucks = join(
         [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
@@ -203,7 +198,7 @@ def _skateboard(p: SimpleNamespace) -> list[Piece]:
         Piece(
             "deck",
             "main",
-            deck.push("y", lambda v: p.kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25),
+            deck.push("y", lambda v: kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25),
         ),
         Piece("wheels", "accent", rolls),
         Piece("trucks", "silver", trucks),
