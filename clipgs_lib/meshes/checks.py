@@ -20,6 +20,7 @@ MAX_FACES_READ = 50_000_000  # after instancing; more is refused, as memory woul
 MAX_IMAGE_PIXELS = 1 << 26  # of one stored texture, looked up before it is decoded
 MAX_TEXTURE_SIDE = 4096  # larger textures are shrunk to this
 MAX_MESH_TEXELS = 1 << 27  # of all textures of a mesh
+_LONGEST = 8_192  # pixels of a clamped texture with its borders drawn out
 FARTHEST = 1e18  # coordinates beyond overflow when they are squared
 _IMAGE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")  # decoders that run no other program
 
@@ -56,6 +57,7 @@ class Textures:
 
     def __init__(self, path: Path, notes: list[str], root: Path | None = None) -> None:
         self.path, self.notes, self._texels = path, notes, 0
+        self._borders: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.root = (path.parent if root is None else root).resolve()
 
     def beside(self, name: str, what: str = "texture") -> bytes | None:
@@ -85,6 +87,28 @@ class Textures:
             self.notes.append(Lost.of("texture", name, f"all together exceed {MAX_MESH_TEXELS:,} texels"))
             return None
         return pixels
+
+    def clamped(self, at: np.ndarray, texture: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates ``[V]`` and texture, repeating, that look like the given ones clamped at the edges of an axis."""
+        size, known = texture.shape[axis], at[np.isfinite(at)]
+        low, high = (known.min(), known.max()) if len(known) else (0.5, 0.5)
+        if 0.5 / size <= low and high <= 1 - 0.5 / size:
+            return at, texture
+        before, after = (int(np.ceil(max(0.0, beyond) * size)) + 1 for beyond in (-low, high - 1))
+        if size + before + after > _LONGEST:
+            self.notes.append("a clamped texture was shrunk, as its coordinates lie far outside")
+            inner = max(1, int(_LONGEST * size / (size + before + after)))
+            texture = np.take(texture, ((np.arange(inner) + 0.5) * size / inner).astype(np.int64), axis=axis)
+            before, after = (int(np.ceil(max(0.0, beyond) * inner)) + 1 for beyond in (-low, high - 1))
+            if before + after > 2 * _LONGEST:
+                return np.clip(at, 0.5 / inner, 1 - 0.5 / inner), texture
+            size = inner
+        key = (id(texture), axis, before, after)
+        if key not in self._borders:
+            widths = [(0, 0)] * 3
+            widths[axis] = (before, after)
+            self._borders[key] = (texture, np.pad(texture, widths, mode="edge"))  # the first keeps its id taken
+        return (at * size + before) / (size + before + after), self._borders[key][1]
 
 
 def _decoded(data: bytes) -> tuple[np.ndarray, int, int]:
@@ -132,30 +156,23 @@ def neighbour(path: Path, name: str, root: Path) -> Path:
     if "://" in plain or plain.lower().startswith(("data:", "file:", "http:", "https:")):
         raise ValueError("it is a URL; nothing is fetched")
     foreign = plain.startswith("/") or plain[1:2] == ":" or "\0" in plain
-    last = plain.rpartition("/")[2]
-    if ".." in plain.split("/") and not Path(os.path.normpath(path.parent.resolve() / plain)).is_relative_to(root):
-        raise ValueError("it lies outside the mesh's folder")
-    candidates = [] if foreign else [plain, unquote(plain)]
-    candidates += [] if last in ("", ".", "..") else [last, unquote(last)]
-    outside, linked = foreign, False
-    for candidate in dict.fromkeys(candidates):
-        if "\0" in candidate:
+    folder, last = path.parent.resolve(), plain.rpartition("/")[2]
+    for candidate in dict.fromkeys([*([] if foreign else [plain, unquote(plain)]), last, unquote(last)]):
+        if "\0" in candidate or candidate.rpartition("/")[2] in ("", ".", ".."):
             continue
-        file = _in_any_case(path.parent.resolve(), candidate)
+        if not Path(os.path.normpath(folder / candidate)).is_relative_to(root):
+            raise ValueError("it lies outside the mesh's folder")
+        file = _in_any_case(folder, candidate)
         if file is None:
             continue
         if not file.is_relative_to(root):
-            outside = True
-            linked |= ".." not in candidate.split("/")
-        elif not file.is_file():
+            raise ValueError("it is a link out of the mesh's folder")
+        if not file.is_file():
             raise ValueError("it is no regular file")
-        elif file.stat().st_size > MAX_FILE_BYTES:
+        if file.stat().st_size > MAX_FILE_BYTES:
             raise ValueError("the file is too large")
-        else:
-            return file
-    if linked:
-        raise ValueError("it is a link out of the mesh's folder")
-    if outside:
+        return file
+    if foreign:
         raise ValueError("it lies outside the mesh's folder")
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), plain)
 

@@ -24,7 +24,6 @@ _PACKED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt
 _UNDERSTOOD = {INSTANCING, _SPLATS, "KHR_mesh_quantization", "KHR_texture_transform", "KHR_lights_punctual"}
 _LOOKS = ("KHR_materials_", "KHR_texture_", "EXT_texture_")  # at worst a texture is missing, which is noted
 _CLAMP, _MIRROR = 33071, 33648
-_LONGEST = 8_192  # pixels of a clamped texture with its borders drawn out
 _MAX_PRIMITIVES = 100_000
 
 
@@ -63,7 +62,6 @@ class _Reader:
         self.textures = Textures(document.path, notes, root)
         self.materials: dict[Any, _Material] = {}
         self.images: dict[Any, np.ndarray | None] = {}
-        self.borders: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.worlds: dict[int, np.ndarray] | None = None
 
     def parts(self) -> list[Part]:
@@ -82,6 +80,9 @@ class _Reader:
         out: list[Part] = []
         visited = faces = 0
         for mesh, node, world in placed_meshes(document):
+            instances = document.child(document.child(node, "extensions"), INSTANCING)
+            if set(document.child(instances, "attributes")) - {"TRANSLATION", "ROTATION", "SCALE"}:
+                self.notes.append("of instances only their places were read, not their colours")
             for primitive in document.items(mesh, "primitives", dict):
                 visited += 1
                 part = self.part(mesh, node, primitive, world)
@@ -104,7 +105,7 @@ class _Reader:
         attributes = document.child(primitive, "attributes")
         mode = primitive.get("mode", 4)
         if mode not in (4, 5, 6) or "POSITION" not in attributes:
-            self.note("points and lines were left out")
+            self.notes.append("points and lines were left out")
             return None
         points = document.attribute(attributes, "POSITION", 3).astype(np.float64)
         points = self.morphed(points, primitive, node, mesh)
@@ -134,7 +135,7 @@ class _Reader:
                 shift = self.counted(document.attribute(target, "POSITION", 3), len(points), "a morph target")
                 points = points + weight * shift
             if weight and set(target) - {"POSITION", "NORMAL", "TANGENT"}:
-                self.note("of morph targets only positions are applied")
+                self.notes.append("of morph targets only positions are applied")
         return points
 
     def faces(self, primitive: dict[str, Any], count: int, mode: int) -> np.ndarray:
@@ -174,6 +175,7 @@ class _Reader:
 
     def vertex_colors(self, attributes: dict[str, Any], count: int) -> np.ndarray:
         accessor = self.document.item(self.document.listed("accessors"), attributes["COLOR_0"], "accessor")
+        accessor["normalized"] = True  # some exporters forget it for whole numbers; floats do not mind
         width = 3 if accessor.get("type") == "VEC3" else 4
         colors = self.document.attribute(attributes, "COLOR_0", width)[:, :3]
         return self.counted(np.nan_to_num(colors, nan=1.0), count, "COLOR_0")
@@ -190,33 +192,11 @@ class _Reader:
             uvs = uvs @ material.transform[:, :2].T + material.transform[:, 2]
         for axis, wrap in enumerate(material.wraps):
             if wrap == _CLAMP:
-                uvs[:, axis], texture = self.clamped(uvs[:, axis], texture, 1 - axis)
+                uvs[:, axis], texture = self.textures.clamped(uvs[:, axis], texture, 1 - axis)
             elif wrap == _MIRROR:
                 uvs[:, axis] *= 0.5  # the texture holds its mirror image as well
         uvs[:, 1] = 1 - uvs[:, 1]  # glTF counts v downwards
         return np.ascontiguousarray(uvs, np.float32), texture
-
-    def clamped(self, at: np.ndarray, texture: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates ``[V]`` and texture, repeating, that look like the given ones clamped at the edges of an axis."""
-        size, known = texture.shape[axis], at[np.isfinite(at)]
-        low, high = (known.min(), known.max()) if len(known) else (0.5, 0.5)
-        if 0.5 / size <= low and high <= 1 - 0.5 / size:
-            return at, texture
-        before, after = (int(np.ceil(max(0.0, beyond) * size)) + 1 for beyond in (-low, high - 1))
-        if size + before + after > _LONGEST:
-            self.note("a clamped texture was shrunk, as its coordinates lie far outside")
-            inner = max(1, int(_LONGEST * size / (size + before + after)))
-            texture = np.take(texture, ((np.arange(inner) + 0.5) * size / inner).astype(np.int64), axis=axis)
-            before, after = (int(np.ceil(max(0.0, beyond) * inner)) + 1 for beyond in (-low, high - 1))
-            if before + after > 2 * _LONGEST:
-                return np.clip(at, 0.5 / inner, 1 - 0.5 / inner), texture
-            size = inner
-        key = (id(texture), axis, before, after)
-        if key not in self.borders:
-            widths = [(0, 0)] * 3
-            widths[axis] = (before, after)
-            self.borders[key] = (texture, np.pad(texture, widths, mode="edge"))  # the first keeps its id taken
-        return (at * size + before) / (size + before + after), self.borders[key][1]
 
     def counted(self, values: np.ndarray, count: int, name: str) -> np.ndarray:
         if len(values) != count:
@@ -234,7 +214,7 @@ class _Reader:
             self.worlds = world_matrices(document)
         complete = {"JOINTS_0", "WEIGHTS_0"} <= set(attributes) and all(joint in self.worlds for joint in joints)
         if not complete or not joints:
-            self.note("a skin without joints or weights was ignored")
+            self.notes.append("a skin without joints or weights was ignored")
             return points @ world[:3, :3].T + world[:3, 3]
         places = np.stack([self.worlds[joint] for joint in joints])  # [J, 4, 4]
         if "inverseBindMatrices" in skin:
@@ -269,9 +249,11 @@ class _Reader:
         factor = np.clip(document.numbers(look, keys[0], 4, (1, 1, 1, 1)), 0, 1)
         if self.factors == "srgb" or (self.factors == "guess" and _is_displayed(factor[:3])):
             factor = np.array([*linear_from_srgb(factor[:3]), factor[3]])
-            self.note("base colours that were stored as displayed (sRGB) were taken as such")
+            self.notes.append("base colours that were stored as displayed (sRGB) were taken as such")
         if entry.get("alphaMode", "OPAQUE") != "OPAQUE":
-            self.note("transparent materials are taken as opaque")
+            self.notes.append("transparent materials are taken as opaque")
+        if "emissiveTexture" in entry or any(document.numbers(entry, "emissiveFactor", 3, (0, 0, 0))):
+            self.notes.append("the light that materials emit was left out")
         if keys[1] not in look:
             return _Material(factor, name=name)
         info = document.child(look, keys[1])
@@ -325,10 +307,6 @@ class _Reader:
                 self.notes.append(Lost.of("texture", name, "it has neither bytes nor a file"))
             self.images[index] = None if data is None else self.textures.decode(data, name)
         return self.images[index]
-
-    def note(self, sentence: str) -> None:
-        if sentence not in self.notes:
-            self.notes.append(sentence)
 
 
 def _is_displayed(factor: np.ndarray) -> bool:

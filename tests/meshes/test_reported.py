@@ -201,3 +201,59 @@ def test_references_that_are_no_numbers(tmp_path, index):
     gltf.node(mesh=gltf.mesh(POSITION=QUAD, indices=QUAD_INDEX, material=index))
     with pytest.raises(MeshError, match="material index"):
         read_mesh_notes(gltf.write(tmp_path / "a.glb"))
+
+
+@pytest.mark.parametrize(("kind", "most"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_whole_numbers_as_vertex_colours(tmp_path, kind, most, normalized):
+    """Some exporters forget that whole numbers must be marked as normalised."""
+    gltf = Gltf()
+    colors_ = np.tile(np.array([0.5, 0.25, 1]) * most, (4, 1)).astype(kind)
+    gltf.node(mesh=gltf.mesh(POSITION=QUAD, indices=QUAD_INDEX))
+    attributes = gltf.root["meshes"][0]["primitives"][0]["attributes"]
+    attributes["COLOR_0"] = gltf.accessor(np.pad(colors_, ((0, 0), (0, 1))), normalized=normalized)
+    assert_color(gltf.write(tmp_path / "a.glb"), [0.735, 0.537, 1.0])
+
+
+def test_a_factor_with_alpha_and_a_second_set_of_uvs(tmp_path):
+    """texCoord 1, turned and scaled by KHR_texture_transform; the transparent factor still colours."""
+    gltf = Gltf()
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = 255
+    material = gltf.material(png(pixels), factor=(1, 0.25, 1, 0.5), alphaMode="BLEND")
+    info = gltf.root["materials"][material]["pbrMetallicRoughness"]["baseColorTexture"]
+    info["texCoord"] = 0
+    info["extensions"] = {"KHR_texture_transform": {"texCoord": 1, "offset": [0.5, 0], "scale": [0.5, 1]}}
+    uvs = {"TEXCOORD_0": np.zeros((4, 2), np.float32), "TEXCOORD_1": QUAD[:, :2].copy()}
+    gltf.node(mesh=gltf.mesh(POSITION=QUAD, indices=QUAD_INDEX, material=material, **uvs))
+    path = gltf.write(tmp_path / "a.glb")
+    mesh, notes = read(path)
+    points = mesh.sample(3000, np.random.default_rng(0))
+    inside = np.abs(points.points[:, 0] - 0.5) < 0.4
+    np.testing.assert_allclose(points.colors[inside].mean(0), [1, 0.537, 1], atol=0.01)
+    assert "opaque" in notes and mesh.parts[0].base_color[3] == 0.5
+
+
+def test_sparse_morph_targets_are_weighed(tmp_path):
+    gltf = Gltf()
+    index = gltf.mesh(POSITION=QUAD, indices=QUAD_INDEX)
+    indices, values = gltf.view(np.array([2], np.uint8).tobytes()), gltf.view(np.array([0, 0, 4], "<f4").tobytes())
+    sparse = {"count": 1, "indices": {"bufferView": indices, "componentType": 5121}, "values": {"bufferView": values}}
+    gltf.root["accessors"].append({"componentType": 5126, "count": 4, "type": "VEC3", "sparse": sparse})
+    target = {"POSITION": len(gltf.root["accessors"]) - 1}
+    gltf.root["meshes"][index]["primitives"][0]["targets"] = [target, target]
+    gltf.root["meshes"][index]["weights"] = [0.25, 0.5]
+    gltf.node(mesh=index)
+    mesh, _ = read(gltf.write(tmp_path / "a.glb"))
+    np.testing.assert_allclose(mesh.bounds(), [[0, 0, 0], [1, 1, 3]], atol=1e-5)
+
+
+def test_emission_and_colours_of_instances_are_noted(tmp_path):
+    gltf = Gltf()
+    places = gltf.accessor(np.array([[0, 0, 0], [3, 0, 0]], np.float32))
+    attributes = {"attributes": {"TRANSLATION": places, "_COLOR_0": places}}
+    lamp = gltf.material(factor=(0, 0, 0, 1), emissiveFactor=[1, 1, 0])
+    mesh = gltf.mesh(POSITION=QUAD, indices=QUAD_INDEX, material=lamp)
+    gltf.node(mesh=mesh, extensions={"EXT_mesh_gpu_instancing": attributes})
+    _, notes = read(gltf.write(tmp_path / "a.glb"))
+    assert "materials emit" in notes and "of instances only their places" in notes
