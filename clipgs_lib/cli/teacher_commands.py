@@ -26,7 +26,7 @@ def mount(app: typer.Typer, plain_errors: Wrap) -> None:
 
 def views(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures and views.jsonl.")],
-    meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL.")] = None,
+    meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL, OFF, .sh3f.")] = None,
     catalogue: Annotated[int | None, typer.Option(min=1, help="So many objects of the procedural catalogue.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Table (.tsv, .csv) of the meshes: path and label.")] = None,
     count: Annotated[int, typer.Option("--views", min=1, help="Pictures of each object.")] = 16,

@@ -32,7 +32,7 @@ def mount(app: typer.Typer, plain_errors: Wrap) -> None:
 def build(
     context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder of the set; an unfinished build there goes on.")],
-    meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL.")] = None,
+    meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL, OFF, .sh3f.")] = None,
     splats: Annotated[Path | None, typer.Option(help="Folder of splats of any known format.")] = None,
     catalogue: Annotated[int | None, typer.Option(min=1, help="So many objects of the procedural catalogue.")] = None,
     labels: Annotated[

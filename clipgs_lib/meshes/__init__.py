@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from .checks import MeshError, MeshWarning
-from .importing import ImportReport, ImportRow, MeshImport, import_folder, mesh_files, read_mesh, read_mesh_notes
+from .folders import ImportReport, ImportRow, import_folder, mesh_files, mesh_pieces
+from .importing import MeshImport, read_mesh, read_mesh_notes
 from .mesh import Mesh, Part, SurfaceSamples
+from .sweethome import Furniture, list_furniture, read_furniture
 
 __all__ = [
+    "Furniture",
     "ImportReport",
     "ImportRow",
     "Mesh",
@@ -16,7 +19,10 @@ __all__ = [
     "Part",
     "SurfaceSamples",
     "import_folder",
+    "list_furniture",
     "mesh_files",
+    "mesh_pieces",
+    "read_furniture",
     "read_mesh",
     "read_mesh_notes",
 ]

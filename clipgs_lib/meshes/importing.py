@@ -1,4 +1,4 @@
-"""Read textured meshes of other people: GLB, glTF, OBJ + MTL, PLY and STL, told apart by content.
+"""Read textured meshes of other people: GLB, glTF, OBJ + MTL, PLY, STL and OFF, told apart by content.
 
 Nothing is fetched from a network, nothing outside the mesh's own folder is opened, nothing is run.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +18,12 @@ from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
 from .decimation import decimate
 from .gltf_meshes import read_gltf
 from .mesh import Mesh
-from .plain import read_obj, read_ply, read_stl
+from .plain import read_obj, read_off, read_ply, read_stl
 
 MAX_FACES = 1_000_000
-SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 FACTORS = ("linear", "srgb", "guess")
-_READERS = {"obj": read_obj, "ply": read_ply, "stl": read_stl}
+_READERS = {"obj": read_obj, "ply": read_ply, "stl": read_stl, "off": read_off}
 _FOREIGN = {
     b"Kaydara FBX": "FBX",
     b"BLENDER": "a Blender file",
@@ -53,7 +52,7 @@ def read_mesh(
     """Read a mesh; each thing left out or changed is a `MeshWarning`.
 
     Args:
-        path: ``.glb``, ``.gltf``, ``.obj`` (with its MTL), ``.ply`` or ``.stl``; told by content.
+        path: ``.glb``, ``.gltf``, ``.obj`` (with its MTL), ``.ply``, ``.stl`` or ``.off``; told by content.
         up_axis: one of ``splats.UP_AXES``. None is ``"+y"`` for glTF, as its specification says, and ``"unknown"``
             for the others, which say nothing. The vertices stay as they are.
         max_faces: a mesh with more triangles is decimated to about as many.
@@ -126,53 +125,6 @@ def read_mesh_notes(
         raise MeshError(path, "the triangles must form a mesh", str(error), "the file is broken") from error
 
 
-class ImportRow(NamedTuple):
-    """What became of one file of a folder."""
-
-    path: str  # below the folder
-    ok: bool  # whether it was read
-    faces: int = 0  # triangles
-    textures: int = 0  # different ones
-    lost: tuple[str, ...] = ()  # textures and materials that are missing
-    reason: str = ""  # why it was not read, or notes on what was left out
-
-
-class ImportReport(NamedTuple):
-    """One row per mesh file of a folder, by path."""
-
-    rows: tuple[ImportRow, ...]
-
-    def __str__(self) -> str:
-        passed, lost = sum(row.ok for row in self.rows), sum(bool(row.lost) for row in self.rows)
-        failed = "".join(f"\n  {row.path}: {row.reason}" for row in self.rows if not row.ok)
-        return f"{passed} of {len(self.rows)} meshes were read, {lost} of them without a texture or material{failed}"
-
-
-def import_folder(folder: str | os.PathLike[str], *, factors: str = "linear") -> ImportReport:
-    """Read every mesh below a folder, and tell what passed, what did not and why; no error stops it."""
-    rows = []
-    for file in mesh_files(folder):
-        name = file.relative_to(folder).as_posix()
-        try:
-            read = read_mesh_notes(file, factors=factors, root=folder)
-        except MeshError as error:
-            rows.append(ImportRow(name, False, reason=str(error)))
-            continue
-        textures = {id(part.texture) for part in read.mesh.parts if part.texture is not None}
-        faces = sum(len(part.faces) for part in read.mesh.parts)
-        rows.append(ImportRow(name, True, faces, len(textures), read.lost, "; ".join(read.notes)))
-    return ImportReport(tuple(rows))
-
-
-def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Files below a folder whose names end like a mesh's, sorted; hidden ones and links to folders are left out."""
-    files: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(root, n) for n in names if n.lower().endswith(tuple(suffixes)) and not n.startswith(".")]
-    return sorted(files)
-
-
 def _kind(path: Path) -> str:
     """ "gltf" or a key of `_READERS`.
 
@@ -191,6 +143,8 @@ def _kind(path: Path) -> str:
         return "stl"
     if text[:5].lower() == b"solid" and b"facet" in head:
         return "stl"
+    if re.match(rb"(#[^\n]*\n\s*)*C?OFF\s*(#|\d|\n)", text):
+        return "off"
     if re.search(rb"^(v|f|mtllib|vt|usemtl)\s+\S", head, re.MULTILINE) and b"\0" not in head:
         return "obj"
     raise _no_mesh(path, head)
@@ -198,7 +152,7 @@ def _kind(path: Path) -> str:
 
 def _no_mesh(path: Path, head: bytes) -> MeshError:
     """The error that says what the file is instead."""
-    must = "the file must be a GLB, glTF, OBJ, PLY or STL mesh"
+    must = "the file must be a GLB, glTF, OBJ, PLY, STL or OFF mesh"
     try:
         splat = sniff(path)
     except FormatError:
@@ -209,5 +163,7 @@ def _no_mesh(path: Path, head: bytes) -> MeshError:
         return MeshError(path, must, f"gaussian splats ({splat})", "read_splats reads them")
     if path.suffix.lower() == ".stl":
         return MeshError(path, must, f"{path.stat().st_size:,} bytes that no STL header explains", "it is truncated")
+    if path.suffix.lower() == ".sh3f":
+        return MeshError(path, must, "a catalogue of Sweet Home 3D", "read_furniture reads its pieces")
     known = next((name for mark, name in _FOREIGN.items() if head.startswith(mark)), "something else")
     return MeshError(path, must, known, "export it as GLB")

@@ -1,4 +1,4 @@
-"""Meshes of Wavefront OBJ + MTL, PLY and STL, through trimesh's parsers.
+"""Meshes of Wavefront OBJ + MTL, PLY, STL and OFF, through trimesh's parsers.
 
 trimesh parses numbers only: material files and textures are found and decoded here, within bounds. Colours of these
 formats are taken as displayed (sRGB), as their writers mean them. A texture replaces the diffuse colour of its MTL.
@@ -108,6 +108,27 @@ def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Par
     geometries = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
     parts = [_part(path, geometry, notes, None, {}) for geometry in geometries]
     return [part for part in parts if part is not None]
+
+
+def read_off(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
+    """One grey part; colours of OFF are not read. The counts may stand on the first line, as in ModelNet40.
+
+    Raises:
+        MeshError: when trimesh cannot parse it, or faces are missing.
+    """
+    from trimesh.exchange.off import load_off
+
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    loaded = _parsed(path, lambda: load_off(io.BytesIO(data)))
+    head = re.search(rb"(C?)OFF\s*(?:#[^\n]*\s*)*\d+\s+(\d+)", data)
+    promised, count = int(head[2]) if head else 0, len(loaded["faces"])
+    if count < promised:
+        must = f"the OFF must hold the {promised:,} faces of its header"
+        raise MeshError(path, must, f"{count:,}", "it is truncated; fetch it again")
+    if head and head[1]:
+        notes.append("the colours of the corners (COFF) were not read; it is grey")
+    part = _part(path, loaded, notes, None, {})
+    return [] if part is None else [part]
 
 
 class _Materials:
@@ -261,16 +282,16 @@ def _part(
         vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces).astype(np.int64)
     except (TypeError, ValueError) as error:
         raise MeshError(path, "corners and faces must be numbers", str(error)[:160], "the file is broken") from None
-    if faces.ndim != 2 or faces.shape[1] not in (3, 4) or vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise MeshError(path, "faces must be triangles or quads", f"{list(faces.shape)}", "triangulate it first")
+    if faces.ndim != 2 or faces.shape[1] < 3 or vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise MeshError(path, "faces must have three corners or more", f"{list(faces.shape)}", "triangulate it first")
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
         got = f"{faces.min()}..{faces.max()}"
         raise MeshError(path, f"faces must index the {len(vertices):,} vertices", got, "the file is broken")
     face_colors = _colors(geometry.get("face_colors"), len(faces))
     colors = _colors(geometry.get("vertex_colors"), len(vertices))
-    if faces.shape[1] == 4:
-        faces = np.concatenate([faces[:, :3], faces[:, [0, 2, 3]]])
-        face_colors = None if face_colors is None else np.concatenate([face_colors, face_colors])
+    fans = [faces[:, [0, i, i + 1]] for i in range(1, faces.shape[1] - 1)]  # of faces that all have as many corners
+    faces = np.concatenate(fans)
+    face_colors = None if face_colors is None else np.concatenate([face_colors] * len(fans))
     if len(faces) > MAX_FACES_READ:
         raise MeshError(path, f"a mesh must have at most {MAX_FACES_READ:,} triangles", f"{len(faces):,}", "split it")
     if uvs is not None and np.shape(uvs) != (len(vertices), 2):

@@ -52,7 +52,7 @@ class Source:
 
     key: str  # its name in the set, see `shards.tar.KEY`
     kind: str  # "catalogue", "mesh" or "splat"
-    index: int = 0  # of the catalogue
+    index: int = 0  # of the catalogue; of a piece of furniture in its .sh3f
     seed: int = 0  # of the catalogue
     path: str = ""  # of the file
     name: str = ""  # of the file, below the folder that was given; goes into the set, unlike `path`

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import text_of
-from ..meshes.importing import SUFFIXES as MESH_SUFFIXES
-from ..meshes.importing import mesh_files
+from ..meshes.folders import SUFFIXES as MESH_SUFFIXES
+from ..meshes.folders import Piece, mesh_pieces
+from ..meshes.sweethome import Furniture
 from ..shards.stream import ShardWarning
 from ..shards.tar import ShardError
 from ..words import first_of, plural
@@ -40,14 +41,14 @@ def folder_sources(
     labels: str | os.PathLike[str] | None = None,
     partial: bool = False,
 ) -> list[Source]:
-    """All meshes (or splat files) below a folder, by path.
+    """All meshes (or splat files) below a folder, by path; a ``.sh3f`` of Sweet Home 3D holds many.
 
     Args:
         kind: ``"mesh"`` or ``"splat"``.
         labels: a table with tabs (.tsv) or commas (.csv) and a header, in UTF-8, UTF-16 or latin-1. ``path`` (matched
             by its end, ``\\`` is ``/``) names the file; ``name``, ``label``, ``caption``, ``synonyms`` (other names of
             the label, with ``;`` between them), ``source`` and ``licence`` are used when they are there. Rows without
-            a file and files without a row are a `ShardWarning`.
+            a file and files without a row are a `ShardWarning`. Furniture needs no table: its catalogue says these.
         partial: take a table of which much does not fit the folder.
 
     Raises:
@@ -58,30 +59,47 @@ def folder_sources(
     if kind not in ("mesh", "splat"):
         raise ValueError(f"kind must be 'mesh' or 'splat', got {kind!r}")
     top, suffixes = Path(folder), MESH_SUFFIXES if kind == "mesh" else SPLAT_SUFFIXES
-    paths = mesh_files(top, suffixes)
-    if not paths:
+    pieces = mesh_pieces(top, suffixes)
+    if not pieces:
         must = f"the folder must hold files that end in {' '.join(suffixes)}"
         raise ShardError(str(top), must, "none" if top.is_dir() else "no such folder", "check the path")
     table = [] if labels is None else _read_labels(Path(labels))
-    names = [path.relative_to(top).as_posix() for path in paths]
     shelf: dict[str, list[dict[str, str]]] = {}  # rows by the last part of their path
     for row in table:
         shelf.setdefault(row["path"].rpartition("/")[2], []).append(row)
-    rows = [_row_of(name, path, shelf.get(path.name, ())) for name, path in zip(names, paths, strict=True)]
+    rows = [_row_of(piece.name, top, shelf.get(piece.name.rpartition("/")[2], ())) for piece in pieces]
     if labels is not None:
-        _check_matches(Path(labels), names, table, rows, partial)
-    return [_file_source(path, top, kind, row or {}) for path, row in zip(paths, rows, strict=True)]
+        _check_matches(Path(labels), [piece.name for piece in pieces], table, rows, partial)
+    return [_piece_source(piece, top, kind, row or {}) for piece, row in zip(pieces, rows, strict=True)]
 
 
-def _file_source(path: Path, top: Path, kind: str, row: Mapping[str, str]) -> Source:
-    name = path.relative_to(top).as_posix()
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-")[:48] or "object"
-    info = {key: value for key, value in row.items() if key != "path"}
-    if "label" not in info and path.parent != top:
-        info["label"] = path.parent.name.replace("_", " ")
-    shown = name.encode("utf-8", "backslashreplace").decode()
-    return Source(f"{slug}-{digest}", kind, path=str(path.resolve()), name=shown, bytes=path.stat().st_size, info=info)
+def _piece_source(piece: Piece, top: Path, kind: str, row: Mapping[str, str]) -> Source:
+    digest = hashlib.sha256(piece.name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(piece.name).stem).strip("-")[:48] or "object"
+    info, number = {key: value for key, value in row.items() if key != "path"}, 0
+    if piece.furniture is not None:
+        info, number = _catalogued(piece.furniture) | info, piece.furniture.number
+    elif "label" not in info and piece.file.parent != top:
+        info["label"] = piece.file.parent.name.replace("_", " ")
+    shown = piece.name.encode("utf-8", "backslashreplace").decode()
+    size = piece.file.stat().st_size
+    path = str(piece.file.resolve())
+    return Source(f"{slug}-{digest}", kind, index=number, path=path, name=shown, bytes=size, info=info)
+
+
+def _catalogued(furniture: Furniture) -> dict[str, str]:
+    """What a table would say about a piece of furniture; its tags make a caption, but that of its maker."""
+    label = furniture.name.lower()
+    maker = {furniture.creator.lower(), furniture.catalogue.lower().replace(" cc-0", "").replace(" cc-by", "")}
+    tags = [tag.lower() for tag in furniture.tags if tag.lower() not in {label, *maker}]
+    info = {
+        "name": furniture.name,
+        "label": label,
+        "caption": ", ".join([label, *tags]) if tags else "",
+        "source": f"{furniture.catalogue}, by {furniture.creator or 'an unnamed creator'}",
+        "licence": furniture.licence,
+    }
+    return {key: value for key, value in info.items() if value}
 
 
 def _read_labels(path: Path) -> list[dict[str, str]]:
@@ -96,9 +114,9 @@ def _read_labels(path: Path) -> list[dict[str, str]]:
     return [row | {"path": row["path"].strip().replace("\\", "/").removeprefix("./")} for row in kept if "path" in row]
 
 
-def _row_of(name: str, path: Path, alike: Sequence[dict[str, str]]) -> dict[str, str] | None:
+def _row_of(name: str, top: Path, alike: Sequence[dict[str, str]]) -> dict[str, str] | None:
     """The row of a file: the one whose path agrees with most of the file's, from the end; None without any."""
-    whole = f"/{path.as_posix()}"
+    whole = f"/{(top / name).as_posix()}"
     fits = [row for row in alike if f"/{row['path']}".endswith(f"/{name}") or whole.endswith(f"/{row['path']}")]
     return max(fits, key=lambda row: row["path"].count("/"), default=None)
 

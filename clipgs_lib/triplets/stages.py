@@ -23,7 +23,8 @@ from ..captions.synonyms import Synonyms
 from ..files import file_sha256
 from ..fitting import FitConfig, FitJob, FitResult, fit_many, mesh_job, splat_job
 from ..formats import read_splats
-from ..meshes import Mesh
+from ..meshes import Mesh, MeshImport, list_furniture, read_furniture, read_mesh_notes
+from ..meshes.sweethome import SUFFIX
 from ..rendering import Cameras, render
 from ..rendering.cameras import sphere_cameras
 from ..shards.tar import ShardError
@@ -150,16 +151,17 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
         "source": source.info.get("source") or source.name,
         "licence": source.info.get("licence", ""),
         "file": source.name,
-        "file_sha256": file_sha256(source.path),
+        "file_sha256": _sha256(source.path, Path(source.path).stat().st_mtime_ns),
     }
     shape: Mesh | Splats
     if source.kind == "mesh":
-        from ..meshes.importing import read_mesh_notes
-
-        read = read_mesh_notes(source.path, up_axis=config.up_axis, factors=config.factors, root=_top_of(source))
+        read, furniture = _read_mesh(source, config)
         shape = read.mesh.normalize()
         facts |= {"notes": list(read.notes)} if read.notes else {}
         facts |= {"lost": list(read.lost)} if read.lost else {}
+        if furniture:
+            unit = np.ptp(read.mesh.bounds(), axis=0).max() / np.ptp(shape.bounds(), axis=0).max()
+            facts["furniture"] = furniture | {"unit_cm": round(float(unit), 3)}  # of one unit of the shape
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
@@ -169,9 +171,24 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     return Thing(shape, label, assign(group, label), found.captions, facts)
 
 
-def _top_of(source: Source) -> Path:
-    """The folder that was given, below which a source's name stands."""
-    return Path(source.path).parents[source.name.count("/")]
+def _read_mesh(source: Source, config: BuildConfig) -> tuple[MeshImport, dict[str, Any]]:
+    """The mesh of a source, and of furniture what its catalogue says, lengths in centimetres."""
+    path = Path(source.path)
+    if path.suffix.lower() != SUFFIX:
+        top = path.parents[source.name.count("/")]  # the folder that was given, below which the name stands
+        return read_mesh_notes(path, up_axis=config.up_axis, factors=config.factors, root=top), {}
+    if not source.index:
+        list_furniture(path)  # raises: a .sh3f without a number is one that could not be read
+    piece, read = read_furniture(path, source.index)
+    facts = {name: getattr(piece, name) for name in ("name", "category", "tags", "door_or_window", "creator")}
+    lengths = {"size_cm": piece.size, "elevation_cm": piece.elevation, "drop_on_top_cm": piece.drop_on_top}
+    return read, facts | lengths | {"catalogue": piece.catalogue}
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256(path: str, _changed: int) -> str:
+    """Of a file that holds many objects, counted once per process."""
+    return file_sha256(path)
 
 
 def _from_catalogue(source: Source) -> Thing:

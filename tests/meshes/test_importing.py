@@ -616,3 +616,51 @@ def test_data_uris(tmp_path):
     gltf = Gltf()
     gltf.quad(material=gltf.material({"uri": "data:image/png;base64," + base64.b64encode(png(big())).decode()}))
     assert_four(read_mesh(gltf.write(tmp_path / "a.glb")))
+
+
+# ---- OFF, and polygons ---------------------------------------------------------------------------------------------
+PYRAMID = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n0.5 0.5 1\n4 0 1 2 3\n3 0 1 4\n3 1 2 4\n3 2 3 4\n3 3 0 4\n"
+
+
+@pytest.mark.parametrize(
+    "head", ["OFF\n5 5 0\n", "OFF5 5 0\n", "OFF 5 5 0\n", "# made by hand\n\nOFF\n# counts\n5 5 0\n"]
+)
+def test_off_as_modelnet_writes_it(tmp_path, head):
+    (tmp_path / "a.off").write_text(head + PYRAMID)
+    mesh, notes = read_mesh_notes(tmp_path / "a.off")
+    assert (mesh.n_faces, mesh.up_axis, notes) == (6, "unknown", ())
+    assert np.array(mesh.bounds()).tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+def test_off_with_colours_says_that_they_are_lost(tmp_path):
+    corners = "".join(f"{corner} 255 0 0 255\n" for corner in ("0 0 0", "1 0 0", "0 1 0"))
+    (tmp_path / "a.off").write_text(f"COFF\n3 1 0\n{corners}3 0 1 2\n")
+    mesh, notes = read_mesh_notes(tmp_path / "a.off")
+    assert mesh.n_faces == 1 and "colours of the corners" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("OFF\n5 5 0\n" + PYRAMID[:-24], "must hold the 5 faces of its header, got 3"),
+        ("OFF\n5 5 0\n" + PYRAMID[:20], "intact mesh"),
+        ("OFF\n5 5 0\n" + PYRAMID.replace("3 0 1 4", "3 0 1 5"), "intact mesh"),
+        ("OFF\n1 0 0\n0 0 0\n", "at least one triangle"),
+        ("OFF1e9 5\n", "intact mesh"),
+    ],
+)
+def test_broken_off_is_refused(tmp_path, text, message):
+    (tmp_path / "a.off").write_text(text)
+    with pytest.raises(MeshError, match=message):
+        read_mesh(tmp_path / "a.off")
+
+
+@pytest.mark.parametrize("corners", [3, 4, 5, 12])
+def test_an_obj_whose_faces_are_all_one_polygon(tmp_path, corners):
+    angles = 2 * np.pi * np.arange(corners) / corners
+    lines = [f"v {np.cos(angle)} {np.sin(angle)} 0" for angle in angles]
+    (tmp_path / "a.obj").write_text("\n".join([*lines, "f " + " ".join(str(i + 1) for i in range(corners))]))
+    mesh = read_mesh(tmp_path / "a.obj")
+    area = corners / 2 * np.sin(2 * np.pi / corners)
+    assert mesh.n_faces == corners - 2
+    assert mesh.sample(10, np.random.default_rng(0)).area == pytest.approx(area, rel=1e-5)
