@@ -18,7 +18,7 @@ def unit(rows: Tensor) -> Tensor:
 
 def unit_faults(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Norms ``[...]`` of rows ``[..., D]``, and which of them are not 1 within `UNIT_TOLERANCE`; NaN never is."""
-    norms = rows.detach().float().norm(dim=-1)
+    norms = torch.linalg.vector_norm(rows.detach().float(), dim=-1)
     return norms, ~((norms - 1).abs() <= UNIT_TOLERANCE)
 
 

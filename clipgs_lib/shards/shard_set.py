@@ -10,8 +10,9 @@ import tempfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,8 +42,7 @@ class ShardSet:
         self.teacher = TeacherInfo.parse(self.manifest["teacher"])  # who made the embeddings; None for a set without
         self.rows: list[dict[str, Any]] = _read_index(self.folder, self.manifest)
         self._numbers = {row["key"]: number for number, row in enumerate(self.rows)}
-        self._files: OrderedDict[str, int] = OrderedDict()
-        self._process = os.getpid()
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()  # read by place, so that a fork may share them
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,7 +56,7 @@ class ShardSet:
         return f"ShardSet({size}: {splits}; {self.teacher})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": OrderedDict(), "_process": -1}
+        return self.__dict__ | {"_files": OrderedDict()}
 
     def __del__(self) -> None:
         self.close()
@@ -93,24 +93,21 @@ class ShardSet:
             ShardError: when the shard ends before the object does.
         """
         row = self._row(which)
-        data = os.pread(self._file(row["shard"]), row["bytes"], row["offset"])
+        data = os.pread(self._file(row["shard"]).fileno(), row["bytes"], row["offset"])
         if len(data) != row["bytes"]:
             where, must = f"{row['shard']}, member {row['key']}", f"the object must have {row['bytes']:,} bytes"
             raise ShardError(where, must, f"{len(data):,}", "the shard is truncated; fetch it again")
         return data
 
-    def read(self, which: int | str, *, verify: bool = True) -> Triplet:
-        """One object by number or key.
-
-        Args:
-            verify: compare its bytes with their hash in the index.
+    def read(self, which: int | str) -> Triplet:
+        """One object by number or key, its bytes compared with their hash in the index.
 
         Raises:
             ShardError: naming shard and member when the object is damaged, or is not what the index says.
             KeyError: for a key that is not in the set.
         """
         row, block = self._row(which), self.block(which)
-        whole = not verify or hashlib.sha256(block).hexdigest() == row["sha256"]
+        whole = hashlib.sha256(block).hexdigest() == row["sha256"]
         triplet = decode_triplet(block, row["shard"], verify=not whole)  # finds the damaged member, if any
         where = f"{row['shard']}, member {row['key']}.meta.json"
         if not whole:
@@ -136,42 +133,39 @@ class ShardSet:
 
     def close(self) -> None:
         """Close the shards that reading has opened."""
-        files, self._files = getattr(self, "_files", OrderedDict()), OrderedDict()
-        if getattr(self, "_process", -1) == os.getpid():
-            for descriptor in files.values():
-                os.close(descriptor)
+        while files := getattr(self, "_files", None):
+            files.popitem()[1].close()
 
     def _row(self, which: int | str) -> dict[str, Any]:
         return self.rows[self._numbers[which] if isinstance(which, str) else which]
 
-    def _file(self, name: str) -> int:
-        if self._process != os.getpid():  # after a fork: leave the parent's descriptors alone
-            self._files, self._process = OrderedDict(), os.getpid()
+    def _file(self, name: str) -> BinaryIO:
         if name not in self._files:
             packed = name.endswith(".gz")
-            self._files[name] = self._unpack(name) if packed else os.open(self.folder / name, os.O_RDONLY)
+            self._files[name] = self._unpack(name) if packed else (self.folder / name).open("rb", buffering=0)
             if len(self._files) > _MAX_OPEN:
-                os.close(self._files.popitem(last=False)[1])
+                self._files.popitem(last=False)[1].close()
         self._files.move_to_end(name)
         return self._files[name]
 
-    def _unpack(self, name: str) -> int:
+    def _unpack(self, name: str) -> BinaryIO:
         """A compressed shard as a temporary file without a name, which is gone once closed."""
         expected = next(entry["tar_bytes"] for entry in self.manifest["shards"] if entry["name"] == name)
-        size = 0
-        try:
-            with gzip.open(self.folder / name) as packed, tempfile.TemporaryFile() as plain:
-                while size <= expected and (data := packed.read(1 << 20)):
-                    size += len(data)
-                    plain.write(data)
+        todo = "fetch it again, or make room for temporary files"
+        with ExitStack() as stack:
+            try:
+                plain = stack.enter_context(tempfile.TemporaryFile())
+                with gzip.open(self.folder / name) as packed:
+                    while plain.tell() <= expected and (data := packed.read(1 << 20)):
+                        plain.write(data)
                 plain.flush()
-                if size != expected:
-                    got = f"more than {expected:,}" if size > expected else f"{size:,}"
-                    raise ShardError(name, f"the shard must unpack to {expected:,} bytes", got, "fetch it again")
-                return os.dup(plain.fileno())
-        except (OSError, EOFError, zlib.error) as error:
-            todo = "fetch it again, or make room for temporary files"
-            raise ShardError(name, "the shard must unpack as gzip", str(error)[:200], todo) from None
+            except (OSError, EOFError, zlib.error) as error:
+                raise ShardError(name, "the shard must unpack as gzip", str(error)[:200], todo) from None
+            if (size := plain.tell()) != expected:
+                got = f"more than {expected:,}" if size > expected else f"{size:,}"
+                raise ShardError(name, f"the shard must unpack to {expected:,} bytes", got, "fetch it again")
+            stack.pop_all()
+        return plain
 
 
 # ---- manifest and index ------------------------------------------------------------------------------------------

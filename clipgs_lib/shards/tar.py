@@ -19,7 +19,7 @@ MAX_MEMBER = 256 * 1024 * 1024  # bytes; a splat of a million gaussians with SH 
 END = bytes(2 * BLOCK)  # two empty blocks end an archive
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of an object
 _OCTAL = re.compile(rb"[0-7]+")
-_MEMBER = re.compile(rf"({KEY.pattern})\.([a-z0-9.]{{1,30}})")
+_MEMBER = re.compile(rf"({KEY.pattern})\.([a-z0-9.]{{1,30}})".encode())  # its name in a shard
 
 
 class ShardError(ExplainedError):
@@ -41,7 +41,7 @@ def pack_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
     out = bytearray()
     for part, data in members:
         name = f"{key}.{part}"
-        if not _MEMBER.fullmatch(name) or len(data) > MAX_MEMBER:
+        if not _MEMBER.fullmatch(name.encode()) or len(data) > MAX_MEMBER:
             must = f"a member must be a plain name of at most {MAX_MEMBER:,} bytes"
             raise ShardError(repr(name), must, f"{len(data):,} bytes", "make the object smaller")
         info = tarfile.TarInfo(name)
@@ -65,7 +65,7 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
         header = bytes(view[position : position + BLOCK])
         if not any(header):
             return
-        key, part, size = _parse_header(header, f"{where} at byte {position:,}", where)
+        key, part, size = _parse_header(header, position, where)
         start = position + BLOCK
         after = start + size + (-size % BLOCK)
         if after > len(view):
@@ -75,26 +75,27 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
         position = after
 
 
-def _parse_header(header: bytes, place: str, where: str) -> tuple[str, str, int]:
-    """Key, part and size out of a ustar header; ``place`` is said of headers whose name is not to be trusted."""
+def _parse_header(header: bytes, position: int, where: str) -> tuple[str, str, int]:
+    """Key, part and size out of a ustar header at ``position`` of a shard."""
+    check, place = header[148:156], f"{where} at byte {position:,}"
     if len(header) < BLOCK:
         raise ShardError(place, "a tar header must have 512 bytes", str(len(header)), "the shard is truncated")
-    if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
+    # its own field counts as blanks in the sum; most bytes are zeros, which need no adding up
+    if _octal(check) != sum(header.replace(b"\0", b"")) - sum(check) + 8 * 32:
         raise ShardError(place, "a tar header must carry its checksum", "another", "the shard is damaged")
-    raw = header[345:500].split(b"\0", 1)[0] + header[:100].split(b"\0", 1)[0]
-    name = raw.decode("utf-8", "backslashreplace")
-    member = f"{where}, member {name[:120]!r}"
-    if header[156:157] not in (b"0", b"\0"):
+    raw = header[345:500].partition(b"\0")[0] + header[:100].partition(b"\0")[0]
+    match, size = _MEMBER.fullmatch(raw), _octal(header[124:136])
+    if match and size is not None and size <= MAX_MEMBER and header[156] in b"0\0":
+        return match[1].decode(), match[2].decode(), size
+    name = raw.decode("utf-8", "backslashreplace")[:120]
+    member = f"{where}, member {name!r}"
+    if header[156] not in b"0\0":
         kind = f"type {header[156:157]!r}"
         raise ShardError(member, "members must be regular files", kind, "links and folders are refused")
-    match = _MEMBER.fullmatch(name)
     if not match:
-        raise ShardError(member, "members must be called KEY.PART, without paths", repr(name[:120]), "refused")
-    size = _octal(header[124:136])
-    if size is None or size > MAX_MEMBER:
-        got = "no octal number" if size is None else f"{size:,}"
-        raise ShardError(member, f"the size must be at most {MAX_MEMBER:,} bytes", got, "refused")
-    return match[1], match[2], size
+        raise ShardError(member, "members must be called KEY.PART, without paths", repr(name), "refused")
+    got = "no octal number" if size is None else f"{size:,}"
+    raise ShardError(member, f"the size must be at most {MAX_MEMBER:,} bytes", got, "refused")
 
 
 def _octal(field: bytes) -> int | None:

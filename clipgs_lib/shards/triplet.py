@@ -180,52 +180,68 @@ def decode_triplet(block: bytes, where: str, *, verify: bool = True) -> Triplet:
     Raises:
         ShardError: naming shard and member, for whatever `encode_triplet` would not have written.
     """
-    key, parts = None, dict[str, memoryview]()
+    key, parts = "", dict[str, memoryview]()
     for owner, part, data in unpack_members(block, where):
         member = f"{where}, member {owner}.{part}"
-        if part in parts or (key is not None and owner != key):
-            raise ShardError(member, f"one object must follow another, here {key}", owner, "the index does not fit")
-        key, parts[part] = owner, data
-    if key is None:
-        raise ShardError(where, "an object must have members", "none", "the index does not fit the shard")
-    return _from_parts(key, parts, f"{where}, member {key}", verify)
-
-
-def _from_parts(key: str, parts: Mapping[str, memoryview], where: str, verify: bool) -> Triplet:
-    for part in parts:
         if not _PARTS.fullmatch(part):
             must = "members must be the JSON, safetensors and WebP of the schema"
-            raise ShardError(f"{where}.{part}", must, part, "refused; nothing is ever unpickled or run")
-    for part in ("meta.json", "splat.safetensors", "texts.json"):
-        if part not in parts:
-            raise ShardError(f"{where}.{part}", "an object must have this member", "none", "the shard is incomplete")
-    meta = _load_json(parts["meta.json"], f"{where}.meta.json", dict)
-    if meta.get("schema") != SCHEMA:
-        got, todo = repr(meta.get("schema"))[:60], "another version wrote it; rebuild the set, or update clipgs_lib"
-        raise ShardError(f"{where}.meta.json", f"schema must be {SCHEMA!r}", got, todo)
-    _check_hashes(parts, meta.get("sha256"), where, verify)
-    try:
-        teacher, embeds = TeacherInfo.parse(meta.get("teacher")), dict[str, np.ndarray]()
-    except TypeError as error:
-        got = repr(meta["teacher"])[:100]
-        raise ShardError(f"{where}.meta.json", str(error), got, "rebuild the shard") from None
-    if teacher is not None:
-        if "embeds.safetensors" not in parts:
-            raise ShardError(f"{where}.embeds.safetensors", "a teacher's embeddings must be there", "none", "rebuild")
+            raise ShardError(member, must, part, "refused; nothing is ever unpickled or run")
+        if parts and (part in parts or owner != key):
+            raise ShardError(member, f"one object must follow another, here {key}", owner, "the index does not fit")
+        key, parts[part] = owner, data
+    if not parts:
+        raise ShardError(where, "an object must have members", "none", "the index does not fit the shard")
+    where = f"{where}, member {key}"
+    meta = _read_meta(parts, f"{where}.meta.json")
+    if verify:
+        for part, digest in meta["sha256"].items():
+            if hashlib.sha256(parts[part]).hexdigest() != digest:
+                must = "the member must have the sha256 in meta.json"
+                raise ShardError(f"{where}.{part}", must, "another", "fetch the shard again")
+    embeds = dict[str, np.ndarray]()
+    if meta["teacher"] is not None:
         embeds = _tensors(parts["embeds.safetensors"], _EMBEDS, f"{where}.embeds.safetensors")
     triplet = Triplet(
         key=key,
-        splats=_decode_splats(parts["splat.safetensors"], meta, f"{where}.splat.safetensors", key),
+        splats=_decode_splats(parts["splat.safetensors"], meta["up_axis"], f"{where}.splat.safetensors", key),
         views=tuple(bytes(parts[part]) for part in sorted(parts) if part.startswith("view")),
         texts=_captions(_load_json(parts["texts.json"], f"{where}.texts.json", list), f"{where}.texts.json"),
-        category=_text(meta, "category", where),
-        split=_text(meta, "split", where),
+        category=meta["category"],
+        split=meta["split"],
         provenance=meta["provenance"] if isinstance(meta.get("provenance"), dict) else {},
-        teacher=teacher,
+        teacher=meta["teacher"],
         **embeds,
     )
     _check(triplet, where)
     return triplet
+
+
+def _read_meta(parts: Mapping[str, memoryview], where: str) -> dict[str, Any]:
+    """What ``meta.json`` says, its teacher parsed, once it says enough and fits the members beside it."""
+    if "meta.json" not in parts:
+        raise ShardError(where, "an object must have this member", "none", "the shard is incomplete")
+    meta = _load_json(parts["meta.json"], where, dict)
+    if meta.get("schema") != SCHEMA:
+        got, todo = repr(meta.get("schema"))[:60], "another version wrote it; rebuild the set, or update clipgs_lib"
+        raise ShardError(where, f"schema must be {SCHEMA!r}", got, todo)
+    try:
+        teacher = TeacherInfo.parse(meta.get("teacher"))
+    except TypeError as error:
+        raise ShardError(where, str(error), repr(meta["teacher"])[:100], "rebuild the shard") from None
+    for part in ("splat.safetensors", "texts.json", *(["embeds.safetensors"] if teacher else [])):
+        if part not in parts:
+            missing = where.removesuffix("meta.json") + part
+            raise ShardError(missing, "an object must have this member", "none", "the shard is incomplete")
+    there, hashes = sorted(set(parts) - {"meta.json"}), meta.get("sha256")
+    if not isinstance(hashes, dict) or there != sorted(hashes):
+        got = f"{there} beside hashes of {sorted(hashes) if isinstance(hashes, dict) else hashes}"[:300]
+        raise ShardError(where, "the members must be those that meta.json names", got, "the object is incomplete")
+    for name in ("category", "split"):
+        if not isinstance(meta.get(name), str) or len(meta[name]) > 1_000:
+            raise ShardError(where, f"{name} must be a short string", repr(meta.get(name))[:100], "rebuild")
+    if meta.get("up_axis") not in UP_AXES:
+        raise ShardError(where, f"up_axis must be one of {', '.join(UP_AXES)}", repr(meta.get("up_axis"))[:60])
+    return meta | {"teacher": teacher}
 
 
 def _check(triplet: Triplet, where: str) -> None:
@@ -242,10 +258,6 @@ def _check(triplet: Triplet, where: str) -> None:
             raise ShardError(where, f"a text must have 1 to {MAX_TEXT:,} characters", got, "filter the captions")
     if len(triplet.splats) == 0:
         raise ShardError(where, "a splat must have at least one gaussian", "none", "leave the object out")
-    _check_embeds(triplet, where)
-
-
-def _check_embeds(triplet: Triplet, where: str) -> None:
     for name, items in zip(_EMBEDS, (triplet.views, triplet.texts), strict=True):
         embeds = getattr(triplet, name)
         if triplet.teacher is None:
@@ -278,19 +290,20 @@ def _encode_splats(splats: Splats, where: str) -> bytes:
     return safe_numpy.save({name: value.contiguous().numpy() for name, value in halves.items()})
 
 
-def _decode_splats(data: memoryview, meta: Mapping[str, Any], where: str, key: str) -> Splats:
+def _decode_splats(data: memoryview, up_axis: str, where: str, key: str) -> Splats:
     columns = _tensors(data, COLUMNS, where)
-    if meta.get("up_axis") not in UP_AXES:
-        raise ShardError(where, f"up_axis must be one of {', '.join(UP_AXES)}", repr(meta.get("up_axis"))[:60])
+    if not np.isfinite(np.concatenate([value.ravel() for value in columns.values()])).all():
+        broken = ", ".join(name for name, value in columns.items() if not np.isfinite(value).all())
+        raise ShardError(where, f"{broken} must be finite", "NaN or infinity", "rebuild the shard")
     try:
         floats: dict[str, Any] = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
-        return Splats(**floats, up_axis=meta["up_axis"], source=key)
+        return Splats(**floats, up_axis=up_axis, source=key)
     except (ValueError, TypeError) as error:
         raise ShardError(where, "the columns must make up gaussians", str(error), "rebuild the shard") from None
 
 
 def _tensors(data: memoryview, names: Iterable[str], where: str) -> dict[str, np.ndarray]:
-    """The float16 arrays of a safetensors member: exactly those named, all finite."""
+    """The float16 arrays of a safetensors member: exactly those named."""
     try:
         columns = safe_numpy.load(bytes(data))
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
@@ -298,9 +311,6 @@ def _tensors(data: memoryview, names: Iterable[str], where: str) -> dict[str, np
     if set(columns) != set(names) or any(value.dtype != np.float16 for value in columns.values()):
         got = ", ".join(f"{name}: {value.dtype}" for name, value in sorted(columns.items()))[:200] or "nothing"
         raise ShardError(where, f"the member must hold {', '.join(names)} as float16", got, "rebuild the shard")
-    for name, value in columns.items():
-        if not bool(np.isfinite(value).all()):
-            raise ShardError(where, f"{name} must be finite", "NaN or infinity", "rebuild the shard")
     return columns
 
 
@@ -310,22 +320,6 @@ def _captions(rows: list[Any], where: str) -> tuple[Caption, ...]:
     except (TypeError, KeyError, ValueError) as error:
         must = "texts must be a list of {text, source, score}"
         raise ShardError(where, must, f"{type(error).__name__}: {error}"[:200], "rebuild the shard") from None
-
-
-def _check_hashes(parts: Mapping[str, memoryview], hashes: Any, where: str, verify: bool) -> None:
-    there, named = sorted(set(parts) - {"meta.json"}), sorted(hashes) if isinstance(hashes, dict) else hashes
-    if there != named or not isinstance(hashes, dict):
-        got = f"{there} beside hashes of {named}"[:300]
-        raise ShardError(where, "the members must be those that meta.json names", got, "the object is incomplete")
-    for part, digest in hashes.items() if verify else ():
-        if hashlib.sha256(parts[part]).hexdigest() != digest:
-            raise ShardError(f"{where}.{part}", "the member must have the sha256 in meta.json", "another", "refetch")
-
-
-def _text(meta: Mapping[str, Any], name: str, where: str) -> str:
-    if not isinstance(meta.get(name), str) or len(meta[name]) > 1_000:
-        raise ShardError(f"{where}.meta.json", f"{name} must be a short string", repr(meta.get(name))[:100], "rebuild")
-    return meta[name]
 
 
 def _load_json(data: memoryview, where: str, kind: type) -> Any:

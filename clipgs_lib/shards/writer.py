@@ -67,17 +67,18 @@ class ShardWriter:
 
     def __init__(self, folder: Path, split: str, limits: ShardLimits | None = None) -> None:
         self.folder, self.split, self.limits = Path(folder), split, limits or ShardLimits()
-        self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 (and tar_bytes) of each finished one
-        self._open: _OpenShard | None = None
+        self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 (and tar_bytes) of each
+        self._open: ExitStack | None = None
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._finish()
-        elif self._open is not None:
-            self._open.stack.__exit__(kind, error, trace)
+        if self._open is not None:
+            if kind is None:
+                self._finish()
+            else:
+                self._open.__exit__(kind, error, trace)
 
     def add(self, block: bytes) -> tuple[str, int]:
         """Append the bytes of one object; returns shard name and offset.
@@ -86,49 +87,42 @@ class ShardWriter:
             ShardError: when the folder is missing, not writable or full, at the latest on leaving the context.
         """
         if self._open is None:
-            name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if self.limits.compress else "")
-            self._open = _OpenShard(self.folder / name, self.limits.compress)
-        shard = self._open
-        place = (shard.path.name, shard.bytes)
-        shard.append(block)
-        shard.objects += 1
-        if shard.bytes >= self.limits.max_bytes or shard.objects >= self.limits.max_objects:
+            self._begin()
+        entry, place = self.shards[-1], self._bytes
+        self._append(block)
+        entry["objects"] += 1
+        if self._bytes >= self.limits.max_bytes or entry["objects"] >= self.limits.max_objects:
             self._finish()
-        return place
+        return entry["name"], place
 
-    def _finish(self) -> None:
-        shard, self._open = self._open, None
-        if shard is not None:
-            self.shards.append(shard.finish())
-
-
-class _OpenShard:
-    """A tar that is being written under another name."""
-
-    def __init__(self, path: Path, compress: bool) -> None:
-        self.path, self.bytes, self.objects = path, 0, 0  # bytes: of the tar, packed or not
-        self._digest, self._written = hashlib.sha256(), 0  # of the file
+    def _begin(self) -> None:
+        compress = self.limits.compress
+        name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if compress else "")
+        self._open = ExitStack()
+        self._stream = self._open.enter_context(replacing(self.folder / name))
         self._packer = zlib.compressobj(9, wbits=31) if compress else None  # 31: with the header of gzip, no date in it
-        self.stack = ExitStack()
-        self._stream = self.stack.enter_context(replacing(path))
+        self._digest, self._bytes = hashlib.sha256(), 0  # of the file; of the tar, packed or not
+        self.shards.append({"name": name, "bytes": 0, "objects": 0})
 
-    def append(self, data: bytes) -> None:
-        self.bytes += len(data)
+    def _append(self, data: bytes) -> None:
+        self._bytes += len(data)
         self._write(self._packer.compress(data) if self._packer else data)
-
-    def finish(self) -> dict[str, Any]:
-        """Put the file in its place; its entry in the manifest."""
-        with self.stack:
-            self.append(END)
-            if self._packer:
-                self._write(self._packer.flush())
-        entry = {"name": self.path.name, "bytes": self._written, "objects": self.objects}
-        return entry | {"sha256": self._digest.hexdigest()} | ({"tar_bytes": self.bytes} if self._packer else {})
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)
-        self._written += len(data)
+        self.shards[-1]["bytes"] += len(data)
         self._digest.update(data)
+
+    def _finish(self) -> None:
+        """Put the file in its place and complete its entry."""
+        stack, self._open = self._open, None
+        with stack or ExitStack():
+            self._append(END)
+            if self._packer:
+                self._write(self._packer.flush())
+        self.shards[-1]["sha256"] = self._digest.hexdigest()
+        if self._packer:
+            self.shards[-1]["tar_bytes"] = self._bytes
 
 
 @contextmanager

@@ -140,7 +140,6 @@ def main() -> None:
             "read() of the files (floor)": lambda: raw_read(paths),
             "tarfile, streaming (peer)": lambda: raw_tarfile(paths),
             "TripletStream, shuffled, verified": lambda: drain(TripletStream(folder, "train")),
-            "TripletStream, shuffled, verify=False": lambda: drain(TripletStream(folder, "train", verify=False)),
             "TripletStream and one view decoded": lambda: drain(TripletStream(folder, "train"), images=True),
             "webdataset, nothing decoded": lambda: drain(webdataset_of(paths)),
             "TripletStream, 2 workers": lambda: drain(loader(2)),

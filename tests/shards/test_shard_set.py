@@ -20,7 +20,7 @@ import pytest
 from clipgs_lib.shards import writer
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import BLOCK, END, ShardError
-from clipgs_lib.shards.triplet import TeacherInfo, encode_triplet
+from clipgs_lib.shards.triplet import TeacherInfo, decode_triplet, encode_triplet
 from clipgs_lib.shards.writer import ShardLimits, ShardWriter, write_set
 
 from ..conftest import ROOT
@@ -85,7 +85,7 @@ def test_an_exception_leaves_no_half_shard(tmp_path):
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     """The third write of the second shard fails, as on a full disk; nothing but whole files is left."""
     written = {"count": 0}
-    original = writer._OpenShard.append
+    original = writer.ShardWriter._append
 
     class Full(io.BytesIO):
         def write(self, data):
@@ -97,7 +97,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
             self._stream = Full()
         original(self, data)
 
-    monkeypatch.setattr(writer._OpenShard, "append", append)
+    monkeypatch.setattr(writer.ShardWriter, "_append", append)
     with pytest.raises(ShardError, match=r"must exist, be writable and have room, got .*No space left"):
         make_set(tmp_path / "set")
     left = sorted(path.name for path in (tmp_path / "set").iterdir())
@@ -204,7 +204,7 @@ def test_a_word_changed_in_meta_is_noticed(tmp_path):
     overwrite(folder / row["shard"], data.index(b'"kind0"'), b'"kind1"')
     with pytest.raises(ShardError, match=r"object-0000.meta.json: the object must have its sha256 of the index"):
         ShardSet(folder).read(0)
-    assert ShardSet(folder).read(0, verify=False).category == "kind1"
+    assert decode_triplet(ShardSet(folder).block(0), "test").category == "kind1"
 
 
 @pytest.mark.parametrize(
