@@ -6,16 +6,21 @@ converter does, unless the coordinate-system extension (0xADBE0003) names anothe
 
 from __future__ import annotations
 
+import io
+import math
 import struct
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 import zstandard
 
 from .base import FormatError, RawSplats, check_count, check_regular_file
-from .packing import SH_COEFFICIENTS, flip_axes, restore_largest, warn_dropped_sh
+from .packing import SH_COEFFICIENTS, flip_axes, sh_flips, warn_dropped_sh
 from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE, write
 
 __all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
@@ -32,7 +37,8 @@ _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 """Frames by their code in the extension; 0, unspecified, means RUB."""
 _DEFLATE_RATIO = 1032
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20  # plain bytes unpacked at a time; they stay in the cache
+_PIECE = 1 << 18  # packed bytes inflated at a time
 
 
 @dataclass(frozen=True)
@@ -79,15 +85,29 @@ def read(path: Path) -> RawSplats:
 
 def decode(path: Path, data: bytes) -> RawSplats:
     """The gaussians of the bytes of an ``.spz``, in the frame of the PLY; ``path`` is for messages. See `read`."""
-    if data.startswith(_GZIP):
-        header, sections, extensions = _read_gzip(path, data)
-    else:
-        header = _parse_header(path, data[: HEADER.size])
-        split = _split_streams if header.version >= 4 else _split_plain
-        sections, extensions = split(path, data, header)
+    zipped = data.startswith(_GZIP)
+    try:
+        source = _Gunzip(data) if zipped else io.BytesIO(data)
+        header = _parse_header(path, _up_to(source.read, HEADER.size))
+        if header.version < 4:
+            room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
+            check_count(path, header.count, room, header.bytes_each())
+            must = f"{header.count:,} gaussians need {sum(header.sizes()):,} bytes in a complete gzip stream"
+            raw = _decode(path, header, [_Section(path, source.read, must)] * 6)
+            extensions = _read_tail(path, header, source)
+        elif zipped:
+            raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
+        else:
+            sections, extensions = _open_streams(path, data, header)
+            raw = _decode(path, header, sections)
+            for section in sections:
+                section.check_end()
+    except (zlib.error, zstandard.ZstdError) as error:
+        which = "the gzip stream" if zipped else "every zstd stream"
+        raise FormatError(path, f"{which} must be intact", str(error), "fetch the file again") from None
     frame, unknown = _read_extensions(path, extensions)
-    raw = _decode(header, sections)
-    flip_axes(raw, frame)
+    if frame != RUB:
+        flip_axes(raw, (frame[0] * RUB[0], frame[1] * RUB[1], frame[2] * RUB[2]))
     raw.up_axis = "-y"
     raw.notes.append(f"SPZ version {header.version}, {header.fractional_bits} fractional bits")
     raw.antialiased = bool(header.flags & ANTIALIASED)
@@ -100,7 +120,7 @@ def decode(path: Path, data: bytes) -> RawSplats:
     return raw
 
 
-def _parse_header(path: Path, data: bytes) -> _Header:
+def _parse_header(path: Path, data: bytearray) -> _Header:
     if len(data) < HEADER.size:
         must = f"an SPZ header takes {HEADER.size} bytes"
         raise FormatError(path, must, f"{len(data)}", "the file is truncated", "truncated")
@@ -118,51 +138,84 @@ def _parse_header(path: Path, data: bytes) -> _Header:
     return header
 
 
-def _read_gzip(path: Path, data: bytes) -> tuple[_Header, list[np.ndarray], bytes]:
-    """Inflate the header first, then exactly what it justifies."""
-    engine = zlib.decompressobj(31)
-    try:
-        header = _parse_header(path, engine.decompress(data, HEADER.size))
-        if header.version >= 4:
-            raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
-        expected = sum(header.sizes())
-        check_count(path, header.count, len(data) * _DEFLATE_RATIO, header.bytes_each())
-        plain = engine.decompress(engine.unconsumed_tail, expected) if expected else b""
-        tail = b"" if engine.eof else engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
-    except zlib.error as error:
-        raise FormatError(path, "the gzip stream must be intact", str(error), "fetch the file again") from None
-    if len(plain) < expected or not (engine.eof or tail):
-        must = f"{header.count:,} gaussians need {expected:,} bytes in a complete gzip stream"
-        got = f"{len(plain):,}, or a stream that ends early"
-        raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
-    _check_tail(path, header, tail, len(engine.unused_data) + len(tail))
-    return header, _slice_sections(header, plain), tail
+class _Gunzip:
+    """A gzip stream, inflated piece by piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self.engine, self.data, self.at = zlib.decompressobj(31), data, 0
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes, none at the end of the stream or of the file."""
+        plain = b""
+        while not plain and not self.engine.eof:
+            packed = self.engine.unconsumed_tail
+            if not packed:
+                packed = self.data[self.at : self.at + _PIECE]
+                self.at += len(packed)
+            plain = self.engine.decompress(packed, size)
+            if not packed:
+                break
+        return plain
+
+    @property
+    def behind(self) -> int:
+        """Bytes of the file that follow the stream."""
+        return len(self.engine.unused_data) + len(self.data) - self.at
 
 
-def _check_tail(path: Path, header: _Header, tail: bytes, length: int) -> None:
-    """Nothing may follow the attributes but extension records that the header announces."""
+@dataclass
+class _Section:
+    """Where the bytes of an attribute come from, and the sentence for when they do not."""
+
+    path: Path
+    read: Callable[[int], bytes]
+    must: str
+    came: int = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """The next ``size`` bytes."""
+        plain = _up_to(self.read, size)
+        self.came += len(plain)
+        if len(plain) < size:
+            got = f"{self.came:,}, or a stream that ends early"
+            raise FormatError(self.path, self.must, got, "the file is truncated; fetch it again", "truncated")
+        return np.frombuffer(plain, np.uint8)
+
+    def check_end(self) -> None:
+        """Refuse more bytes."""
+        if self.read(1):
+            raise FormatError(self.path, self.must, "more", "fetch the file again")
+
+
+def _up_to(read: Callable[[int], bytes], size: int) -> bytearray:
+    """At most ``size`` bytes; memory grows with what really comes."""
+    plain = bytearray()
+    while len(plain) < size and (part := read(min(_CHUNK, size - len(plain)))):
+        plain += part
+    return plain
+
+
+def _read_tail(path: Path, header: _Header, source: _Gunzip | io.BytesIO) -> bytearray:
+    """What follows the attributes of versions 1 to 3: nothing, or the extension records that the header announces."""
+    tail = _up_to(source.read, _LARGEST_EXTENSION + 1)
+    length = len(tail)
+    if isinstance(source, _Gunzip) and len(tail) <= _LARGEST_EXTENSION:
+        if not source.engine.eof:
+            must = f"{header.count:,} gaussians need {sum(header.sizes()):,} bytes in a complete gzip stream"
+            raise FormatError(
+                path, must, "a stream that ends early", "the file is truncated; fetch it again", "truncated"
+            )
+        length += source.behind
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
     if length > limit:
         must = f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header"
         got = f"at least {length:,} trailing bytes"
         raise FormatError(path, must, got, "the header is broken, or the file is a decompression bomb")
+    return tail
 
 
-def _slice_sections(header: _Header, plain: bytes) -> list[np.ndarray]:
-    return np.split(np.frombuffer(plain, np.uint8), np.cumsum(header.sizes())[:-1])
-
-
-def _split_plain(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
-    """The attributes of versions 1 to 3 that were stored without gzip."""
-    expected = sum(header.sizes())
-    check_count(path, header.count, len(data) - HEADER.size, header.bytes_each())
-    tail = data[HEADER.size + expected :]
-    _check_tail(path, header, tail, len(tail))
-    return _slice_sections(header, data[HEADER.size : HEADER.size + expected]), tail
-
-
-def _split_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
-    """The attributes of version 4, one zstd stream each; empty ones have none."""
+def _open_streams(path: Path, data: bytes, header: _Header) -> tuple[list[_Section], bytes]:
+    """The attributes of version 4, one zstd stream each, empty ones without; and its extension records."""
     sizes = header.sizes()
     needed = sum(size > 0 for size in sizes)
     start = HEADER.size + TABLE.size
@@ -175,44 +228,25 @@ def _split_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.nd
         got = f"{header.streams} listed at byte {table:,} of {len(data):,}"
         raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
     check_count(path, header.count, len(data) * _ZSTD_RATIO, header.bytes_each())
-    offset = table + STREAM.size * header.streams
-    streams = iter(range(header.streams))
+    listed = STREAM.iter_unpack(data[table : table + STREAM.size * needed])
+    offset = table + STREAM.size * needed
     sections = []
     for size in sizes:
-        if not size:
-            sections.append(np.zeros(0, np.uint8))
-            continue
-        packed, plain = STREAM.unpack_from(data, table + STREAM.size * next(streams))
+        packed, plain = next(listed) if size else (0, 0)
         if plain != size or packed > len(data) - offset:
             must = f"a stream must hold {size:,} bytes when unpacked and lie inside the file"
             got = f"{plain:,}, packed into {packed:,} of {len(data) - offset:,} bytes left"
             raise FormatError(path, must, got, "the file is truncated or its table of contents broken", "truncated")
-        sections.append(_unpack_stream(path, data[offset : offset + packed], size))
+        engine = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+        read = engine.stream_reader(data[offset : offset + packed]).read
+        sections.append(_Section(path, read, f"a zstd stream must hold {size:,} bytes"))
         offset += packed
     if offset != len(data):
         raise FormatError(path, "nothing may follow the last stream", f"{len(data) - offset:,} trailing bytes")
     return sections, data[start:table] if header.flags & _EXTENSIONS else b""
 
 
-def _unpack_stream(path: Path, packed: bytes, size: int) -> np.ndarray:
-    """One zstd frame of exactly ``size`` bytes; the output grows with what really comes, never beyond ``size``."""
-    plain = bytearray()
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed) as reader:
-            while len(plain) <= size:
-                part = reader.read(min(_CHUNK, size + 1 - len(plain)))
-                if not part:
-                    break
-                plain += part
-    except zstandard.ZstdError as error:
-        raise FormatError(path, "every zstd stream must be intact", str(error), "fetch the file again") from None
-    if len(plain) != size:
-        got = f"{len(plain):,}" if len(plain) < size else "more"
-        raise FormatError(path, f"a zstd stream must hold {size:,} bytes", got, "fetch the file again")
-    return np.frombuffer(plain, np.uint8)
-
-
-def _read_extensions(path: Path, data: bytes) -> tuple[tuple[int, int, int], list[str]]:
+def _read_extensions(path: Path, data: bytes | bytearray) -> tuple[tuple[int, int, int], list[str]]:
     """The axis flips that lead from the stored frame to that of the PLY, and the types of other extensions."""
     frame, unknown, offset = RUB, [], 0
     while offset + 8 <= len(data):
@@ -231,50 +265,88 @@ def _read_extensions(path: Path, data: bytes) -> tuple[tuple[int, int, int], lis
     return frame, unknown
 
 
-def _decode(header: _Header, sections: list[np.ndarray]) -> RawSplats:
-    """Attributes to numbers, still in the stored frame."""
-    positions, opacities, colors, scales, rotations, sh = sections
+def _decode(path: Path, header: _Header, sections: list[_Section]) -> RawSplats:
+    """Attributes to numbers, from RUB to the frame of the PLY; what has come is decoded beside the unpacking."""
+    count, sizes = header.count, header.sizes()
+    stored = [section.take(size) for section, size in zip(sections[:-1], sizes[:-1], strict=True)]
     coefficients = _COEFFICIENTS[header.degree]
-    kept = min(coefficients, SH_COEFFICIENTS[-1])
-    higher = sh.reshape(header.count, coefficients, 3)[:, :kept].astype(np.float32)
-    higher -= 128
-    higher *= 1 / 128
-    return RawSplats(
-        means=_positions(header, positions),
-        quats=_first_three(rotations) if header.version < 3 else _smallest_three(rotations),
-        scales=np.exp(scales.astype(np.float32) / 16 - 10).reshape(-1, 3),
-        opacities=opacities.astype(np.float32) / 255,
-        sh0=((colors.astype(np.float32) / 255 - 0.5) / COLOR_SCALE).reshape(-1, 1, 3),
-        shN=higher,
-    )
-
-
-def _positions(header: _Header, stored: np.ndarray) -> np.ndarray:
+    raw = RawSplats.allocate(count, min(coefficients, SH_COEFFICIENTS[-1]))
+    raw.clean = True
     if header.version == 1:
         with np.errstate(invalid="ignore"):
-            return stored.view("<f2").astype(np.float32).reshape(-1, 3)  # [N, 3]
-    wide = np.zeros((len(stored) // 3, 4), np.uint8)
-    wide[:, 1:] = stored.reshape(-1, 3)  # the sign lands in the top bit
-    fixed = wide.view("<i4")[:, 0] >> 8
-    return fixed.astype(np.float32).reshape(-1, 3) * np.float32(0.5**header.fractional_bits)
+            raw.means[:] = stored[0].view("<f2").reshape(-1, 3) * np.float32(RUB)
+        raw.clean = bool(np.isfinite(raw.means).all())
+    flips = sh_flips(RUB, raw.shN.shape[1]) / 128
+    rows = _CHUNK // 32
+    with ThreadPoolExecutor(1) as pool:
+        jobs = [pool.submit(_unpack, stored, 0.5**header.fractional_bits, raw)]
+        for start in range(0, count if coefficients else 0, rows):
+            part = raw.shN[start : start + rows]
+            jobs.append(pool.submit(_unpack_sh, sections[-1].take(3 * coefficients * len(part)), flips, part))
+        for job in jobs:
+            job.result()
+    return raw
 
 
-def _first_three(stored: np.ndarray) -> np.ndarray:
-    """Versions 1 and 2: xyz as bytes, w >= 0 from them. ``[N, 4]`` wxyz."""
-    xyz = stored.reshape(-1, 3).astype(np.float32) / 127.5 - 1
-    w = np.sqrt(np.maximum(1 - np.einsum("ij,ij->i", xyz, xyz), 0))
-    return np.concatenate([w[:, None], xyz], axis=1)
+def _unpack(stored: list[np.ndarray], step: float, raw: RawSplats) -> None:
+    """All attributes but SH."""
+    positions, alphas, colors, sizes, rotations = stored
+    levels = np.arange(256, dtype=np.float32)
+    np.take(levels / 255, alphas, out=raw.opacities, mode="clip")
+    np.take((levels / 255 - 0.5) / np.float32(COLOR_SCALE), colors, out=raw.sh0.reshape(-1), mode="clip")
+    np.take(np.exp(levels / 16 - 10), sizes, out=raw.scales.reshape(-1), mode="clip")
+    if len(positions) == 9 * len(raw.means):
+        _unpack_means(positions, np.float32(RUB) * np.float32(step), raw.means)
+    if len(rotations):
+        _unpack_quats(rotations.reshape(len(raw.means), -1), raw.quats)
 
 
-def _smallest_three(stored: np.ndarray) -> np.ndarray:
-    """From version 3 on: sign and 9 bits for each of three components of xyzw. ``[N, 4]`` wxyz."""
-    packed = stored.view("<u4")
-    smallest = np.empty((len(packed), 3), np.float32)
-    for column, shift in enumerate((20, 10, 0)):
-        field = packed >> shift
-        magnitude = (field & 511).astype(np.float32) * np.float32(0.5**0.5 / 511)
-        smallest[:, column] = np.where(field & 512, -magnitude, magnitude)
-    xyzw = restore_largest(smallest, packed >> 30)
-    wxyz = np.empty_like(xyzw)
-    wxyz[:, 0], wxyz[:, 1:] = xyzw[:, 3], xyzw[:, :3]
-    return wxyz
+@numba.njit(nogil=True, cache=True)
+def _unpack_means(stored, steps, means):
+    """Signed whole numbers of 24 bits."""
+    for i in range(means.shape[0]):
+        for c in range(3):
+            at = 9 * i + 3 * c
+            fixed = np.int32(np.int8(stored[at + 2])) * 65536 + np.int32(stored[at + 1]) * 256 + np.int32(stored[at])
+            means[i, c] = np.float32(fixed) * steps[c]
+
+
+@numba.njit(nogil=True, cache=True)
+def _unpack_sh(stored, flips, shN):
+    """Bytes ``[n * K' * 3]``, K' >= K-1, to ``shN [n, K-1, 3]``."""
+    width = len(stored) // max(shN.shape[0], 1)
+    for i in range(shN.shape[0]):
+        for k in range(shN.shape[1]):
+            for c in range(3):
+                shN[i, k, c] = (np.float32(stored[width * i + 3 * k + c]) - np.float32(128)) * flips[k]
+
+
+@numba.njit(nogil=True, cache=True)
+def _unpack_quats(stored, quats):
+    """Up to version 2 xyz as bytes, from version 3 on sign and 9 bits of each but the largest of xyzw; to wxyz.
+
+    The component left out is positive and makes the length 1. Turned from RUB: y and z change their sign.
+    """
+    for i in range(stored.shape[0]):
+        left_out, squares = 3, 0.0
+        if stored.shape[1] == 3:
+            for c in range(3):
+                quats[i, 1 + c] = np.float32(stored[i, c]) / np.float32(127.5) - np.float32(1)
+                squares += quats[i, 1 + c] ** 2
+        else:
+            word = np.uint32(0)
+            for c in range(4):
+                word |= np.uint32(stored[i, c]) << np.uint32(8 * c)
+            left_out, shift = np.int64(word >> np.uint32(30)), 20
+            for c in range(4):
+                if c != left_out:
+                    field = np.int64(word) >> shift
+                    value = np.float32(field & 511) * np.float32(0.5**0.5 / 511)
+                    quats[i, (c + 1) & 3] = -value if field & 512 else value
+                    squares += value * value
+                    shift -= 10
+        quats[i, (left_out + 1) & 3] = math.sqrt(max(0.0, 1.0 - squares))
+        quats[i, 2], quats[i, 3] = -quats[i, 2], -quats[i, 3]
+        if squares > 1.0:  # no writer makes these; keep the promise of unit length
+            for c in range(4):
+                quats[i, c] /= math.sqrt(squares)
