@@ -62,7 +62,7 @@ ROOMS = {
     # top
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
-        *("_version", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
+        *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
         *("encoders", "training", "runner"),
     },
     "__main__": {"cli"},

@@ -230,6 +230,42 @@ def test_help_does_not_import_the_heavy_packages():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "diagnose no.ply",
+        "render no.ply a.png",
+        "triplets build",
+        "triplets build --meshes no --out o",
+        "train --config no",
+    ],
+)
+def test_what_is_missing_is_said_without_torch(words):
+    probe = (
+        "import sys; from typer.testing import CliRunner; from clipgs_lib import cli\n"
+        f"result = CliRunner().invoke(cli.app, {words.split()}); assert result.exit_code == 2, result\n"
+        "print(result.stderr.count(chr(10)), sorted({'torch', 'numpy', 'scipy', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1 []"
+
+
+def test_a_build_without_a_source_says_all_that_it_needs():
+    _, error = clipgs("triplets", "build", code=2)
+    assert all(word in error for word in ("--meshes", "--splats", "--catalogue", "--out DIR", "got none", "e.g."))
+    _, error = clipgs("triplets", "build", "--out", "set", "--meshes", "a", "--catalogue", 3, code=2)
+    assert "got --meshes, --catalogue, --out" in error
+    said, _ = clipgs("triplets", "build", "--list")
+    assert "views = 12  # " in said
+
+
+def test_every_help_text_ends_with_an_example(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in cli._COMMANDS:
+        said, _ = clipgs(*words.split(), "--help")
+        assert f"Example: clipgs {words}" in said, words
+
+
 def test_version():
     said, _ = clipgs("--version")
     assert said.strip() == f"clipgs_lib {cg.__version__}"

@@ -1,30 +1,63 @@
 """The ``clipgs`` command.
 
-Each command imports what it needs when it runs, so that ``clipgs --help`` answers at once. An expected error (a file
-that is broken or missing, an option out of range) is one red line and exit code 2; with ``CLIPGS_DEBUG=1`` the
-traceback is shown. Exit code 1 says that the command worked but found something wrong.
+Each command imports what it needs when it runs, so that ``clipgs --help`` answers at once, and so does the sentence
+about a file that is not there. An expected error (a file that is broken or missing, an option out of range) is one red
+line and exit code 2; with ``CLIPGS_DEBUG=1`` the traceback is shown. Exit code 1 says that the command worked but found
+something wrong.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import typer
 
 from .._version import __version__
-from . import notebook_commands, splat_commands, teacher_commands, train_command, triplet_commands
+from . import notebook_commands, splat_commands, training_commands, triplet_commands
 from .output import plain_errors
 
-app = typer.Typer(
-    name="clipgs",
-    help="3D Gaussian splats aligned with CLIP: convert, check, render, train, and run the notebooks.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for group in (triplet_commands, train_command, teacher_commands, splat_commands, notebook_commands):
-    group.mount(app, plain_errors)
+_GROUPS = {
+    "triplets": "Make triplets (splats, views, texts) and look at them.",
+    "teacher": "Draw views for mini, the embedded teacher, and train it.",
+    "notebooks": "List the notebooks and run them.",
+}
+# words of a command -> what runs, and an example that its help ends with
+_COMMANDS = {
+    "triplets build": (triplet_commands.build, "--meshes models --labels models.csv --out set --workers 4"),
+    "triplets embed": (triplet_commands.embed, "set --teacher ViT-B-32/laion2b_s34b_b79k --out set-vitb32"),
+    "triplets inspect": (triplet_commands.inspect, "set --verify"),
+    "triplets sample": (triplet_commands.sample, "--out sample --raw fits --objects 20"),
+    "teacher views": (training_commands.views, "--catalogue 2000 --out views"),
+    "teacher train": (training_commands.train_teacher, "--views views --out mini --steps 1000"),
+    "train": (training_commands.train, "--shards set --init point-mini --out run --steps 2000"),
+    "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
+    "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
+    "render": (splat_commands.render, "thing.sog turn.gif --views 36"),
+    "notebooks list": (notebook_commands.list_notebooks, ""),
+    "notebooks run": (notebook_commands.run_notebooks, "03_tokenizer -p SPLATS ~/splats/thing.ply"),
+}
+_ABOUT = "3D Gaussian splats aligned with CLIP: convert, check, render, train, and run the notebooks."
+
+
+def _command() -> typer.Typer:
+    style: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
+    names = {"help_option_names": ["-h", "--help"]}
+    command = typer.Typer(name="clipgs", help=_ABOUT, pretty_exceptions_enable=False, context_settings=names, **style)
+    groups = {"": command} | {name: typer.Typer(help=text, **style) for name, text in _GROUPS.items()}
+    for words, (function, example) in _COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        options: dict[str, Any] = {"cls": notebook_commands.PairsCommand} if words == "notebooks run" else {}
+        if "context" in inspect.signature(function).parameters:  # options of a dataclass beside those it declares
+            options["context_settings"] = {"allow_extra_args": True, "ignore_unknown_options": True}
+        epilog = f"Example: clipgs {words} {example}".rstrip()
+        groups[group].command(name, epilog=epilog, **options)(plain_errors(function))
+    for name in _GROUPS:
+        command.add_typer(groups[name], name=name)
+    return command
+
+
+app = _command()
 
 
 def _version(asked: bool) -> None:
@@ -33,10 +66,10 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_ABOUT)
 def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """3D Gaussian splats aligned with CLIP: convert, check, render, train, and run the notebooks."""
+    pass

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..settings import Setting, set_values, settings_of
+from ..settings import set_values, settings_of
 
 
 def option_values(kind: type, words: Sequence[str], aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -52,6 +53,9 @@ def option_values(kind: type, words: Sequence[str], aliases: Mapping[str, str] |
     return values
 
 
-def describe(setting: Setting, value: Any) -> str:
-    """One line: name, value and what it is."""
-    return f"{setting.name} = {value}" + (f"  # {setting.comment}" if setting.comment else "")
+def describe(config: Any) -> str:
+    """One line for each setting of a dataclass: name, value and what it is."""
+    values = [(setting, operator.attrgetter(setting.name)(config)) for setting in settings_of(type(config))]
+    return "\n".join(
+        f"{setting.name} = {value}" + f"  # {setting.comment}" * bool(setting.comment) for setting, value in values
+    )

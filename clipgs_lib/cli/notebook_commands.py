@@ -10,10 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .output import Wrap
 
-
-class _PairsCommand(TyperCommand):
+class PairsCommand(TyperCommand):
     """A command whose ``-p`` takes NAME and VALUE as two words (typer's options take one)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -24,27 +22,18 @@ class _PairsCommand(TyperCommand):
 def join_pairs(args: Sequence[str]) -> list[str]:
     """``-p NAME VALUE`` as ``-p NAME=VALUE``; the joined form passes unchanged, and so does all after ``--``."""
     joined, rest = list[str](), list(args)
-    while rest:
-        word = rest.pop(0)
-        joined.append(word)
-        if word == "--":
-            return joined + rest
-        if word in ("-p", "--param") and rest:
-            name = rest.pop(0)
-            joined.append(f"{name}={rest.pop(0)}" if re.fullmatch(r"\w+", name) and rest else name)
-    return joined
+    while rest and joined[-1:] != ["--"]:
+        pair = joined[-1:] in (["-p"], ["--param"]) and re.fullmatch(r"\w+", rest[0])
+        joined.append("=".join(rest[: 1 + bool(pair)]))
+        del rest[: 1 + bool(pair)]
+    return joined + rest
 
 
-def mount(app: typer.Typer, plain_errors: Wrap) -> None:
-    """Hang ``notebooks list`` and ``notebooks run`` into the command."""
-    group = typer.Typer(help="List the notebooks and run them.", no_args_is_help=True)
-    group.command("list")(plain_errors(list_notebooks))
-    group.command("run", cls=_PairsCommand)(plain_errors(run_notebooks))
-    app.add_typer(group, name="notebooks")
+NotebooksDir = Annotated[Path, typer.Option(help="Where the notebooks are.")]
 
 
 def list_notebooks(
-    notebooks_dir: Annotated[Path, typer.Option(help="Where the notebooks are.")] = Path("notebooks"),
+    notebooks_dir: NotebooksDir = Path("notebooks"),
     out: Annotated[Path, typer.Option(help="Where `run` wrote its results.")] = Path("build/notebooks"),
 ) -> None:
     """Show each notebook with its question, parameters and last result."""
@@ -74,7 +63,7 @@ def run_notebooks(
     force: Annotated[bool, typer.Option("--force", help="Run also what has not changed since its success.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 600.0,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("build/notebooks"),
-    notebooks_dir: Annotated[Path, typer.Option(help="Where the notebooks are.")] = Path("notebooks"),
+    notebooks_dir: NotebooksDir = Path("notebooks"),
 ) -> None:
     """Run notebooks with papermill; pages and an index go to OUT.
 

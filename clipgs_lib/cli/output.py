@@ -16,10 +16,9 @@ from typing import Any
 
 import typer
 
+from ..errors import ExplainedError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
-# settings of a command that takes options of a dataclass beside those it declares, see `dataclass_options`
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-Wrap = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,7 +37,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(128 + signal.SIGPIPE) from None
-        except (ValueError, OSError) as error:
+        except Exception as error:
             if os.environ.get("CLIPGS_DEBUG") or not _is_expected(error):
                 raise
             typer.secho(f"error: {error}", fg="red", err=True)
@@ -47,12 +46,29 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _is_expected(error: ValueError | OSError) -> bool:
+def _is_expected(error: Exception) -> bool:
     """Whether the system said no to a file, or one of our own checks raised (anything else is a bug to be seen)."""
     if isinstance(error, OSError):
         return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return _PACKAGE in Path(frames[-1].filename).resolve().parents
+    ours = isinstance(error, ValueError) or type(error).__module__.split(".")[0] == _PACKAGE.name
+    return ours and _PACKAGE in Path(traceback.extract_tb(error.__traceback__)[-1].filename).resolve().parents
+
+
+def must_exist(*paths: Path | None) -> None:
+    """Say that an input is missing before a command imports what takes seconds.
+
+    With ``CLIPGS_DEBUG`` nothing is said here, so that the traceback is that of the reader.
+
+    Args:
+        paths: inputs of a command; None for one that was not given.
+
+    Raises:
+        ExplainedError: for the first path at which there is nothing.
+    """
+    for path in paths:
+        if path is not None and not os.path.lexists(path) and not os.environ.get("CLIPGS_DEBUG"):
+            must = "the path must name an existing file or folder"
+            raise ExplainedError(path, must, f"nothing there in {path.absolute().parent}", "check the spelling")
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

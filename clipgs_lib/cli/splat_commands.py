@@ -9,25 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import Wrap, bar
+from ..errors import ExplainedError
+from .output import bar, must_exist
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..rendering import Cameras
     from ..splats import Splats
 
 _COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "grey": (0.5, 0.5, 0.5)}
 
 
-def mount(app: typer.Typer, plain_errors: Wrap) -> None:
-    """Hang ``convert``, ``diagnose`` and ``render`` into the command."""
-    for command in (convert, diagnose, render):
-        app.command()(plain_errors(command))
+Source = Annotated[Path, typer.Argument(metavar="IN", help="Splat file of any known format, or a SOG folder.")]
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Splat file of any known format, or a SOG folder.")],
+    source: Source,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Its name chooses the format, e.g. out.spz.")],
     format: Annotated[str | None, typer.Option(help="Write this format whatever OUT is called.")] = None,
     sh_degree: Annotated[int | None, typer.Option(min=0, max=3, help="Keep spherical harmonics up to this.")] = None,
@@ -38,6 +33,7 @@ def convert(
     normalize: Annotated[bool, typer.Option("--normalize", help="Centre, and scale into the unit sphere.")] = False,
 ) -> None:
     """Convert a splat file to another format, told by the name of OUT."""
+    must_exist(source)
     from ..files import size_on_disk
     from ..formats import read_splats, write_splats
 
@@ -46,12 +42,19 @@ def convert(
         splats = read_splats(source)
         before = _line(source, splats)
         show(1, note="changing")
-        splats = _change(splats, sh_degree, prune, max_gaussians, normalize)
+        if prune:
+            splats, report = splats.prune()
+            typer.echo(f"prune: {report}", err=True)
+        if max_gaussians is not None and len(splats) > max_gaussians:
+            splats = splats.subsample(max_gaussians)
+        if normalize:
+            splats = splats.normalize()
+        if sh_degree is not None and sh_degree < splats.sh_degree:
+            splats = splats.with_sh_degree(sh_degree)
         show(2, note="writing")
         written = write_splats(splats, target, format=format)
-    print(
-        f"{before}\n{_line(written, splats)} ({size_on_disk(written) / max(size_on_disk(source), 1):.1%} of the size)"
-    )
+    share = size_on_disk(written) / max(size_on_disk(source), 1)
+    print(f"{before}\n{_line(written, splats)} ({share:.1%} of the size)")
 
 
 def _line(path: Path, splats: Splats) -> str:
@@ -61,19 +64,6 @@ def _line(path: Path, splats: Splats) -> str:
 
     megabytes = size_on_disk(path) / 1e6
     return f"{path}: {sniff(path)}, {megabytes:,.2f} MB, {len(splats):,} gaussians, SH {splats.sh_degree}"
-
-
-def _change(splats: Splats, sh_degree: int | None, prune: bool, max_gaussians: int | None, normalize: bool) -> Splats:
-    if prune:
-        splats, report = splats.prune()
-        typer.echo(f"prune: {report}", err=True)
-    if max_gaussians is not None and len(splats) > max_gaussians:
-        splats = splats.subsample(max_gaussians)
-    if normalize:
-        splats = splats.normalize()
-    if sh_degree is not None and sh_degree < splats.sh_degree:
-        splats = splats.with_sh_degree(sh_degree)
-    return splats
 
 
 def diagnose(
@@ -87,9 +77,6 @@ def diagnose(
 
     Exit code 1 when a file has an error, 2 when one cannot be looked at.
     """
-    from ..formats import FormatError
-    from ..formats import diagnose as examine
-
     if fix is not None and len(paths) != 1:
         raise ValueError(f"--fix needs exactly one PATH, got {len(paths)}; run it once per file")
     reports, unread = [], 0
@@ -97,8 +84,11 @@ def diagnose(
         for index, path in enumerate(paths):
             show(index)
             try:
+                must_exist(path)
+                from ..formats import diagnose as examine
+
                 reports.append(examine(path, fix=fix))
-            except (FormatError, OSError) as error:
+            except (ExplainedError, OSError) as error:
                 typer.secho(f"error: {error}", fg="red", err=True)
                 unread += 1
     if as_json:
@@ -112,7 +102,7 @@ def diagnose(
 
 
 def render(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Splat file of any known format.")],
+    source: Source,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A .png, a .gif, or a folder for one PNG per view.")],
     views: Annotated[
         int | None, typer.Option(min=1, help="Cameras on a circle. PNG: 1, more make a sheet; GIF: 36; folder: 8.")
@@ -128,8 +118,12 @@ def render(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Render a splat file from cameras on a circle about it."""
+    must_exist(source)
+    import torch
+
     from ..formats import read_splats
     from ..rendering import contact_sheet, save_gif, save_png, turntable_cameras
+    from ..rendering import render as rasterise
     from ..runtime import resolve_device
     from ..words import plural
 
@@ -140,7 +134,13 @@ def render(
     splats = read_splats(source, device=str(where))
     count = views or {".png": 1, ".gif": 36, "": 8}[kind]
     cameras = turntable_cameras(splats, count, width=size, height=size, fov=fov, elevation=elevation, up=up)
-    pictures = _draw(splats, cameras, colour)
+    pictures = []
+    with torch.no_grad(), bar("rendering", count, "views") as show:
+        for index in range(count):  # one camera at a time, so that memory does not grow with their number
+            show(index)
+            viewmat, K = cameras.viewmats[index : index + 1].to(where), cameras.Ks[index : index + 1].to(where)
+            drawn = rasterise(splats, viewmat, K, size, size, background=colour)
+            pictures.append(drawn.colors[0].clamp(0, 1).cpu())
     if kind == ".gif":
         save_gif(target, pictures, fps=fps)
     elif kind == ".png":
@@ -153,24 +153,6 @@ def render(
     print(f"{target}: {plural(count, 'view')} of {len(splats):,} gaussians, {size} x {size} pixels")
 
 
-def _draw(splats: Splats, cameras: Cameras, background: tuple[float, float, float]) -> list[torch.Tensor]:
-    """One picture ``[H, W, 3]`` per camera, one camera at a time so that memory does not grow with their number."""
-    import torch
-
-    from ..rendering import render as rasterise
-
-    pictures = []
-    count = len(cameras.viewmats)
-    with torch.no_grad(), bar("rendering", count, "views") as show:
-        for index in range(count):
-            show(index)
-            one = slice(index, index + 1)
-            viewmats, Ks = cameras.viewmats[one].to(splats.device), cameras.Ks[one].to(splats.device)
-            drawn = rasterise(splats, viewmats, Ks, cameras.width, cameras.height, background=background)
-            pictures.append(drawn.colors[0].clamp(0, 1).cpu())
-    return pictures
-
-
 def parse_colour(text: str) -> tuple[float, float, float]:
     """``"black"``, ``"white"``, ``"grey"`` or ``"#rrggbb"`` as three numbers in ``[0, 1]``.
 
@@ -179,8 +161,7 @@ def parse_colour(text: str) -> tuple[float, float, float]:
     """
     if text.lower() in _COLOURS:
         return _COLOURS[text.lower()]
-    match = re.fullmatch(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
-    if not match:
+    if not re.fullmatch("#[0-9a-fA-F]{6}", text):
         raise ValueError(f"--background must be {', '.join(_COLOURS)} or #rrggbb, got {text!r}")
-    red, green, blue = (int(part, 16) / 255 for part in match.groups())
-    return red, green, blue
+    red, green, blue = bytes.fromhex(text[1:])
+    return red / 255, green / 255, blue / 255

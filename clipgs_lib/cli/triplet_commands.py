@@ -4,46 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .output import PASS_ON, Wrap, bar
+from .output import bar, must_exist
 
 if TYPE_CHECKING:
     from ..triplets import Source
 
 
-def mount(app: typer.Typer, plain_errors: Wrap) -> None:
-    """Hang ``triplets build``, ``embed``, ``inspect`` and ``sample`` into the command.
-
-    Args:
-        app: the command.
-        plain_errors: what turns expected errors into one line.
-    """
-    group = typer.Typer(help="Make triplets (splats, views, texts) and look at them.", no_args_is_help=True)
-    group.command("build", context_settings=PASS_ON)(plain_errors(build))
-    group.command("embed")(plain_errors(embed))
-    group.command("inspect")(plain_errors(inspect))
-    group.command("sample")(plain_errors(sample))
-    app.add_typer(group, name="triplets")
+Meshes = Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL, OFF, .sh3f.")]
+Catalogue = Annotated[int | None, typer.Option(min=1, help="So many objects of the procedural catalogue.")]
+Teacher = Annotated[str, typer.Option(help="CLIP that embeds views and texts: mini, an open_clip model, or none.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Set = Annotated[Path, typer.Argument(metavar="DIR", help="A finished set.")]
 
 
 def build(
     context: typer.Context,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the set; an unfinished build there goes on.")],
-    meshes: Annotated[Path | None, typer.Option(help="Folder of meshes: GLB, glTF, OBJ, PLY, STL, OFF, .sh3f.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the set; an unfinished build there goes on.")] = None,
+    meshes: Meshes = None,
     splats: Annotated[Path | None, typer.Option(help="Folder of splats of any known format.")] = None,
-    catalogue: Annotated[int | None, typer.Option(min=1, help="So many objects of the procedural catalogue.")] = None,
+    catalogue: Catalogue = None,
     labels: Annotated[
         Path | None, typer.Option(help="Table (.tsv, .csv): path, and name, label, caption, synonyms, source, licence.")
     ] = None,
     partial_labels: Annotated[
         bool, typer.Option("--partial-labels", help="Take a table of which much does not fit the folder.")
     ] = False,
-    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, or none.")] = "mini",
+    teacher: Teacher = "mini",
     list_settings: Annotated[bool, typer.Option("--list", help="Print the settings of objects, and stop.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Workers = 1,
     limit: Annotated[float, typer.Option(help="Seconds for one object; after that it is set aside.")] = 1800.0,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on this Ray cluster; 'local' starts one.")
@@ -58,28 +50,29 @@ def build(
     Objects that fail are set aside in quarantine.jsonl with the reason; the exit code is 1 then. The same command goes
     on with a build that was stopped, even by kill -9.
     """
-    from ..settings import from_plain, settings_of
+    origins = {"--meshes": meshes, "--splats": splats, "--catalogue": catalogue}
+    folder = Path() if list_settings else checked_folder(out, origins, labels)
+    from ..settings import from_plain
     from ..triplets.build import BuildConfig, build_triplets
     from .dataclass_options import describe, option_values
 
     values = option_values(BuildConfig, context.args, {"--up": "up_axis"})
     config = from_plain(BuildConfig, values | {"teacher": None if teacher == "none" else teacher})
     if list_settings:
-        print("\n".join(describe(setting, getattr(config, setting.name)) for setting in settings_of(BuildConfig)))
+        print(describe(config))
         return
-    origins = {"--meshes": meshes, "--splats": splats, "--catalogue": catalogue}
     sources = chosen_sources(origins, labels, config.seed, partial_labels)
     with bar("building", len(sources)) as show:
-        report = build_triplets(sources, out, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
+        report = build_triplets(sources, folder, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)
     if report.quarantined:
         raise typer.Exit(1)
 
 
 def embed(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished set, with or without embeddings.")],
-    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts, e.g. mini.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new set; an unfinished one there goes on.")],
+    folder: Set,
+    teacher: Teacher,
+    out: Annotated[Path, typer.Option(help="Folder of the new set; an unfinished one there goes on.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the teacher.")] = 256,
 ) -> None:
@@ -88,6 +81,7 @@ def embed(
     Objects that cannot be read are set aside; the exit code is 1 then. The same command goes on with a run that was
     stopped.
     """
+    must_exist(folder)
     from ..shards.shard_set import ShardSet
     from ..triplets.embed import embed_triplets
 
@@ -99,32 +93,47 @@ def embed(
         raise typer.Exit(1)
 
 
+def checked_folder(out: Path | None, origins: Mapping[str, Path | int | None], labels: Path | None) -> Path:
+    """``out``, when it is given, exactly one origin is, and what they name is there.
+
+    Args:
+        out: what ``--out`` says.
+        origins: what ``--meshes``, ``--splats`` and ``--catalogue`` say, None for the options not given.
+        labels: table of a folder of meshes or splats.
+
+    Raises:
+        ValueError: otherwise, with all that is needed in one sentence.
+    """
+    given = [name for name, value in origins.items() if value]
+    if out is None or len(given) != 1:
+        *names, last = origins
+        got = ", ".join([*given, *(["--out"] if out else [])]) or "none"
+        raise ValueError(
+            f"exactly one of {', '.join(names)} and {last} is needed, and --out DIR, got {got}; "
+            "e.g. --catalogue 20 --out set, or --meshes models --out set"
+        )
+    must_exist(*(value for value in (*origins.values(), labels) if isinstance(value, Path)))
+    return out
+
+
 def chosen_sources(
     origins: Mapping[str, Path | int | None], labels: Path | None, seed: int, partial: bool = False
 ) -> list[Source]:
-    """The objects that one option names.
+    """The objects of the one origin that is given, see `checked_folder`.
 
     Args:
-        origins: what ``--meshes``, ``--splats`` and ``--catalogue`` say, None for the options not given.
-        labels: table of a folder of meshes or splats.
+        origins: as there.
+        labels: as there.
         seed: of the catalogue.
         partial: take a table of which much does not fit.
-
-    Raises:
-        ValueError: unless exactly one option is given.
     """
     from ..triplets import catalogue_sources, folder_sources
 
-    given = [name for name, value in origins.items() if value]
-    if len(given) != 1:
-        *names, last = origins
-        raise ValueError(f"exactly one of {', '.join(names)} and {last} is needed, got {given or 'none'}")
-    origin = origins[given[0]]
+    [(option, origin)] = [(name, value) for name, value in origins.items() if value]
     if isinstance(origin, int):
         return catalogue_sources(origin, seed)
-    return folder_sources(
-        origin or "", kind="mesh" if given == ["--meshes"] else "splat", labels=labels, partial=partial
-    )
+    kind: Literal["mesh", "splat"] = "mesh" if option == "--meshes" else "splat"
+    return folder_sources(origin or "", kind=kind, labels=labels, partial=partial)
 
 
 def noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
@@ -133,33 +142,33 @@ def noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished set.")],
+    folder: Set,
     html: Annotated[Path | None, typer.Option(help="Contact sheet; DIR/contact_sheet.html if left out.")] = None,
     objects: Annotated[int, typer.Option(min=1, max=2000, help="How many the contact sheet shows.")] = 60,
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every object first.")] = False,
 ) -> None:
     """Print what a set holds and write its contact sheet. With --verify, exit code 1 says that something is damaged."""
+    must_exist(folder)
     from ..shards.shard_set import ShardSet
     from ..triplets.inspect_page import write_contact_sheet
     from ..triplets.inspect_set import summarize
 
     shards = ShardSet(folder)
-    wrong: list[Any] = shards.verify() if verify else []
+    wrong = shards.verify() if verify else []
     for sentence in wrong:
         typer.secho(f"damaged: {sentence}", fg="red", err=True)
-    if not wrong:
-        print(summarize(shards))
-        print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
-    else:
+    if wrong:
         raise typer.Exit(1)
+    print(summarize(shards))
+    print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
 
 
 def sample(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the sample.")],
-    raw: Annotated[Path, typer.Option("--raw", help="Folder of the fits, which another teacher uses as they are.")],
-    teacher: Annotated[str, typer.Option(help="CLIP that embeds views and texts.")] = "mini",
+    out: Annotated[Path, typer.Option(help="Folder of the sample.")],
+    raw: Annotated[Path, typer.Option(help="Folder of the fits, which another teacher uses as they are.")],
+    teacher: Teacher = "mini",
     objects: Annotated[int | None, typer.Option(min=1, help="The first so many of the catalogue, else all.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that fit.")] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Build the embedded sample; the same command goes on after a stop.
 

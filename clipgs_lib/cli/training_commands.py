@@ -1,0 +1,121 @@
+"""``clipgs train``, for encoders; ``clipgs teacher``: draw views and train `mini`, the embedded teacher."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import bar, must_exist
+from .triplet_commands import Catalogue, Meshes, checked_folder, chosen_sources, noting
+
+_FIRST = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks
+_SHOWN = ("loss", "val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1")
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. batch_size=96 or augment.drop=0."),
+]
+
+
+def train(
+    context: typer.Context,
+    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder of the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as JSON or YAML.")] = None,
+    settings: Settings = None,
+    list_settings: Annotated[
+        bool, typer.Option("--list", help="Print all settings with their values and meaning, and stop.")
+    ] = False,
+) -> None:
+    """Train an encoder; the best weights and their model card come to OUT/encoder.
+
+    Every setting is an option too, most used: --shards DIR (once per set), --encoder clipgs-mini, --init point-mini,
+    --steps 2000, --batch-size 64, --lr 1e-3, --views 5, --precision auto, --seed 0, --device auto. --list shows all.
+
+    An option beats --set, which beats --config. A run that was stopped, even by kill -9, goes on exactly with --resume
+    --out DIR. For several processes: torchrun --nproc-per-node 8 -m clipgs_lib train ...
+    """
+    must_exist(config)
+    from ..settings import from_plain, read_file, set_values
+    from ..training import TrainConfig
+    from ..training import train as run
+    from .dataclass_options import describe, option_values
+
+    given = option_values(TrainConfig, context.args) | ({"resume": True} if resume else {})
+    given |= {} if out is None else {"out": out}
+    if list_settings:
+        print(describe(from_plain(TrainConfig, {"shards": ["DIR"], "out": "DIR"} | given)))
+        return
+    before = Path(out or "") / "config.json"  # of the run that is resumed
+    values = read_file(before) if resume and before.is_file() else {}
+    values = set_values(values | (read_file(config) if config else {}), settings or [])
+    chosen = from_plain(TrainConfig, values | given)
+    last, latest = dict[str, Any](), dict[str, str]()
+    with bar("training", chosen.steps, silent=not _FIRST) as show:
+        for last in run(chosen):
+            latest |= {name: f"{last[name]:.3f}" for name in _SHOWN if name in last}
+            numbers = ", ".join(f"{name} {value}" for name, value in latest.items())
+            show(last["step"], note=numbers)
+            if "val_score" in last and _FIRST and not sys.stderr.isatty():
+                typer.echo(f"step {last['step']}: {numbers}", err=True)
+    if _FIRST:
+        print("\n".join(f"{name}: {value}" for name, value in last.items()))
+
+
+def views(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the pictures and views.jsonl.")] = None,
+    meshes: Meshes = None,
+    catalogue: Catalogue = None,
+    labels: Annotated[Path | None, typer.Option(help="Table (.tsv, .csv) of the meshes: path and label.")] = None,
+    count: Annotated[int, typer.Option("--views", min=1, help="Pictures of each object.")] = 16,
+    size: Annotated[int, typer.Option(min=1, help="Pixels per side.")] = 128,
+    seed: Annotated[int, typer.Option(help="Of the texts and the catalogue.")] = 0,
+    factors: Annotated[str, typer.Option(help="Base colour factors of glTF: linear, srgb or guess.")] = "guess",
+) -> None:
+    """Draw objects over nothing and list them with label, texts and split, for `clipgs teacher train`.
+
+    Objects that fail are listed in left_out.jsonl with the reason; the exit code is 1 then. The same command goes on
+    with a run that was stopped.
+    """
+    origins = {"--meshes": meshes, "--catalogue": catalogue}
+    folder = checked_folder(out, origins, labels)
+    from ..triplets.teacher_views import write_teacher_views
+
+    sources = chosen_sources(origins, labels, seed)
+    with bar("drawing", len(sources)) as show:
+        report = write_teacher_views(
+            sources, folder, views=count, size=size, seed=seed, factors=factors, progress=noting(show)
+        )
+    print(f"{report.folder}: {report.objects} objects, {len(report.left_out)} left out")
+    if report.left_out:
+        raise typer.Exit(1)
+
+
+def train_teacher(
+    context: typer.Context,
+    views: Annotated[Path, typer.Option(metavar="DIR", help="Folder with views.jsonl, see `clipgs teacher views`.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the tower, its records and its model card.")],
+    settings: Settings = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch decides.")] = 0,
+    about: Annotated[str, typer.Option(help="A sentence on the data and their licence, for the model card.")] = "",
+) -> None:
+    """Train the image tower of mini on rendered views; a run that was stopped goes on exactly.
+
+    Every setting is an option too, most used: --steps 1000, --batch-size 64, --lr 1e-3, --image-size 64, --seed 0.
+    """
+    must_exist(views)
+    from ..settings import from_plain, set_values
+    from ..training import MiniConfig, train_mini
+    from .dataclass_options import option_values
+
+    values = set_values({}, settings or []) | option_values(MiniConfig, context.args)
+    last, score = {"card": ""}, ""
+    with bar("training", from_plain(MiniConfig, values).steps) as show:
+        for last in train_mini(views, out, values, device=device, threads=threads, about=about):
+            score = f", score {last['score']:.3f}" if "score" in last else score
+            show(last["step"], note=f"loss {last['loss']:.3f}{score}" if "loss" in last else "")
+    print(f"model card: {last['card']}")
