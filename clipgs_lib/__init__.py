@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .libraries import give_numba_a_cache
 
 _PUBLIC = {
     "Splats": "splats",
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from .splats import Splats
     from .teachers import load_teacher
     from .widgets import RetrievalExplorer, SplatView
+
+give_numba_a_cache()  # before any room imports numba
 
 
 def __getattr__(name: str) -> Any:

@@ -1,19 +1,21 @@
-"""The one place that imports open_clip and timm, because torchvision, on which both stand, may need help first."""
+"""Help that third-party libraries need before their first use: open_clip and timm are imported here and nowhere else,
+because torchvision, on which both stand, may need it; numba may need a folder for what it compiles.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import socket
-import urllib.request
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import urlsplit
-
-import torch
+from typing import Any
 
 # torchvision from PyPI is built for CUDA. Beside a CPU-only torch its native library cannot be loaded, and its import
 # dies with "operator torchvision::nms does not exist" where it registers shape rules for operators that only that
@@ -23,7 +25,7 @@ _MISSING = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_DECLARED: list[torch.library.Library] = []  # a declaration lives as long as its Library object
+_DECLARED: list[Any] = []  # a declaration lives as long as its Library object
 
 
 @cache
@@ -32,6 +34,8 @@ def prepare_torchvision() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         raise ImportError("teachers need torchvision, which is not installed; run: pip install torchvision==0.28.0")
+    import torch
+
     for path in sorted(Path(spec.origin).parent.glob("_C.*")):
         with suppress(OSError):
             torch.ops.load_library(str(path))
@@ -49,6 +53,9 @@ def quick_when_offline() -> Iterator[None]:
     Otherwise it tries each file six times, which takes the better part of a minute without a network. Behind a proxy,
     which resolves names itself, nothing is changed.
     """
+    import urllib.request
+    from urllib.parse import urlsplit
+
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
@@ -81,3 +88,34 @@ def import_timm() -> ModuleType:
     import timm
 
     return timm
+
+
+def give_numba_a_cache() -> None:
+    """Have numba keep what it compiles in a temporary folder of this user when it has no other place to write to.
+
+    It looks beside the sources, then in the user's home; without either, every kernel here would fail at its import.
+    Nothing changes where one of them, or ``NUMBA_CACHE_DIR``, will do. Processes started from this one use the same.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - no error without a home
+    if os.environ.get("NUMBA_CACHE_DIR") or os.access(Path(__file__).parent, os.W_OK) or _made(Path(home, "numba")):
+        return
+    with suppress(OSError):  # without a temporary folder either, numba has its say
+        folder = Path(tempfile.gettempdir(), f"clipgs-numba-{os.getuid()}")
+        # numba runs what lies there, so it must be a folder that nobody else can write to
+        if (
+            not _made(folder)
+            or folder.lstat().st_uid != os.getuid()
+            or folder.lstat().st_mode & 0o170022 != stat.S_IFDIR
+        ):
+            folder = Path(tempfile.mkdtemp(prefix="clipgs-numba-"))
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        if "numba" in sys.modules:
+            sys.modules["numba"].config.CACHE_DIR = str(folder)
+
+
+def _made(folder: Path) -> bool:
+    """Whether a folder is there, after it has been made if need be, and can be written to."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder.is_absolute() and os.access(folder, os.W_OK)
+    return False
