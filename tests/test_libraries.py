@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# numba looks for a folder where a kernel is declared, so that importing the renderer's tells; compiling them all takes long
+# numba looks for a folder where a kernel is declared, so importing the renderer's tells; compiling them would take long
 READS = """
 import sys
 import clipgs_lib as cg
