@@ -247,8 +247,9 @@ def _actor(parts: list[Part], center: np.ndarray, light: float) -> Any:
     actor.SetMapper(mapper)
     texture = parts[0].texture
     if texture is not None:
-        surface.active_texture_coordinates = np.concatenate([part.uvs for part in parts if part.uvs is not None])
-        actor.SetTexture(_texture(texture))
+        uvs = np.concatenate([part.uvs for part in parts if part.uvs is not None])
+        surface.active_texture_coordinates = uvs
+        actor.SetTexture(_texture(texture, tiled=bool(uvs.min(initial=0) < 0 or uvs.max(initial=1) > 1)))
     look = actor.GetProperty()
     look.SetInterpolationToFlat()
     look.SetLighting(light > 0)
@@ -258,14 +259,15 @@ def _actor(parts: list[Part], center: np.ndarray, light: float) -> Any:
     return actor
 
 
-def _texture(pixels: np.ndarray) -> Any:
+def _texture(pixels: np.ndarray, *, tiled: bool) -> Any:
+    """A VTK texture. Mesa's software driver takes minutes for one picture of tiles filtered anisotropically."""
     import pyvista as pv
 
     texture = pv.Texture(pixels)
     texture.SetRepeat(True)
     texture.SetInterpolate(True)
     texture.SetMipmap(True)
-    texture.SetMaximumAnisotropicFiltering(8)
+    texture.SetMaximumAnisotropicFiltering(1 if tiled else 8)
     return texture
 
 
