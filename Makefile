@@ -8,6 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CELL_TIMEOUT ?= 300
+export OMP_WAIT_POLICY ?= PASSIVE# idle threads of torch sleep instead of spinning; see clipgs_lib/__init__.py
 
 .PHONY: help run test lint types contract pytest nbval lab bench clean distclean
 .DEFAULT_GOAL := help

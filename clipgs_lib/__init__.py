@@ -1,16 +1,20 @@
 """CLIP-GS workbench: 3D Gaussian splats aligned with CLIP's image-text space.
 
 ``import clipgs_lib as cg`` gives the public names below; each is imported on first use, so that
-``clipgs --help`` and light scripts start fast.
+``clipgs --help`` and light scripts start fast. Import it before torch: idle threads of torch (OpenMP) spin for
+milliseconds after each operation, which makes a busy machine many times slower, unless told to sleep before it loads.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .libraries import give_numba_a_cache
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PUBLIC = {
     "Splats": "splats",

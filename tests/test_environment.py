@@ -1,8 +1,11 @@
-"""environment.yml must name what pyproject.toml names, with the same version bounds."""
+"""environment.yml names what pyproject.toml names, with the same bounds; what the package asks of its process."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -41,3 +44,13 @@ def test_the_running_environment_has_it(requirement):
     packaging = pytest.importorskip("packaging.requirements")
     wanted = packaging.Requirement(requirement)
     assert wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_threads_of_torch_sleep(given, expected):
+    """OpenMP reads its policy when torch loads, so the package must not load torch before it has set it."""
+    code = "import os, sys, clipgs_lib; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]
