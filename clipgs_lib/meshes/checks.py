@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_IMAGE_PIXELS = 1 << 26  # of one stored texture, looked up before it is deco
 MAX_TEXTURE_SIDE = 4096  # larger textures are shrunk to this
 MAX_MESH_TEXELS = 1 << 27  # of all textures of a mesh
 _LONGEST = 8_192  # pixels of a clamped texture with its borders drawn out
+WHITE = (1.0, 1.0, 1.0, 1.0)
 FARTHEST = 1e18  # coordinates beyond overflow when they are squared
 _IMAGE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "GIF", "TIFF")  # decoders that run no other program
 
@@ -57,6 +59,7 @@ class Textures:
 
     def __init__(self, path: Path, notes: list[str], root: Path | None = None) -> None:
         self.path, self.notes, self._texels = path, notes, 0
+        self._named: dict[str, np.ndarray | None] = {}
         self._borders: dict[tuple[int, int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.root = (path.parent if root is None else root).resolve()
 
@@ -87,6 +90,21 @@ class Textures:
             self.notes.append(Lost.of("texture", name, f"all together exceed {MAX_MESH_TEXELS:,} texels"))
             return None
         return pixels
+
+    def named(self, name: str) -> np.ndarray | None:
+        """`decode` of a file that the mesh names, once; None with a note when there is no such picture."""
+        if name not in self._named:
+            data = self.beside(name)
+            self._named[name] = None if data is None else self.decode(data, name)
+        return self._named[name]
+
+    def look(self, name: str, uvs: np.ndarray | None) -> dict[str, Any]:
+        """Fields of `Part` for a texture file; none, with a note, when it or the UVs ``[V, 2]`` are missing."""
+        if uvs is None:
+            self.notes.append(Lost.of("texture", name, "there are no UVs"))
+            return {}
+        texture = self.named(name)
+        return {} if texture is None else {"texture": texture, "uvs": uvs.astype(np.float32), "base_color": WHITE}
 
     def clamped(self, at: np.ndarray, texture: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates ``[V]`` and texture, repeating, that look like the given ones clamped at the edges of an axis."""

@@ -30,7 +30,7 @@ def _fewer(part: Part, share: float) -> Part:
     """A part with that share of its triangles; each new vertex takes the looks of the old one nearest to it."""
     import fast_simplification
 
-    part = _welded(part)
+    part = welded(part)
     target = max(int(len(part.faces) * share), 4)
     if target >= len(part.faces):
         return part
@@ -64,7 +64,7 @@ def _representatives(old: np.ndarray, new: np.ndarray, new_of_old: np.ndarray) -
     return kept
 
 
-def _welded(part: Part) -> Part:
+def welded(part: Part) -> Part:
     """Vertices equal in place and looks made one, as edges collapse only where triangles share vertices."""
     columns = [column for column in (part.vertices, part.uvs, part.colors) if column is not None]
     rows = np.ascontiguousarray(np.concatenate(columns, axis=1) + np.float32(0))  # -0 becomes 0

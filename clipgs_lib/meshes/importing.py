@@ -18,7 +18,8 @@ from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
 from .decimation import decimate
 from .gltf_meshes import read_gltf
 from .mesh import Mesh
-from .plain import read_obj, read_off, read_ply, read_stl
+from .plain import read_off, read_ply, read_stl
+from .wavefront import read_obj
 
 MAX_FACES = 1_000_000
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")

@@ -1,112 +1,127 @@
-"""Meshes of Wavefront OBJ + MTL, PLY, STL and OFF, through trimesh's parsers.
+"""Meshes of PLY, STL and OFF, through trimesh's parsers, and what the reader of OBJ shares with them.
 
-trimesh parses numbers only: material files and textures are found and decoded here, within bounds. Colours of these
-formats are taken as displayed (sRGB), as their writers mean them. A texture replaces the diffuse colour of its MTL.
+trimesh parses numbers only: textures are found and decoded here, within bounds. Colours of these formats are taken as
+displayed (sRGB), as their writers mean them.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..files import text_of
-from .checks import MAX_FACES_READ, Lost, MeshError, Textures, neighbour, sound_part
+from .checks import MAX_FACES_READ, WHITE, Lost, MeshError, Textures, sound_part
+from .decimation import welded
 from .mesh import Part
 
-_GREY = (0.8, 0.8, 0.8, 1.0)
-_MAP_OPTION = re.compile(r"^-\w+\s+((on|off)\b|[-+.\deE]+(\s+[-+.\deE]+){0,2}|[rgbml]\b)\s+")
-
-
-def read_obj(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
-    """One part per material.
-
-    Raises:
-        MeshError: when trimesh cannot parse it, or there are no triangles.
-    """
-    from trimesh.exchange.obj import load_obj
-
-    shelf = _Materials(path, notes, root)
-    data = shelf.renamed(path.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\t", b" "))
-    if re.search(rb"^f[^\n]*[ /]-\d", data, re.MULTILINE):
-        data = _counted_from_the_start(data)
-    loaded = _parsed(path, lambda: load_obj(io.BytesIO(data), resolver=cast(Any, shelf)))
-    parts = []
-    for geometry in loaded.get("geometry", {}).values():
-        visual = geometry.get("visual")
-        uvs = None if visual is None else visual.uv
-        parts.append(_part(path, geometry, notes, uvs, shelf.look(getattr(visual, "material", None), uvs)))
-    return [part for part in parts if part is not None]
+_UVS = (("texture_u", "texture_v"), ("texture_s", "texture_t"), ("u", "v"), ("s", "t"))
 
 
 def read_ply(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
     """Parts with vertex or face colours, or the textures that comments name (``TextureFile``), by ``texnumber``.
 
+    UVs stand at vertices or, as ``texcoord``, at the corners of faces; colours of faces may stand in materials.
+
     Raises:
-        MeshError: when trimesh cannot parse it.
+        MeshError: when trimesh cannot parse it, or faces are missing.
     """
     from trimesh.exchange.ply import load_ply
 
-    loaded = _parsed(path, lambda: load_ply(io.BytesIO(path.read_bytes()), skip_materials=True))
-    visual = loaded.get("visual")
-    uvs = None if visual is None else visual.uv
-    with path.open("rb") as stream:
-        head = text_of(stream.read(1 << 16).split(b"end_header")[0])
-    faces = np.asarray(loaded.get("faces", ()))
-    promised = re.search(r"^element\s+face\s+(\d+)", head, re.MULTILINE)
-    if promised and len(faces) < int(promised[1]):
-        must = f"the PLY must hold the {int(promised[1]):,} faces of its header"
-        raise MeshError(path, must, f"{len(faces):,}", "it is truncated; fetch it again")
-    names = re.findall(r"^comment\s+TextureFile\s+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
-    textures, numbers = Textures(path, notes, root), _texture_numbers(loaded, len(faces))
-    if len(names) > 1 and numbers is None:
-        for name in names[1:]:
-            notes.append(Lost.of("texture", name, "the faces do not say which texture is theirs"))
-        names = names[:1]
-    parts = []
-    for number, name in enumerate(names or [None]):
-        mine = loaded if numbers is None or not names else loaded | _faces_of(loaded, numbers == number)
-        if not len(np.asarray(mine.get("faces", ()))):
-            continue
-        look = {} if name is None else _textured(textures, name, uvs, notes)
-        parts.append(_part(path, mine, notes, uvs, look))
-    if numbers is not None and names and not np.isin(numbers, range(len(names))).all():
-        parts.append(_part(path, loaded | _faces_of(loaded, ~np.isin(numbers, range(len(names)))), notes, uvs, {}))
-    return [part for part in parts if part is not None]
+    head, mark, body = path.read_bytes().partition(b"end_header")
+    names = re.findall(r"^comment\s+TextureFile\s+(.+?)\s*$", text_of(head), re.MULTILINE | re.IGNORECASE)
+    bare = re.sub(rb"^(comment|obj_info)\b[^\n]*\n", b"", head, flags=re.MULTILINE)  # in whatever encoding
+    with parsing(path):
+        loaded = load_ply(io.BytesIO(bare + mark + body), skip_materials=True, fix_texture=False)
+        raw = loaded["metadata"]["_ply_raw"]
+        vertex, face, material = (_columns(raw.get(name, {})) for name in ("vertex", "face", "material"))
+        polygons = face.get("vertex_indices", face.get("vertex_index", np.zeros((0, 3), np.int64)))
+        promised = raw.get("face", {}).get("length", 0)
+        if len(polygons) < promised:
+            must = f"the PLY must hold the {promised:,} faces of its header"
+            raise MeshError(path, must, f"{len(polygons):,}", "it is truncated; fetch it again")
+        corners, owner = fans(polygons)
+        faces, vertices = _flat(polygons)[corners], np.column_stack([vertex[axis] for axis in "xyz"])
+        uvs = next((np.column_stack([vertex[u], vertex[v]]) for u, v in _UVS if u in vertex and v in vertex), None)
+        colors, face_colors = _rgb(vertex), _rgb(face)
+        if face_colors is None and "material_index" in face and _rgb(material) is not None:
+            face_colors = _rgb(material)[face["material_index"]]
+        wedges = _flat(face.get("texcoord", np.zeros(0)))
+        seams = len(wedges) == 2 * len(_flat(polygons)) > 0
+        if seams:
+            vertices, uvs = vertices[faces.ravel()], wedges.reshape(-1, 2)[corners.ravel()]
+            colors = None if colors is None else colors[faces.ravel()]
+            faces = np.arange(faces.size).reshape(-1, 3)
+    textures, parts = Textures(path, notes, root), []
+    for name, chosen in _by_texture(names, face.get("texnumber"), owner, notes):
+        look = textures.look(name, uvs) if name else {}
+        of_faces = None if face_colors is None else face_colors[owner[chosen]]
+        part = part_of(path, vertices, faces[chosen], notes, look, colors=colors, face_colors=of_faces)
+        parts += [] if part is None else [welded(part) if seams else part]
+    return parts
 
 
-def _texture_numbers(loaded: dict[str, Any], count: int) -> np.ndarray | None:
-    """``[F]`` which of the textures each face has, None when the PLY does not say."""
-    rows = loaded.get("metadata", {}).get("_ply_raw", {}).get("face", {}).get("data")
-    try:
-        numbers = np.asarray(rows["texnumber"]).reshape(-1)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and numbers.dtype.kind in "iuf" else None
+def _columns(element: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Properties of an element as trimesh parsed it: ``[n]``; lists ``[n, k]`` or, of several lengths, ``[n]``."""
+    data, out = element.get("data"), {}
+    for name in (data.dtype.names or ()) if isinstance(data, np.ndarray) else (data or ()):
+        column = data[name]["f1"] if data[name].dtype.names else data[name]
+        if "," not in element["properties"][name]:
+            column = column.reshape(-1)
+        elif column.ndim == 1 and column.dtype != object:  # trimesh drops the first dimension of a single list
+            column = column[None]
+        out[name] = column
+    return out
 
 
-def _faces_of(loaded: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
-    """Faces ``[F]`` that are chosen, with their colours."""
-    colors = loaded.get("face_colors")
-    kept = colors[chosen] if colors is not None and len(colors) == len(chosen) else None
-    return {"faces": np.asarray(loaded["faces"])[chosen], "face_colors": kept}
+def _flat(lists: np.ndarray) -> np.ndarray:
+    """All numbers of lists, end to end."""
+    return np.concatenate(lists) if lists.dtype == object else lists.reshape(-1)
+
+
+def _rgb(columns: dict[str, np.ndarray]) -> np.ndarray | None:
+    """``[n, 3]`` colours as stored, if there are any."""
+    for prefix in ("", "diffuse_"):
+        names = [prefix + name for name in ("red", "green", "blue")]
+        if set(names) <= set(columns):
+            return np.column_stack([columns[name] for name in names])
+    return None
+
+
+def _by_texture(
+    names: list[str], numbers: np.ndarray | None, owner: np.ndarray, notes: list[str]
+) -> list[tuple[str, np.ndarray]]:
+    """Name of each texture, "" for none, and which triangles ``[F]`` have it; ``owner [F]`` are their faces."""
+    everywhere = np.ones(len(owner), bool)
+    if not names or numbers is None:
+        notes += [Lost.of("texture", name, "the faces do not say which texture is theirs") for name in names[1:]]
+        return [(names[0] if names else "", everywhere)]
+    numbers = numbers[owner]
+    if (numbers >= len(names)).any():
+        notes.append(Lost.of("texture", f"number {int(numbers.max())}", f"comments name {len(names)}"))
+    some = [(name, numbers == number) for number, name in enumerate(names)]
+    return [*some, ("", ~np.isin(numbers, range(len(names))))]
 
 
 def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
-    """One grey part; STL has no colours.
+    """One grey part; colours, which some writers hide in attribute bytes, are not read.
 
     Raises:
         MeshError: when trimesh cannot parse it.
     """
     from trimesh.exchange.stl import load_stl
 
-    loaded = _parsed(path, lambda: load_stl(io.BytesIO(path.read_bytes())))
-    geometries = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
-    parts = [_part(path, geometry, notes, None, {}) for geometry in geometries]
+    with parsing(path):
+        loaded = load_stl(io.BytesIO(path.read_bytes()))
+        geometries = [loaded] if "vertices" in loaded else list(loaded.get("geometry", {}).values())
+        if any(np.any(geometry.get("face_attributes", {}).get("stl", 0)) for geometry in geometries):
+            notes.append("the attribute bytes of its triangles, which may be colours, were not read")
+    parts = [part_of(path, geometry["vertices"], geometry["faces"], notes, {}) for geometry in geometries]
     return [part for part in parts if part is not None]
 
 
@@ -119,7 +134,8 @@ def read_off(path: Path, notes: list[str], root: Path | None = None) -> list[Par
     from trimesh.exchange.off import load_off
 
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    loaded = _parsed(path, lambda: load_off(io.BytesIO(data)))
+    with parsing(path):
+        loaded = load_off(io.BytesIO(data))
     head = re.search(rb"(C?)OFF\s*(?:#[^\n]*\s*)*\d+\s+(\d+)", data)
     promised, count = int(head[2]) if head else 0, len(loaded["faces"])
     if count < promised:
@@ -127,195 +143,94 @@ def read_off(path: Path, notes: list[str], root: Path | None = None) -> list[Par
         raise MeshError(path, must, f"{count:,}", "it is truncated; fetch it again")
     if head and head[1]:
         notes.append("the colours of the corners (COFF) were not read; it is grey")
-    part = _part(path, loaded, notes, None, {})
+    part = part_of(path, loaded["vertices"], loaded["faces"], notes, {})
     return [] if part is None else [part]
 
 
-class _Materials:
-    """Material files of an OBJ. trimesh sees them as bare names of ours; colours and textures are looked up here.
-
-    trimesh takes any object with ``get`` and ``[]`` as a resolver.
-    """
-
-    def __init__(self, path: Path, notes: list[str], root: Path | None) -> None:
-        self.textures, self.notes = Textures(path, notes, root), notes
-        self.colors: dict[str, tuple[float, float, float, float]] = {}
-        self.maps: dict[str, str] = {}
-        self.decoded: dict[str, np.ndarray | None] = {}
-        self.used: list[str] = []  # names that the OBJ uses, in order; trimesh knows them by their place here
-
-    def renamed(self, data: bytes) -> bytes:
-        """The OBJ with its materials read and called by numbers, which no encoding or blank can break."""
-
-        def line(match: re.Match[bytes]) -> bytes:
-            name = " ".join(text_of(match[2]).split())
-            if match[1].lower() == b"mtllib":
-                self.open(name)
-                return b""
-            if name not in self.used:
-                self.used.append(name)
-            return b"usemtl %d" % self.used.index(name)
-
-        data = re.sub(rb"^ *(mtllib|usemtl) +([^\r\n]*)", line, data, flags=re.MULTILINE | re.IGNORECASE)
-        missing = [name for name in self.used if name not in self.colors]
-        if self.used:
-            for name in missing:
-                self.notes.append(Lost.of("material", name, "no material file has it"))
-        elif len(self.colors) == 1:
-            self.used = list(self.colors)
-            return b"mtllib m\nusemtl 0\n" + data
-        else:
-            for name in self.colors:
-                self.notes.append(Lost.of("material", name, "no face names it"))
-        return b"mtllib m\n" + data
-
-    def open(self, name: str) -> None:
-        """Read a material file; a line may name several, but a name with blanks comes first."""
-        several = name.split()
-        if len(several) > 1:
-            try:
-                neighbour(self.textures.path, name, self.textures.root)
-            except (OSError, ValueError):
-                for one in several:
-                    self.open(one)
-                return
-        data = self.textures.beside(name, "material file")
-        current = ""
-        for line in text_of(data or b"").splitlines():
-            key, _, rest = " ".join(line.split()).partition(" ")
-            key = key.lower()
-            if key == "newmtl" and rest:
-                current = rest
-                self.colors[current] = _GREY
-            elif key == "kd" and current:
-                self.colors[current] = _kd(rest)
-            elif key == "map_kd" and current and rest:
-                while match := _MAP_OPTION.match(rest):
-                    rest = rest[match.end() :]
-                self.maps[current] = rest
-
-    def __getitem__(self, name: str) -> bytes:
-        return "".join(f"newmtl {number}\nkd 0.8 0.8 0.8\n" for number in range(len(self.used))).encode()
-
-    get = __getitem__
-
-    def look(self, material: Any, uvs: np.ndarray | None) -> dict[str, Any]:
-        """Fields of `Part` for the material of that name."""
-        number = str(getattr(material, "name", "") or "")
-        name = self.used[int(number)] if number.isdecimal() and int(number) < len(self.used) else ""
-        look: dict[str, Any] = {"name": name[:120], "base_color": self.colors.get(name, _GREY)}
-        if name in self.maps:
-            file = self.maps[name]
-            if uvs is None or file not in self.decoded:
-                texture = _textured(self.textures, file, uvs, self.notes).get("texture")
-                if uvs is not None:
-                    self.decoded[file] = texture
-            if uvs is not None and self.decoded[file] is not None:
-                look |= {"texture": self.decoded[file], "base_color": (1.0, 1.0, 1.0, 1.0)}
-        return look
-
-
-def _counted_from_the_start(data: bytes) -> bytes:
-    """An OBJ whose negative indices, which count back from the line they stand on, are made positive."""
-    counts = {b"v": 0, b"vt": 0, b"vn": 0}
-    order = (b"v", b"vt", b"vn")
-    lines = data.splitlines()
-    for i, line in enumerate(lines):
-        words = line.split()
-        if not words:
-            continue
-        if words[0] in counts:
-            counts[words[0]] += 1
-        elif words[0] == b"f" and b"-" in line:
-            corners = [
-                b"/".join(
-                    b"%d" % (counts[kind] + 1 + int(index)) if index[:1] == b"-" and index[1:].isdigit() else index
-                    for kind, index in zip(order, corner.split(b"/"), strict=False)
-                )
-                for corner in words[1:]
-            ]
-            lines[i] = b" ".join([b"f", *corners])
-    return b"\n".join(lines)
-
-
-def _kd(text: str) -> tuple[float, float, float, float]:
-    """Diffuse colour; one number is grey. What is no colour is grey."""
+@contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Whatever trimesh stumbles over becomes one kind of error."""
     try:
-        values = [min(max(float(v), 0.0), 1.0) for v in text.split()[:3]]
-    except ValueError:
-        return _GREY
-    if len(values) == 1:
-        values *= 3
-    if len(values) != 3 or not np.isfinite(values).all():
-        return _GREY
-    return values[0], values[1], values[2], 1.0
-
-
-def _textured(textures: Textures, name: str, uvs: np.ndarray | None, notes: list[str]) -> dict[str, Any]:
-    """Texture and white base colour, or nothing with a note."""
-    if uvs is None:
-        notes.append(Lost.of("texture", name, "there are no UVs"))
-        return {}
-    data = textures.beside(name)
-    pixels = None if data is None else textures.decode(data, name)
-    return {} if pixels is None else {"texture": pixels, "base_color": (1.0, 1.0, 1.0, 1.0)}
-
-
-def _parsed(path: Path, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What trimesh reads; whatever it stumbles over becomes one kind of error."""
-    try:
-        return load()
+        yield
+    except MeshError:
+        raise
     except Exception as error:
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         must = "the file must be an intact mesh"
         raise MeshError(path, must, got, "it is truncated or broken; export it again") from error
 
 
-def _part(
-    path: Path, geometry: dict[str, Any], notes: list[str], uvs: np.ndarray | None, look: dict[str, Any]
+def fans(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Polygons ``[P, k]``, or ``[P]`` lists, cut into triangles.
+
+    Returns:
+        Their corners ``[F, 3]``, as places in all polygons end to end, and the polygon that each comes from ``[F]``.
+    """
+    ragged = polygons.dtype == object
+    sizes = np.array([len(p) for p in polygons], int) if ragged else np.full(len(polygons), polygons.shape[1])
+    count = np.maximum(sizes - 2, 0)
+    owner = np.repeat(np.arange(len(sizes)), count)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count) + 1
+    order = np.argsort(step, kind="stable")  # first triangles first
+    owner, step = owner[order], step[order]
+    first = (np.cumsum(sizes) - sizes)[owner]
+    return np.stack([first, first + step, first + step + 1], axis=1), owner
+
+
+def part_of(
+    path: Path,
+    vertices: Any,
+    faces: Any,
+    notes: list[str],
+    look: dict[str, Any],
+    *,
+    colors: Any = None,
+    face_colors: Any = None,
 ) -> Part | None:
-    """A `Part` of what trimesh parsed."""
-    vertices, faces = geometry.get("vertices"), geometry.get("faces")
-    if vertices is None or faces is None or not len(faces):
-        return None
+    """A `Part` of what trimesh parsed; None without faces.
+
+    Args:
+        vertices: ``[V, 3]``.
+        faces: ``[F, k]`` of three corners or more.
+        look: fields of `Part`.
+        colors, face_colors: ``[V, 3 or 4]``, ``[F, 3 or 4]`` bytes or floats; the former count.
+    """
     try:
         vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces).astype(np.int64)
     except (TypeError, ValueError) as error:
         raise MeshError(path, "corners and faces must be numbers", str(error)[:160], "the file is broken") from None
+    if not len(faces):
+        return None
     if faces.ndim != 2 or faces.shape[1] < 3 or vertices.ndim != 2 or vertices.shape[1] != 3:
         raise MeshError(path, "faces must have three corners or more", f"{list(faces.shape)}", "triangulate it first")
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
         got = f"{faces.min()}..{faces.max()}"
         raise MeshError(path, f"faces must index the {len(vertices):,} vertices", got, "the file is broken")
-    face_colors = _colors(geometry.get("face_colors"), len(faces))
-    colors = _colors(geometry.get("vertex_colors"), len(vertices))
-    fans = [faces[:, [0, i, i + 1]] for i in range(1, faces.shape[1] - 1)]  # of faces that all have as many corners
-    faces = np.concatenate(fans)
-    face_colors = None if face_colors is None else np.concatenate([face_colors] * len(fans))
+    colors, face_colors = _colors(colors, len(vertices), notes), _colors(face_colors, len(faces), notes)
+    corners, owner = fans(faces)
+    faces = faces.reshape(-1)[corners]
     if len(faces) > MAX_FACES_READ:
         raise MeshError(path, f"a mesh must have at most {MAX_FACES_READ:,} triangles", f"{len(faces):,}", "split it")
-    if uvs is not None and np.shape(uvs) != (len(vertices), 2):
-        uvs = None
+    if look.get("uvs") is not None and np.shape(look["uvs"]) != (len(vertices), 2):
+        notes.append(Lost.of("texture", look.get("name", ""), "its UVs do not fit the corners"))
+        look = {name: value for name, value in look.items() if name not in ("uvs", "texture")}
     if colors is None and face_colors is not None:
-        corners = faces.ravel()
-        vertices, colors = vertices[corners], np.repeat(face_colors, 3, axis=0)
-        uvs = None if uvs is None else uvs[corners]
-        faces = np.arange(len(corners)).reshape(-1, 3)
+        every = faces.ravel()
+        vertices, colors, faces = vertices[every], np.repeat(face_colors[owner], 3, axis=0), np.arange(len(every))
+        faces = faces.reshape(-1, 3)
+        look = look | ({"uvs": look["uvs"][every]} if "uvs" in look else {})
     if colors is not None:
-        look = look | {"colors": colors, "base_color": (1.0, 1.0, 1.0, 1.0)}
-    if uvs is None and look.pop("texture", None) is not None:
-        notes.append(Lost.of("texture", str(look.get("name", "")), "its UVs do not fit the corners"))
-    if uvs is not None and "texture" in look:
-        look = look | {"uvs": np.ascontiguousarray(uvs, np.float32)}
+        look = {"base_color": WHITE} | look | {"colors": colors}
     return sound_part(vertices, faces, notes, **look)
 
 
-def _colors(values: Any, count: int) -> np.ndarray | None:
-    """``[count, 3]`` float32 in ``[0, 1]`` of bytes or floats, None when they are something else."""
+def _colors(values: Any, count: int, notes: list[str]) -> np.ndarray | None:
+    """``[count, 3]`` float32 in ``[0, 1]`` of bytes or floats; None, with a note, when they are something else."""
     if values is None:
         return None
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != count or values.shape[1] not in (3, 4):
+        notes.append(Lost.of("material", "colours", "they do not fit the corners or faces"))
         return None
     scale = 1.0
     if values.dtype.kind in "ui":
