@@ -6,23 +6,20 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from __future__ import annotations
 
-from .histograms import attribute_histograms, value_histograms
-from .learning import curves_figure, intervals_figure, similarity_figure
-from .live import LiveFigure
+from .histograms import attribute_histograms, channels_figure, value_histograms
+from .learning import LiveFigure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
 from .neighbours import Neighbour, neighbours_figure
 from .pictures import difference_figure, error_image, image_row
 from .scatter import splat_figure
 from .style import MAX_POINTS, TEMPLATE
 from .token_figures import (
     PatchRows,
-    channels_figure,
     coverage_figure,
     order_figure,
     patch_figure,
     patch_rows,
     token_coverage_figure,
 )
-from .tradeoff import fitting_tradeoff
 
 __all__ = [
     "MAX_POINTS",

@@ -1,41 +1,22 @@
-"""Histograms of what a splat's columns hold, as small multiples."""
+"""Histograms of what a splat's columns, its channels or any quantities hold, as small multiples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
 from ..splats import Splats
+from ..tokenizer import CHANNELS
 from ..words import plural
 from .style import BLUE, CATEGORIES, GREEN, RED, panels, place, titled, to_array
 
 BINS = 60
 COLUMNS = 3
 PANEL_HEIGHT = 225
-
-
-class Curve(NamedTuple):
-    """One quantity of a panel."""
-
-    name: str
-    values: np.ndarray
-    """``[N]``, may hold infinities (a logarithm of 0), which are left out."""
-    color: str
-
-
-class Panel(NamedTuple):
-    """One small plot of one or several quantities on a common axis."""
-
-    title: str
-    axis: str
-    """Name of the horizontal axis, with its unit."""
-    curves: tuple[Curve, ...]
-    span: tuple[float, float] | None
-    """Fixed horizontal range, or None for the middle 99.8 % of the values."""
+RGB = (RED, GREEN, BLUE)
 
 
 def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figure:
@@ -53,29 +34,20 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
     """
     splats = splats.detach().to("cpu")
     good = splats[splats.finite_mask()]
-    drawn = _panels(good) if len(good) else []
-    names = [panel.title for panel in drawn]
-    if len(good) and splats.sh_degree > 0:
-        names.append("SH energy by band")
+    quantities = _quantities(good) if len(good) else {}
+    names = [*quantities, *(["SH energy by band"] if len(good) and splats.sh_degree > 0 else [])]
     figure = panels(len(names), COLUMNS, names, horizontal_spacing=0.07)
-    for number, panel in enumerate(drawn):
-        draw(figure, number, panel, COLUMNS)
-    if len(names) > len(drawn):
-        _draw_bands(figure, len(drawn), good)
+    for number, (axis, curves, span) in enumerate(quantities.values()):
+        colors = RGB if "red" in curves else CATEGORIES
+        _draw(figure, number, COLUMNS, curves, axis=axis, colors=colors, span=span)
+    if len(names) > len(quantities):
+        _draw_bands(figure, place(len(quantities), COLUMNS), good)
     note = plural(len(splats), "gaussian")
     if len(good) < len(splats):
         note += f", {len(splats) - len(good):,} not finite left out"
     if len(good) == 0:
         figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
-    rows = max(1, -(-len(names) // COLUMNS))
-    return titled(
-        figure,
-        title or splats.source or "Splats",
-        note,
-        height=110 + rows * PANEL_HEIGHT,
-        margin={"l": 48, "r": 16, "t": 100, "b": 48},
-        bargap=0,
-    )
+    return _sized(figure, title or splats.source or "Splats", note, -(-len(names) // COLUMNS))
 
 
 def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int = 3, title: str = "") -> go.Figure:
@@ -94,88 +66,103 @@ def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int 
         raise ValueError(f"values must name at least one quantity and columns be >= 1, got {len(values)} and {columns}")
     figure = panels(len(values), columns, horizontal_spacing=0.07)
     for number, (name, value) in enumerate(values.items()):
-        curve = Curve(name, to_array(value, np.float64).ravel(), CATEGORIES[number % columns])
-        draw(figure, number, Panel("", name, (curve,), None), columns)
-    figure.update_yaxes(title_text="% of values", col=1)
-    return titled(
-        figure,
-        title,
-        height=90 + -(-len(values) // columns) * PANEL_HEIGHT,
-        margin={"l": 48, "r": 16, "t": 64, "b": 48},
-        bargap=0,
-    )
+        curve = {name: to_array(value, np.float64).ravel()}
+        _draw(figure, number, columns, curve, axis=name, colors=[CATEGORIES[number % columns]], unit="values")
+    return _sized(figure, title, "", -(-len(values) // columns))
 
 
-def _panels(splats: Splats) -> list[Panel]:
+def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Figure:
+    """Draw what each channel of the attribute branch holds, as histograms by attribute.
+
+    Args:
+        features: ``[..., 19]`` as `tokenizer.attribute_channels` gives them, or ``[..., 14]`` with quaternions.
+        title: of the figure.
+
+    Returns:
+        A figure; the 3x3 of the rotation has a panel for each row.
+
+    Raises:
+        ValueError: for another number of channels, or none of a gaussian.
+    """
+    values = to_array(features)
+    groups = {name.replace("color", "colour"): list(channels) for name, channels in CHANNELS.items()}
+    turn = groups.pop("rotation")
+    count = sum(map(len, groups.values()))
+    if values.ndim < 1 or values.shape[-1] not in (count + 9, count + 4) or values.size == 0:
+        raise ValueError(f"features must have shape [..., {count + 9}] or [..., {count + 4}], got {list(values.shape)}")
+    if values.shape[-1] == count + 9:
+        groups |= {f"rotation, row {row + 1}": turn[3 * row : 3 * row + 3] for row in range(3)}
+    else:
+        groups["rotation, quaternion"] = ["w", "x", "y", "z"]
+    figure = panels(len(groups), 4, list(groups), gap=0.44, horizontal_spacing=0.055)
+    values = values.reshape(-1, values.shape[-1])
+    columns = iter(values.T)
+    for number, (name, channels) in enumerate(groups.items()):
+        span = (0.0, 1.0) if name in ("colour", "opacity") else (-1.0, 1.0) if name.startswith("rotation") else None
+        curves = {channel: next(columns) for channel in channels}
+        _draw(figure, number, 4, curves, colors=RGB if name == "colour" else CATEGORIES, span=span)
+    note = f"{values.shape[1]} channels; each gaussian counts once in each of its patches ({len(values):,} rows)"
+    return _sized(figure, title or "What the attribute branch sees", note, 2)
+
+
+def _quantities(splats: Splats) -> dict[str, tuple[str, dict[str, np.ndarray], tuple[float, float] | None]]:
+    """Title of a panel -> the axis with its unit, the curves, and the span of the axis if it is fixed."""
     scales = splats.scales.sort(dim=1, descending=True).values.numpy()  # [N, 3]
-    colors = splats.colors.numpy()
     quats = splats.quats.numpy().astype(np.float64)
-    lengths = np.linalg.norm(quats, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log10(scales)
         ratio = logs[:, 0] - logs[:, 2]
-        angles = np.degrees(2 * np.arccos(np.clip(np.abs(quats[:, 0]) / lengths, 0, 1)))
+        angles = np.degrees(2 * np.arccos(np.clip(np.abs(quats[:, 0]) / np.linalg.norm(quats, axis=1), 0, 1)))
     means = splats.means.numpy().astype(np.float64)
     radii = np.linalg.norm(means - np.median(means, axis=0), axis=1)
-    first, second, third = CATEGORIES[:3]
-    return [
-        Panel("Opacity", "opacity", (Curve("opacity", splats.opacities.numpy(), first),), (0, 1)),
-        Panel(
-            "Scales, sorted",
-            "log10 scale, scene units",
-            tuple(Curve(name, logs[:, k], color) for k, (name, color) in enumerate(
-                [("largest", first), ("middle", second), ("smallest", third)]
-            )),
-            None,
-        ),
-        Panel("Anisotropy", "log10 (largest / smallest scale)", (Curve("anisotropy", ratio, first),), None),
-        Panel(
-            "Base colour",
-            "0.5 + 0.282 · sh0  (shown when 0 to 1)",
-            tuple(Curve(name, colors[:, k], color) for k, (name, color) in enumerate(
-                [("red", RED), ("green", GREEN), ("blue", BLUE)]
-            )),
-            None,
-        ),
-        Panel("Turn of the quaternion", "angle, degrees", (Curve("angle", angles, first),), (0, 180)),
-        Panel("Distance from the median centre", "radius, scene units", (Curve("radius", radii, first),), None),
-    ]  # fmt: skip
+    sizes = dict(zip(("largest", "middle", "smallest"), logs.T, strict=True))
+    colors = dict(zip(("red", "green", "blue"), splats.colors.numpy().T, strict=True))
+    return {
+        "Opacity": ("opacity", {"opacity": splats.opacities.numpy()}, (0, 1)),
+        "Scales, sorted": ("log10 scale, scene units", sizes, None),
+        "Anisotropy": ("log10 (largest / smallest scale)", {"anisotropy": ratio}, None),
+        "Base colour": ("0.5 + 0.282 · sh0  (shown when 0 to 1)", colors, None),
+        "Turn of the quaternion": ("angle, degrees", {"angle": angles}, (0, 180)),
+        "Distance from the median centre": ("radius, scene units", {"radius": radii}, None),
+    }
 
 
-def draw(figure: go.Figure, number: int, panel: Panel, columns: int) -> None:
-    """Draw one panel of `panels`: bars for one quantity, outlines with direct labels for several."""
+def _draw(
+    figure: go.Figure,
+    number: int,
+    columns: int,
+    curves: Mapping[str, np.ndarray],
+    *,
+    axis: str = "",
+    colors: Sequence[str] = CATEGORIES,
+    span: tuple[float, float] | None = None,
+    unit: str = "gaussians",
+) -> None:
+    """Draw one panel: bars for one quantity, outlines with direct labels for several; not finite ones are left out."""
     at = place(number, columns)
-    finite = [curve.values[np.isfinite(curve.values)] for curve in panel.curves]
-    edges = _edges(finite, panel.span)
-    middle = (edges[0] + edges[-1]) / 2
-    side = "right" if sum(int((v < middle).sum()) for v in finite) * 2 >= sum(map(len, finite)) else "left"  # emptier
+    finite = [values[np.isfinite(values)] for values in curves.values()]
+    edges = np.linspace(*(span or _middle(np.concatenate(finite).astype(np.float64))), BINS + 1)
     middles = ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
-    for line, (curve, values) in enumerate(zip(panel.curves, finite, strict=True)):
-        counts, _ = np.histogram(values, edges)
-        common = {
-            "x": middles,
-            "y": (100 * counts / max(len(curve.values), 1)).astype(np.float32),
-            "name": curve.name,
-            "hovertemplate": f"{curve.name} %{{x:.3~g}}: %{{y:.2f}} %<extra></extra>",
-            "showlegend": False,
-        }
-        if len(panel.curves) == 1:
-            bar = {"color": curve.color, "line": {"width": 0}}
-            figure.add_bar(**common, width=float(edges[1] - edges[0]), marker=bar, **at)
+    below = sum(int((values < middles[BINS // 2]).sum()) for values in finite)
+    side = "right" if 2 * below >= sum(map(len, finite)) else "left"  # the emptier
+    for line, ((name, whole), values, color) in enumerate(zip(curves.items(), finite, colors, strict=False)):
+        share = (100 * np.histogram(values, edges)[0] / max(len(whole), 1)).astype(np.float32)
+        common = {"x": middles, "y": share, "name": name, "showlegend": False, **at}
+        common["hovertemplate"] = f"{name} %{{x:.3~g}}: %{{y:.2f}} %<extra></extra>"
+        if len(curves) == 1:
+            figure.add_bar(**common, width=float(edges[1] - edges[0]), marker={"color": color, "line": {"width": 0}})
             continue
-        figure.add_scatter(**common, mode="lines", line={"color": curve.color, "width": 1.8, "shape": "hvh"}, **at)
+        figure.add_scatter(**common, mode="lines", line={"color": color, "width": 1.8, "shape": "hvh"})
         figure.add_annotation(
-            text=curve.name, font={"color": curve.color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * line,
+            text=name, font={"color": color, "size": 11}, x=float(side == "right"), y=1 - 0.11 * line,
             xanchor=side, yanchor="top", xref="x domain", yref="y domain", **at,
         )  # fmt: skip
-    figure.update_xaxes(title_text=panel.axis, range=[float(edges[0]), float(edges[-1])], **at)
-    figure.update_yaxes(title_text="% of gaussians" if at["col"] == 1 else None, rangemode="tozero", **at)
+    figure.update_xaxes(title_text=axis, range=[float(edges[0]), float(edges[-1])], **at)
+    figure.update_yaxes(title_text=f"% of {unit}" if at["col"] == 1 else None, rangemode="tozero", **at)
 
 
-def _draw_bands(figure: go.Figure, number: int, splats: Splats) -> None:
-    at = place(number, COLUMNS)
-    bands = np.arange(splats.sh_degree + 1)
-    sh = splats.sh.numpy().astype(np.float64)
+def _draw_bands(figure: go.Figure, at: dict[str, int], splats: Splats) -> None:
+    sh, bands = splats.sh.numpy().astype(np.float64), range(splats.sh_degree + 1)
     energy = [float((sh[:, band**2 : (band + 1) ** 2] ** 2).sum(axis=(1, 2)).mean()) for band in bands]
     figure.add_bar(
         x=[str(band) for band in bands], y=energy, marker={"color": CATEGORIES[0]}, width=0.6, showlegend=False,
@@ -183,17 +170,16 @@ def _draw_bands(figure: go.Figure, number: int, splats: Splats) -> None:
         hovertemplate="band %{x}: %{y:.3~g}<extra></extra>", **at,
     )  # fmt: skip
     figure.update_xaxes(title_text="SH band", type="category", **at)
-    figure.update_yaxes(
-        title_text="mean sum of squares", range=[0, 1.15 * max(energy) or 1], showticklabels=False, ticks="", **at
-    )
+    top = {"range": [0, 1.15 * max(energy) or 1], "showticklabels": False, "ticks": ""}
+    figure.update_yaxes(title_text="mean sum of squares", **top, **at)
 
 
-def _edges(groups: Sequence[np.ndarray], span: tuple[float, float] | None) -> np.ndarray:
-    """``[BINS + 1]`` equal bins over ``span``, or over the middle 99.8 % of all values."""
-    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
-    if span is None:
-        low, high = np.quantile(values, [0.001, 0.999]) if len(values) else (0.0, 1.0)
-        if high - low < 1e-6 * max(abs(low), abs(high), 1.0):
-            low, high = low - 0.5, high + 0.5
-        span = (float(low), float(high))
-    return np.linspace(*span, BINS + 1)
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    """Where the middle 99.8 % of the values lie, at least a little apart."""
+    low, high = np.quantile(values, [0.001, 0.999]) if len(values) else (0.0, 1.0)
+    apart = high - low >= 1e-6 * max(abs(low), abs(high), 1.0)
+    return (float(low), float(high)) if apart else (float(low) - 0.5, float(high) + 0.5)
+
+
+def _sized(figure: go.Figure, title: str, note: str, rows: int) -> go.Figure:
+    return titled(figure, title, note, head=32, height=110 + max(1, rows) * PANEL_HEIGHT, bargap=0)

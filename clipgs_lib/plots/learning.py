@@ -1,12 +1,13 @@
-"""What training did: curves, similarities of splats and texts, and intervals of an ablation."""
+"""What training and fitting did: curves, costs, similarities of splats and texts, and intervals of an ablation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from IPython.display import display
 from torch import Tensor
 
 from ..words import plural
@@ -14,8 +15,10 @@ from .style import (
     CATEGORIES,
     INK,
     MAX_POINTS,
+    PAGE,
     QUANTITY,
     RED,
+    add_line,
     color_bar,
     panels,
     place,
@@ -31,14 +34,38 @@ NUMBERED = 14
 """Matrices of at most this many rows and columns have their numbers written in."""
 HOVERED = 900
 """Cells up to which each one carries its whole labels for the hover text."""
-_LABEL_PIXELS = 15
-_CELL = (8, 34)  # least and greatest pixels of a cell of a matrix
+_LABEL_PIXELS = 13
+_CELL = (1, 34)  # least and greatest pixels of a cell of a matrix
+_BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}
 _DASHES = ("solid", "dash", "dot")
+_STARTS = {"mesh": "from the mesh", "points": "from points", "random": "at random"}
+_NEEDED = ("start", "n", "iterations", "psnr", "psnr_worst", "cpu_seconds", "objects")
+
+
+class LiveFigure:
+    """One output of a notebook cell, which each `show` replaces.
+
+    Plotly's own display adds an output every time; what is replaced here is its MIME bundle, so exported pages and
+    papermill's notebooks hold the last figure alone.
+
+    Args:
+        text: shown until the first figure comes.
+    """
+
+    def __init__(self, text: str = "the figure appears here") -> None:
+        self.last: go.Figure | None = None
+        self._handle: Any = display({"text/plain": text}, raw=True, display_id=True)  # None outside IPython
+
+    def show(self, figure: go.Figure) -> None:
+        """Draw ``figure`` in the place of the one before."""
+        self.last = figure
+        if self._handle is not None:
+            self._handle.update(figure._repr_mimebundle_(), raw=True)
 
 
 def curves_figure(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    metrics: Sequence[str],
+    metrics: Sequence[str] | Mapping[str, str],
     *,
     columns: int = 2,
     title: str = "",
@@ -48,7 +75,7 @@ def curves_figure(
     Args:
         runs: name -> rows as training yields them, dicts of numbers; a row without "step" or the metric is left out
             of that panel, and so is a number that is not finite (counted in the subtitle).
-        metrics: names of what to draw, one panel each.
+        metrics: names of what to draw, one panel each; or a dict from them to the titles of the panels.
         columns: panels in a row, ``>= 1``.
         title: of the figure.
 
@@ -60,57 +87,83 @@ def curves_figure(
     """
     if not runs or not metrics or columns < 1:
         raise ValueError(f"needs runs, metrics and columns >= 1, got {list(runs)}, {list(metrics)} and {columns}")
-    lines = {(name, metric): _line(rows, metric) for name, rows in runs.items() for metric in metrics}
-    for metric in metrics:
-        if not any(len(lines[name, metric].x) for name in runs):
-            raise ValueError(f"some row of some run must hold numbers 'step' and {metric!r}, got none; check the names")
-    step = -(-sum(len(line.x) for line in lines.values()) // MAX_POINTS)
-    columns = min(columns, len(metrics))
-    figure = panels(len(metrics), columns, metrics, gap=0.36, horizontal_spacing=0.16 / columns)
+    names = list(metrics.values() if isinstance(metrics, Mapping) else metrics)
+    columns = min(columns, len(names))
+    figure = panels(len(names), columns, names, gap=0.36, horizontal_spacing=0.16 / columns)
+    lines = {(name, metric): _points(rows, metric) for name, rows in runs.items() for metric in metrics}
+    kept = {key: points[np.isfinite(points).all(axis=1)] for key, points in lines.items()}
+    step = -(-sum(map(len, kept.values())) // MAX_POINTS) or 1
     for number, metric in enumerate(metrics):
+        if not any(len(kept[name, metric]) for name in runs):
+            raise ValueError(f"some row of some run must hold numbers 'step' and {metric!r}, got none; check the names")
         for run, name in enumerate(runs):
-            figure.add_trace(_curve(lines[name, metric], name, run, step, number == 0), **place(number, columns))
+            x, y = kept[name, metric][::-step][::-1].astype(np.float32).T  # the last stays
+            options = {"mode": "lines+markers" if len(x) <= 30 else "lines", "marker": {"size": 5}}
+            options |= {"dash": _DASHES[run // len(CATEGORIES) % len(_DASHES)], "legendgroup": str(run)}
+            add_line(figure, x, y, name, run, "%{y:.4~g}", showlegend=number == 0, **options, **place(number, columns))
         figure.update_xaxes(title_text="step", **place(number, columns))
-    lost = sum(line.lost for line in lines.values())
+    lost = sum(map(len, lines.values())) - sum(map(len, kept.values()))
     return titled(
         figure,
         title,
         f"{plural(lost, 'point')} not finite, left out" if lost else "",
-        height=130 + -(-len(metrics) // columns) * 230,
-        margin={"l": 56, "r": 16, "t": 96 if title or lost else 64, "b": 84},
+        head=22,
+        height=130 + -(-len(names) // columns) * 230,
+        margin={"b": 84},
         showlegend=len(runs) > 1,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend=_BELOW,
         hovermode="x",
     )
 
 
-class _Line(NamedTuple):
-    x: np.ndarray  # [n]
-    y: np.ndarray  # [n]
-    lost: int  # points that could not be drawn
-
-
-def _line(rows: Sequence[Mapping[str, Any]], metric: str) -> _Line:
+def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """``[n, 2]`` step and value of the rows that have both."""
     pairs = [(row["step"], row[metric]) for row in rows if row.get("step") is not None and row.get(metric) is not None]
-    values = np.array(pairs, np.float64).reshape(-1, 2)
-    finite = np.isfinite(values).all(axis=1)
-    return _Line(values[finite, 0], values[finite, 1], int((~finite).sum()))
+    return np.array(pairs, np.float64).reshape(-1, 2)
 
 
-def _curve(line: _Line, name: str, number: int, step: int, legend: bool) -> go.Scatter:
-    keep = np.arange(len(line.x) - 1, -1, -step)[::-1]  # the last stays
-    color, dash = CATEGORIES[number % len(CATEGORIES)], _DASHES[number // len(CATEGORIES) % len(_DASHES)]
-    return go.Scatter(
-        x=line.x[keep].astype(np.float32),
-        y=line.y[keep].astype(np.float32),
-        mode="lines+markers" if len(keep) <= 30 else "lines",
-        marker={"size": 5},
-        line={"color": color, "width": 1.8, "dash": dash},
-        name=plain(name),
-        legendgroup=str(number),
-        showlegend=legend,
-        hovertemplate="%{y:.4~g}",
-    )
+def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a fit costs") -> go.Figure:
+    """Draw PSNR (above) and seconds of CPU (below) against steps, a column for each number of gaussians.
+
+    The model is the cost table of CLIP-GS on its "efficient triplets"; here the kind of start is a third factor.
+
+    Args:
+        rows: measured cells, each with "start" ("mesh", "points" or "random"), "n", "iterations", "psnr" and
+            "psnr_worst" in dB on held-out views, "cpu_seconds" per object, "objects"; such as the rows of part
+            "trade-off" of ``data/results/fitting_tradeoff.json``.
+        title: of the figure.
+
+    Raises:
+        ValueError: when there are no rows, or one lacks a number or has another start.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one measured cell, got none; run tests/benchmarks/bench_fitting.py")
+    for number, row in enumerate(rows):
+        if missing := [name for name in _NEEDED if name not in row]:
+            raise ValueError(f"row {number} must have {', '.join(_NEEDED)}, got none of {', '.join(missing)}")
+        if row["start"] not in _STARTS:
+            raise ValueError(f"row {number}: start must be one of {', '.join(_STARTS)}, got {row['start']!r}")
+    counts = sorted({int(row["n"]) for row in rows})
+    names = [plural(n, "gaussian") for n in counts]
+    shared = {"shared_xaxes": True, "shared_yaxes": "rows", "vertical_spacing": 0.07}
+    figure = panels(2 * len(counts), len(counts), names, horizontal_spacing=0.03, **shared)
+    curves = ((1, "psnr", "solid", "%{y:.2f} dB"), (1, "psnr_worst", "dot", "worst %{y:.2f} dB"))
+    for column, n in enumerate(counts, start=1):
+        for start, name in _STARTS.items():
+            line = sorted((r for r in rows if r["n"] == n and r["start"] == start), key=lambda r: r["iterations"])
+            for row, key, dash, words in (*curves, (2, "cpu_seconds", "solid", "%{y:.2f} s")) if line else ():
+                options = {"mode": "lines+markers" if dash == "solid" else "lines", "marker": {"size": 6}, "dash": dash}
+                options |= {"legendgroup": start, "showlegend": column == 1 and key == "psnr"}
+                x, y = ([cell[name_] for cell in line] for name_ in ("iterations", key))
+                hover = f"{name}, %{{x}} steps: {words}<extra></extra>"
+                add_line(figure, x, y, name, list(_STARTS).index(start), hover, row=row, col=column, **options)
+    figure.update_xaxes(tickvals=sorted({int(row["iterations"]) for row in rows}))
+    figure.update_xaxes(title_text="steps", row=2)
+    figure.update_yaxes(title_text="held-out PSNR, dB", row=1, col=1)
+    figure.update_yaxes(title_text="CPU seconds per object", rangemode="tozero", row=2, col=1)
+    objects = " to ".join(map(str, sorted({int(row["objects"]) for row in rows})))
+    note = f"means over {objects} real meshes, one thread; dotted: the worst of them"
+    return titled(figure, title, note, height=590, head=22, margin={"b": 84}, legend=_BELOW)
 
 
 def similarity_figure(
@@ -140,31 +193,40 @@ def similarity_figure(
     cells = len(arrays) * shape[0] * shape[1]
     if cells > MAX_POINTS or len(finite) == 0:
         raise ValueError(f"needs 1..{MAX_POINTS:,} cells, some finite, got {cells:,} and {len(finite):,} finite")
-    low, high = float(finite.min()), float(finite.max())
-    cell = int(np.clip(560 / max(shape[0], shape[1] * len(arrays) / 1.6), *_CELL))
-    every = -(-_LABEL_PIXELS // cell)  # labels that fit: every n-th
+    limits = float(finite.min()), float(finite.max())
     names, words = ([shorten(label, SHORT) for label in labels] for labels in (splats, texts))
+    left, below = 6 * max(map(len, names)) + 14, 5.4 * max(map(len, words)) + 20
+    room = (PAGE - left - 24 * len(arrays)) / (len(arrays) * shape[1])
+    cell = int(np.clip(min(room, 560 / shape[0]), *_CELL))
+    every = -(-_LABEL_PIXELS // cell)  # labels that fit: every n-th
     shown = list(arrays) if any(arrays) else []
     figure = panels(len(arrays), len(arrays), shown, shared_yaxes=True, horizontal_spacing=0.03)
+    numbered = max(shape) <= NUMBERED and cell >= 30
     for col, array in enumerate(arrays.values(), start=1):
-        for trace in _matrix(array, splats, texts, (low, high), cell):
+        for trace in _matrix(array, splats, texts, limits, cell, numbered):
             figure.add_trace(trace, 1, col)
-        figure.update_xaxes(_ticks(words, every) | {"tickangle": -55}, row=1, col=col)
+        figure.update_xaxes(_ticks(words, every) | {"tickangle": -55, "automargin": False}, row=1, col=col)
         figure.update_yaxes(_ticks(names, every, down=True) | {"showticklabels": col == 1}, row=1, col=col)
-    left, below = 7 * max(map(len, names)) + 12, 6 * max(map(len, words)) + 16
-    top = 34 + (40 if title else 0)
-    return titled(
+    bar = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "lenmode": "pixels", "len": 240}
+    titled(
         figure,
         title,
-        width=max(420, left + 110 + len(arrays) * (cell * shape[1] + 24)),
-        height=max(220, top + cell * shape[0] + below),
-        margin={"l": left, "r": 100, "t": top, "b": below},
-        coloraxis={"colorscale": QUANTITY, "cmin": low, "cmax": high, "colorbar": color_bar("cosine", len=1)},
+        f"cosine of splat (row) and text (column); {'bold' if numbered else 'ring'}: its nearest text",
+        head=22,
+        width=int(min(PAGE, max(420, left + 24 + len(arrays) * (cell * shape[1] + 24)))),
+        margin={"l": left, "b": below + 44},
+        coloraxis={"colorscale": QUANTITY, "cmin": limits[0], "cmax": limits[1], "colorbar": color_bar("", **bar)},
     )
+    return figure.update_layout(height=figure.layout.margin.t + cell * shape[0] + below + 44)
 
 
 def _matrix(
-    array: np.ndarray, splats: Sequence[str], texts: Sequence[str], limits: tuple[float, float], cell: int
+    array: np.ndarray,
+    splats: Sequence[str],
+    texts: Sequence[str],
+    limits: tuple[float, float],
+    cell: int,
+    numbered: bool,
 ) -> list[Any]:
     """The cells, and what marks the largest of each row: bold numbers where they fit, else a ring."""
     heat = go.Heatmap(z=array.astype(np.float32), coloraxis="coloraxis", xgap=cell // 16, ygap=cell // 16)
@@ -174,7 +236,7 @@ def _matrix(
         heat.hovertemplate = "%{customdata}<br>%{z:.3f}<extra></extra>"
     filled = np.where(np.isfinite(array), array, -np.inf)
     best, rows = filled.argmax(axis=1), np.flatnonzero(np.isfinite(array).any(axis=1))
-    if max(array.shape) > NUMBERED or cell < 30:
+    if not numbered:
         ring = {"symbol": "circle-open", "size": max(4, 0.5 * cell), "color": RED, "line": {"width": 1.6}}
         marks = go.Scatter(x=best[rows], y=rows, mode="markers", marker=ring)
     else:
@@ -236,7 +298,13 @@ def intervals_figure(
         raise ValueError(
             f"intervals must be finite with low <= value <= high, got {[*zip(*map(list, table), strict=True)]}"
         )
-    figure = go.Figure(_bars(low, middle, high))
+    bars = go.Bar(
+        x=middle, y=np.arange(len(middle)), orientation="h", width=0.62, showlegend=False,
+        marker={"color": CATEGORIES[0], "opacity": 0.55}, customdata=np.stack([low, high], axis=1),
+        error_x={"array": high - middle, "arrayminus": middle - low, "color": INK, "thickness": 1.6, "width": 5},
+        hovertemplate="%{x:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})<extra></extra>",
+    )  # fmt: skip
+    figure = go.Figure(bars)
     ends = high.copy()
     for bar, runs in enumerate(samples):
         dots = np.asarray(runs, np.float64)
@@ -253,26 +321,6 @@ def intervals_figure(
         figure.add_annotation(x=chance, y=1, yref="paper", yanchor="bottom", text=f"chance {chance:.3g}", font_size=11)
     reach = 1.12 * max(0.0, float(ends.max()), chance or 0.0) or 1.0
     figure.update_xaxes(title_text=plain(axis), range=[min(0.0, 1.12 * float(low.min())), reach])
-    labels = [shorten(name, SHORT) for name in names]
-    figure.update_yaxes(_ticks(labels, down=True))
-    return titled(
-        figure,
-        title,
-        note,
-        height=150 + 34 * len(names),
-        margin={"l": 7 * max(map(len, labels)) + 16, "r": 24, "t": 92, "b": 52},
-    )
-
-
-def _bars(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> go.Bar:
-    return go.Bar(
-        x=middle,
-        y=np.arange(len(middle)),
-        orientation="h",
-        width=0.62,
-        marker={"color": CATEGORIES[0], "opacity": 0.55},
-        showlegend=False,
-        error_x={"array": high - middle, "arrayminus": middle - low, "color": INK, "thickness": 1.6, "width": 5},
-        customdata=np.stack([low, high], axis=1),
-        hovertemplate="%{x:.3~g} (%{customdata[0]:.3~g} to %{customdata[1]:.3~g})<extra></extra>",
-    )
+    figure.update_yaxes(_ticks([shorten(name, SHORT) for name in names], down=True))
+    note = "; ".join(filter(None, [note, "dots: single runs" if samples else ""]))
+    return titled(figure, title, note, head=16, height=150 + 34 * len(names))

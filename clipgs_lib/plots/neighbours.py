@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from .pictures import data_uri, to_bytes
-from .style import INK, plain, shorten, titled
+from .style import GREEN, INK, PAGE, RED, plain, shorten, titled
 
 THUMB = 112
-"""Pixels of a side of a thumbnail."""
+"""Pixels of a side of a thumbnail, less when many stand in a row."""
+LEFT = 132
 
 
 class Neighbour(NamedTuple):
@@ -25,15 +26,20 @@ class Neighbour(NamedTuple):
     """``[H, W, 3]`` uint8, or floats in ``[0, 1]``."""
     caption: str
     score: float
+    right: bool | None = None
+    """Whether it is what was asked for, for a green or a red frame; None when nobody knows."""
 
 
 def neighbours_figure(
-    queries: Sequence[str | np.ndarray | Tensor], rows: Sequence[Sequence[Neighbour]], *, title: str = ""
+    queries: Sequence[str | np.ndarray | Tensor | tuple[str, np.ndarray | Tensor]],
+    rows: Sequence[Sequence[Neighbour]],
+    *,
+    title: str = "",
 ) -> go.Figure:
-    """Lay out each query and its nearest neighbours as a row of thumbnails with captions and scores.
+    """Lay out each query and its nearest neighbours as a row of thumbnails with captions, scores and verdicts.
 
     Args:
-        queries: texts or pictures, one per row.
+        queries: texts, pictures, or texts with pictures, one per row.
         rows: the neighbours of each, best first; as many pictures as go in a row is up to the caller.
         title: of the sheet.
 
@@ -48,42 +54,42 @@ def neighbours_figure(
     columns = max(map(len, rows))
     if columns == 0:
         raise ValueError("rows must hold at least one neighbour, got none")
-    wide, tall, left, top = THUMB + 14, THUMB + 44, 160, 14 + (44 if title else 0)
+    side = max(32, min(THUMB, (PAGE - 28 - LEFT) // columns - 12))
+    wide, tall = side + 12, side + 44
     figure = go.Figure()
     for row, (query, hits) in enumerate(zip(queries, rows, strict=True)):
         y = -row * tall
-        if isinstance(query, str):
-            words = wrap(query[:120], 20, max_lines=5, placeholder=" …") or ["(empty)"]
-            text = "<br>".join(map(plain, words))
-            _write(figure, 0, y - THUMB / 2, f"<b>{text}</b>", "left", "middle", 13)
+        text, picture = query if isinstance(query, tuple) else (query, None) if isinstance(query, str) else ("", query)
+        lines = "<br>".join(map(plain, wrap(text[:120], 19, max_lines=5, placeholder=" …")))
+        if picture is None:
+            _write(figure, 0, y - side / 2, f"<b>{lines or '(empty)'}</b>", "middle", 13)
         else:
-            _show(figure, query, 0, y, f"queries[{row}]")
+            _show(figure, picture, (0, y), side, INK, f"queries[{row}]")
+            _write(figure, 0, y - side - 2, f"<b>{lines}</b>", "top", 10)
         for col, one in enumerate(hits):
-            x = left + col * wide
-            _show(figure, one.picture, x, y, f"rows[{row}][{col}]")
-            _write(figure, x, y - THUMB - 2, f"{shorten(one.caption, 18)}<br>{one.score:.3f}", "left", "top", 10)
-    width, height = left + columns * wide, len(rows) * tall
+            x = LEFT + col * wide
+            color, verdict = {None: (INK, ""), True: (GREEN, ", right"), False: (RED, ", wrong")}[one.right]
+            _show(figure, one.picture, (x, y), side, color, f"rows[{row}][{col}]")
+            words = f"{shorten(one.caption, side // 6)}<br>{one.score:.3f}{verdict}"
+            _write(figure, x, y - side - 2, words, "top", 10)
+    width, height = LEFT + columns * wide, len(rows) * tall
     figure.update_xaxes(visible=False, range=[0, width], fixedrange=True)
     figure.update_yaxes(visible=False, range=[4 - height, 0], fixedrange=True)
-    return titled(
-        figure,
-        title,
-        width=width + 28,
-        height=height - 4 + top + 8,
-        margin={"l": 14, "r": 14, "t": top, "b": 8},
-    )
+    titled(figure, title, margin={"l": 14, "r": 14, "b": 8}, width=width + 28)
+    return figure.update_layout(height=height - 4 + figure.layout.margin.t + 8)
 
 
-def _show(figure: go.Figure, picture: Any, x: float, y: float, name: str) -> None:
-    """Put a picture's thumbnail with its left top corner at (x, y)."""
-    thumb = Image.fromarray(to_bytes(picture, name))
-    thumb.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+def _show(figure: go.Figure, picture: Any, corner: tuple[float, float], side: int, color: str, name: str) -> None:
+    """Put a picture's thumbnail with its left top corner at (x, y), in a frame."""
+    thumb, (x, y) = Image.fromarray(to_bytes(picture, name)), corner
+    thumb.thumbnail((side, side), Image.Resampling.LANCZOS)
     source = data_uri(thumb, "WEBP", quality=82, method=6)
-    figure.add_layout_image(source=source, x=x, y=y, sizex=THUMB, sizey=THUMB, xref="x", yref="y", sizing="contain",
+    figure.add_layout_image(source=source, x=x, y=y, sizex=side, sizey=side, xref="x", yref="y", sizing="contain",
                             xanchor="left", yanchor="top", layer="below")  # fmt: skip
-    figure.add_shape(type="rect", x0=x, x1=x + THUMB, y0=y, y1=y - THUMB, line={"color": INK, "width": 1})
+    line = {"color": color, "width": 1 if color == INK else 2}
+    figure.add_shape(type="rect", x0=x, x1=x + side, y0=y, y1=y - side, line=line)
 
 
-def _write(figure: go.Figure, x: float, y: float, text: str, xanchor: str, yanchor: str, size: int) -> None:
-    figure.add_annotation(x=x, y=y, text=text, xref="x", yref="y", xanchor=xanchor, yanchor=yanchor, align=xanchor,
+def _write(figure: go.Figure, x: float, y: float, text: str, yanchor: str, size: int) -> None:
+    figure.add_annotation(x=x, y=y, text=text, xref="x", yref="y", xanchor="left", yanchor=yanchor, align="left",
                           font={"size": size})  # fmt: skip

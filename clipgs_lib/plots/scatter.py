@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from ..geometry import quat_to_rotmat
 from ..splats import Splats
 from ..words import plural
 from .frame import Frame, opening_camera
-from .style import MAX_POINTS, QUANTITY, color_bar, plain, quantize_colors, titled
+from .shown import Shown, choose
+from .style import MAX_POINTS, QUANTITY, color_bar, plain, quantize_colors, scatter3d, titled
 
 ELLIPSOID_SIGMAS = 2.0
 """An ellipsoid is drawn where the gaussian has fallen to exp(-2) = 14 % of its peak."""
@@ -23,31 +23,6 @@ OPACITY_BINS = ((0.0, 0.1, 0.10), (0.1, 0.4, 0.35), (0.4, 1.0, 1.0))
 """(from, to, drawn opacity): plotly takes one opacity per trace, and only fully opaque points hide what is behind."""
 MARKER_PIXELS = (1.5, 22.0)
 HEIGHT = 620
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """The gaussians of one `Splats` that a scene draws."""
-
-    splats: Splats
-    """Those drawn, on the CPU, without gradients."""
-    index: np.ndarray
-    """``[M]`` their rows in the whole."""
-    values: np.ndarray | None
-    """``[M]`` float32, what colours them; None for their own colours."""
-    total: int
-    """How many gaussians there were."""
-    non_finite: int
-    """How many of them hold NaN or infinity."""
-
-    @property
-    def note(self) -> str:
-        """What of all gaussians is shown, and what was left out."""
-        shown = len(self.index)
-        text = plural(self.total, "gaussian")
-        if shown < self.total - self.non_finite:
-            text = f"{shown:,} of {text} shown, the largest by opacity × area"
-        return text + (f", {self.non_finite:,} not finite left out" if self.non_finite else "")
 
 
 def splat_figure(
@@ -80,115 +55,98 @@ def splat_figure(
     """
     if ellipsoids < 0:
         raise ValueError(f"ellipsoids must be >= 0, got {ellipsoids}")
-    up_axis = up_axis or splats.up_axis
-    cloud = choose(splats, max_points, color)
-    frame = Frame.around([cloud.splats.means.numpy()])
-    axis, colors = _color_axis(cloud, color_label)
-    figure = go.Figure(_traces(cloud, colors, frame, color_label))
-    if ellipsoids and len(cloud.index):
-        figure.add_trace(_ellipsoid_trace(cloud, colors, frame, ellipsoids, up_axis))
-    if len(cloud.index) == 0:
-        figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
-    parts = [cloud.note]
-    if outside := int((~frame.contains(cloud.splats.means.numpy())).sum()):
-        parts.append(f"{outside:,} far outside the frame")
-    parts.append("up unknown, drawn as +y" if up_axis == "unknown" else f"up {up_axis.replace('-', '−')}")
-    return titled(
-        figure,
-        title or splats.source or "Splats",
-        " · ".join(parts),
-        height=HEIGHT,
-        coloraxis=axis,
-        scene=frame.layout() | {"camera": opening_camera(up_axis)},
-        legend={"title": {"text": "opacity"}, "x": 0, "y": 1, "xanchor": "left", "yanchor": "top"},
-    )
-
-
-def choose(splats: Splats, max_points: int, color: Tensor | None = None) -> Cloud:
-    """The finite gaussians with the largest opacity × area, at most ``max_points``, in the order in which they came.
-
-    Raises:
-        ValueError: for a ``color`` of another shape than ``[N]``, or ``max_points`` out of ``1..50_000``.
-    """
-    if not 1 <= max_points <= MAX_POINTS:
-        raise ValueError(f"max_points must lie in 1..{MAX_POINTS:,}, got {max_points:,}")
+    check_points(max_points)
     if color is not None and tuple(color.shape) != (len(splats),):
         raise ValueError(f"color must have shape [{len(splats)}], one value per gaussian, got {list(color.shape)}")
-    total, splats = len(splats), splats.detach().to("cpu")
-    keep = splats.finite_mask()
-    if color is not None:
-        color = color.detach().float().cpu()
-        keep = keep & color.isfinite()
-    index = keep.nonzero()[:, 0]
-    if len(index) > max_points:
-        weight = (splats.opacities * splats.area())[index]
-        index = index[weight.topk(max_points, sorted=False).indices].sort().values
-    values = None if color is None else color[index].numpy()
-    return Cloud(splats[index], index.numpy(), values, total, total - int(keep.sum()))
+    color = None if color is None else color.detach().float().cpu()
+    shown = choose(splats, max_points, color)
+    means = shown.splats.means.numpy()
+    frame = Frame.around([means])
+    inside = frame.contains(means)
+    numbers, scale = _colors(shown, None if color is None else color[shown.rows].numpy(), color_label)
+    figure = go.Figure(_traces(shown, numbers, scale, frame, "" if color is None else color_label))
+    axis = up_axis or splats.up_axis
+    if ellipsoids and inside.any():
+        figure.add_trace(_ellipsoid_trace(shown.splats, numbers, scale, inside, ellipsoids, opening_camera(axis)))
+    parts = [shown.note]
+    if not inside.all():
+        parts.append(f"{int((~inside).sum()):,} far outside the frame")
+    parts.append("up unknown, drawn as +y" if axis == "unknown" else f"up {axis.replace('-', '−')}")
+    return scene(figure, frame, axis, title or splats.source or "Splats", " · ".join(parts), "opacity")
 
 
-def _color_axis(cloud: Cloud, label: str) -> tuple[dict[str, Any], np.ndarray]:
-    """``layout.coloraxis``, and the number ``[M]`` of each point on it: a row of a palette (uint8), or its value."""
-    if cloud.values is None:
-        palette = quantize_colors(cloud.splats.colors.numpy())
-        return {"colorscale": palette.colorscale, "cmin": 0, "cmax": 255, "showscale": False}, palette.rows
-    low, high = np.quantile(cloud.values, [0.01, 0.99]) if len(cloud.values) else (0.0, 1.0)
+def check_points(max_points: int) -> None:
+    """Raise ValueError for a number of points that a figure does not draw."""
+    if not 1 <= max_points <= MAX_POINTS:
+        raise ValueError(f"max_points must lie in 1..{MAX_POINTS:,}, got {max_points:,}")
+
+
+def scene(figure: go.Figure, frame: Frame, up_axis: str, title: str, note: str, legend: str = "") -> go.Figure:
+    """The figure as one scene that opens with the house's camera, or with a word when it is empty."""
+    if not figure.data:
+        figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
+    corner = {"title": {"text": legend}, "x": 0, "y": 1, "xanchor": "left", "yanchor": "top"}
+    camera = {"camera": opening_camera(up_axis)}
+    return titled(figure, title, note, height=HEIGHT, scene=frame.layout() | camera, legend=corner)
+
+
+def _colors(shown: Shown, values: np.ndarray | None, label: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """The number ``[M]`` of each point, a row of a palette (uint8) or its value, and the colour scale of the numbers.
+
+    Each trace gets the scale for itself: with a common colour axis plotly takes a number for the legend's colour.
+    """
+    if values is None:
+        palette = quantize_colors(shown.splats.colors.numpy())
+        return palette.rows, {"colorscale": palette.colorscale, "cmin": 0, "cmax": 255, "showscale": False}
+    low, high = np.quantile(values, [0.01, 0.99]) if len(values) else (0.0, 1.0)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     bar = color_bar(label)
-    return {"colorscale": QUANTITY, "cmin": float(low), "cmax": float(high), "colorbar": bar}, cloud.values
+    return values, {"colorscale": QUANTITY, "cmin": float(low), "cmax": float(high), "colorbar": bar}
 
 
-def _traces(cloud: Cloud, colors: np.ndarray, frame: Frame, label: str) -> list[Any]:
+def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Frame, label: str) -> list[Any]:
     """Scatter traces, one per opacity bin (empty bins left out)."""
-    splats, means = cloud.splats, cloud.splats.means.numpy()
+    splats, means = shown.splats, shown.splats.means.numpy()
     opacities = splats.opacities.numpy()
-    sizes = 2 * np.sqrt(splats.area().numpy()) * frame.pixels_per_unit(HEIGHT) if len(means) else opacities
-    sizes = np.clip(sizes, *MARKER_PIXELS).astype(np.float32)
+    sizes = np.clip(2 * np.sqrt(splats.area().numpy()) * frame.pixels_per_unit(HEIGHT), *MARKER_PIXELS)
     largest = splats.scales.numpy().max(axis=1, initial=0)
-    number = np.float32 if cloud.total <= 2**24 else np.float64  # float32 holds indices exactly up to 2^24
-    details = np.stack([cloud.index, opacities, largest], axis=1).astype(number)  # [M, 3]
+    number = np.float32 if shown.total <= 2**24 else np.float64  # float32 holds indices exactly up to 2^24
+    details = np.stack([shown.rows.numpy(), opacities, largest], axis=1).astype(number)  # [M, 3]
     hover = "gaussian %{customdata[0]:,d}<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}"
     hover += "<br>opacity %{customdata[1]:.3f}<br>largest scale %{customdata[2]:.3~g}"
-    if cloud.values is not None:
-        hover += f"<br>{plain(label)} %{{marker.color:.4~g}}"
-    inside = frame.contains(means)
-    traces = []
+    hover += f"<br>{plain(label)} %{{marker.color:.4~g}}" if label else ""
+    inside, traces = frame.contains(means), []
     for low, high, drawn in OPACITY_BINS:
         rows = np.flatnonzero(inside & (opacities >= low) & ((opacities < high) | (high == 1)))
         if len(rows) == 0:
             continue
-        x, y, z = np.ascontiguousarray(means[rows].T)
-        marker = {"size": sizes[rows], "color": colors[rows], "coloraxis": "coloraxis", "opacity": drawn}
-        traces.append(
-            go.Scatter3d(x=x, y=y, z=z, mode="markers", name=f"{low:g} – {high:g}: {len(rows):,}",
-                         marker=marker | {"line": {"width": 0}}, customdata=details[rows],
-                         hovertemplate=hover + "<extra></extra>")
-        )  # fmt: skip
+        marker = {"size": sizes[rows].astype(np.float32), "color": numbers[rows], "opacity": drawn} | scale
+        marker |= {"line": {"width": 0}} | ({"showscale": False} if traces else {})
+        name = f"{low:g} – {high:g}: {len(rows):,}"
+        traces.append(scatter3d(means[rows], name, hover, mode="markers", marker=marker, customdata=details[rows]))
     return traces
 
 
-def _ellipsoid_trace(cloud: Cloud, colors: np.ndarray, frame: Frame, count: int, up_axis: str) -> go.Mesh3d:
+def _ellipsoid_trace(
+    splats: Splats, numbers: np.ndarray, scale: dict[str, Any], inside: np.ndarray, count: int, camera: dict[str, Any]
+) -> go.Mesh3d:
     """The ``count`` largest gaussians by opacity × area inside the frame, lit from above the camera."""
-    splats = cloud.splats
-    inside = frame.contains(splats.means.numpy())
     rows = np.flatnonzero(inside)
     weight = (splats.opacities * splats.area()).numpy()[rows]
     rows = rows[np.argsort(-weight, kind="stable")[:count]]
-    splats, colors = splats[torch.from_numpy(rows)], colors[rows]
+    splats = splats[torch.from_numpy(rows)]
     points, faces = icosphere()
     axes = quat_to_rotmat(splats.quats) * (ELLIPSOID_SIGMAS * splats.scales)[:, None, :]  # [E, 3, 3]
     vertices = torch.from_numpy(points) @ axes.transpose(1, 2) + splats.means[:, None]  # [E, V, 3]
     corners = (faces[None] + len(points) * np.arange(len(splats))[:, None, None]).reshape(-1, 3).astype(np.int32)
-    camera = opening_camera(up_axis)
-    light = {name: 3e4 * (camera["eye"][name] + camera["up"][name]) for name in "xyz"}
     x, y, z = np.ascontiguousarray(vertices.reshape(-1, 3).numpy().T)
     i, j, k = np.ascontiguousarray(corners.T)
     return go.Mesh3d(
-        x=x, y=y, z=z, i=i, j=j, k=k,
-        intensity=np.repeat(colors, len(points)), coloraxis="coloraxis", hoverinfo="skip",
+        x=x, y=y, z=z, i=i, j=j, k=k, intensity=np.repeat(numbers[rows], len(points)), hoverinfo="skip",
+        **scale | {"showscale": False},
         name=f"{plural(len(splats), 'ellipsoid')}, {ELLIPSOID_SIGMAS:g}σ", showlegend=True,
         lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.08, "roughness": 0.9, "fresnel": 0.0},
-        lightposition=light,
+        lightposition={name: 3e4 * (camera["eye"][name] + camera["up"][name]) for name in "xyz"},
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ RED, GREEN, BLUE = "#d55e00", "#009e73", "#0072b2"
 QUANTITY = "Cividis"
 MAX_POINTS = 50_000
 """Above this a browser's plotly scene stops turning smoothly."""
+PAGE = 760
+"""Pixels that every figure fits: what a page 900 pixels wide leaves to the output of a cell."""
 _TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
 LOG_AXIS = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
 """A logarithmic axis whose every tick has its whole number, which plotly's own have not."""
@@ -34,6 +36,7 @@ _AXIS = {
     "gridcolor": GRID,
     "linecolor": GRID,
     "zerolinecolor": GRID,
+    "automargin": True,
     "ticks": "outside",
     "ticklen": 3,
     "tickcolor": GRID,
@@ -81,10 +84,14 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def titled(figure: go.Figure, title: str, subtitle: str = "", **layout: Any) -> go.Figure:
-    """The figure with the house's look, its title and subtitle (plain text), and ``layout`` as plotly takes it."""
+def titled(figure: go.Figure, title: str, subtitle: str = "", *, head: float = 0, **layout: Any) -> go.Figure:
+    """The figure with the house's look, its title and subtitle (plain text), and ``layout`` as plotly takes it.
+
+    ``head`` are pixels kept free between them and the plot, such as for the titles of panels.
+    """
     words = {"text": plain(title), "subtitle": {"text": plain(subtitle)}}
-    return figure.update_layout(template=TEMPLATE, title=words if title or subtitle else None, **layout)
+    margin = {"t": 16 + (28 if title or subtitle else 0) + (24 if subtitle else 0) + head} | layout.pop("margin", {})
+    return figure.update_layout(template=TEMPLATE, title=words if title or subtitle else None, margin=margin, **layout)
 
 
 def panels(count: int, columns: int, titles: Sequence[str] = (), *, gap: float = 0.34, **spacing: Any) -> go.Figure:
@@ -99,7 +106,7 @@ def panels(count: int, columns: int, titles: Sequence[str] = (), *, gap: float =
     """
     rows = max(1, -(-count // columns))
     names = [plain(title) for title in titles] or None
-    figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=gap / (rows + 0.2), **spacing)
+    figure = make_subplots(rows, columns, subplot_titles=names, **{"vertical_spacing": gap / (rows + 0.2)} | spacing)
     figure.update_annotations(font={"size": 13, "color": INK})
     for number in range(count, rows * columns):
         figure.update_xaxes(visible=False, **place(number, columns))
@@ -116,6 +123,19 @@ def color_bar(text: str, **options: Any) -> dict[str, Any]:
     """A slim colour bar with its title (plain text) along it."""
     title = {"side": "right", "text": plain(text)}
     return {"thickness": 12, "len": 0.6, "outlinewidth": 0, "tickfont": {"size": 10}, "title": title} | options
+
+
+def add_line(figure: go.Figure, x: Any, y: Any, name: str, number: int, hover: str, **options: Any) -> None:
+    """Add a line to a figure or panel, in the colour of its number and with a name (plain text); y goes as float32."""
+    look = {"color": CATEGORIES[number % len(CATEGORIES)], "width": 2, "dash": options.pop("dash", "solid")}
+    common = {"name": plain(name), "line": look, "hovertemplate": hover} | {"mode": "lines"} | options
+    figure.add_scatter(x=x, y=np.asarray(y, np.float32), **common)
+
+
+def scatter3d(points: np.ndarray, name: str, hover: str, **options: Any) -> go.Scatter3d:
+    """Points ``[M, 3]`` in space, sent as float32, with a name (plain text) and what hovering says (markup)."""
+    x, y, z = np.ascontiguousarray(np.asarray(points, np.float32).T)
+    return go.Scatter3d(x=x, y=y, z=z, name=plain(name), hovertemplate=hover + "<extra></extra>", **options)
 
 
 def plain(text: str) -> str:

@@ -7,25 +7,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
+from ..colors import oklab
 from ..splats import Splats
-from ..tokenizer import CHANNELS
 from ..words import plural
 from .frame import Frame, opening_camera
-from .histograms import PANEL_HEIGHT, Curve, Panel, draw
-from .scatter import HEIGHT, choose
+from .scatter import HEIGHT, check_points, scene
+from .shown import choose
 from .style import (
-    BLUE,
     CATEGORIES,
-    GREEN,
     LOG_AXIS,
     MAX_POINTS,
     QUANTITY,
-    RED,
+    add_line,
     color_bar,
     panels,
-    plain,
+    scatter3d,
     titled,
     to_array,
 )
@@ -112,69 +111,63 @@ def patch_figure(
     Raises:
         ValueError: as `patch_rows`, or for ``max_points`` out of range.
     """
+    check_points(max_points)
     patches = patch_rows(splats, indices, mask)
-    up_axis = up_axis or splats.up_axis
-    cloud = choose(splats, max_points)
-    means = cloud.splats.means.numpy()
+    shown = choose(splats, max_points, spread=True)
+    means, rows = shown.splats.means.numpy(), shown.rows.numpy()
     frame = Frame.around([means])
     centers = splats.means.detach().cpu().numpy()[patches.rows[:, 0]]  # [P, 3]
-    owner = patches.owner[cloud.index]
-    colors = np.append(_spread_colors(centers), 0)[owner].astype(np.uint8)
-    sizes = 2 * np.sqrt(cloud.splats.area().numpy()) * frame.pixels_per_unit(HEIGHT)
+    owner = patches.owner[rows]
+    sizes = 2 * np.sqrt(shown.splats.area().numpy()) * frame.pixels_per_unit(HEIGHT)
     sizes = np.round(_STEPS * np.clip(sizes, *_PIXELS)).astype(np.uint8)
-    number = np.int16 if len(splats) < 2**15 else np.int32
-    tokens = np.append(patches.tokens, -1)[owner]
+    details = np.stack([rows, np.append(patches.tokens, -1)[owner]], axis=1)
+    details = details.astype(np.int16 if len(splats) < 2**15 else np.int32)
+    last = len(PATCH_COLORS) - 1
+    palette = {"colorscale": [[k / last, color] for k, color in enumerate(PATCH_COLORS)], "cmin": 0, "cmax": last}
+    colors = np.append(_spread_colors(centers), 0)[owner].astype(np.uint8)
     figure = go.Figure()
     for held, name, drawn in ((True, "in a patch", 1.0), (False, "in no patch", 0.35)):
-        rows = np.flatnonzero(((owner >= 0) == held) & frame.contains(means))
-        if len(rows) == 0:
+        of = np.flatnonzero(((owner >= 0) == held) & frame.contains(means))
+        if len(of) == 0:
             continue
+        look = {"size": sizes[of], "sizeref": _STEPS, "color": colors[of]} | palette
+        marker = (look if held else {"size": 2, "color": CATEGORIES[7]}) | {"opacity": drawn, "line": {"width": 0}}
         hover = "gaussian %{customdata[0]:,d}<br>" + ("token %{customdata[1]:d}" if held else name)
-        x, y, z = np.ascontiguousarray(means[rows].T)
-        look = {"size": 2, "color": CATEGORIES[7]}
-        if held:
-            look = {"size": sizes[rows], "sizeref": _STEPS, "color": colors[rows], "coloraxis": "coloraxis"}
-        figure.add_scatter3d(
-            x=x, y=y, z=z, mode="markers", name=f"{name}: {len(rows):,}", hovertemplate=hover + "<extra></extra>",
-            marker=look | {"opacity": drawn, "line": {"width": 0}},
-            customdata=np.stack([cloud.index[rows], tokens[rows]], axis=1).astype(number),
-        )  # fmt: skip
-    figure.add_trace(_centers(centers, patches))
-    last = len(PATCH_COLORS) - 1
-    scale = [[k / last, color] for k, color in enumerate(PATCH_COLORS)]
-    covered = float((patches.owner >= 0).sum()) / max(len(splats) - cloud.non_finite, 1)
-    note = f"{len(patches.tokens):,} patches of {patches.rows.shape[1]} cover {covered:.0%} of the gaussians"
-    return titled(
-        figure,
-        title or splats.source or "Patches",
-        f"{note} · {cloud.note}",
-        height=HEIGHT,
-        coloraxis={"colorscale": scale, "cmin": 0, "cmax": last, "showscale": False},
-        scene=frame.layout() | {"camera": opening_camera(up_axis)},
-        legend={"x": 0, "y": 1, "xanchor": "left", "yanchor": "top"},
-    )
-
-
-def _centers(centers: np.ndarray, patches: PatchRows) -> go.Scatter3d:
-    x, y, z = np.ascontiguousarray(centers.T.astype(np.float32))
-    members = np.array([len(np.unique(rows)) for rows in patches.rows])
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="markers", name=f"centres: {len(centers):,}",
-        marker={"size": 4 if len(centers) <= 150 else 2.5, "symbol": "diamond", "color": "#ffffff", "line": _EDGE},
-        customdata=np.stack([patches.tokens, members, patches.distances.max(axis=1)], axis=1).astype(np.float32),
-        hovertemplate="token %{customdata[0]:d}<br>%{customdata[1]:d} gaussians within %{customdata[2]:.3~g}"
-        "<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}<extra></extra>",
+        name = f"{name}: {len(of):,}"
+        figure.add_trace(scatter3d(means[of], name, hover, mode="markers", marker=marker, customdata=details[of]))
+    members = [len(np.unique(held)) for held in patches.rows]
+    figure.add_trace(
+        scatter3d(
+            centers, f"centres: {len(centers):,}",
+            "token %{customdata[0]:d}<br>%{customdata[1]:d} gaussians within %{customdata[2]:.3~g}"
+            "<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}",
+            mode="markers", marker={"size": 4 if len(centers) <= 150 else 2.5, "symbol": "diamond", "color": "#ffffff",
+            "line": _EDGE},
+            customdata=np.stack([patches.tokens, members, patches.distances.max(axis=1)], axis=1).astype(np.float32),
+        )
     )  # fmt: skip
+    covered = float((patches.owner >= 0).sum()) / max(len(splats) - shown.broken, 1)
+    note = f"{len(patches.tokens):,} patches of {patches.rows.shape[1]} cover {covered:.0%} of the gaussians"
+    axis = up_axis or splats.up_axis
+    return scene(figure, frame, axis, title or splats.source or "Patches", f"{note} · {shown.note}")
 
 
 def _spread_colors(centers: np.ndarray) -> np.ndarray:
-    """``[P]`` one of `PATCH_COLORS` for each centre: the one whose nearest bearer is the farthest away."""
-    colors = np.zeros(len(centers), np.int64)
-    nearest = np.full((len(PATCH_COLORS), len(centers)), np.inf)  # squared distance to the nearest bearer of a colour
-    for place, center in enumerate(centers):
-        colors[place] = nearest[:, place].argmax()
-        row = nearest[colors[place]]
-        np.minimum(row, ((centers - center) ** 2).sum(axis=1), out=row)
+    """``[P]`` one of `PATCH_COLORS` for each centre, so that neighbours look as different as they can.
+
+    Two centres beside each other cost more the nearer they are and the more alike their colours; each takes the
+    cheapest colour in turn, until nothing changes.
+    """
+    lab = oklab(np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in PATCH_COLORS]) / 255)
+    alike = np.exp(-((squareform(pdist(lab)) / 0.12) ** 2))  # [7, 7]
+    near = squareform(1 / np.maximum(pdist(centers), 1e-6) ** 4)  # [P, P], 0 for itself
+    colors = np.arange(len(centers)) % len(PATCH_COLORS)
+    for _ in range(20):
+        before = colors.copy()
+        for one, weights in enumerate(near):
+            colors[one] = (weights @ alike[colors]).argmin()
+        if (colors == before).all():
+            break
     return colors
 
 
@@ -211,11 +204,7 @@ def coverage_figure(
         shown = np.unique(np.geomspace(1, len(rows), 200).round().astype(int)) - 1
         for column, (what, dash) in enumerate((("largest", "solid"), ("mean", "dash"))):
             y = np.where(curve[shown, column] > 0, curve[shown, column], np.nan)
-            line = {"color": CATEGORIES[number % len(CATEGORIES)], "dash": dash, "width": 2}
-            figure.add_scatter(
-                x=count[shown], y=y.astype(np.float32), mode="lines", name=f"{plain(name)}, {what}",
-                line=line, hovertemplate="%{y:.3~g}",
-            )  # fmt: skip
+            add_line(figure, count[shown], y, f"{name}, {what}", number, "%{y:.3~g}", dash=dash)
     figure.update_xaxes(LOG_AXIS | {"title_text": "centres"})
     figure.update_yaxes(LOG_AXIS | {"title_text": "distance to the nearest centre"})
     return _lines(figure, title or "What the centres cover", f"{len(places):,} gaussians; units of the points")
@@ -255,17 +244,14 @@ def token_coverage_figure(
         np.minimum.at(first, index[:, :size], np.arange(len(index))[:, None])
         share = 100 * np.bincount(first, minlength=len(index) + 1)[:-1].cumsum() / count
         shown = np.unique(np.geomspace(1, len(index), 150).round().astype(int)) - 1
-        figure.add_scatter(
-            x=shown + 1, y=share[shown].astype(np.float32), mode="lines", name=f"{size} a patch",
-            line={"color": CATEGORIES[number % len(CATEGORIES)], "width": 2}, hovertemplate="%{y:.1f} %",
-        )  # fmt: skip
+        add_line(figure, shown + 1, share[shown], f"{size} a patch", number, "%{y:.1f} %")
     figure.update_xaxes(LOG_AXIS | {"title_text": "tokens"})
     figure.update_yaxes(title_text="% of gaussians in a patch", range=[0, 102])
     return _lines(figure, title or "Tokens against coverage", plural(count, "gaussian"))
 
 
 def _lines(figure: go.Figure, title: str, note: str) -> go.Figure:
-    return titled(figure, title, note, height=400, margin={"l": 64, "r": 16, "t": 84, "b": 56}, hovermode="x")
+    return titled(figure, title, note, head=8, height=400, hovermode="x")
 
 
 def order_figure(
@@ -296,79 +282,22 @@ def order_figure(
         paths[name] = places[rows]
     lengths = {name: float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) for name, path in paths.items()}
     frame, shortest = Frame.around([places]), min(lengths.values())
-    figure = go.Figure()
-    hidden = frame.layout()
-    for axis in ("xaxis", "yaxis", "zaxis"):
-        hidden[axis] |= {"showticklabels": False}
-    for number, (name, path) in enumerate(paths.items()):
-        scene = "scene" if number == 0 else f"scene{number + 1}"
-        left, right = number / len(paths), (number + 1) / len(paths)
-        figure.add_trace(_path(path, name).update(scene=scene))
-        domain = {"x": [left, right - 0.01], "y": [0, 0.9]}
-        figure.update_layout({scene: hidden | {"camera": opening_camera(up_axis), "domain": domain}})
-        factor = lengths[name] / shortest if shortest > 0 else 1.0
-        figure.add_annotation(
-            text=f"<b>{plain(name)}</b>  path × {factor:.2f}", x=(left + right) / 2, y=1, xref="paper", yref="paper",
-            xanchor="center", yanchor="top",
-        )  # fmt: skip
+    hidden = {"showticklabels": False, "title": {"text": ""}}
+    camera = opening_camera(up_axis)
+    camera["eye"] = {name: 1.1 * value for name, value in camera["eye"].items()}  # narrow scenes cut off their sides
+    layout = frame.layout()
+    layout |= {f"{name}axis": layout[f"{name}axis"] | hidden for name in "xyz"} | {"camera": camera}
+    titles = [f"{name}: path × {length / shortest if shortest > 0 else 1.0:.2f}" for name, length in lengths.items()]
+    specs = [[{"type": "scene"} for _ in paths]]
+    figure = panels(len(paths), len(paths), titles, specs=specs, horizontal_spacing=0.01)
+    rank, hover = np.arange(len(places)), "place %{marker.color:d}<br>%{x:.3~g}, %{y:.3~g}, %{z:.3~g}"
+    marker = {"size": 3.5, "color": rank, "coloraxis": "coloraxis"}
+    line = {"width": 5, "color": rank, "colorscale": QUANTITY}
+    for column, (name, path) in enumerate(paths.items(), start=1):
+        trace = scatter3d(path, name, hover, mode="lines+markers", line=line, marker=marker)
+        figure.add_trace(trace, row=1, col=column)
+    figure.update_scenes(layout)
+    note = f"{plural(len(places), 'gaussian')} of one patch; lengths beside the shortest path"
     bar = color_bar("place in the order", len=0.8)
-    return titled(
-        figure,
-        title,
-        f"{plural(len(places), 'gaussian')} of one patch; lengths beside the shortest path",
-        height=420,
-        showlegend=False,
-        coloraxis={"colorscale": QUANTITY, "cmin": 0, "cmax": len(places) - 1, "colorbar": bar},
-    )
-
-
-def _path(path: np.ndarray, name: str) -> go.Scatter3d:
-    x, y, z = np.ascontiguousarray(path.astype(np.float32).T)
-    rank = np.arange(len(path))
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="lines+markers", name=plain(name),
-        line={"width": 5, "color": rank, "colorscale": QUANTITY},
-        marker={"size": 3.5, "color": rank, "coloraxis": "coloraxis"},
-        hovertemplate="place %{marker.color:d}<br>%{x:.3~g}, %{y:.3~g}, %{z:.3~g}<extra></extra>",
-    )  # fmt: skip
-
-
-def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Figure:
-    """Draw what each channel of the attribute branch holds, as histograms by attribute.
-
-    Args:
-        features: ``[..., 19]`` as `tokenizer.attribute_channels` gives them, or ``[..., 14]`` with quaternions.
-        title: of the figure.
-
-    Returns:
-        A figure; the 3x3 of the rotation has a panel for each row.
-
-    Raises:
-        ValueError: for another number of channels, or none of a gaussian.
-    """
-    values = to_array(features)
-    groups = {name: list(channels) for name, channels in CHANNELS.items()}
-    turn = groups.pop("rotation")
-    matrix = sum(map(len, groups.values())) + len(turn)
-    quaternion = matrix - len(turn) + 4
-    if values.ndim < 1 or values.shape[-1] not in (matrix, quaternion) or values.size == 0:
-        raise ValueError(f"features must have shape [..., {matrix}] or [..., {quaternion}], got {list(values.shape)}")
-    if values.shape[-1] == matrix:
-        groups |= {f"rotation, row {row + 1}": turn[3 * row : 3 * row + 3] for row in range(3)}
-    else:
-        groups["rotation, quaternion"] = ["w", "x", "y", "z"]
-    names = [name.replace("color", "colour") for name in groups]
-    figure = panels(len(groups), 4, names, gap=0.44, horizontal_spacing=0.055)
-    values, start = values.reshape(-1, values.shape[-1]), 0
-    for number, (name, channels) in enumerate(groups.items()):
-        colors = (RED, GREEN, BLUE) if name == "color" else CATEGORIES
-        columns = values[:, start : start + len(channels)].T
-        curves = tuple(map(Curve, channels, columns, colors))
-        start += len(channels)
-        span = (0.0, 1.0) if name in ("color", "opacity") else (-1.0, 1.0) if name.startswith("rotation") else None
-        draw(figure, number, Panel("", "", curves, span), 4)
-    note = f"{values.shape[1]} channels; each gaussian counts once in each of its patches ({len(values):,} rows)"
-    return titled(
-        figure, title or "What the attribute branch sees", note, height=110 + 2 * PANEL_HEIGHT,
-        margin={"l": 48, "r": 16, "t": 100, "b": 40}, bargap=0,
-    )  # fmt: skip
+    axis = {"colorscale": QUANTITY, "cmin": 0, "cmax": len(places) - 1, "colorbar": bar}
+    return titled(figure, title, note, head=28, height=400, showlegend=False, coloraxis=axis)

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..files import replacing
@@ -77,18 +78,21 @@ def save_gif(path: str | os.PathLike[str], images: Sequence[Tensor | np.ndarray]
     return Path(path)
 
 
-def contact_sheet(images: Sequence[Tensor] | Tensor, columns: int | None = None) -> Tensor:
+def contact_sheet(
+    images: Sequence[Tensor] | Tensor, columns: int | None = None, captions: Sequence[str] = ()
+) -> Tensor:
     """Lay pictures of one size out on a grid, row by row, with 2 pixels of white between and in empty places.
 
     Args:
         images: at least one of ``[H, W, C]``.
         columns: pictures in a row; None makes the sheet about square.
+        captions: what stands below each picture, in up to three lines; or none.
 
     Returns:
         ``[H', W', C]`` on the device of the first.
 
     Raises:
-        ValueError: when there is no picture, or sizes differ.
+        ValueError: when there is no picture, sizes differ, or there are captions for more or fewer pictures.
     """
     images = list(images)
     if not images or len({image.shape for image in images}) != 1 or images[0].ndim != 3:
@@ -98,13 +102,27 @@ def contact_sheet(images: Sequence[Tensor] | Tensor, columns: int | None = None)
     columns = min(len(images), columns or math.ceil(math.sqrt(len(images))))
     if columns < 1:
         raise ValueError(f"columns must be >= 1, got {columns}")
-    rows = math.ceil(len(images) / columns)
+    if captions and len(captions) != len(images):
+        raise ValueError(f"captions must be one per picture ({len(images)}), got {len(captions)}")
     height, width, channels = images[0].shape
-    sheet = images[0].new_full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 1.0)
+    font, texts = ImageFont.load_default(11), [_wrapped(text, width) for text in captions]
+    below = 13 * max((text.count("\n") + 1 for text in texts), default=0) + (4 if texts else 0)
+    tall, wide = height + below + _GAP, width + _GAP
+    ink = Image.new("L", (columns * wide - _GAP, math.ceil(len(images) / columns) * tall - _GAP), 255)
+    pen = ImageDraw.Draw(ink)
+    for i, text in enumerate(texts):
+        corner = (i % columns * wide + width // 2, i // columns * tall + height + 2)
+        pen.multiline_text(corner, text, fill=70, font=font, anchor="ma", align="center", spacing=2)
+    sheet = torch.from_numpy(np.asarray(ink, np.float32) / 255).to(images[0])[..., None].repeat(1, 1, channels)
     for i, image in enumerate(images):
-        top, left = (i // columns) * (height + _GAP), (i % columns) * (width + _GAP)
+        top, left = i // columns * tall, i % columns * wide
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def _wrapped(text: str, width: int) -> str:
+    """A caption in lines that fit ``width`` pixels, about six for a letter."""
+    return fill(text, max(4, width // 6), max_lines=3, placeholder="…")
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

@@ -108,6 +108,11 @@ class PatchPicker(ipywidgets.VBox):
         elif self.picked is None or self.picked["gaussian"] != change["new"][1]:
             self.pick(change["new"][1])
 
+    @property
+    def sentence(self) -> str:
+        """What is picked, in words and numbers."""
+        return "nothing picked" if self.picked is None else _sentence(self.picked)
+
     def still(self) -> bytes:
         """PNG of the present view with the picked patch, at most 100 kB; what a saved notebook shows."""
         return self.view.still()
@@ -117,8 +122,7 @@ class PatchPicker(ipywidgets.VBox):
         return with_picture(super()._repr_mimebundle_(**kwargs), self, self.view.poster)
 
     def __repr__(self) -> str:
-        text = "nothing picked" if self.picked is None else _sentence(self.picked)
-        return f"PatchPicker({len(self._patches.tokens)} patches of {len(self._splats):,} gaussians; {text})"
+        return f"PatchPicker({len(self._patches.tokens)} patches of {len(self._splats):,} gaussians; {self.sentence})"
 
 
 def _sentence(picked: dict[str, Any]) -> str:

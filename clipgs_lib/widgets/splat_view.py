@@ -15,12 +15,13 @@ import traitlets as t
 from torch import Tensor
 
 from .. import geometry
+from ..plots.shown import choose
 from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
 from .still import PAPER, recolored, still_picture, with_picture
-from .wire import block_words, choose, pack
+from .wire import block_words, note, pack
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
 DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
@@ -133,7 +134,7 @@ class SplatView(anywidget.AnyWidget):
             "columns": columns,
             "background": None if background is None else [float(c) for c in background],
             "views": [
-                {"name": name, "note": shown.note, **place}
+                {"name": name, "note": note(shown), **place}
                 for name, shown, place in zip(self._splats, self._shown, places, strict=True)
             ],
             "max_degree": max(shown.splats.sh_degree for shown in self._shown),
@@ -279,7 +280,7 @@ class SplatView(anywidget.AnyWidget):
         return with_picture(super()._repr_mimebundle_(**kwargs), self, self.poster)
 
     def __repr__(self) -> str:
-        views = ", ".join(f"{name}: {s.note}" for name, s in zip(self._splats, self._shown, strict=True))
+        views = ", ".join(f"{name}: {note(s)}" for name, s in zip(self._splats, self._shown, strict=True))
         return f"SplatView({views})"
 
     # ---- messages ----------------------------------------------------------------------------------------------

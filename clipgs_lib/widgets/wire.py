@@ -1,4 +1,4 @@
-"""The bytes that the viewer's page receives, and which gaussians are in them.
+"""The bytes that the viewer's page receives, and what it says of them.
 
 One buffer per view, little-endian 32-bit words, three blocks one after the other:
 
@@ -12,64 +12,25 @@ One buffer per view, little-endian 32-bit words, three blocks one after the othe
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..splats import Splats
+from ..plots.shown import Shown
 
 BASE_WORDS = 12
 SH_WORDS = {0: 0, 1: 8, 2: 12, 3: 24}  # per gaussian, by SH degree
 _HALF_MAX = 65504.0
 
 
-class Shown(NamedTuple):
-    """What of a splat is shown.
-
-    Args:
-        splats: the gaussians that are shown, on the CPU, without gradients.
-        kept: ``[n]`` int64, their rows in the splats that were passed, ascending; None when all are shown.
-        total: how many were passed.
-        broken: how many of them were left out because they are not finite or have no orientation.
-    """
-
-    splats: Splats
-    kept: Tensor | None
-    total: int
-    broken: int
-
-    @property
-    def note(self) -> str:
-        """One line for people, such as ``"300,000 of 512,000 gaussians, largest opacity × area · SH 3"``."""
-        count, whole = len(self.splats), self.total - self.broken
-        text = f"{count:,} gaussians" if count == self.total else f"{count:,} of {self.total:,} gaussians"
-        if count < whole:
-            text += ", largest opacity × area"
-        if self.broken:
-            text += f", {self.broken:,} not finite"
-        return f"{text} · SH {self.splats.sh_degree}"
-
-
-def choose(splats: Splats, limit: int) -> Shown:
-    """Leave out what cannot be drawn, then keep the ``limit`` gaussians with the largest opacity times area.
-
-    Args:
-        splats: N gaussians on any device.
-        limit: the most to show, ``>= 1``.
-    """
-    total = len(splats)
-    splats = splats.detach().to("cpu")
-    index = torch.arange(total)
-    fine = splats.finite_mask() & (splats.quats.norm(dim=1) > 1e-12)
-    broken = total - int(fine.sum())
-    if broken:
-        index, splats = index[fine], splats[fine]
-    if len(splats) > limit:
-        rows = (splats.opacities * splats.area()).topk(limit).indices.sort().values
-        index, splats = index[rows], splats[rows]
-    return Shown(splats, index if len(index) < total else None, total, broken)
+def note(shown: Shown) -> str:
+    """One line for a viewport's header, such as ``"300,000 of 512,000 gaussians, largest opacity × area · SH 3"``."""
+    count, total = len(shown.rows), shown.total
+    text = f"{count:,} gaussians" if count == total else f"{count:,} of {total:,} gaussians"
+    if count < total - shown.broken:
+        text += ", largest opacity × area"
+    if shown.broken:
+        text += f", {shown.broken:,} not finite"
+    return f"{text} · SH {shown.splats.sh_degree}"
 
 
 def pack(shown: Shown) -> bytes:

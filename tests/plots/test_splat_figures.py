@@ -39,13 +39,13 @@ def indices_of(figure: go.Figure) -> np.ndarray:
 
 
 def colors_of(figure: go.Figure) -> dict[int, str]:
-    """Hex colour of each gaussian, looked up in the colour axis as plotly does."""
-    stops = {round(255 * at): color for at, color in figure.layout.coloraxis.colorscale}
-    return {
-        int(index): stops[int(row)]
-        for trace in points_of(figure)
-        for index, row in zip(trace.customdata[:, 0], trace.marker.color, strict=True)
-    }
+    """Hex colour of each gaussian, looked up in the colour scale as plotly does."""
+    colors = {}
+    for trace in points_of(figure):
+        assert (trace.marker.cmin, trace.marker.cmax) == (0, 255)
+        stops = {round(255 * at): color for at, color in trace.marker.colorscale}
+        colors |= {int(k): stops[int(row)] for k, row in zip(trace.customdata[:, 0], trace.marker.color, strict=True)}
+    return colors
 
 
 def subtitle(figure: go.Figure) -> str:
@@ -154,7 +154,7 @@ def test_marker_size_follows_scale(splats_factory):
 def test_quantities_are_numbers_with_a_colour_bar(splats_factory):
     splats = splats_factory(60)
     figure = splat_figure(splats, color=splats.means[:, 2], color_label="z <m>")
-    assert figure.layout.coloraxis.colorbar.title.text == "z &lt;m&gt;"
+    assert points_of(figure)[0].marker.colorbar.title.text == "z &lt;m&gt;"
     np.testing.assert_array_equal(points_of(figure)[0].marker.color, points_of(figure)[0].z)
     assert "z &lt;m&gt; %{marker.color:.4~g}" in points_of(figure)[0].hovertemplate
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clipgs_lib import geometry
+from clipgs_lib.colors import oklab
 from clipgs_lib.plots import (
     channels_figure,
     coverage_figure,
@@ -17,7 +18,9 @@ from clipgs_lib.plots import (
     patch_rows,
     token_coverage_figure,
 )
+from clipgs_lib.plots.shown import choose
 from clipgs_lib.plots.token_figures import PATCH_COLORS, _spread_colors
+from clipgs_lib.splats import Splats
 from clipgs_lib.tokenizer import CHANNELS, TokenizerConfig, attribute_channels, collate, patchify
 
 
@@ -88,6 +91,35 @@ def test_the_figure_thins_and_stays_small(splats_factory):
     assert sum(len(trace.customdata) for trace in figure.data[:-1]) <= 1500
     assert "1,500 of 6,000" in figure.layout.title.subtitle.text
     assert len(figure.to_json()) < 120_000
+
+
+def test_thinning_keeps_every_part_of_the_shape(splats_factory):
+    body, handle = splats_factory(3000), splats_factory(300)
+    handle = replace(handle, means=0.1 * handle.means + torch.tensor([4.0, 0, 0]), scales=0.02 * handle.scales)
+    whole = Splats.cat([body, handle])
+    weight = whole.opacities * whole.area()
+    heaviest, spread = choose(whole, 600), choose(whole, 600, spread=True)
+    assert not (heaviest.rows >= 3000).any(), "the handle is light: by opacity × area it is lost"
+    assert len(spread.rows) == 600 and int((spread.rows >= 3000).sum()) >= 6
+    assert bool((spread.rows.diff() > 0).all()) and int(weight.argmax()) in spread.rows
+    cells = ((whole.means - whole.means.amin(0)) / np.ptp(whole.means.numpy(), axis=0).max() * 8).long().clamp(max=7)
+    occupied, seen = ({tuple(cell) for cell in rows.tolist()} for rows in (cells, cells[spread.rows]))
+    assert seen == occupied
+    few = choose(whole, 7, spread=True)
+    assert len(few.rows) == 7 and few.note == "7 of 3,300 gaussians shown, some of every part"
+
+
+def test_neighbouring_patches_of_a_surface_are_told_apart():
+    g = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(4000, 3, generator=g), dim=1)
+    centers = points[geometry.farthest_points(points[None], 128)[0]].numpy()
+    colors = _spread_colors(centers)
+    gaps = np.linalg.norm(centers[:, None] - centers[None], axis=2)
+    rank = gaps.argsort(axis=1).argsort(axis=1)
+    assert not (colors[:, None] == colors[None])[(rank > 0) & (rank <= 3)].any()
+    lab = oklab(np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in PATCH_COLORS]) / 255)
+    apart = np.linalg.norm(lab[colors][:, None] - lab[colors][None], axis=2)
+    assert np.median(apart[rank == 1]) > 0.15  # a mean pair of the palette
 
 
 def test_neighbouring_centres_have_other_colours():
@@ -181,7 +213,7 @@ def test_paths_go_through_the_points_in_their_order():
         assert np.array_equal(path, points[order].numpy())
         lengths[name] = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
     shown = [note.text for note in figure.layout.annotations]
-    assert shown == [f"<b>{n}</b>  path × {lengths[n] / min(lengths.values()):.2f}" for n in orders]
+    assert shown == [f"{n}: path × {lengths[n] / min(lengths.values()):.2f}" for n in orders]
 
 
 @pytest.mark.parametrize("order", [torch.arange(3), torch.zeros(4, dtype=torch.int64), torch.arange(4) + 1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipgs_lib.plots.tradeoff import fitting_tradeoff
+from clipgs_lib.plots import fitting_tradeoff
 
 
 def cells(counts=(256, 1024), starts=("mesh", "points", "random"), steps=(600, 0, 120)):

@@ -96,6 +96,18 @@ def test_contact_sheet_lays_out_row_by_row():
         contact_sheet([picture(4), picture(5)])
 
 
+def test_captions_stand_below_their_pictures_and_leave_them_alone():
+    images = torch.rand(3, 40, 60, 3, generator=torch.Generator().manual_seed(0))
+    sheet = contact_sheet(images, 2, ["one", "", "a caption of several words that is wrapped"])
+    assert sheet.shape[1] == 122 and sheet.shape[0] > 2 * 40 + 2 + 2 * 30
+    below = (sheet.shape[0] - 2) // 2 - 40
+    assert torch.equal(sheet[:40, :60], images[0]) and torch.equal(sheet[42 + below : 82 + below, :60], images[2])
+    assert float(sheet[40 : 40 + below, :60].min()) < 0.5 < 0.99 < float(sheet[40 : 40 + below, 62:].min())
+    assert float(sheet[82 + below :, :60].min()) < 0.5
+    with pytest.raises(ValueError, match=r"one per picture \(3\), got 2"):
+        contact_sheet(images, 2, ["a", "b"])
+
+
 def test_psnr_by_hand():
     a = torch.zeros(4, 4, 3)
     assert float(psnr(a, a + 0.1)) == pytest.approx(20.0, abs=1e-4)

@@ -15,6 +15,7 @@ import torch
 import traitlets
 from PIL import Image
 
+from clipgs_lib.plots.shown import choose
 from clipgs_lib.rendering import Cameras, cpu_projection, orbit_cameras, render, turntable_cameras
 from clipgs_lib.splats import Splats
 from clipgs_lib.widgets import SplatView, splat_view, wire
@@ -80,7 +81,7 @@ def test_the_packed_bytes_decode_to_the_splats(splats_factory, degree):
 
 def test_half_floats_saturate_instead_of_becoming_infinite(splats_factory):
     splats = splats_factory(3, 1)
-    shown = wire.choose(replace(splats, sh0=1e9 * splats.sh0, shN=1e9 * splats.shN), 10)
+    shown = choose(replace(splats, sh0=1e9 * splats.sh0, shN=1e9 * splats.shN), 10)
     got = decode(wire.pack(shown), wire.block_words(shown))
     assert np.isfinite(got["colors"]).all() and np.isfinite(got["sh"]).all()
     assert np.abs(got["colors"]).max() > 6e4
