@@ -57,7 +57,7 @@ ROOMS = {
         *("evaluation", "runtime", "settings", "splits"),
     },
     # 6
-    "plots": {"splats", "geometry", "rendering", "tokenizer"},
+    "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
     # top
     "runner": {"_version", "files", "runtime", "settings"},
