@@ -73,14 +73,19 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
     if n < 100:
         raise ValueError(f"n must be at least 100 for shares to mean anything, got {n}")
     rng = np.random.default_rng(seed)
-    surface = _of_mesh(shape, n, rng) if isinstance(shape, Mesh) else _of_splats(shape, n, rng)
+    if isinstance(shape, Mesh):
+        samples = shape.sample(n, rng)
+        surface = _Surface(samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(n), True)
+    else:
+        surface = _of_splats(shape, n, rng)
     up = None if shape.up_axis == "unknown" else "xyz".index(shape.up_axis[1])
     low, high = np.quantile(surface.points, (0.005, 0.995), axis=0)
     extents = _ordered(high - low, up)
     points = surface.points - (low + high) / 2
     tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
     near = _NEAR * float(np.median(tree.query(points, k=2)[0][:, 1]))
-    symmetry = max(_agreement(tree, _mirrored(points, axis), near) for axis in range(3) if axis != up)
+    mirrors = 1 - 2 * np.eye(3)
+    symmetry = max(_agreement(tree, points * mirrors[axis], near) for axis in range(3) if axis != up)
     roundness = _roundness(tree, points, up, near)
     busyness = _busyness(surface)
     colors = palette(surface.colors)
@@ -96,11 +101,6 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
         busyness=busyness,
         texture="plain" if plain else ("patterned" if busyness > 0.25 and isinstance(shape, Mesh) else ""),
     )
-
-
-def _of_mesh(mesh: Mesh, n: int, rng: np.random.Generator) -> _Surface:
-    samples = mesh.sample(n, rng)
-    return _Surface(samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(n), True)
 
 
 def _of_splats(splats: Splats, n: int, rng: np.random.Generator) -> _Surface:
@@ -142,12 +142,6 @@ def _proportion(extents: tuple[float, float, float], has_up: bool) -> str:
     if height < 0.25 * narrow:
         return "flat"
     return "thin" if narrow < 0.2 * min(height, wide) else ""
-
-
-def _mirrored(points: np.ndarray, axis: int) -> np.ndarray:
-    out = points.copy()
-    out[:, axis] *= -1
-    return out
 
 
 def _agreement(tree: cKDTree, moved: np.ndarray, near: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,19 +39,12 @@ _COLOR_WORDS = table("""
 """)
 
 
-@dataclass(frozen=True)
-class ObjectCaptions:
-    """All texts of one object and how they came about.
+class ObjectCaptions(NamedTuple):
+    """All texts of one object and how they came about."""
 
-    Args:
-        captions: what to train on: raw texts that were worth changing, filtered ones, enriched ones.
-        report: what the filter kept, changed and removed.
-        attributes: what was measured; None without a shape.
-    """
-
-    captions: tuple[Caption, ...]
-    report: FilterReport
-    attributes: Attributes | None
+    captions: tuple[Caption, ...]  # what to train on: raw texts that were worth changing, filtered ones, enriched ones
+    report: FilterReport  # what the filter kept, changed and removed
+    attributes: Attributes | None  # what was measured; None without a shape
 
 
 def caption_object(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 from ..words import table
 from .caption import Caption
@@ -51,34 +52,20 @@ _THEMES = table("""
 _PACK_ENDS = table("pack packs kit bundle")
 
 
-@dataclass(frozen=True)
-class Removal:
-    """A text that was taken out.
+class Removal(NamedTuple):
+    """A text that was taken out."""
 
-    Args:
-        text: as it was found, tidied enough to be shown (see `captions.clean`).
-        reason: a key of ``REASONS``.
-        detail: of a duplicate, the text that stays; else what the reason means.
-    """
-
-    text: str
-    reason: str
-    detail: str
+    text: str  # as it came, tidied enough to be shown (see `captions.clean`)
+    reason: str  # a key of ``REASONS``
+    detail: str  # of a duplicate, the text that stays; else what the reason means
 
 
-@dataclass(frozen=True)
-class Change:
-    """A text that was kept in another form.
+class Change(NamedTuple):
+    """A text that was kept in another form."""
 
-    Args:
-        before: as it was found, tidied enough to be shown.
-        after: what was kept.
-        steps: what was done, in order: names from `captions.clean.clean_text` and `captions.names.object_name`.
-    """
-
-    before: str
+    before: str  # as it came, tidied enough to be shown
     after: str
-    steps: tuple[str, ...]
+    steps: tuple[str, ...]  # what was done, in order: see `captions.clean.clean_text`, `captions.names.object_name`
 
 
 @dataclass(frozen=True)
@@ -94,11 +81,11 @@ class FilterReport:
     kept: tuple[Caption, ...] = ()
     removed: tuple[Removal, ...] = ()
     changed: tuple[Change, ...] = ()
-    counts: dict[str, int] = field(init=False, repr=False, compare=False)  # removals by reason
 
-    def __post_init__(self) -> None:
-        reasons = [removal.reason for removal in self.removed]
-        object.__setattr__(self, "counts", {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)})
+    @property
+    def counts(self) -> dict[str, int]:
+        """Removals by reason."""
+        return dict(Counter(removal.reason for removal in self.removed))
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{reason} {n}" for reason, n in self.counts.items())
@@ -112,7 +99,8 @@ class FilterReport:
             ``{"kept": n, "changed": n, "removed": {reason: n}, "texts": [[text, reason], ...]}``; ``texts`` holds up to
             12 of what was removed, cut after 120 characters.
         """
-        texts = [[_cut(removal.text), removal.reason] for removal in self.removed[:_FACTS_TEXTS]]
+        most = _FACTS_CHARACTERS
+        texts = [[r.text[:most] + "…" * (len(r.text) > most), r.reason] for r in self.removed[:_FACTS_TEXTS]]
         return {"kept": len(self.kept), "changed": len(self.changed), "removed": self.counts, "texts": texts}
 
 
@@ -138,10 +126,10 @@ def filter_captions(texts: Iterable[Caption | str | Any], *, kind: Kind = "auto"
     for item in texts:
         caption = Caption(item, "raw") if isinstance(item, str) else item
         if not isinstance(caption, Caption):
-            removed.append(Removal(_shown(str(type(item).__name__)), "not-text", REASONS["not-text"]))
+            removed.append(Removal(type(item).__name__, "not-text", REASONS["not-text"]))
             continue
         text, steps, reason = judge(caption.text, kind)
-        before = _shown(caption.text)
+        before = clean_text(caption.text)[0]
         twin = None if reason else seen.twin(text)
         if reason:
             removed.append(Removal(before, reason, REASONS[reason]))
@@ -199,14 +187,6 @@ def captions_table(report: FilterReport) -> list[dict[str, str]]:
         why = f"{removal.reason}: {removal.detail}"
         rows.append({"before": removal.text, "after": "", "status": "removed", "why": why})
     return rows
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _FACTS_CHARACTERS else text[:_FACTS_CHARACTERS] + "…"
-
-
-def _shown(text: str) -> str:
-    return clean_text(text)[0]
 
 
 def _letters(text: str) -> list[str]:

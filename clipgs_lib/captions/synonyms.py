@@ -4,49 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# each row holds names that can stand for each other; kinds of a thing (a stool is no chair) are left out
-GROUPS: tuple[tuple[str, ...], ...] = (
-    ("sofa", "couch", "settee"),
-    ("television", "TV set", "telly"),
-    ("airplane", "aeroplane", "plane"),
-    ("bicycle", "bike"),
-    ("car", "automobile"),
-    ("police car", "cop car", "patrol car"),
-    ("refrigerator", "fridge"),
-    ("donut", "doughnut"),
-    ("hamburger", "burger"),
-    ("trash can", "garbage can", "dustbin", "trashcan"),
-    ("spaceship", "space ship", "starship", "spacecraft"),
-    ("rock", "stone", "boulder"),
-    ("nightstand", "night stand", "bedside table"),
-    ("fire truck", "fire engine"),
-    ("truck", "lorry"),
-    ("eggplant", "aubergine"),
-    ("gun", "firearm"),
-    ("gravestone", "tombstone", "headstone"),
-    ("ship", "vessel"),
-    ("house", "dwelling"),
-    ("shop", "store"),
-    ("lamp", "light"),
-    ("cabinet", "cupboard"),
-    ("wardrobe", "closet"),
-    ("bunny", "rabbit"),
-    ("chest", "coffer"),
-    ("streetlight", "street lamp"),
-    ("french fries", "fries", "chips"),
-    ("popsicle", "ice lolly"),
-    ("soda can", "can of soda"),
-    ("carpet", "rug"),
-    ("pillow", "cushion"),
-    ("windmill", "wind mill"),
-    ("bucket", "pail"),
-    ("robot", "android"),
-    ("tap", "faucet"),
-    ("stove", "cooker"),
-    ("mobile phone", "cell phone", "cellphone"),
-    ("backpack", "rucksack"),
-    ("potted plant", "plant in a pot"),
-)
+# names that can stand for each other; kinds of a thing (a stool is no chair) are left out
+_TABLE = """
+    sofa/couch/settee, television/TV set/telly, airplane/aeroplane/plane, bicycle/bike, car/automobile,
+    police car/cop car/patrol car, refrigerator/fridge, donut/doughnut, hamburger/burger,
+    trash can/garbage can/dustbin/trashcan, spaceship/space ship/starship/spacecraft, rock/stone/boulder,
+    nightstand/night stand/bedside table, fire truck/fire engine, truck/lorry, eggplant/aubergine, gun/firearm,
+    gravestone/tombstone/headstone, ship/vessel, house/dwelling, shop/store, lamp/light, cabinet/cupboard,
+    wardrobe/closet, bunny/rabbit, chest/coffer, streetlight/street lamp, french fries/fries/chips,
+    popsicle/ice lolly, soda can/can of soda, carpet/rug, pillow/cushion, windmill/wind mill, bucket/pail,
+    robot/android, tap/faucet, stove/cooker, mobile phone/cell phone/cellphone, backpack/rucksack,
+    potted plant/plant in a pot
+"""
+GROUPS = tuple(tuple(group.strip().split("/")) for group in _TABLE.split(","))
 
 
 class Synonyms:

@@ -2,13 +2,14 @@
 
 The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
 surface itself (`fitting.starts`), which already stands near the goal, so that a few hundred steps on small pictures do.
-`fit` takes any start and any views; `fit_mesh` and `refit` make both themselves; `fit_many` fits a list of jobs, on
-CUDA in batches, and `mesh_job` and `splat_job` make such jobs.
+`fit` takes any start and any views, `fit_mesh` makes both; `fit_many` fits a list of jobs, on CUDA in batches, and
+`mesh_job` and `splat_job` make such jobs.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,26 +26,18 @@ _MARGIN = 1.03  # space about the object in the views
 
 
 def fit_mesh(
-    mesh: Mesh,
-    n: int,
-    config: FitConfig | None = None,
-    *,
-    views: int = 36,
-    size: int = 128,
-    light: float = 0.3,
-    device: str | torch.device = "cpu",
-    progress: Progress | None = None,
+    mesh: Mesh, n: int, config: FitConfig | None = None, *, progress: Progress | None = None, **options: Any
 ) -> FitResult:
     """Fit ``n`` gaussians to a mesh: cover its surface, draw it from all around, optimise.
 
     Args:
-        mesh, n, config, views, size, light, device: as in `mesh_job`; the splats are in the mesh's frame.
+        mesh, n, config, options: as in `mesh_job`; the splats are in the mesh's frame.
         progress: called at every check.
 
     Raises:
         ValueError: when a number is out of range or the surface has no area.
     """
-    pictures, cameras, init, _ = mesh_job(mesh, n, config, views=views, size=size, light=light, device=device)
+    pictures, cameras, init, _ = mesh_job(mesh, n, config, **options)
     return fit(pictures, cameras, init, config, progress=progress)
 
 
@@ -90,37 +83,13 @@ def mesh_job(
     return FitJob(pictures, cameras, init.to(device), config.seed)
 
 
-def refit(
-    splats: Splats,
-    n: int,
-    config: FitConfig | None = None,
-    *,
-    views: int = 36,
-    size: int = 128,
-    progress: Progress | None = None,
-) -> FitResult:
-    """Fit ``n`` gaussians to renders of other splats, on their device.
-
-    Args:
-        splats, n, config, views, size: as in `splat_job`; the result is in the frame of ``splats``.
-        progress: called at every check.
-
-    Raises:
-        ValueError: when a number is out of range or there is nothing visible.
-    """
-    pictures, cameras, init, _ = splat_job(splats, n, config, views=views, size=size)
-    return fit(pictures, cameras, init, config, progress=progress)
-
-
 def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views: int = 36, size: int = 128) -> FitJob:
-    """Cover what splats cover with ``n`` gaussians and draw it from all around: what `refit` optimises.
+    """Cover what splats cover with ``n`` gaussians and draw it from all around: what fitting them anew optimises.
 
     Args:
-        splats: any number, in any frame, on the device to fit on.
+        splats: any number, in any frame, on the device to fit on; the result is in the same frame.
         n: how many gaussians, 4 to 2^20; may exceed the number of ``splats``.
-        config: of the fit to come, whose seed the job keeps; None takes the defaults.
-        views: pictures drawn, ``>= 2``; some are held out to measure.
-        size: of the pictures, pixels per side.
+        config, views, size: as in `mesh_job`.
 
     Raises:
         ValueError: when a number is out of range or there is nothing visible.

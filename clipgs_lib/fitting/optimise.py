@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -165,19 +166,14 @@ def _check_job(job: FitJob, config: FitConfig) -> None:
 
 def _groups(jobs: Sequence[FitJob], batch: int) -> Iterator[list[FitJob]]:
     """Runs of neighbours, in order, that can be drawn in one call."""
-    group: list[FitJob] = []
-    for job in jobs:
+
+    def likeness(job: FitJob) -> tuple[object, ...]:
         together = job.init.device.type == "cuda" and len(job.init) >= 32
-        if group and (not together or len(group) == batch or _likeness(job) != _likeness(group[0])):
-            yield group
-            group = []
-        group.append(job)
-    if group:
-        yield group
+        return together, job.init.device, len(job.init), tuple(job.views.colors.shape)
 
-
-def _likeness(job: FitJob) -> tuple[object, ...]:
-    return job.init.device, len(job.init), tuple(job.views.colors.shape)
+    for (together, *_), run in groupby(jobs, likeness):
+        group, most = list(run), batch if together else 1
+        yield from (group[i : i + most] for i in range(0, len(group), most))
 
 
 def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress | None) -> list[FitResult]:

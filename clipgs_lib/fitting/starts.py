@@ -62,9 +62,7 @@ def init_from_points(cloud: PointCloud, n: int, *, seed: int = 0, sh_degree: int
 
     Args:
         cloud: at least 4 points; without colours all are grey (0.4).
-        n: how many, 4 to 2^20.
-        seed: same seed, same gaussians.
-        sh_degree: 0 to 3; higher coefficients start at zero.
+        n, seed, sh_degree: as in `init_from_mesh`.
 
     Raises:
         ValueError: when ``n`` is out of range, or there are too few points or not all are finite.
@@ -88,10 +86,8 @@ def init_from_splats(splats: Splats, n: int, *, seed: int = 0, sh_degree: int = 
     """Cover what splats cover with ``n`` gaussians, from points drawn out of them by opacity and visible area.
 
     Args:
-        splats: at least one visible gaussian, all finite.
-        n: how many, 4 to 2^20; may exceed the number of ``splats``.
-        seed: same seed, same gaussians.
-        sh_degree: 0 to 3; higher coefficients start at zero.
+        splats: at least one visible gaussian, all finite; may be fewer than ``n``.
+        n, seed, sh_degree: as in `init_from_mesh`.
 
     Raises:
         ValueError: when ``n`` is out of range or there are no splats.
@@ -114,8 +110,7 @@ def init_random(low: np.ndarray | Tensor, high: np.ndarray | Tensor, n: int, *, 
 
     Args:
         low, high: corners of the box ``[3]``.
-        n: how many, 4 to 2^20; each of opacity 0.1.
-        seed: same seed, same gaussians.
+        n, seed: as in `init_from_mesh`; each is of opacity 0.1.
 
     Raises:
         ValueError: when ``n`` is out of range or the box has no volume.

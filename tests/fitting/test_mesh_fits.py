@@ -11,12 +11,13 @@ import torch
 from clipgs_lib.fitting import (
     FitConfig,
     fit,
+    fit_many,
     fit_mesh,
     init_from_mesh,
     init_from_points,
     init_from_splats,
     init_random,
-    refit,
+    splat_job,
 )
 from clipgs_lib.fitting.supervision import split_views
 from clipgs_lib.meshes import Mesh
@@ -186,7 +187,8 @@ def test_alphas_with_and_without_a_channel():
 def test_splats_are_fitted_again_to_fewer_and_to_more(n):
     big = opaque(init_from_mesh(stool(), 600, seed=5), 0.97)
     far = Splats(20 * big.means + 7, big.quats, 20 * big.scales, big.opacities, big.sh0, big.shN, up_axis="-y")
-    result = refit(far, n, FitConfig(iterations=80), views=14, size=48)
+    config = FitConfig(iterations=80)
+    (result,) = fit_many([splat_job(far, n, config, views=14, size=48)], config)
     assert len(result.splats) == n and result.splats.up_axis == "-y"
     assert result.psnr > (27 if n == 100 else 30)
     low, high = far.bounds()
@@ -196,7 +198,7 @@ def test_splats_are_fitted_again_to_fewer_and_to_more(n):
 def test_refit_needs_something_visible():
     ghosts = Splats(*(getattr(start(), name) for name in COLUMNS[:3]), torch.zeros(250), start().sh0, start().shN)
     with pytest.raises(ValueError, match="refit needs visible gaussians, got none among 250"):
-        refit(ghosts, 100)
+        splat_job(ghosts, 100)
 
 
 @pytest.mark.parametrize(("pattern", "least"), [("checks", 19), ("stripes", 19), ("dots", 19), ("stool", 23)])
