@@ -252,7 +252,8 @@ class _Reader:
             self.notes.append("base colours that were stored as displayed (sRGB) were taken as such")
         if entry.get("alphaMode", "OPAQUE") != "OPAQUE":
             self.notes.append("transparent materials are taken as opaque")
-        if "emissiveTexture" in entry or any(document.numbers(entry, "emissiveFactor", 3, (0, 0, 0))):
+        glow = document.numbers(entry, "emissiveFactor", 3, (0, 0, 0)).max() if factor[:3].max() < 0.05 else 0
+        if "emissiveTexture" in entry or glow > 0:  # lamps on what has colours of its own say nothing
             self.notes.append("the light that materials emit was left out")
         if keys[1] not in look:
             return _Material(factor, name=name)
