@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,6 +161,14 @@ def check_count(path: str | os.PathLike[str], count: int, available: int, bytes_
     if count * bytes_each > available:
         must = f"{count:,} gaussians need at least {count * bytes_each:,} bytes"
         raise FormatError(path, must, f"{available:,}", "the file is truncated; fetch it again", "truncated")
+
+
+def read_up_to(read: Callable[[int], bytes], size: int) -> bytearray:
+    """At most ``size`` bytes of what ``read(count)`` gives; memory grows with what really comes."""
+    data = bytearray()
+    while len(data) < size and (part := read(min(1 << 20, size - len(data)))):
+        data += part
+    return data
 
 
 @contextmanager

@@ -15,19 +15,18 @@ The files may lie in a folder of the zip. Of a ``lod-meta.json`` with its levels
 
 from __future__ import annotations
 
-import copy
 import math
 import struct
 import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import sog_images
-from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file
+from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
 from .sog_levels import LOD_META, Ranges, finest, is_levels
 from .sog_write import write
@@ -74,126 +73,98 @@ def read(path: Path) -> RawSplats:
             and anything larger than the count justifies.
     """
     if path.is_dir():
-        return _read_from(_Folder(path, path, meta=_META if (path / _META).is_file() else LOD_META))
+        return _read_from(_Source(path, path, _META if (path / _META).is_file() else LOD_META))
     with check_regular_file(path).open("rb") as stream:
         zipped = stream.read(4) == b"PK\x03\x04"
     if not zipped:
-        return _read_from(_Folder(path, path.parent, meta=path.name))
+        return _read_from(_Source(path, path.parent, path.name))
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_from(_Zip(path, archive))
+            return _read_from(_Source(path, zipfile.Path(archive), "").chunk(_checked_root(path, archive)))
     except FormatError:
         raise
     except _ZIP_ERRORS as error:
         raise FormatError(path, "the zip must be intact", str(error) or repr(error), "fetch the file again") from None
 
 
-class _Folder:
-    """Files of an unpacked SOG."""
+class _Source(NamedTuple):
+    """The files of a SOG in one folder, on the disk or in a zip."""
 
-    def __init__(self, path: Path, folder: Path, meta: str = _META) -> None:
-        self.path, self.folder, self.meta = path, folder, meta
+    path: Path  # What was given, for messages
+    folder: Path | zipfile.Path
+    meta: str  # Name of its ``meta.json``
+
+    def chunk(self, name: str) -> _Source:
+        """The folder of a ``meta.json`` further down, by its path."""
+        folder, _, meta = name.rpartition("/")
+        return self._replace(folder=self.folder / folder if folder else self.folder, meta=meta)
+
+    def size(self) -> int:
+        """Bytes of the zip, or of all files in the folder."""
+        files = [self.path] if isinstance(self.folder, zipfile.Path) else self.folder.iterdir()
         try:
-            self.size = sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+            return sum(file.stat().st_size for file in files if file.is_file())
         except OSError as error:
             todo = "mend its permissions, or fetch the folder again"
-            raise FormatError(path, "the folder must be readable", str(error), todo) from None
-
-    def chunk(self, name: str) -> _Folder:
-        """The folder of one chunk of a level, by the path of its ``meta.json``."""
-        folder, _, meta = name.rpartition("/")
-        return _Folder(self.path, self.folder / folder, meta)
+            raise FormatError(self.path, "the folder must be readable", str(error), todo) from None
 
     def read(self, name: str, limit: int) -> bytes:
-        """Bytes of a plain file in the folder; no more than ``limit``."""
-        _check_name(self.path, name)
+        """Bytes of a plain file in the folder; no more than ``limit``, whatever a zip claims."""
+        if name in ("", ".", "..") or any(mark in name for mark in "/\\\0:"):
+            must = "meta.json must name plain files beside it"
+            raise FormatError(self.path, must, repr(name[:80]), "do not trust this file")
         file = self.folder / name
         if not file.is_file():
-            raise FormatError(self.path, f"the folder must hold the file {name!r}", "none", "fetch the folder again")
+            where = "zip" if isinstance(self.folder, zipfile.Path) else "folder"
+            raise FormatError(
+                self.path, f"the {where} must hold the file {name!r}", f"none in {self.folder}", "fetch it again"
+            )
         try:
-            return _bounded(self.path, name, file.stat().st_size, limit, file.read_bytes)
+            with file.open("rb") as stream:
+                data = bytes(read_up_to(stream.read, limit + 1))
         except OSError as error:
             must = f"the file {name!r} must be readable"
             raise FormatError(self.path, must, str(error), "mend its permissions") from None
+        if len(data) > limit:
+            raise FormatError(self.path, f"{name} must not exceed {limit:,} bytes", "more", "refused as a bomb")
+        return data
 
 
-class _Zip:
-    """Members of a bundled SOG."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path, self.archive = path, archive
-        self.size = path.stat().st_size
-        members = archive.infolist()
-        if len(members) > _MEMBER_LIMIT:
-            raise FormatError(path, f"a SOG zip must hold at most {_MEMBER_LIMIT} members", f"{len(members):,}")
-        self.members: dict[str, zipfile.ZipInfo] = {}
-        for member in members:
-            self._check(member)
-            self.members[member.filename] = member
-        roots = _roots(list(self.members)) or [_META]
-        if len(roots) > 1:
-            must, todo = f"the zip must hold one SOG, or a {LOD_META}", "unpack it, and read one folder"
-            raise FormatError(path, must, ", ".join(roots)[:200], todo)
-        self.folder, self.meta = _split(roots[0])
-
-    def chunk(self, name: str) -> _Zip:
-        """The folder of one chunk of a level, by the path of its ``meta.json``."""
-        part = copy.copy(self)
-        part.folder, part.meta = _split(self.folder + name)
-        return part
-
-    def _check(self, member: zipfile.ZipInfo) -> None:
+def _checked_root(path: Path, archive: zipfile.ZipFile) -> str:
+    """The ``meta.json`` of a zip with sound members."""
+    members = archive.infolist()
+    if len(members) > _MEMBER_LIMIT:
+        raise FormatError(path, f"a SOG zip must hold at most {_MEMBER_LIMIT} members", f"{len(members):,}")
+    names: set[str] = set()
+    for member in members:
         name = member.filename
-        kind = (member.external_attr >> 16) & 0o170000
-        if name in self.members:
-            raise FormatError(self.path, "zip members must have different names", f"{name!r} twice")
+        if name in names:
+            raise FormatError(path, "zip members must have different names", f"{name!r} twice")
         if name.startswith("/") or "\\" in name or ".." in name.split("/") or name[1:2] == ":":
-            raise FormatError(self.path, "zip members must stay inside the zip", repr(name), "do not trust this file")
-        if kind == 0o120000:
-            raise FormatError(self.path, "zip members must be plain files", f"a symbolic link {name!r}")
+            raise FormatError(path, "zip members must stay inside the zip", repr(name), "do not trust this file")
+        if (member.external_attr >> 16) & 0o170000 == 0o120000:
+            raise FormatError(path, "zip members must be plain files", f"a symbolic link {name!r}")
         if member.flag_bits & 1:
-            raise FormatError(self.path, "zip members must not be encrypted", repr(name), "unpack it first")
-
-    def read(self, name: str, limit: int) -> bytes:
-        """Bytes of a member; no more than ``limit``, whatever the zip claims."""
-        _check_name(self.path, name)
-        member = self.members.get(self.folder + name)
-        if member is None:
-            must = f"the zip must hold {self.folder + name!r}"
-            raise FormatError(self.path, must, ", ".join(self.members) or "nothing")
-        with self.archive.open(member) as stream:
-            return _bounded(self.path, name, member.file_size, limit, lambda: stream.read(limit + 1))
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Folder, with its slash, and base name of a zip member."""
-    folder, slash, base = name.rpartition("/")
-    return folder + slash, base
+            raise FormatError(path, "zip members must not be encrypted", repr(name), "unpack it first")
+        names.add(name)
+    roots = _roots(list(names)) or [_META]
+    if len(roots) > 1:
+        must, todo = f"the zip must hold one SOG, or a {LOD_META}", "unpack it, and read one folder"
+        raise FormatError(path, must, ", ".join(roots)[:200], todo)
+    return roots[0]
 
 
 def _roots(names: list[str]) -> list[str]:
     """The ``meta.json`` or ``lod-meta.json`` of a zip in the folder nearest to its root; in a subfolder, only
     beside images or other folders' ones. Several when it holds several SOGs."""
     images = any(name.lower().endswith((".webp", ".sog")) for name in names)
-    roots = [n for n in names if _split(n)[1] in _ROOTS and ("/" not in n or images) and not n.startswith("__MACOSX/")]
+    roots = [name for name in sorted(names) if name.rpartition("/")[2] in _ROOTS and not name.startswith("__MACOSX/")]
+    roots = [name for name in roots if "/" not in name or images]
     nearest = min((name.count("/") for name in roots), default=0)
-    by_folder = {_split(name)[0]: name for name in sorted(roots) if name.count("/") == nearest}  # meta.json stays
-    return list(by_folder.values())
+    return list({name.rpartition("/")[0]: name for name in roots if name.count("/") == nearest}.values())
 
 
-def _check_name(path: Path, name: str) -> None:
-    if name in ("", ".", "..") or any(mark in name for mark in "/\\\0:"):
-        raise FormatError(path, "meta.json must name plain files beside it", repr(name[:80]), "do not trust this file")
-
-
-def _bounded(path: Path, name: str, size: int, limit: int, load: Any) -> bytes:
-    data = b"" if size > limit else load()
-    if size > limit or len(data) > limit:
-        raise FormatError(path, f"{name} must not exceed {limit:,} bytes", f"{size:,} or more", "refused as a bomb")
-    return data
-
-
-def _read_levels(source: _Folder | _Zip, meta: dict[str, Any]) -> RawSplats:
+def _read_levels(source: _Source, meta: dict[str, Any]) -> RawSplats:
     """The finest level of detail, chunk by chunk."""
     parts = []
     for name, ranges in finest(source.path, meta).items():
@@ -217,7 +188,7 @@ def _mask(path: Path, name: str, ranges: Ranges, count: int) -> np.ndarray:
     return mask
 
 
-def _read_from(source: _Folder | _Zip, whole: bool = True) -> RawSplats:
+def _read_from(source: _Source, whole: bool = True) -> RawSplats:
     path = source.path
     meta = json_object(path, source.read(source.meta, _META_LIMIT), source.meta)
     if whole and is_levels(meta):
@@ -227,7 +198,7 @@ def _read_from(source: _Folder | _Zip, whole: bool = True) -> RawSplats:
         must = "the SOG version must be 1 or 2"
         raise FormatError(path, must, repr(version)[:80], "convert it with a newer tool", "unknown_version")
     count = _count(path, meta, version)
-    check_count(path, count, source.size * _PER_BYTE + _SLACK, 1)
+    check_count(path, count, source.size() * _PER_BYTE + _SLACK, 1)
     with np.errstate(over="ignore", invalid="ignore"):
         raw = _decode(source, meta, version, count)
     raw.notes.append(f"SOG version {version}")
@@ -285,7 +256,7 @@ def _codebook(path: Path, entry: dict[str, Any], where: str) -> np.ndarray:
     return _numbers(path, entry, where, "codebook", 256)
 
 
-def _decode(source: _Folder | _Zip, meta: dict[str, Any], version: int, count: int) -> RawSplats:
+def _decode(source: _Source, meta: dict[str, Any], version: int, count: int) -> RawSplats:
     path = source.path
     entries = {name: _entry(path, meta, name) for name in ("means", "quats", "scales", "sh0")}
 
@@ -339,7 +310,7 @@ def _levels(
     return stored[:, :channels].astype(np.float32) * step + mins.astype(np.float32)
 
 
-def _higher_sh(source: _Folder | _Zip, entry: dict[str, Any], version: int, count: int) -> np.ndarray:
+def _higher_sh(source: _Source, entry: dict[str, Any], version: int, count: int) -> np.ndarray:
     """``[N, K-1, 3]``: one palette entry per gaussian."""
     path = source.path
     centroids_file, labels_file = _files(path, entry, "shN", 2)

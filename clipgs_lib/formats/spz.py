@@ -19,7 +19,7 @@ import numba
 import numpy as np
 import zstandard
 
-from .base import FormatError, RawSplats, check_count, check_regular_file
+from .base import FormatError, RawSplats, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, flip_axes, sh_flips, warn_dropped_sh
 from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE, write
 
@@ -37,7 +37,7 @@ _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 """Frames by their code in the extension; 0, unspecified, means RUB."""
 _DEFLATE_RATIO = 1032
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
-_CHUNK = 1 << 20  # plain bytes unpacked at a time; they stay in the cache
+_ROWS = 1 << 15  # whose SH are unpacked at a time; they stay in the cache
 _PIECE = 1 << 18  # packed bytes inflated at a time
 
 
@@ -88,7 +88,7 @@ def decode(path: Path, data: bytes) -> RawSplats:
     zipped = data.startswith(_GZIP)
     try:
         source = _Gunzip(data) if zipped else io.BytesIO(data)
-        header = _parse_header(path, _up_to(source.read, HEADER.size))
+        header = _parse_header(path, read_up_to(source.read, HEADER.size))
         if header.version < 4:
             room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
             check_count(path, header.count, room, header.bytes_each())
@@ -174,7 +174,7 @@ class _Section:
 
     def take(self, size: int) -> np.ndarray:
         """The next ``size`` bytes."""
-        plain = _up_to(self.read, size)
+        plain = read_up_to(self.read, size)
         self.came += len(plain)
         if len(plain) < size:
             got = f"{self.came:,}, or a stream that ends early"
@@ -187,17 +187,9 @@ class _Section:
             raise FormatError(self.path, self.must, "more", "fetch the file again")
 
 
-def _up_to(read: Callable[[int], bytes], size: int) -> bytearray:
-    """At most ``size`` bytes; memory grows with what really comes."""
-    plain = bytearray()
-    while len(plain) < size and (part := read(min(_CHUNK, size - len(plain)))):
-        plain += part
-    return plain
-
-
 def _read_tail(path: Path, header: _Header, source: _Gunzip | io.BytesIO) -> bytearray:
     """What follows the attributes of versions 1 to 3: nothing, or the extension records that the header announces."""
-    tail = _up_to(source.read, _LARGEST_EXTENSION + 1)
+    tail = read_up_to(source.read, _LARGEST_EXTENSION + 1)
     length = len(tail)
     if isinstance(source, _Gunzip) and len(tail) <= _LARGEST_EXTENSION:
         if not source.engine.eof:
@@ -277,11 +269,10 @@ def _decode(path: Path, header: _Header, sections: list[_Section]) -> RawSplats:
             raw.means[:] = stored[0].view("<f2").reshape(-1, 3) * np.float32(RUB)
         raw.clean = bool(np.isfinite(raw.means).all())
     flips = sh_flips(RUB, raw.shN.shape[1]) / 128
-    rows = _CHUNK // 32
     with ThreadPoolExecutor(1) as pool:
         jobs = [pool.submit(_unpack, stored, 0.5**header.fractional_bits, raw)]
-        for start in range(0, count if coefficients else 0, rows):
-            part = raw.shN[start : start + rows]
+        for start in range(0, count if coefficients else 0, _ROWS):
+            part = raw.shN[start : start + _ROWS]
             jobs.append(pool.submit(_unpack_sh, sections[-1].take(3 * coefficients * len(part)), flips, part))
         for job in jobs:
             job.result()

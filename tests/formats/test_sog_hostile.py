@@ -219,11 +219,14 @@ def test_members_that_are_no_files(folder):
 
 
 def test_unreadable_member(folder, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+    whole = Path.open
 
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) if path.name == "sh0.webp" else whole(path))
+    def refusing(path, *arguments, **options):
+        if path.name == "sh0.webp":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
     with pytest.raises(FormatError, match=r"'sh0\.webp' must be readable, got .*Permission denied"):
         read_splats(folder)
 
