@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 CELL_TIMEOUT ?= 300
 export OMP_WAIT_POLICY ?= PASSIVE# idle threads of torch sleep instead of spinning; see clipgs_lib/__init__.py
 
-.PHONY: help run test lint types contract pytest nbval lab bench clean distclean
+.PHONY: help run test lint types contract pytest fuzz nbval lab bench clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,7 +34,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 run: $(VENV)/.run ## run the notebooks; ARGS="01_splats -p SEED 1 --force", JOBS=2
 	$(BIN)/clipgs notebooks run --jobs $(JOBS) $(ARGS)
 
-test: lint types contract pytest nbval ## all checks: style, types, notebooks' form, tests, notebooks' outputs
+test: lint types contract pytest fuzz nbval ## all checks: style, types, notebooks' form, tests, damaged files, notebooks' outputs
 
 lint: $(VENV)/.dev ## style of code and notebooks
 	$(BIN)/ruff check .
@@ -49,6 +49,9 @@ contract: $(VENV)/.dev ## form of the committed notebooks
 
 pytest: $(VENV)/.dev ## tests, with coverage
 	$(BIN)/python -m pytest --cov=clipgs_lib --cov-report=term --durations=15
+
+fuzz: $(VENV)/.dev ## read damaged files of every format for 15 s; .ci/fuzz --help says how to go on longer
+	$(BIN)/python .ci/fuzz --minutes 0.25
 
 nbval: $(VENV)/.dev ## run the committed notebooks and compare their checked outputs
 	PLOTLY_RENDERER=plotly_mimetype $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) -p no:cacheprovider notebooks

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..files import writing
 from ..splats import COLUMNS, Splats
 
 MAX_GAUSSIANS = 200_000_000
+_NAMED = 24  # Ignored properties that a note names, at most
 
 
 class FormatError(ExplainedError):
@@ -46,6 +48,7 @@ class RawSplats:
         clean: the decoder has seen that every value is finite, and has normalised every quaternion; `to_splats` then
             spares its own passes over the data. False promises nothing.
         antialiased: as in `Splats`.
+        ignored: names what was stored for each gaussian and not read, in a sentence; `to_splats` warns with it.
     """
 
     means: np.ndarray
@@ -59,6 +62,7 @@ class RawSplats:
     trailing: int = 0
     clean: bool = False
     antialiased: bool = False
+    ignored: str = ""
 
     @classmethod
     def allocate(cls, count: int, higher: int) -> RawSplats:
@@ -75,6 +79,16 @@ class RawSplats:
     def rows(self, index: np.ndarray) -> RawSplats:
         """The record with some rows only (mask or indices)."""
         return replace(self, **{name: column[index] for name, column in zip(COLUMNS, self.columns, strict=True)})
+
+    def ignore(self, names: Iterable[str]) -> None:
+        """Name stored properties that were not read and could matter, series of them once."""
+        names = list(names)
+        series = list(dict.fromkeys(re.sub(r"[0-9]+$", "*", name) for name in names))
+        shown = names if len(names) <= _NAMED else series[:_NAMED]
+        more = ", ..." if len(shown) < len(names) and len(series) > _NAMED else ""
+        if names:
+            self.ignored = f"{len(names)} unknown properties were ignored: {', '.join(shown)}{more}"
+            self.notes.append(self.ignored)
 
 
 def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
@@ -98,6 +112,8 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     unit = quats if raw.clean else quats / lengths.clamp_min(1e-30)
     more = {"up_axis": raw.up_axis, "source": Path(path).name, "antialiased": raw.antialiased}
     splats = Splats(**columns | {"quats": unit} | more)
+    if raw.ignored:
+        warnings.warn(f"{path}: {raw.ignored}", SplatWarning, stacklevel=3)
     if raw.clean or on_invalid == "keep" or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the

@@ -75,9 +75,11 @@ def read(path: Path) -> RawSplats:
     scales = torch.from_numpy(columns["scales"]).exp().numpy()
     opacities = torch.from_numpy(columns["opacities"]).sigmoid().numpy()
     shN = columns.get("shN", np.empty((count, 0, 3), np.float32))
-    return RawSplats(
-        columns["means"], columns["quats"], scales, opacities, columns["sh0"], shN, notes=_notes(path, content)
-    )
+    raw = RawSplats(columns["means"], columns["quats"], scales, opacities, columns["sh0"], shN)
+    raw.notes = _notes(path, content)
+    others = {str(key): value for key, value in splats.items() if key not in COLUMNS}
+    raw.ignore(name for name, value in others.items() if isinstance(value, Tensor) and value.shape[:1] == (count,))
+    return raw
 
 
 def _splatfacto(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -98,7 +100,8 @@ def _splatfacto(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
         got = f"the keys {', '.join(str(key)[:60] for key in list(model)[:12]) or 'of an empty dict'}"
         raise FormatError(path, must, got, "train splatfacto, or export the gaussians with ns-export")
     stored = {name: f"{stem}{_SPLATFACTO.get(name, name)}" for name in COLUMNS}
-    splats = {name: model[key] for name, key in stored.items() if key in model}
+    others = {str(key).removeprefix(stem): value for key, value in model.items() if key not in stored.values()}
+    splats = others | {name: model[key] for name, key in stored.items() if key in model}
     dc, rest = splats["sh0"], splats.get("shN")
     if isinstance(dc, Tensor) and dc.dim() == 2:
         splats["sh0"] = dc = dc[:, None]

@@ -31,6 +31,8 @@ EXTENSION = "KHR_gaussian_splatting"
 _GLB = b"glTF"
 PACKED = "KHR_gaussian_splatting_compression_spz_2"  # a draft: an SPZ in a bufferView
 _UNDERSTOOD = {EXTENSION, PACKED, INSTANCING, "KHR_mesh_quantization"}
+_READ = tuple(f"{EXTENSION}:{name}" for name in ("ROTATION", "SCALE", "OPACITY", "SH_DEGREE_"))
+_HARMLESS = ("POSITION", "NORMAL", "TANGENT", "COLOR_0")  # The last is for viewers that do not know the extension
 _COLOR_SPACE = "srgb_rec709_display"
 _INSTANCES = 64
 _VISITS = 10_000
@@ -174,6 +176,7 @@ def _read_primitive(document: Document, primitive: dict[str, Any]) -> RawSplats:
     if len(lengths) != 1:
         raise FormatError(path, "the attributes of a primitive must have one count", f"counts {sorted(lengths)}")
     _warn_unusual(path, primitive, extension)
+    raw.ignore(name for name in attributes if name not in _HARMLESS and not name.startswith(_READ))
     return raw
 
 

@@ -127,7 +127,8 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in padded]) for name in COLUMNS}
     notes = [note for part in parts for note in part.notes]
     antialiased = bool(parts) and all(part.antialiased for part in parts)
-    return RawSplats(**columns, notes=notes, antialiased=antialiased)
+    ignored = "; ".join(dict.fromkeys(part.ignored for part in parts if part.ignored))
+    return RawSplats(**columns, notes=notes, antialiased=antialiased, ignored=ignored)
 
 
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:

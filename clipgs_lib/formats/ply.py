@@ -48,7 +48,6 @@ _SCALES = ["scale_0", "scale_1", "scale_2"]
 _QUATS = ["rot_0", "rot_1", "rot_2", "rot_3"]
 _FILTER = "filter_3D"
 _THIN_AXIS = 0.005
-_NAMED = 24  # Ignored properties that a note names, at most
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -82,7 +81,9 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     else:
         raw.clean = _decode_direct(header, vertex, starts, raw)
     raw.trailing = trailing_bytes(header)
-    raw.notes = _notes(header, vertex, groups, raw.trailing)
+    known = {"nx", "ny", "nz", _FILTER, *itertools.chain(*groups)}
+    raw.ignore(n for n in vertex.names if n not in known and not n.startswith("f_rest_"))
+    raw.notes += _notes(header, vertex, groups, raw.trailing)
     colors = read_colors(header, vertex, rows) if groups[1] != _SH0 else None
     if colors is not None:
         raw.sh0[:, 0] = (colors - np.float32(0.5)) / np.float32(SH_C0)
@@ -197,16 +198,9 @@ def _missing(header: Header, names: set[str], missing: list[str]) -> FormatError
 
 def _notes(header: Header, vertex: Element, groups: list[list[str]], trailing: int) -> list[str]:
     notes = []
-    known = {"nx", "ny", "nz", _FILTER, *itertools.chain(*groups)}
-    extra = [n for n in vertex.names if n not in known and not n.startswith("f_rest_")]
-    if extra:
-        series = list(dict.fromkeys(re.sub(r"[0-9]+$", "*", n) for n in extra))
-        shown = extra if len(extra) <= _NAMED else series[:_NAMED]
-        more = ", ..." if len(shown) < len(extra) and len(series) > _NAMED else ""
-        notes.append(f"{len(extra)} unknown properties were ignored: {', '.join(shown)}{more}")
     others = [e.name for e in header.elements if e is not vertex and e.count > 0]
     if others:
-        notes.append(f"other elements were ignored: {', '.join(others[:_NAMED])}")
+        notes.append(f"other elements were ignored: {', '.join(others)[:500]}")
     if _FILTER in vertex.names:
         notes.append(f"{_FILTER} (Mip-Splatting's filter) was fused into scales and opacities")
     if groups[1] != _SH0:

@@ -24,6 +24,7 @@ from clipgs_lib.formats import FormatError, ply
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .ply_samples import ply_bytes, stored_columns
+from .test_gltf import document, glb
 
 
 def read(path) -> Splats:
@@ -249,6 +250,31 @@ def test_every_ignored_property_is_named(tmp_path, splats_factory):
     assert "41 unknown properties were ignored: semantic_*, gamma" in notes
     after = (b"element camera 1\nproperty float fov\n", b"\0\0\0\0")
     assert "other elements were ignored: camera" in ply.read(save(tmp_path / "b.ply", columns, after=after)).notes
+
+
+def test_what_is_ignored_is_named_in_a_warning(tmp_path, splats_factory):
+    splats = splats_factory(3)
+    columns = stored_columns(splats)
+    ply_file = save(tmp_path / "a.ply", columns | {"roughness": np.zeros(3)})
+    state = {name: getattr(splats, name) for name in COLUMNS} | {"features": torch.zeros(3, 32), "step": torch.ones(7)}
+    state |= {"scales": splats.scales.log(), "opacities": splats.opacities.logit()}
+    torch.save({"splats": state}, tmp_path / "a.pt")
+    names = {"sh0": "features_dc", "shN": "features_rest", "features": "semantics"}
+    model = {f"_model.gauss_params.{names.get(name, name)}": value for name, value in state.items()}
+    torch.save({"pipeline": model | {"camera.pose": torch.zeros(9, 6)}}, tmp_path / "b.ckpt")
+    root, binary = document(splats)
+    attributes = root["meshes"][0]["primitives"][0]["attributes"]
+    attributes |= {"_METALNESS": attributes["KHR_gaussian_splatting:OPACITY"], "COLOR_0": 0}
+    (tmp_path / "a.glb").write_bytes(glb(root, binary))
+    expected = {"a.pt": "features", "b.ckpt": "semantics", "a.glb": "_METALNESS", ply_file.name: "roughness"}
+    for name, ignored in expected.items():
+        with pytest.warns(cg.SplatWarning, match=rf"{name}: 1 unknown properties were ignored: {ignored}$"):
+            cg.read_splats(tmp_path / name)
+        assert any(ignored in note for note in cg.diagnose(tmp_path / name).notes), name
+    save(tmp_path / "b.ply", columns | {"nx": np.zeros(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cg.read_splats(tmp_path / "b.ply")
 
 
 # ---- SOG in folders ----------------------------------------------------------------------------------------------
