@@ -21,7 +21,7 @@ Surface = Callable[[Tensor, Tensor], Tensor]
 """Maps ``u [N]`` and ``v [N]`` in ``[0, 1]`` to points ``[N, 3]``, float64, +y up."""
 
 THICKNESS = 0.15  # Thin axis over surface axis of every gaussian
-
+_STEP = 1e-5  # of u and v, for tangents
 OVERLAP = 0.5  # Surface axis over the square root of the area per sample; below about 0.45 holes show
 
 
@@ -51,18 +51,11 @@ def make_sample(name: str, n: int = 4000, seed: int = 0) -> Splats:
 def _cover(surface: Surface, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``n`` evenly spread points: means ``[n, 3]``, frames ``[n, 3, 3]``, u, v ``[n]``, total area (scalar)."""
 
-    def draw(count: int) -> tuple[Tensor, Tensor]:
-        uv = torch.rand(2, count, generator=generator, dtype=torch.float64)
-        return uv[0], uv[1]
-
     def tangents(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        step = 1e-5
-        return (
-            (surface(u + step, v) - surface(u - step, v)) / (2 * step),
-            (surface(u, v + step) - surface(u, v - step)) / (2 * step),
-        )
+        du, dv = surface(u + _STEP, v) - surface(u - _STEP, v), surface(u, v + _STEP) - surface(u, v - _STEP)
+        return du / (2 * _STEP), dv / (2 * _STEP)
 
-    u, v = draw(16 * n)
+    u, v = torch.rand(2, 16 * n, generator=generator, dtype=torch.float64)
     du, dv = tangents(u, v)
     area = torch.linalg.cross(du, dv).norm(dim=1)  # [16 n] area element
     race = -torch.rand(len(area), generator=generator, dtype=torch.float64).clamp_min(1e-300).log() / area
@@ -110,18 +103,12 @@ def _flat_gaussians(
     return splats if shN is None else replace(splats, shN=shN.float())
 
 
-def _cylinder(radius: float, low: float, high: float) -> Surface:
+def _cone(bottom: float, top: float, low: float, high: float) -> Surface:
+    """Between two radii at two heights: a cylinder where the radii are equal, a disk where the heights are."""
+
     def surface(u: Tensor, v: Tensor) -> Tensor:
-        angle = 2 * math.pi * u
+        angle, radius = 2 * math.pi * u, bottom + (top - bottom) * v
         return torch.stack([radius * angle.sin(), low + (high - low) * v, radius * angle.cos()], dim=1)
-
-    return surface
-
-
-def _disk(radius: float, height: float) -> Surface:
-    def surface(u: Tensor, v: Tensor) -> Tensor:
-        angle = 2 * math.pi * u
-        return torch.stack([radius * v * angle.sin(), torch.full_like(v, height), radius * v * angle.cos()], dim=1)
 
     return surface
 
@@ -155,19 +142,19 @@ def _knot_curve(t: Tensor) -> Tensor:
 def _mug(n: int, generator: torch.Generator) -> Splats:
     cream, teal, rim = (torch.tensor(c) for c in ([0.93, 0.90, 0.83], [0.10, 0.47, 0.49], [0.83, 0.79, 0.70]))
     parts = [
-        (_cylinder(0.5, -0.55, 0.55), 0.46, True),
-        (_cylinder(0.46, -0.5, 0.55), 0.26, False),
-        (_disk(0.5, -0.55), 0.10, False),
-        (_tube(_handle_curve, 0.075, (0.0, 0.0, 1.0)), 0.18, False),
+        (_cone(0.5, 0.5, -0.55, 0.55), 0.46, cream),
+        (_cone(0.46, 0.46, -0.5, 0.55), 0.26, rim),
+        (_cone(0.0, 0.5, -0.55, -0.55), 0.10, rim),
+        (_tube(_handle_curve, 0.075, (0.0, 0.0, 1.0)), 0.18, cream),
     ]
     done, left = [], n
-    for index, (surface, share, striped) in enumerate(parts):
+    for index, (surface, share, color) in enumerate(parts):
         count = left if index == len(parts) - 1 else round(n * share)
         left -= count
         means, frames, _, v, area = _cover(surface, count, generator)
-        colors = (rim if index in (1, 2) else cream).expand(count, 3).clone()
-        if striped:
-            colors[(v * 7).long() % 2 == 1] = teal
+        colors = color.expand(count, 3).clone()
+        if index == 0:
+            colors[(v * 7).long() % 2 == 1] = teal  # stripes
         done.append(_flat_gaussians(means, frames, colors, area, generator))
     return Splats.cat(done)
 
