@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
-from .paints import METALS, PAINTS
+from .model import PACKED, Choice, Count, Piece, Range, in_group, varies
+from .paints import METALS, SHINY
 from .shapes import Shape, arc, around, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, capsule, cone, cylinder, rod, sphere, torus
 
 wear = in_group("clothing")
-
-CLOTH = (*EVERY, "label")
 
 
 @wear("top hat", "silk hat", "hat", parts=("brim", "ribbon"), accent="ribbon")
@@ -82,7 +80,7 @@ def _crown(r: float, h: float, flare: float, n: int) -> list[Piece]:
     Range("width", 0.24, 0.34, "slim", "wide"),
     Range("foot", 0.5, 0.75),
     Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
-    patterns=CLOTH,
+    patterns=PACKED,
 )
 def _boot(s: float, w: float, f: float, h: float) -> list[Piece]:
     leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
@@ -144,7 +142,7 @@ def _umbrella(r: float, d: float, s: float, panels: int, handle: str) -> list[Pi
     Range("height", 0.41, 1.0, "low", "tall"),
     Range("strap", 0.25, 0.6, "", "long-strapped"),
     Count("buckles", (1, 2, 3), "buckle"),
-    patterns=CLOTH,
+    patterns=PACKED,
 )
 def _handbag(w: float, h: float, strap: float, count: int) -> list[Piece]:
     buckles = row(box(0.09, 0.14, 0.06, 0.02), count, (0.6 * w / count, 0, 0)).move(0, 0.5 * h, 0.18)
@@ -181,7 +179,7 @@ def _ring(radius: float, band: float, gem_size: float, count: int) -> list[Piece
     Range("temple", 0.7, 1.0),
     Choice("lens", ("round", "square"), "lenses"),
     patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
-    colors=(*PAINTS, *METALS),
+    colors=SHINY,
 )
 def _eyeglasses(w: float, h: float, rim_size: float, temple: float, lens: str) -> list[Piece]:
     x = w + 0.08

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
-from .paints import METALS, PAINTS
+from .model import EVERY, PACKED, Choice, Count, Piece, Range, in_group, varies
+from .paints import PAINTS, SHINY
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, cylinder, sphere, torus, vessel
 
 container = in_group("containers")
 
-PACKED = (*EVERY, "label")
-
 HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
-
-SHINY = (*PAINTS, *METALS)
 
 
 @container("bottle", "flask", parts=("cap",), accent="cap")
@@ -140,7 +136,7 @@ def _barrel(h: float, r: float, bulge: float, count: int) -> list[Piece]:
     Range("height", 0.6, 1.1),
     Range("depth", 0.25, 0.5, "slim", "thick"),
     Count("straps", (1, 2, 3), "strap"),
-    patterns=(*EVERY, "label"),
+    patterns=PACKED,
 )
 def _suitcase(x: float, y: float, z: float, straps: int) -> list[Piece]:
     strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
@@ -184,7 +180,7 @@ def _treasure_chest(x: float, y: float, z: float, bands: int) -> list[Piece]:
     Range("height", 0.66, 1.65, "short", "tall"),
     Range("radius", 0.35, 0.55),
     Range("taper", 0.7, 1.0, "tapered", ""),
-    patterns=(*EVERY, "label"),
+    patterns=PACKED,
     colors=SHINY,
 )
 def _trash_can(h: float, r: float, taper: float) -> list[Piece]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
-from .paints import METALS, PAINTS, contrasting
+from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
+from .paints import METALS, SHINY, contrasting
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
@@ -16,7 +16,7 @@ electronics = in_group("electronics")
     Range("height", 0.53, 1.12, "low", "tall"),
     Range("depth", 0.25, 0.5, "slim", "deep"),
     Count("knobs", (1, 2, 3, 4), "knob"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
 )
 def _television(w: float, h: float, d: float, knobs: int) -> list[Piece]:
     antenna = rod((0, 0.2 + h, 0), (0.28, 0.6 + h, 0), 0.018).mirror() + sphere(0.08, 7, 12).move(0, 0.2 + h)
@@ -85,7 +85,7 @@ def _camera(w: float, n: float, h: float, r: float, form: str) -> list[Piece]:
     Range("depth", 0.2, 0.4, "slim", "thick"),
     Range("bell", 0.14, 0.22, "", "big-belled"),
     Count("bells", (1, 2), "bell"),
-    colors=(*PAINTS, *METALS),
+    colors=SHINY,
 )
 def _alarm_clock(r: float, d: float, bell: float, count: int) -> list[Piece]:
     y = r + 0.14
@@ -114,7 +114,7 @@ def _alarm_clock(r: float, d: float, bell: float, count: int) -> list[Piece]:
     Range("depth", 0.22, 0.4),
     Count("buttons", (2, 3, 4, 5), "button"),
     Choice("speaker", ("round", "square"), "speaker"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
 )
 def _radio(w: float, h: float, d: float, count: int, form: str) -> list[Piece]:
     s = 0.33 * h

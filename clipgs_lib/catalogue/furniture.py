@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
+from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
 from .paints import PAINTS, WOODS
 from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
 from .solids import box, cylinder, rod, sphere, torus
@@ -14,8 +14,6 @@ furniture = in_group("furniture")
 HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
 
 WIDTH = Range("width", 0.7, 1.3, "narrow", "wide")
-
-TIMBER = (*EVERY, "wood")
 
 
 def _four_legs(x: float, z: float, height: float, size: float) -> Piece:
@@ -116,7 +114,7 @@ def _bookshelf(w: float, height: float, d: float, shelves: int) -> list[Piece]:
 
 
 @furniture("dresser", "chest of drawers", "cabinet", parts=("drawers", "knobs", "feet"), accent="drawers")
-@varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"), patterns=(*EVERY, "wood"))
+@varies(WIDTH, HEIGHT, Range("depth", 0.4, 0.7), Count("drawers", (2, 3, 4, 5), "drawer"), patterns=TIMBER)
 def _dresser(w: float, h: float, d: float, drawers: int) -> list[Piece]:
     step = (h - 0.1) / drawers
     front = box(0.88 * w, 0.78 * step, 0.06, 0.02)

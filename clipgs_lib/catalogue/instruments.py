@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
+from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS, contrasting
 from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
 from .solids import box, cylinder, rod, sphere, torus
@@ -18,7 +18,7 @@ instrument = in_group("musical instruments")
     Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
     Range("waist", 0.6, 0.85),
     Count("strings", (4, 6), "string"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
     colors=(*PAINTS, "light brown"),
 )
 def _guitar(s: float, n: float, waist: float, strings: int) -> list[Piece]:
@@ -67,7 +67,7 @@ def _drum(r: float, h: float, hoop_size: float, rods: int) -> list[Piece]:
     Range("width", 0.6, 1.0, "narrow", "wide"),
     Range("taper", 0.4, 0.75),
     Count("bars", (4, 5, 6, 7, 8), "bar"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
 )
 def _xylophone(n: float, width: float, taper: float, count: int) -> list[Piece]:
     step = n / count
@@ -116,7 +116,7 @@ def _trumpet(n: float, b: float, loop: float, valves: int) -> list[Piece]:
     Range("height", 0.74, 1.65, "low", "tall"),
     Range("depth", 0.35, 0.55),
     Count("pedals", (2, 3), "pedal"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
     colors=(*PAINTS, "dark brown"),
 )
 def _piano(w: float, h: float, d: float, pedals: int) -> list[Piece]:
@@ -189,7 +189,7 @@ def _bell(h: float, m: float, n: float, form: str) -> list[Piece]:
     Range("radius", 0.05, 0.085, "slim", "thick"),
     Range("flare", 1.1, 1.6),
     Count("holes", (4, 5, 6, 7, 8), "finger hole"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
     colors=(*contrasting("black"), "light brown", *METALS),
 )
 def _flute(n: float, r: float, flare: float, holes: int) -> list[Piece]:

@@ -16,6 +16,7 @@ from .shapes import Shape
 BINS = 4  # of a range, for words and for splits
 GAP = 0.2  # share of a bin that is never drawn, so that neighbours of different splits stay apart
 EVERY = ("plain", *PRINTS, "gradient")
+TIMBER, CERAMIC, PACKED = (*EVERY, "wood"), (*EVERY, "marble"), (*EVERY, "label")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ..colors import COLORS
 PAINTS = tuple(c for c in COLORS if c not in ("golden", "silver", "copper", "light brown", "dark brown"))
 METALS = ("golden", "silver", "copper")
 WOODS = ("light brown", "brown", "dark brown")
+SHINY = (*PAINTS, *METALS)
 STONES = ("white", "black", "green", "pink", "beige", "gray")
 BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise", "lime", "light blue")
 

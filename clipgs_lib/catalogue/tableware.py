@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
-from .paints import METALS, PAINTS
+from .model import CERAMIC, PACKED, Choice, Count, Piece, Range, in_group, varies
+from .paints import METALS, SHINY
 from .shapes import Shape, arc, curve, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, rod, sphere, spindle, vessel
 
 tableware = in_group("tableware")
 
-CERAMIC = (*EVERY, "marble")
-
-PACKED = (*EVERY, "label")
-
 HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
-
-SHINY = (*PAINTS, *METALS)
 
 CUTLERY = ("plain", "wood", "diagonal stripes", "dots", "checks", "gradient", "speckles")
 
@@ -229,7 +223,7 @@ def _frying_pan(r: float, d: float, handle_length: float) -> list[Piece]:
     Range("height", 0.33, 1.06, "shallow", "deep"),
     Range("lid_height", 0.06, 0.2),
     Choice("knob", ("round", "flat"), "knob"),
-    patterns=(*EVERY, "label"),
+    patterns=PACKED,
     colors=SHINY,
 )
 def _cooking_pot(r: float, h: float, lid_height: float, form: str) -> list[Piece]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
+from .model import EVERY, TIMBER, Choice, Count, Piece, Range, in_group, varies
 from .paints import METALS, PAINTS
 from .shapes import arc, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, rod, torus, wheel
 
 tool = in_group("tools")
-GRIP = (*EVERY, "wood")
 HANDLE = Range("handle_length", 0.74, 1.89, "short-handled", "long-handled")
 WOODY = (*PAINTS, "light brown")
 OVAL = arc(1, 0, 360, 13)[:-1]
@@ -28,7 +27,7 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Piece:
     Range("head", 0.26, 0.42, "", "heavy"),
     Range("face", 0.1, 0.16),
     Choice("peen", ("clawed", "double-faced"), "head"),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _hammer(n: float, h: float, f: float, peen: str) -> list[Piece]:
@@ -52,7 +51,7 @@ def _hammer(n: float, h: float, f: float, peen: str) -> list[Piece]:
     Range("shaft", 0.41, 1.42, "stubby", "long"),
     Range("radius", 0.12, 0.2),
     Choice("tip", ("flat", "pointed"), "tip"),
-    patterns=GRIP,
+    patterns=TIMBER,
 )
 def _screwdriver(n: float, s: float, r: float, tip: str) -> list[Piece]:
     radii = [0.0, 0.85 * r, r, 0.95 * r, 0.6 * r, 0.8 * r, 0.3 * r]
@@ -74,7 +73,7 @@ def _screwdriver(n: float, s: float, r: float, tip: str) -> list[Piece]:
     Range("blade", 0.3, 0.55, "", "broad"),
     Range("reach", 0.3, 0.5),
     Count("blades", (1, 2), "blade"),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _axe(n: float, b: float, reach: float, blades: int) -> list[Piece]:
@@ -92,7 +91,7 @@ def _axe(n: float, b: float, reach: float, blades: int) -> list[Piece]:
     Range("blade", 0.4, 0.7, "", "large-bladed"),
     Range("width", 0.32, 0.5, "narrow", "wide"),
     Choice("tip", ("pointed", "square"), "blade"),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _shovel(n: float, b: float, width: float, form: str) -> list[Piece]:
@@ -116,7 +115,7 @@ def _shovel(n: float, b: float, width: float, form: str) -> list[Piece]:
     Range("width", 0.5, 0.95, "narrow", "wide"),
     Range("tooth", 0.12, 0.26),
     Count("teeth", (4, 5, 6, 7, 8), "tooth"),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _rake(n: float, w: float, tooth_size: float, teeth: int) -> list[Piece]:
@@ -144,7 +143,7 @@ def _rake(n: float, w: float, tooth_size: float, teeth: int) -> list[Piece]:
     Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
     Range("width", 0.3, 0.65, "narrow", "wide"),
     Range("bristle_length", 0.3, 0.6),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _paintbrush(n: float, w: float, b: float) -> list[Piece]:
@@ -201,7 +200,7 @@ def _saw(n: float, d: float, taper: float, teeth: int) -> list[Piece]:
     Range("radius", 0.34, 0.55, "small", "large"),
     Range("handle_length", 0.41, 1.3, "short-handled", "long-handled"),
     Range("rim", 0.05, 0.09, "thin-rimmed", "thick-rimmed"),
-    patterns=GRIP,
+    patterns=TIMBER,
     colors=WOODY,
 )
 def _magnifying_glass(r: float, n: float, rim: float) -> list[Piece]:

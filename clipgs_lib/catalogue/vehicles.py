@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Piece, Range, in_group, varies
+from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
 from .paints import contrasting
 from .shapes import curve, extrude, join, lathe, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
@@ -154,7 +154,7 @@ def _bicycle(r: float, length: float, handlebar: float) -> list[Piece]:
     Range("height", 0.25, 0.71, "shallow", "deep"),
     Range("wheel", 0.2, 0.36, "", "large-wheeled"),
     Count("wheels", (2, 4, 6), "wheel"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
 )
 def _cart(n: float, h: float, r: float, count: int) -> list[Piece]:
     w = 0.7
@@ -180,7 +180,7 @@ def _cart(n: float, h: float, r: float, count: int) -> list[Piece]:
     Range("width", 0.35, 0.55, "narrow", "wide"),
     Range("kick", 0.08, 0.24),
     Count("wheels", (4, 6), "wheel"),
-    patterns=(*EVERY, "wood"),
+    patterns=TIMBER,
 )
 def _skateboard(length: float, width: float, kick: float, wheels: int) -> list[Piece]:
     n, w = length / 2, width / 2

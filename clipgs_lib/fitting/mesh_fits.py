@@ -73,10 +73,7 @@ def mesh_job(
     """
     config = config or FitConfig()
     check_count(n)
-    low, high = mesh.bounds()
-    center = (low + high) / 2
-    used = [part.vertices[np.unique(part.faces)] for part in mesh.parts if len(part.faces)]
-    radius = max(float(np.linalg.norm(vertices - center, axis=1).max()) for vertices in used)
+    center, radius = mesh.sphere()
     init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
     cameras = _around(center, radius, mesh.up_axis, views, size)
     pictures = render_views(mesh, cameras, background=config.background, light=light)

@@ -111,18 +111,25 @@ class Mesh:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Low and high corner ``[3]`` of the vertices that triangles use."""
-        used = np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts if len(part.faces)])
+        used = self._used()
         return used.min(axis=0), used.max(axis=0)
+
+    def sphere(self) -> tuple[np.ndarray, float]:
+        """Middle of the bounding box ``[3]``, and the distance of the farthest vertex from it."""
+        used = self._used()
+        center = (used.min(axis=0) + used.max(axis=0)) / 2
+        return center, float(np.linalg.norm(used - center, axis=1).max())
+
+    def _used(self) -> np.ndarray:
+        """Vertices ``[n, 3]`` that triangles use."""
+        return np.concatenate([part.vertices[np.unique(part.faces)] for part in self.parts if len(part.faces)])
 
     def normalize(self) -> Mesh:
         """Centre the bounding box at the origin and scale the farthest vertex onto the unit sphere."""
-        low, high = self.bounds()
-        moved = [np.asarray(part.vertices - (low + high) / 2, np.float32) for part in self.parts]
-        used = [v[np.unique(part.faces)] for v, part in zip(moved, self.parts, strict=True) if len(part.faces)]
-        radius = max(float(np.linalg.norm(v, axis=1).max()) for v in used)
+        center, radius = self.sphere()
         if radius < 1e-12:
             raise ValueError("normalize needs a mesh with some extent, got all vertices in one place")
-        parts = [replace(part, vertices=v / np.float32(radius)) for v, part in zip(moved, self.parts, strict=True)]
+        parts = (replace(part, vertices=(part.vertices - center) / np.float32(radius)) for part in self.parts)
         return replace(self, parts=tuple(parts))
 
     def sample(self, n: int, rng: np.random.Generator) -> SurfaceSamples:
