@@ -113,7 +113,24 @@ function legend(model) {
   return { element, show };
 }
 
-/** The row of controls. actions: {reset, download, help}. Returns {element, setValues}. */
+const BACKGROUNDS = { page: null, white: [1, 1, 1], grey: [0.5, 0.5, 0.5], black: [0, 0, 0] };
+
+/** What the splats lie on: the page, one of three shades, or the colour that Python gave. */
+function backgroundControl(model) {
+  const element = make("select", { "aria-label": "background" });
+  const colors = { ...BACKGROUNDS };
+  const show = (value) => {
+    let name = Object.keys(colors).find((one) => String(colors[one]) === String(value));
+    if (!name) colors[(name = "colour")] = value;
+    element.replaceChildren(...Object.keys(colors).map((one) => make("option", { value: one }, one)));
+    element.value = name;
+  };
+  element.addEventListener("change", () => setter(model, "background")(colors[element.value]));
+  show(model.get("background"));
+  return { element, show };
+}
+
+/** The row of controls. actions: {reset, download, help, fullscreen}. Returns {element, setValues, pngWidth}. */
 function controlBar(model, info, actions) {
   const bar = make("div", { className: "sv-controls", role: "group", "aria-label": "viewer controls" });
   const add = (trait, control) => bar.append(bindControl(model, trait, control));
@@ -130,9 +147,13 @@ function controlBar(model, info, actions) {
   model.on("change:color_mode", () => (select.value = model.get("color_mode")));
   bar.append(select);
   if (info.views.length > 1) add("linked", toggle("linked", model.get("linked"), setter(model, "linked")));
+  const pixels = make("input", { type: "number", className: "sv-pixels", min: 64, max: 4096, step: 1, placeholder: "px",
+    title: "width of the PNG per viewport, pixels; empty: as on the screen", "aria-label": "PNG width, pixels" });
+  add("background", backgroundControl(model));
   bar.append(
-    button("reset", "Reset the cameras", actions.reset),
-    button("PNG", "Download the picture as PNG", actions.download),
+    button("reset", "Reset everything", actions.reset),
+    button("full screen", "Full screen, or back", actions.fullscreen),
+    button("PNG", "Download the picture as PNG", actions.download), pixels,
     button("?", "Show or hide the help line", actions.help),
     cropControls(model, info.scene),
   );
@@ -140,5 +161,6 @@ function controlBar(model, info, actions) {
     select.hidden = !value;
     if (value) select.options[1].textContent = value.label;
   };
-  return { element: bar, setValues };
+  const pngWidth = () => (pixels.value ? clamp(Math.round(Number(pixels.value)), 64, 4096) : null);
+  return { element: bar, setValues, pngWidth };
 }

@@ -1,6 +1,6 @@
 // The anywidget front end. Python concatenates the splat_*.js files (see splat_view.py); this one comes last.
 
-const PADDING = 4; // CSS pixels
+const PADDING = 4, UNDER = 110; // CSS pixels: around it, and of the controls below on a full screen
 const DAMPING_MS = 45;
 const SYNC_MS = 120;
 
@@ -19,6 +19,7 @@ class SplatViewer {
     for (const element of this.root.querySelectorAll("[tabindex], input, button, select, summary")) {
       element.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys stay out of ours
     }
+    this.setTheme();
     this.takeCameras();
     this.resizing = new ResizeObserver(() => this.layout());
     this.resizing.observe(this.root);
@@ -41,18 +42,18 @@ class SplatViewer {
     this.controls = controlBar(this.model, this.info, {
       reset: () => this.reset(),
       download: () => this.download(),
+      fullscreen: () => document.fullscreenElement ? document.exitFullscreen() : this.root.requestFullscreen(),
       help: () => (this.help.hidden = !this.help.hidden),
     });
     this.root = make("div", { className: "clipgs-sv", "data-state": "waiting" });
     this.root.append(this.poster, this.grid, this.legend.element, this.controls.element, this.help, this.status);
     el.append(this.root);
-    this.setTheme();
     this.setValues();
     this.showPoster();
   }
 
   buildPort(view, index) {
-    const port = new Viewport(view, this.info.scene.up, this.info.background, {
+    const port = new Viewport(view, this.info.scene.up, {
       move: (motion) => {
         port.push(motion);
         this.invalidate();
@@ -64,7 +65,7 @@ class SplatViewer {
       },
       key: (event) => this.key(index, event),
     });
-    this.overlay.append(port.marker);
+    this.overlay.append(port.box, port.marker);
     this.grid.append(port.cell);
     return port;
   }
@@ -75,6 +76,7 @@ class SplatViewer {
 
   setTheme() {
     this.root.dataset.theme = this.model.get("theme");
+    for (const port of this.ports) port.lieOn(this.model.get("background"));
   }
 
   showPoster() {
@@ -98,19 +100,27 @@ class SplatViewer {
     const available = this.root.clientWidth - 2 * PADDING;
     if (available <= 0) return;
     this.ratio = window.devicePixelRatio || 1;
-    const { columns, width, height, places } = arrange(available, this.info, this.ports.length);
+    const screen = document.fullscreenElement === this.root ? window.innerHeight - UNDER : null;
+    const { columns, width, height, places } = arrange(available, this.info, this.ports.length, screen);
     this.columns = columns;
     this.grid.style.gridTemplateColumns = `repeat(${columns}, ${places[0].w}px)`;
     this.grid.style.width = `${width}px`;
     this.ports.forEach((port, i) => {
       if (port.lay(places[i])) this.unsynced = true;
     });
+    this.size = { width, height };
+    this.setTheme(); // now that the page gives colours
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
-    this.canvas.width = Math.ceil(width * this.ratio);
-    this.canvas.height = Math.ceil(height * this.ratio);
+    this.sizeCanvas();
     this.draw(); // at once: a resized canvas is blank
     this.invalidate();
+  }
+
+  sizeCanvas() {
+    this.canvas.width = Math.ceil(this.size.width * this.ratio);
+    this.canvas.height = Math.ceil(this.size.height * this.ratio);
+    for (const port of this.ports) port.dirty = true;
   }
 
   // ---- model -----------------------------------------------------------------------------------------------------
@@ -125,7 +135,7 @@ class SplatViewer {
       this.on(`change:${name}`, () => this.repaint());
     }
     this.on("change:color_mode", () => this.legend.show(this.model.get("_legend")));
-    this.on("change:theme", () => this.setTheme());
+    for (const name of ["theme", "background"]) this.on(`change:${name}`, () => this.setTheme());
     this.on("change:poster", () => this.showPoster());
     this.on("change:selected", () => this.describe());
     this.on("change:cameras", () => this.takeCameras());
@@ -181,7 +191,11 @@ class SplatViewer {
     this.invalidate();
   }
 
+  /** Everything as it was when the widget was made. */
   reset() {
+    const start = { ...this.info.start, color_mode: this.model.get("_legend") ? "value" : "color", selected: null };
+    for (const [name, value] of Object.entries(start)) this.model.set(name, value);
+    this.model.save_changes();
     for (const port of this.ports) port.look(port.view.home, port.view.center);
     this.unsynced = true;
     if (this.model.get("linked")) this.linkTo(this.ports[0]);
@@ -315,8 +329,7 @@ class SplatViewer {
       port.detail = detail;
       this.annotate(port, view);
     });
-    const fixed = this.info.background ? [...this.info.background, 1] : [0, 0, 0, 0];
-    this.renderer.present(this.places(), background ?? fixed);
+    this.renderer.present(this.places(), background ?? [0, 0, 0, 0]); // the surfaces below have the colour
   }
 
   /** Rectangles of the viewports on the canvas, in its pixels. */
@@ -332,6 +345,7 @@ class SplatViewer {
     const cloud = this.renderer.clouds[view];
     const shown = row >= 0 && cropTest(cropBox(this.model))(cloud, row);
     port.mark(shown ? cloud.floats : null, row);
+    port.outline(cropBox(this.model));
   }
 
   // ---- pictures --------------------------------------------------------------------------------------------------
@@ -344,9 +358,13 @@ class SplatViewer {
     }
     if (this.root.dataset.state === "failed") return null;
     const rgb = getComputedStyle(this.ports[0].surface).backgroundColor.match(/[\d.]+/g).map((v) => Number(v) / 255);
-    this.draw([...(this.info.background ?? rgb.slice(0, 3)), 1]);
+    const width = this.controls.pngWidth();
+    const most = 8192 / Math.max(this.size.width, this.size.height); // canvases have their limits
+    if (width) this.ratio = Math.min(width / this.ports[0].place.w, most);
+    this.sizeCanvas();
+    this.draw([...rgb.slice(0, 3), 1]);
     const sheet = this.renderer.sheet(this.places(), this.columns, Math.round(GAP * this.ratio));
-    this.draw();
+    this.layout();
     return new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
   }
 

@@ -20,7 +20,7 @@ from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
-from .still import PAPER, recolored, still_picture, with_picture
+from .still import VANISHING, paper, recolored, shades, still_picture, with_picture
 from .wire import block_words, note, pack
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
@@ -28,6 +28,7 @@ DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA":
 PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
 _PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "viewport", "pace", "view")
 _FOLDER = Path(__file__).parent
+_RESET = ("sh_degree", "splat_scale", "linked", "crop", "crop_on", "background")  # what the reset button takes back
 
 Values = Tensor | np.ndarray | Sequence[float]
 
@@ -38,7 +39,7 @@ def _script() -> str:
     A notebook's front end loads a widget's module as one text that can import nothing beside it, and ours stands in
     several files; so this is a text, where `_css` is a path.
     """
-    constants: dict[str, Any] = {**DRAWING, **FADING, "PICK_ALPHA": PICK_ALPHA}
+    constants: dict[str, Any] = {**DRAWING, **FADING, "PICK_ALPHA": PICK_ALPHA, "VANISHING": VANISHING}
     constants |= {name: getattr(geometry, name) for name in ("SH_C1", "SH_C2", "SH_C3")}
     lines = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
     return "\n".join([*lines, *((_FOLDER / f"splat_{part}.js").read_text(encoding="utf-8") for part in _PARTS)])
@@ -61,7 +62,6 @@ class SplatView(anywidget.AnyWidget):
         columns: viewports side by side; None chooses.
         width: of a viewport, CSS pixels; less when the page is narrower. None chooses.
         height: of a viewport, CSS pixels. None chooses.
-        background: RGB in ``[0, 1]``; None is the page's own background.
         up: which way is up, one of ``splats.UP_AXES`` but "unknown"; None takes the splats' own, else "+y".
         max_gaussians: per viewport; beyond it the largest by opacity times area are shown, and the header says so.
         **traits: starting values of the traits below.
@@ -70,6 +70,7 @@ class SplatView(anywidget.AnyWidget):
         sh_degree: 0 to 3, the highest SH degree in use.
         splat_scale: factor on the size of all gaussians, 0.05 to 2.
         color_mode: ``"color"`` or ``"value"``.
+        background: RGB in ``[0, 1]``; None is the page's own, or a grey where the splat would vanish in that.
         linked: all viewports share one camera pose.
         cameras: list of dicts (viewmat 16 numbers, K 9 numbers, width, height), one per viewport; at first they frame
             the splats as `turntable_cameras` does; see `camera`.
@@ -93,6 +94,7 @@ class SplatView(anywidget.AnyWidget):
     selected = t.List(t.Int(), default_value=None, allow_none=True).tag(sync=True)
     crop_on = t.Bool(False).tag(sync=True)
     crop = t.List(t.List(t.Float(), minlen=2, maxlen=2), minlen=3, maxlen=3).tag(sync=True)
+    background = t.List(t.Float(min=0, max=1), default_value=None, allow_none=True, minlen=3, maxlen=3).tag(sync=True)
     theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
     poster = t.Bytes(b"").tag(sync=True)
     _info = t.Dict().tag(sync=True)
@@ -108,7 +110,6 @@ class SplatView(anywidget.AnyWidget):
         columns: int | None = None,
         width: int | None = None,
         height: int | None = None,
-        background: Sequence[float] | None = None,
         up: str | None = None,
         max_gaussians: int = 300_000,
         **traits: Any,
@@ -125,16 +126,15 @@ class SplatView(anywidget.AnyWidget):
         columns = columns or (count if count <= 3 else 2 if count == 4 else 3)
         width = width or (640 if count == 1 else 440 if count == 2 else 300)
         height = height or round(0.75 * width)
-        _check_layout(columns, width, height, background)
+        _check_layout(columns, width, height)
         linked = bool(traits.get("linked", True))
         scene, places = scene_of([shown.splats for shown in self._shown], up, linked, width, height)
         info = {
             "width": width,
             "height": height,
             "columns": columns,
-            "background": None if background is None else [float(c) for c in background],
             "views": [
-                {"name": name, "note": note(shown), **place}
+                {"name": name, "note": note(shown), **shades(shown.splats), **place}
                 for name, shown, place in zip(self._splats, self._shown, places, strict=True)
             ],
             "max_degree": max(shown.splats.sh_degree for shown in self._shown),
@@ -142,6 +142,9 @@ class SplatView(anywidget.AnyWidget):
         }
         traits.setdefault("sh_degree", info["max_degree"])
         traits.setdefault("crop", [list(pair) for pair in zip(scene["low"], scene["high"], strict=True)])
+        traits["background"] = _checked_color(traits.get("background"))
+        kept = {name: getattr(type(self), name).default_value for name in ("splat_scale", "linked", "crop_on")} | traits
+        info["start"] = {name: kept[name] for name in _RESET}
         super().__init__(_info=info, cameras=[place["home"] for place in places], **traits)
         self.on_msg(self._receive)
         if values is not None:
@@ -263,7 +266,7 @@ class SplatView(anywidget.AnyWidget):
             columns=info["columns"],
             size=(info["width"], info["height"]),
             sh_degree=self.sh_degree,
-            background=info["background"] or PAPER[self.theme],
+            background=paper(self.theme, self._shown[0].splats) if self.background is None else self.background,
         )
 
     def _as_seen(self, i: int) -> Splats:
@@ -322,10 +325,16 @@ def _named(splats: Any) -> dict[str, Splats]:
     return named
 
 
-def _check_layout(columns: int, width: int, height: int, background: Sequence[float] | None) -> None:
+def _checked_color(background: Sequence[float] | None) -> list[float] | None:
+    if background is None:
+        return None
+    if len(background) != 3 or not all(0 <= float(c) <= 1 for c in background):
+        raise ValueError(f"background must be three numbers in [0, 1], got {background}")
+    return [float(c) for c in background]
+
+
+def _check_layout(columns: int, width: int, height: int) -> None:
     for name, value, most in (("columns", columns, 12), ("width", width, 4096), ("height", height, 4096)):
         least = 1 if name == "columns" else 64
         if not least <= value <= most:
             raise ValueError(f"{name} must lie in {least}..{most}, got {value}")
-    if background is not None and not (len(background) == 3 and all(0 <= float(c) <= 1 for c in background)):
-        raise ValueError(f"background must be three numbers in [0, 1], got {background}")

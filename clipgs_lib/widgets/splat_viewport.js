@@ -2,13 +2,16 @@
 
 const GAP = 8, HEADER = 24; // CSS pixels, whole numbers so that viewports lie on pixels
 
-/** Whole CSS pixels for every viewport; fewer columns when the cell is narrow. */
-function arrange(available, info, count) {
+/** Whole CSS pixels for every viewport: as wide as asked, or as fit a full `screen` of so many pixels down. */
+function arrange(available, info, count, screen = null) {
   const fits = (n) => Math.floor((available - GAP * (n - 1)) / n);
+  const shape = info.height / info.width;
   let columns = Math.min(info.columns, count);
   while (columns > 1 && fits(columns) < Math.min(info.width, 160)) columns--;
-  const w = Math.max(16, Math.min(info.width, fits(columns)));
-  const h = Math.max(16, Math.round((w * info.height) / info.width));
+  const rows = Math.ceil(count / columns);
+  const most = screen === null ? info.width : Math.floor((screen / rows - HEADER - GAP) / shape);
+  const w = Math.max(16, Math.min(most, fits(columns)));
+  const h = Math.max(16, Math.round(w * shape));
   const places = Array.from({ length: count }, (_, i) => (
     { x: (i % columns) * (w + GAP), y: Math.floor(i / columns) * (HEADER + h + GAP) + HEADER, w, h }));
   return { columns, places, width: columns * (w + GAP) - GAP, height: places[count - 1].y + h };
@@ -16,22 +19,32 @@ function arrange(available, info, count) {
 
 class Viewport {
   /** view: {name, note, center, radius, home} as Python sends it; up: unit vector; handlers: see listenToViewport. */
-  constructor(view, up, background, handlers) {
+  constructor(view, up, handlers) {
     this.view = view;
     this.up = up;
     const header = make("div", { className: "sv-header" }, make("b", {}, view.name), make("span", {}, view.note));
     header.title = `${view.name} ${view.note}`;
     this.surface = make("div", { className: "sv-surface", tabIndex: 0, role: "application" });
     this.surface.setAttribute("aria-label", `3D view of ${view.name}, ${view.note}; press ? for help`);
-    if (background) this.surface.style.background = `rgb(${background.map((c) => Math.round(255 * c)).join(",")})`;
     this.cell = make("div", { className: "sv-cell" }, header, this.surface);
     this.marker = make("div", { className: "sv-marker", hidden: true });
+    this.box = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    this.edges = this.box.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
     listenToViewport(this.surface, handlers);
     this.pending = stillMotion();
     this.camera = null;
     this.target = null; // what the camera turns about
     this.place = null; // {x, y, w, h} within the grid, CSS pixels
     this.dirty = true;
+  }
+
+  /** Take a background, RGB in 0..1; with null the page's own, or a grey where the splat would vanish in that. */
+  lieOn(background) {
+    const css = (rgb) => `rgb(${rgb.map((c) => Math.round(255 * c)).join(",")})`;
+    this.surface.style.background = background ? css(background) : "";
+    const [r, g, b] = getComputedStyle(this.surface).backgroundColor.match(/[\d.]+/g)?.map((v) => v / 255) ?? [1, 1, 1];
+    const page = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b, { dark, light } = this.view;
+    if (!background && ((dark && page < 0.3) || (light && page > 0.9))) this.surface.style.background = css(VANISHING);
   }
 
   /** Lie at a place of the grid; true when the camera had to be scaled for it. */
@@ -91,6 +104,28 @@ class Viewport {
     const { K } = this.camera;
     this.target = add(point, add(scaled(right, dot(arm, right)), down, dot(arm, down)), -1);
     this.push({ x: (-dot(arm, right) * K[0]) / depth, y: (-dot(arm, down) * K[4]) / depth });
+  }
+
+  /** Show the edges of a crop box over the picture. */
+  outline({ on, low, high }) {
+    const { x, y, w, h } = this.place;
+    this.box.setAttribute("style", `left:${x}px;top:${y}px;width:${w}px;height:${h}px`);
+    const v = this.camera.viewmat, K = this.camera.K;
+    const corners = Array.from({ length: 8 }, (_, c) => {
+      const p = [0, 1, 2].map((k) => (c & (1 << k) ? high : low)[k]);
+      return [0, 4, 8].map((r) => v[r] * p[0] + v[r + 1] * p[1] + v[r + 2] * p[2] + v[r + 3]);
+    });
+    const seen = (p) => `${((K[0] * p[0]) / p[2] + K[2]).toFixed(2)} ${((K[4] * p[1]) / p[2] + K[5]).toFixed(2)}`;
+    const lines = [];
+    for (let c = 0; on && c < 8; c++) {
+      for (const bit of [1, 2, 4].filter((one) => !(c & one))) {
+        let [near, far] = [corners[c], corners[c | bit]].sort((a, b) => a[2] - b[2]);
+        if (far[2] < NEAR_PLANE) continue;
+        if (near[2] < NEAR_PLANE) near = add(far, add(near, far, -1), (far[2] - NEAR_PLANE) / (far[2] - near[2]));
+        lines.push(`M ${seen(near)} L ${seen(far)}`);
+      }
+    }
+    this.edges.setAttribute("d", lines.join(" "));
   }
 
   /** Put the marker on a gaussian of `floats`, or away when that is null. */

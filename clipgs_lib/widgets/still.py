@@ -15,12 +15,28 @@ from PIL import Image
 from .. import geometry
 from ..rendering import Cameras, render
 from ..splats import Splats
-from .colormap import FADE_LOW, NOT_A_NUMBER, fade_matrix
+from .colormap import FADE_LOW, LUMA, NOT_A_NUMBER, fade_matrix
 
 MAX_BYTES = 100_000
 MAX_WIDTH = 640  # pixels of the whole sheet
 _GAP = 8
-PAPER = {"auto": (1.0, 1.0, 1.0), "light": (1.0, 1.0, 1.0), "dark": (17 / 255, 19 / 255, 24 / 255)}
+_PAPER = {"auto": (1.0, 1.0, 1.0), "light": (1.0, 1.0, 1.0), "dark": (17 / 255, 19 / 255, 24 / 255)}
+
+VANISHING = (0.45, 0.45, 0.45)  # lies below what could not be told from the page
+
+
+def shades(splats: Splats) -> dict[str, bool]:
+    """Whether a good part of what is seen is nearly black, or nearly white: it would vanish in such a page."""
+    weight = splats.opacities * splats.area()
+    luma = splats.colors.clamp(0, 1) @ torch.tensor(LUMA)
+    dark, light = (float(weight[part].sum()) > 0.3 * float(weight.sum()) for part in (luma < 0.15, luma > 0.97))
+    return {"dark": dark, "light": light}
+
+
+def paper(theme: str, splats: Splats) -> tuple[float, float, float]:
+    """The background that the page of a theme would give to a splat."""
+    vanishes = shades(splats)["dark" if theme == "dark" else "light"]
+    return VANISHING if vanishes else _PAPER[theme]
 
 
 def still_picture(
@@ -30,7 +46,7 @@ def still_picture(
     columns: int,
     size: tuple[int, int],
     sh_degree: int,
-    background: tuple[float, float, float],
+    background: Sequence[float],
 ) -> bytes:
     """PNG of at most ``MAX_BYTES``: viewports side by side, drawn by `render`.
 
@@ -48,7 +64,7 @@ def still_picture(
     sheet = columns * (width + _GAP) - _GAP, -(-len(splats) // columns) * (height + _GAP) - _GAP
     page = Image.new("RGB", sheet, tuple(round(255 * c) for c in background))
     for i, one in enumerate(splats):
-        picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=background)
+        picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=tuple(background))
         pixels = np.round(255 * picture.colors[0].clamp(0, 1).numpy()).astype(np.uint8)
         page.paste(Image.fromarray(pixels), (i % columns * (width + _GAP), i // columns * (height + _GAP)))
     return encode_png(page)

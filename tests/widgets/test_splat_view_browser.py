@@ -192,6 +192,99 @@ def test_the_crop_box_hides_what_the_mask_leaves_out(browser, splats_factory):
         compare(page.snapshot(), drawn(splats[mask], page.view.camera), "cropped")
 
 
+def test_the_crop_box_is_outlined_where_it_lies(browser, splats_factory):
+    with WidgetPage(browser, SplatView(splats_factory(200), **SIZE)) as page:
+        edges = "() => document.querySelector('.clipgs-sv path').getAttribute('d')"
+        assert page.page.evaluate(edges) == ""
+        page.view.crop_on, page.view.crop = True, [[-0.5, 0.4], [-0.3, 0.6], [-0.2, 0.7]]
+        page.settle()
+        lines = [[float(v) for v in line.replace("L", "").split()] for line in page.page.evaluate(edges).split("M")[1:]]
+        camera = page.view.camera
+        corners = torch.cartesian_prod(*torch.tensor(page.view.crop))
+        seen = (camera.viewmats[0, :3, :3] @ corners.T + camera.viewmats[0, :3, 3:]).T @ camera.Ks[0].T
+        seen = seen[:, :2] / seen[:, 2:]
+        expected = {(i, j) for i in range(8) for j in range(i) if (corners[i] != corners[j]).sum() == 1}
+        ends = torch.tensor(lines).reshape(-1, 2, 2)
+        assert len(ends) == 12
+        nearest = torch.cdist(ends, seen[None])  # [12, 2, 8]
+        assert float(nearest.amin(dim=2).max()) < 0.02
+        assert {tuple(sorted(pair, reverse=True)) for pair in nearest.argmin(dim=2).tolist()} == expected
+        press(page, "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+", "+")  # into the box: edges end at the eye
+        assert 0 < page.page.evaluate(edges).count("M") <= 12 and "NaN" not in page.page.evaluate(edges)
+
+
+def test_reset_takes_everything_back(browser, splats_factory):
+    view = SplatView(splats_factory(200, 2), splat_scale=0.8, background=(0.2, 0.4, 0.6), **SIZE)
+    with WidgetPage(browser, view) as page:
+        names = ("sh_degree", "splat_scale", "crop", "crop_on", "background", "color_mode", "selected")
+        before, picture, eye = {name: getattr(view, name) for name in names}, page.snapshot(), eyes(view)[0]
+        press(page, "[", "ArrowLeft", "+")
+        page.page.get_by_label("size", exact=True).fill("0.3")
+        page.page.get_by_label("background").select_option("black")
+        page.page.locator(".sv-crop summary").click()
+        page.page.get_by_label("x minimum").fill("600")
+        page.page.mouse.click(page.box()["x"] + 120, page.box()["y"] + 90)
+        page.settle()
+        assert view.crop_on and view.background == [0, 0, 0] and view.sh_degree == 1 and view.splat_scale == 0.3
+        page.page.get_by_role("button", name="Reset everything").click()
+        page.settle()
+        assert {name: getattr(view, name) for name in names} == before
+        assert np.allclose(eyes(view)[0], eye, atol=1e-5) and np.array_equal(page.snapshot(), picture)
+
+
+def test_the_background_can_be_chosen(browser, splats_factory):
+    splats = splats_factory(200)
+    with WidgetPage(browser, SplatView(splats, **SIZE)) as page:
+        for name, level in (("grey", 0.5), ("black", 0.0), ("white", 1.0), ("page", 1.0)):
+            page.page.get_by_label("background").select_option(name)
+            page.settle()
+            compare(page.snapshot(), drawn(splats, page.view.camera, background=(level,) * 3), name)
+        page.view.background = [0.2, 0.4, 0.6]
+        page.settle()
+        assert page.page.get_by_label("background").input_value() == "colour"
+        compare(page.snapshot(), drawn(splats, page.view.camera, background=(0.2, 0.4, 0.6)), "from Python")
+
+
+def test_a_png_has_the_size_that_was_asked_for(browser, splats_factory):
+    splats = splats_factory(400, 1)
+    with WidgetPage(browser, SplatView(splats, background=WHITE, **SIZE)) as page:
+        on_screen = page.snapshot()
+        page.page.get_by_label("PNG width").fill("720")
+        compare(page.snapshot(), drawn(splats, page.view.camera, ratio=3), "three times as wide")
+        page.page.get_by_label("PNG width").fill("")
+        assert np.array_equal(page.snapshot(), on_screen) and page.view.camera.width == 240
+
+
+def test_full_screen_fills_the_screen_and_comes_back(browser, splats_factory):
+    with WidgetPage(browser, SplatView(splats_factory(100), **SIZE)) as page:
+        button = page.page.get_by_role("button", name="Full screen, or back")
+        button.click()
+        page.page.wait_for_function("() => document.querySelector('.sv-surface').clientWidth > 500")
+        page.settle()
+        assert page.page.evaluate("() => document.fullscreenElement.className") == "clipgs-sv"
+        box = page.box()
+        assert box["y"] + box["height"] < page.page.evaluate("() => innerHeight")
+        assert button.bounding_box()["y"] + 22 <= page.page.evaluate("() => innerHeight")
+        assert page.view.camera.width == box["width"] > 500
+        button.click()
+        page.page.wait_for_function("() => document.querySelector('.sv-surface').clientWidth === 240")
+        page.settle()
+        assert page.view.camera.width == 240
+
+
+@pytest.mark.parametrize(("shade", "theme", "grey"), [(0.0, "dark", True), (0.0, "light", False), (1.0, "light", True)])
+def test_what_would_vanish_in_the_page_lies_on_grey(browser, splats_factory, shade, theme, grey):
+    splats = splats_factory(300)
+    splats = replace(splats, sh0=torch.full((300, 1, 3), (shade - 0.5) / SH_C0), opacities=torch.ones(300))
+    with WidgetPage(browser, SplatView(splats, theme=theme, **SIZE)) as page:
+        picture = page.snapshot()
+        corner = picture[0, 0]
+        assert (corner.min() > 0.3 and corner.max() < 0.6) == grey
+        assert np.abs(picture - corner).max() > 0.35  # the object can be seen
+        still = np.asarray(Image.open(io.BytesIO(page.view.still())).convert("RGB")) / 255
+        assert np.allclose(still[0, 0], corner, atol=0.02)
+
+
 def test_a_lost_context_comes_back(browser, splats_factory):
     splats = splats_factory(600, 2)
     with WidgetPage(browser, SplatView(splats, background=WHITE, **SIZE)) as page:
@@ -263,7 +356,7 @@ def test_pan_zoom_and_reset(browser, splats_factory):
             moved = eyes(view)[0] - before
             assert np.dot(moved, right) < -0.05 and np.isclose(np.linalg.norm(moved), -np.dot(moved, right), atol=1e-4)
         assert torch.allclose(view.camera.viewmats[0, :3, :3], home.viewmats[0, :3, :3], atol=1e-5)
-        page.page.get_by_role("button", name="Reset the cameras").click()
+        page.page.get_by_role("button", name="Reset everything").click()
         page.settle()
         assert np.allclose(eyes(view)[0], start, atol=1e-5)
         page.page.evaluate("() => { document.body.style.height = '5000px'; }")
