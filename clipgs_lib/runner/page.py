@@ -2,7 +2,8 @@
 
 nbconvert's pages load require.js, MathJax, mermaid and the widget manager from public servers. Here its template is
 cut down: plotly figures are drawn by the plotly.js that the installed plotly package carries, embedded once;
-formulas become MathML, which browsers draw themselves; widgets leave the picture that they put beside their view.
+formulas become MathML, which browsers draw themselves; splat viewers bring their own script and data and can be
+turned, other widgets leave the picture that they put beside their view.
 A content security policy in the page has the browser refuse whatever an output might still try to load.
 """
 
@@ -21,6 +22,7 @@ from nbformat import NotebookNode
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+VIEW = "application/vnd.clipgs.view+json"
 _TEMPLATE = Path(__file__).parent / "templates" / "notebook.html.j2"
 
 
@@ -49,11 +51,12 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
     """
     copy = freeze_widgets(NotebookNode(json.loads(json.dumps(notebook), object_hook=NotebookNode)))
     copy.metadata["title"] = title
+    views = _take_views(copy)
     figures = _take_figures(copy)
     for output in _outputs(copy):
         if WIDGET in output.get("data", {}):
             output["data"] = NotebookNode({"text/html": "<p><em>Live widget: run the notebook to use it.</em></p>"})
-    resources = {"figures": figures, "plotly": plotly_javascript() if figures else ""}
+    resources = {"figures": figures, "views": views, "plotly": plotly_javascript() if figures else ""}
     page, _ = _Exporter(raw_template=_TEMPLATE.read_text(encoding="utf-8")).from_notebook_node(copy, resources)
     return page
 
@@ -108,6 +111,19 @@ def _take_figures(notebook: NotebookNode) -> dict[str, Any]:
         pixels = height if isinstance(height, int | float) else 450  # plotly's own default
         output["data"] = NotebookNode({"text/html": f'<div id="{name}" style="height:{pixels:g}px"></div>'})
     return figures
+
+
+def _take_views(notebook: NotebookNode) -> dict[str, Any]:
+    """Replace each live view by an element with its picture; return the views by the elements' ids."""
+    views: dict[str, Any] = {}
+    for output in _outputs(notebook):
+        view = output.get("data", {}).pop(VIEW, None)
+        if view is not None:
+            name = f"clipgs-view-{len(views)}"
+            views[name] = view
+            picture = f'<img src="data:image/png;base64,{output["data"]["image/png"]}" alt="">'
+            output["data"] = NotebookNode({"text/html": f'<div id="{name}">{picture}</div>'})
+    return views
 
 
 def plotly_javascript() -> str:

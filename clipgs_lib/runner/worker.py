@@ -104,6 +104,7 @@ def main(job_file: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     papermill_engines.register("clipgs", _Engine)
+    os.environ["CLIPGS_LIVE_PAGES"] = "1"  # for the kernel: viewers leave what a page needs to turn them
     try:
         done = _run(job)
     except RunFailure as failure:

@@ -119,7 +119,7 @@ class PatchPicker(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self.view.poster = self.still()
-        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.view.poster)
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.view.poster, self.view.live())
 
     def __repr__(self) -> str:
         return f"PatchPicker({len(self._patches.tokens)} patches of {len(self._splats):,} gaussians; {self.sentence})"

@@ -1,4 +1,4 @@
-// The anywidget front end. Python concatenates the splat_*.js files (see splat_view.py); this one comes last.
+// The viewer: one canvas with its viewports, bound to the traits of the model.
 
 const PADDING = 4, UNDER = 110; // CSS pixels: around it, and of the controls below on a full screen
 const DAMPING_MS = 45;
@@ -397,16 +397,3 @@ class SplatViewer {
     this.root.remove();
   }
 }
-
-export default () => {
-  let load = null;
-  return {
-    initialize({ model }) {
-      load = splatSource(model);
-    },
-    render({ model, el }) {
-      const viewer = new SplatViewer(model, el, load);
-      return () => viewer.close();
-    },
-  };
-};

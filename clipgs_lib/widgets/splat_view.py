@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,14 @@ from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
+from .live import ASKED, MIME, live_data
 from .still import VANISHING, paper, recolored, shades, still_picture, with_picture
 from .wire import block_words, note, pack
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
 DRAWING = {"NEAR_PLANE": 0.01, "EPS_2D": 0.3, "MIN_ALPHA": 1 / 255, "MAX_ALPHA": 0.999}
 PICK_ALPHA = 0.1  # a click takes the nearest gaussian that is at least this opaque at the pixel
-_PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "viewport", "pace", "view")
+_PARTS = ("data", "camera", "sort", "shaders", "renderer", "controls", "pointer", "viewport", "pace", "view", "widget")
 _FOLDER = Path(__file__).parent
 _RESET = ("sh_degree", "splat_scale", "linked", "crop", "crop_on", "background")  # what the reset button takes back
 
@@ -280,7 +282,11 @@ class SplatView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         self.poster = self.still()
-        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.poster)
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.poster, self.live())
+
+    def live(self) -> dict[str, Any]:
+        """What an output holds beside the picture when pages are exported, so that they can turn the view."""
+        return {MIME: live_data(self)} if os.environ.get(ASKED) else {}
 
     def __repr__(self) -> str:
         views = ", ".join(f"{name}: {note(s)}" for name, s in zip(self._splats, self._shown, strict=True))

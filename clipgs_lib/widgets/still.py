@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,8 +101,10 @@ def encode_png(page: Image.Image) -> bytes:
         page = page.resize((max(1, int(0.8 * page.width)), max(1, int(0.8 * page.height))), Image.Resampling.LANCZOS)
 
 
-def with_picture(bundle: Any, shown: object, png: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+def with_picture(
+    bundle: Any, shown: object, png: bytes, live: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A widget's MIME bundle with its text and a picture beside the live view."""
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
     picture = base64.b64encode(png).decode("ascii")
-    return {**(data or {}), "text/plain": repr(shown), "image/png": picture}, metadata
+    return {**(data or {}), "text/plain": repr(shown), "image/png": picture, **(live or {})}, metadata

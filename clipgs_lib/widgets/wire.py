@@ -27,7 +27,7 @@ def note(shown: Shown) -> str:
     count, total = len(shown.rows), shown.total
     text = f"{count:,} gaussians" if count == total else f"{count:,} of {total:,} gaussians"
     if count < total - shown.broken:
-        text += ", largest opacity × area"
+        text += ", largest opacity × area" if "largest" in shown.rule else f", {shown.rule}"
     if shown.broken:
         text += f", {shown.broken:,} not finite"
     return f"{text} · SH {shown.splats.sh_degree}"
