@@ -150,8 +150,7 @@ def inspect(
     """Print what a set holds and write its contact sheet. With --verify, exit code 1 says that something is damaged."""
     must_exist(folder)
     from ..shards.shard_set import ShardSet
-    from ..triplets.inspect_page import write_contact_sheet
-    from ..triplets.inspect_set import summarize
+    from ..triplets.inspection import summarize, write_contact_sheet
 
     shards = ShardSet(folder)
     wrong = shards.verify() if verify else []

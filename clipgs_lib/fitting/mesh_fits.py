@@ -20,6 +20,7 @@ from ..rendering import Cameras, render, render_views, sphere_cameras, visible_s
 from ..splats import Splats
 from .optimise import FitConfig, FitJob, FitResult, Progress, fit
 from .starts import check_count, init_from_mesh, init_from_splats
+from .supervision import split_views
 
 _FOV = 40.0
 _MARGIN = 1.03  # space about the object in the views
@@ -63,7 +64,7 @@ def mesh_job(
         mesh: in any frame; the gaussians are in the same.
         n: how many gaussians, 4 to 2^20.
         config: of the fit to come, whose seed the job keeps; None takes the defaults.
-        views: pictures drawn, ``>= 2``; some are held out to measure.
+        views: pictures, ``>= 2``; some are held out to measure, and without steps only these are drawn.
         size: of the pictures, pixels per side.
         light: share of the headlight in ``[0, 1]``, see `rendering.mesh_views.render_views`.
         device: where to optimise.
@@ -75,7 +76,7 @@ def mesh_job(
     check_count(n)
     center, radius = mesh.sphere()
     init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
-    cameras = _around(center, radius, mesh.up_axis, views, size)
+    cameras = _around(center, radius, mesh.up_axis, views, size, config)
     pictures = render_views(mesh, cameras, background=config.background, light=light)
     return FitJob(pictures, cameras, init.to(device), config.seed)
 
@@ -98,16 +99,16 @@ def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views:
         raise ValueError(f"refit needs visible gaussians, got none among {len(splats)}")
     init = init_from_splats(visible, n, seed=config.seed, sh_degree=config.sh_degree)
     center, radius = visible_sphere(visible)
-    cameras = _around(center, radius, visible.up_axis, views, size)
+    cameras = _around(center, radius, visible.up_axis, views, size, config)
     with torch.no_grad():
         pictures = render(visible, *cameras, background=config.background)
     clipped = pictures._replace(colors=pictures.colors.clamp(0, 1))
     return FitJob(clipped, cameras, init, config.seed)
 
 
-def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, size: int) -> Cameras:
-    """Cameras on a sphere whose pictures a ball of ``radius`` just fills."""
-    return sphere_cameras(
+def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, size: int, config: FitConfig) -> Cameras:
+    """Cameras on a sphere whose pictures a ball of ``radius`` just fills; without steps, only those that measure."""
+    cameras = sphere_cameras(
         views,
         center=torch.as_tensor(center),
         distance=_MARGIN * radius / math.sin(math.radians(_FOV) / 2),
@@ -116,3 +117,6 @@ def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, siz
         height=size,
         fov=_FOV,
     )
+    held, kept = split_views(views, config.holdout)
+    used = sorted(held + kept) if config.iterations else held
+    return cameras._replace(viewmats=cameras.viewmats[used], Ks=cameras.Ks[used])

@@ -34,7 +34,7 @@ class FitConfig:
     Learning rates are per step; those of means are in units of the object's radius.
     """
 
-    iterations: int = 400  # steps; 0 measures the initialisation
+    iterations: int = 400  # steps; 0 measures the initialisation, on all views
     views_per_step: int = 1  # pictures drawn in one step
     holdout: int = 6  # one view in so many is kept from training and measured at the end
     sh_degree: int = 0  # of the colours, 0 to 3
@@ -159,7 +159,8 @@ def _check_job(job: FitJob, config: FitConfig) -> None:
     """Raise ValueError unless views, cameras and gaussians fit together and are finite."""
     check_count(len(job.init))
     colors, _ = check_views(job.views, job.cameras)
-    split_views(len(colors), config.holdout)
+    if config.iterations:
+        split_views(len(colors), config.holdout)
     _extent(job.init)
     render(job.init[[]], *job.cameras)  # draws nothing, but checks the cameras
 
@@ -183,7 +184,8 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress 
     extents = [_extent(init) for init in inits]
     seeds = [config.seed if job.seed is None else job.seed for job in jobs]
     pictures = [check_views(job.views, job.cameras) for job in jobs]
-    held, kept = split_views(len(pictures[0][0]), config.holdout)
+    views = list(range(len(pictures[0][0])))
+    held, kept = split_views(len(views), config.holdout) if config.iterations else (views, views)
     with _arithmetic(config.threads, device):
         scenes = [
             Scene.of(*both, job.cameras, config.background, device) for both, job in zip(pictures, jobs, strict=True)

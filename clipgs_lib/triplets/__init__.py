@@ -6,8 +6,7 @@ from ..meshes import import_folder, read_mesh_notes  # what the factory reads, u
 from .build import build_triplets
 from .embed import embed_triplets
 from .embedded import build_sample_set, open_set, sample_set
-from .inspect_page import write_contact_sheet
-from .inspect_set import Summary, summarize
+from .inspection import Summary, summarize, write_contact_sheet
 from .recipe import BuildConfig, Source
 from .sources import catalogue_sources, folder_sources
 from .stages import cameras_of

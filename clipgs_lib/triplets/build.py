@@ -10,25 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..fitting import FitResult
 from ..shards.tar import KEY, ShardError
 from ..shards.triplet import SCHEMA, Triplet, encode_triplet
 from ..shards.writer import ShardLimits
 from ..splits import RULE
+from . import stages
 from .pool import LIMIT, over_processes, over_ray
-from .recipe import BuildConfig, Producer, Source, StopBuild
-from .staging import BuildReport, Staging, finished_set, read_lost, staged
+from .recipe import BuildConfig, Source, StopBuild
+from .staging import BuildReport, Progress, Staging, complete
 
 BATCH = 16  # objects that share a fit on CUDA: one alone leaves the device mostly idle, and more bring little
+
+Producer = Callable[[Source, BuildConfig], Triplet]
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ def build_triplets(
     limit: float = LIMIT,
     limits: ShardLimits | None = None,
     produce: Producer | None = None,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Build a set, or go on with one that was stopped; a finished one is left as it is.
 
     In a script, call it under ``if __name__ == "__main__"``: worker processes import the script.
 
     Args:
-        sources: objects in the order of the set; see `build_sources.catalogue_sources` and `folder_sources`.
+        sources: objects in the order of the set; see `sources.catalogue_sources` and `folder_sources`.
         out: folder of the set, made when missing.
         config: None takes the defaults.
         workers: processes, or CPUs of a Ray started here (``ray="local"``).
@@ -75,109 +78,75 @@ def build_triplets(
             could (`StopBuild`), or when the disk is full (what is finished is kept, and the same call goes on).
         ValueError: when two sources have one key, or a number is out of range.
     """
-    began, folder, config = time.monotonic(), Path(out), config or BuildConfig()
+    config = config or BuildConfig()
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if not limit > 0:
         raise ValueError(f"limit must be a positive number of seconds, got {limit}")
     _check_sources(sources)
-    recipe = _recipe(sources, config)
-    finished = finished_set(folder, recipe)
-    if finished is not None:
-        return replace(finished, seconds=time.monotonic() - began)
-    with staged(folder, recipe) as stage:
-        todo = [source for source in sources if not stage.has(source.key)]
-        counts = [len(sources) - len(todo), stage.failures()]
-        resumed = counts[0]
-        results = _make(todo, config, produce, partial(_share, workers=workers, ray=ray), limit)
-        with closing(results):
-            for outcome in results:
+    share: Any = partial(over_processes, workers=workers)
+    if ray is not None:
+        share = partial(over_ray, address=ray, workers=workers, gpus=float(config.device != "cpu"))
+
+    def work(stage: Staging) -> Generator[int]:
+        left = [source for source in sources if not stage.has(source.key)]
+        with closing(_outcomes(left, config, produce, share, limit)) as outcomes:
+            for done, outcome in enumerate(outcomes, start=len(sources) - len(left) + 1):
+                source = outcome.source
                 if outcome.fatal:
-                    raise ShardError(str(folder), "objects must be makeable", outcome.error, "mend it and build again")
-                _keep(stage, outcome)
-                counts = [counts[0] + 1, counts[1] + bool(outcome.error)]
-                if progress is not None:
-                    progress(counts[0], len(sources), counts[1])
-        objects, aside = stage.pack([source.key for source in sources], recipe, limits)
-    return BuildReport(folder, objects, aside, resumed, time.monotonic() - began, read_lost(folder))
+                    raise ShardError(str(out), "objects must be makeable", outcome.error, "mend it and build again")
+                shown = source.name or f"{source.kind} {source.index}"
+                if outcome.error:
+                    stage.set_aside(source.key, shown, outcome.error, outcome.place)
+                else:
+                    stage.keep(source.key, shown, outcome.block, outcome.lost)
+                yield done
+
+    keys = [source.key for source in sources]
+    return complete(Path(out), _recipe(sources, config), keys, work, limits=limits, progress=progress)
 
 
-def _keep(stage: Staging, outcome: Outcome) -> None:
-    source = outcome.source
-    if outcome.error:
-        shown = source.name or f"{source.kind} {source.index}"
-        stage.set_aside(source.key, shown, outcome.error, outcome.place)
-    else:
-        stage.keep(source.key, outcome.block, outcome.lost)
-
-
-def _make(
+def _outcomes(
     sources: Sequence[Source], config: BuildConfig, produce: Producer | None, share: Any, limit: float
-) -> Generator[Outcome, None, None]:
+) -> Generator[Outcome]:
     """Outcomes in the order in which they come. On CUDA, whole batches go to the workers and are fitted together.
 
     A batch whose process died, or took too long, is made again object by object, so that only the guilty one is lost.
     """
-    if produce is not None or not config.device.startswith("cuda"):
-        with closing(
-            share(partial(_attempt, produce or _default_producer()), config, sources, _died, limit)
-        ) as results:
-            yield from results
-        return
-    batches = [tuple(sources[i : i + BATCH]) for i in range(0, len(sources), BATCH)]
     left = {source.key: source for source in sources}
-    with closing(share(_attempt_together, config, batches, lambda *_: [], limit * BATCH)) as results:
-        for outcomes in results:
-            for outcome in outcomes:
-                del left[outcome.source.key]
-                yield outcome
-    alone = [(source,) for source in left.values()]
-    with closing(share(_attempt_together, config, alone, lambda one, how: [_died(one[0], how)], limit)) as results:
-        for outcomes in results:
-            yield from outcomes
+    together = produce is None and config.device.startswith("cuda")
+    for size in (BATCH, 1) if together else (1,):
+        items = list(left.values())
+        batches = [items[i : i + size] for i in range(0, len(items), size)]
+        with closing(share(partial(_attempt, produce, config), batches, limit=limit * size)) as results:
+            for batch, outcomes, how in results:
+                lost = [] if size > 1 else [Outcome(source, error=how) for source in batch]
+                for outcome in outcomes or lost:
+                    del left[outcome.source.key]
+                    yield outcome
 
 
-def _share(
-    attempt: Any, config: BuildConfig, items: Sequence[Any], dead: Any, limit: float, *, workers: int, ray: str | None
-) -> Generator[Any, None, None]:
-    """Items over processes, or over the workers of a Ray cluster."""
-    work = partial(attempt, config)
-    if ray is None:
-        return over_processes(work, items, workers, dead, limit)
-    return over_ray(work, items, ray, dead, workers=workers, gpus=float(config.device != "cpu"), limit=limit)
+def _attempt(produce: Producer | None, config: BuildConfig, sources: Sequence[Source]) -> list[Outcome]:
+    """Make some objects in a worker, fitted in one batch; one by one when the batch does not work as a whole.
 
-
-def _attempt(produce: Producer, config: BuildConfig, source: Source) -> Outcome:
-    """Make one object in a worker. Whatever goes wrong is its outcome: one object of many must not stop the rest."""
-    attempt = _Attempt(source)
-    with attempt:
-        attempt.finish(produce(source, config))
-    return attempt.outcome
-
-
-def _attempt_together(config: BuildConfig, sources: Sequence[Source]) -> list[Outcome]:
-    """Make some objects in a worker, fitted in one batch; one by one when the batch does not work as a whole."""
-    from .stages import fit_together, making
-
+    Whatever goes wrong with an object is its outcome: one of many must not stop the rest.
+    """
     attempts = [_Attempt(source) for source in sources]
-    jobs = dict[int, Any]()
-    steps = [making(source, config) for source in sources]
-    for number, attempt in enumerate(attempts):
+    for attempt in attempts:
         with attempt:
-            try:
-                jobs[number] = next(steps[number])
-            except StopIteration as end:
-                attempt.finish(end.value)
-    try:
-        results: Sequence[Any] = fit_together(list(jobs.values()), config) if jobs else ()
-    except (ValueError, RuntimeError):  # one of them is no good, or the memory of the device does not do for all
-        results = [None] * len(jobs)
-    for (number, job), result in zip(jobs.items(), results, strict=True):
-        with attempts[number] as attempt:
-            try:
-                steps[number].send(result or fit_together([job], config)[0])
-            except StopIteration as end:
-                attempt.finish(end.value)
+            if produce is None:
+                attempt.begun = stages.begin(attempt.source, config)
+            else:
+                attempt.finish(produce(attempt.source, config))
+    begun = [attempt for attempt in attempts if attempt.begun is not None]
+    jobs = {attempt.source.key: attempt.begun.job for attempt in begun if attempt.begun and attempt.begun.job}
+    results = dict[str, FitResult]()
+    if len(jobs) > 1:
+        with suppress(ValueError, RuntimeError):  # one is no good, or the memory of the device does not do for all
+            results = dict(zip(jobs, stages.fit_together(list(jobs.values()), config), strict=True))
+    for attempt in begun:
+        with attempt:
+            attempt.finish(stages.finish(attempt.begun, config, results.get(attempt.source.key)))
     return [attempt.outcome for attempt in attempts]
 
 
@@ -186,6 +155,7 @@ class _Attempt:
 
     def __init__(self, source: Source) -> None:
         self.source, self.outcome, self.notes = source, Outcome(source), list[str]()
+        self.begun: Any = None  # a `stages.Begun`
 
     def finish(self, triplet: Triplet) -> None:
         """Encode what came of it."""
@@ -202,7 +172,7 @@ class _Attempt:
 
     def __enter__(self) -> _Attempt:
         self._catching = warnings.catch_warnings(record=True)
-        self._caught: Any = self._catching.__enter__()  # a list, as told to record
+        self._caught: Any = self._catching.__enter__()  # a list, since it records
         warnings.simplefilter("always")
         return self
 
@@ -217,16 +187,6 @@ class _Attempt:
             words = str(error).replace(self.source.path, self.source.name) if self.source.path else str(error)
             self.outcome = Outcome(self.source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
         return error is None or isinstance(error, Exception)
-
-
-def _died(source: Source, how: str) -> Outcome:
-    return Outcome(source, error=how)
-
-
-def _default_producer() -> Producer:
-    from .stages import produce
-
-    return produce
 
 
 def _check_sources(sources: Sequence[Source]) -> None:

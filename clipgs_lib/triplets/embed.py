@@ -7,9 +7,8 @@ new. It goes on after a kill as a build does: finished objects lie under ``OUT/.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +20,10 @@ from ..shards.tar import ShardError, unpack_members
 from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
 from ..shards.writer import ShardLimits
 from .stages import teacher_columns
-from .staging import QUARANTINE, BuildReport, Staging, finished_set, staged
+from .staging import QUARANTINE, BuildReport, Progress, Staging, complete
 
 if TYPE_CHECKING:
     from ..teachers import Teacher
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An object whose views are at hand."""
-
-    triplet: Triplet
-    splat: bytes  # its member, as it is
-    images: np.ndarray  # [V, H, W, 3] uint8
 
 
 def embed_triplets(
@@ -45,7 +35,7 @@ def embed_triplets(
     batch: int = 256,
     limits: ShardLimits | None = None,
     command: str = "",
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Embed a set by a teacher into another folder, or go on with that; a finished one is left as it is.
 
@@ -67,32 +57,26 @@ def embed_triplets(
             (what is finished is kept, and the same call goes on).
         ValueError: when there is no such teacher, or ``batch`` is out of range.
     """
-    began, shards, target = time.monotonic(), folder if isinstance(folder, ShardSet) else ShardSet(folder), Path(out)
+    shards, target = folder if isinstance(folder, ShardSet) else ShardSet(folder), Path(out)
     if target.resolve() == shards.folder.resolve():
-        raise ShardError(
-            str(target), "the new set must have a folder of its own", "that of the old one", "name another"
-        )
+        must = "the new set must have a folder of its own"
+        raise ShardError(str(target), must, "that of the old one", "name another")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     eye = _load(teacher, device, batch) if isinstance(teacher, str) else teacher
     recipe = _recipe(shards, teacher if isinstance(teacher, str) else teacher.name, eye, batch)
     recipe |= {"command": command} if command else {}
-    finished = finished_set(target, recipe)
-    if finished is not None:
-        return replace(finished, seconds=time.monotonic() - began)
     keys = [row["key"] for row in shards.rows]
-    with staged(target, recipe) as stage:
-        resumed, done = sum(stage.has(key) for key in keys), 0
+
+    def work(stage: Staging) -> Generator[int]:
         for chunk in _chunks(shards, batch):
             if not all(stage.has(keys[number]) for number in chunk):  # whole chunks: equal batches embed equally
                 _embed_chunk(shards, chunk, stage, eye)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(keys), stage.failures())
-        old = shards.folder / QUARANTINE
-        before = old.read_bytes().splitlines() if old.exists() else []
-        objects, aside = stage.pack(keys, recipe, limits, before)
-    return BuildReport(target, objects, aside, resumed, time.monotonic() - began)
+            yield chunk[-1] + 1
+
+    old = shards.folder / QUARANTINE
+    before = old.read_bytes().splitlines() if old.exists() else []
+    return complete(target, recipe, keys, work, limits=limits, before=before, progress=progress)
 
 
 def _load(name: str, device: str, batch: int) -> Teacher:
@@ -108,8 +92,8 @@ def _recipe(shards: ShardSet, name: str, teacher: Teacher, batch: int) -> dict[s
     """What the old set was built by, and by whom it is embedded now."""
     build = shards.manifest["build"]
     info = asdict(TeacherInfo(teacher.identity, teacher.embed_dim))
-    told = {"from_sha256": shards.manifest["content_sha256"], "teacher": info, "batch": batch}
-    return build | {"config": build.get("config", {}) | {"teacher": name}, "embedded": told}
+    embedded = {"from_sha256": shards.manifest["content_sha256"], "teacher": info, "batch": batch}
+    return build | {"config": build.get("config", {}) | {"teacher": name}, "embedded": embedded}
 
 
 def _chunks(shards: ShardSet, batch: int) -> Iterator[list[int]]:
@@ -135,17 +119,22 @@ def _embed_chunk(shards: ShardSet, chunk: Sequence[int], stage: Staging, teacher
         except ShardError as error:
             row = shards.rows[number]
             stage.set_aside(row["key"], row["source"], f"ShardError: {error}"[:2_000])
-    images = _encode_images([item.images for item in opened], teacher)
-    texts = list(dict.fromkeys(caption.text for item in opened for caption in item.triplet.texts))
-    places = {text: place for place, text in enumerate(texts)}
-    text_embeds = teacher.encode_text(texts).float().cpu() if texts else torch.empty(0, teacher.embed_dim)
-    for item, image_embeds in zip(opened, images, strict=True):
-        own = text_embeds[[places[caption.text] for caption in item.triplet.texts]]  # [T, D]
-        captions, columns = teacher_columns(item.triplet.texts, image_embeds, own, teacher)
-        stage.keep(item.triplet.key, encode_triplet(replace(item.triplet, texts=captions, **columns), item.splat))
+    if not opened:
+        return
+    images = _encode_images([pictures for _, _, pictures in opened], teacher)
+    texts = list(dict.fromkeys(caption.text for triplet, _, _ in opened for caption in triplet.texts))
+    text_embeds = dict(zip(texts, teacher.encode_text(texts).float().cpu(), strict=True))
+    for (triplet, splat, _), image_embeds in zip(opened, images, strict=True):
+        rows = torch.stack([text_embeds[caption.text] for caption in triplet.texts])  # [T, D]
+        captions, columns = teacher_columns(triplet.texts, image_embeds, rows, teacher)
+        block = encode_triplet(replace(triplet, texts=captions, **columns), splat)
+        lost = triplet.provenance.get("lost")
+        names = [str(name) for name in lost] if isinstance(lost, list) else []
+        stage.keep(triplet.key, str(triplet.provenance.get("file", triplet.key)), block, names)
 
 
-def _open(shards: ShardSet, number: int) -> _Opened:
+def _open(shards: ShardSet, number: int) -> tuple[Triplet, bytes, np.ndarray]:
+    """An object, the member of its splats as it is, and its views ``[V, H, W, 3]`` uint8."""
     row, triplet = shards.rows[number], shards.read(number)
     members = unpack_members(shards.block(number), row["shard"])
     splat = next(bytes(data) for _, part, data in members if part == "splat.safetensors")
@@ -153,15 +142,15 @@ def _open(shards: ShardSet, number: int) -> _Opened:
         if any("\ud800" <= char <= "\udfff" for char in caption.text):
             where = f"{row['shard']}, member {row['key']}.texts.json"
             raise ShardError(where, "texts must be Unicode", "half of a surrogate pair", "leave the text out")
-    return _Opened(triplet, splat, triplet.images())
+    return triplet, splat, triplet.images()
 
 
 def _encode_images(pictures: Sequence[np.ndarray], teacher: Teacher) -> list[torch.Tensor]:
     """Embed the pictures of several objects, ``[V, H, W, 3]`` each, into ``[V, D]`` each; one call per size."""
     out: list[torch.Tensor] = [torch.empty(0)] * len(pictures)
-    for size in dict.fromkeys(own.shape[1:] for own in pictures):
-        which = [place for place, own in enumerate(pictures) if own.shape[1:] == size]
+    for size in dict.fromkeys(array.shape[1:] for array in pictures):
+        which = [place for place, array in enumerate(pictures) if array.shape[1:] == size]
         embeds = teacher.encode_image(np.concatenate([pictures[place] for place in which])).float().cpu()
-        for place, own in zip(which, embeds.split([len(pictures[place]) for place in which]), strict=True):
-            out[place] = own
+        for place, rows in zip(which, embeds.split([len(pictures[place]) for place in which]), strict=True):
+            out[place] = rows
     return out

@@ -6,7 +6,6 @@ that another teacher needs the second step only. `COMMAND` does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..shards.shard_set import ShardSet
@@ -16,14 +15,12 @@ from .build import build_triplets
 from .embed import embed_triplets
 from .recipe import BuildConfig
 from .sources import catalogue_sources
-from .staging import BuildReport
+from .staging import BuildReport, Progress
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "triplets" / "sample"
 OBJECTS = 248  # the first two of each of the 124 categories
 RECIPE = BuildConfig(views=4, size=96, gaussians=1_024, iterations=300, quality=85)
 COMMAND = "clipgs triplets sample --out data/triplets/sample --raw build/sample"
-
-Progress = Callable[[int, int, int], None]
 
 
 def sample_set() -> ShardSet:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -31,41 +31,39 @@ _AHEAD = 2  # objects per CPU of a cluster that are handed out before results ar
 _DIED = "the worker process died, also when it had nothing else to do (crash, or out of memory)"
 
 
+Done = tuple[Item, Result | None, str]  # an item, what came of it, and how its process ended where nothing did
+
+
 def over_processes(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    workers: int,
-    dead: Callable[[Item, str], Result],
-    limit: float = LIMIT,
-) -> Generator[Result, None, None]:
-    """Yield ``work(item)`` for each item, in the order in which they finish.
+    work: Callable[[Item], Result], items: Sequence[Item], *, workers: int, limit: float = LIMIT
+) -> Generator[Done[Item, Result]]:
+    """Yield ``(item, work(item), "")`` for each item, in the order in which they finish.
 
     Workers are forked from a clean server (or spawned where there is none), never from this process: threads of torch
     and numba, and contexts of OpenGL and CUDA, do not survive a fork. Each uses one thread of torch. An item whose
-    process died is tried once more at the end, alone: another one may have eaten the memory.
+    process died is tried once more at the end, alone: another one may have eaten the memory. Then it is
+    ``(item, None, how)``, with a sentence that says how.
 
     Args:
         work: importable function that does not raise.
         items: what can be sent to a process.
         workers: processes at a time.
-        dead: result for an item whose process died or was ended, with a sentence that says how.
         limit: seconds that one item may take; then its process is ended and another takes its place.
     """
     again: list[Item] = []
-    yield from _share_out(work, deque(items), workers, limit, dead, again.append)
+    for item, result, how in _share_out(work, deque(items), workers, limit):
+        if how == _DIED:
+            again.append(item)
+        else:
+            yield item, result, how
     for item in again:
-        yield from _share_out(work, deque([item]), 1, limit, dead, None)
+        yield from _share_out(work, deque([item]), 1, limit)
 
 
 def _share_out(
-    work: Callable[[Item], Result],
-    left: deque[Item],
-    workers: int,
-    limit: float,
-    dead: Callable[[Item, str], Result],
-    died: Callable[[Item], None] | None,
-) -> Generator[Result, None, None]:
-    """Feed processes from ``left``. An item whose process died goes to ``died``; without that, its result is dead."""
+    work: Callable[[Item], Result], left: deque[Item], workers: int, limit: float
+) -> Generator[Done[Item, Result]]:
+    """Feed processes from ``left``."""
     pool: list[_Worker[Item, Result]] = []
     try:
         while left or any(worker.busy for worker in pool):
@@ -77,14 +75,9 @@ def _share_out(
                     worker.hand(left.popleft())
             for worker in _wait_for(pool):
                 item = worker.item
-                if answer := worker.answer():
-                    yield answer[0]
-                elif worker.late:
-                    yield dead(item, f"it took longer than {limit:g} s, so its process was ended")
-                elif died is None:
-                    yield dead(item, _DIED)
-                else:
-                    died(item)
+                answer = worker.answer()
+                how = f"it took longer than {limit:g} s, so its process was ended" if worker.late else _DIED
+                yield (item, answer[0], "") if answer else (item, None, how)
     finally:
         for worker in pool:
             worker.end()
@@ -182,19 +175,20 @@ def _end_with_parent() -> None:
 
 def over_ray(
     work: Callable[[Item], Result],
-    items: Iterable[Item],
-    address: str,
-    dead: Callable[[Item, str], Result],
+    items: Sequence[Item],
     *,
+    address: str,
     workers: int = 1,
     gpus: float = 0.0,
     limit: float = LIMIT,
-) -> Generator[Result, None, None]:
-    """Yield ``work(item)`` for each item from the workers of a Ray cluster, in the order in which they finish.
+) -> Generator[Done[Item, Result]]:
+    """As `over_processes`, from the workers of a Ray cluster.
 
     Args:
         work: importable function that does not raise; `clipgs_lib` must be installed on every node.
+        items: what can be sent to a process.
         address: of the cluster (``"auto"``, ``"ray://host:10001"``), or ``"local"`` to start one with ``workers``.
+        workers: CPUs of a cluster that is started here.
         gpus: share of a GPU that one object takes.
         limit: seconds that one item may take; then its worker ends itself, and Ray tries the item once more.
 
@@ -221,11 +215,10 @@ def over_ray(
             for reference in ray.wait(list(running), num_returns=1)[0]:
                 item = running.pop(reference)
                 try:
-                    result = ray.get(reference)
+                    yield item, ray.get(reference), ""
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
                     reason = str(error).splitlines()[0]
-                    result = dead(item, f"its Ray worker died twice, or took longer than {limit:g} s: {reason}")
-                yield result
+                    yield item, None, f"its Ray worker died twice, or took longer than {limit:g} s: {reason}"
     finally:
         if started:
             ray.shutdown()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..shards.triplet import Triplet
 from ..splats import UP_AXES
 
 
@@ -62,6 +61,3 @@ class Source:
 
 class StopBuild(Exception):
     """Raised by a producer when no object could work, such as for want of the teacher; ends the build."""
-
-
-Producer = Callable[[Source, BuildConfig], Triplet]

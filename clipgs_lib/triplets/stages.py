@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,17 @@ class Thing:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An object that lacks but its splats and embeddings."""
+
+    source: Source
+    thing: Thing
+    cameras: Cameras
+    images: np.ndarray  # [V, H, W, 3] uint8
+    job: FitJob | None  # what to fit; None for splats that are few enough as they are
+
+
 def produce(source: Source, config: BuildConfig) -> Triplet:
     """Make one object of a set.
 
@@ -58,18 +69,11 @@ def produce(source: Source, config: BuildConfig) -> Triplet:
             object aside.
         OSError: when its file cannot be read.
     """
-    steps = making(source, config)
-    try:
-        steps.send(fit_together([next(steps)], config)[0])
-    except StopIteration as end:
-        return end.value
-    raise RuntimeError("an object is fitted once")
+    return finish(begin(source, config), config)
 
 
-def making(source: Source, config: BuildConfig) -> Generator[FitJob, FitResult, Triplet]:
-    """Make one object, but let the caller fit it: yields what to fit, is sent the result, and returns the object.
-
-    Splats with no more than ``config.gaussians`` are taken as they are, and nothing is yielded.
+def begin(source: Source, config: BuildConfig) -> Begun:
+    """Load an object and draw it, up to what there is to fit.
 
     Raises:
         ValueError, OSError: as `produce`.
@@ -78,19 +82,31 @@ def making(source: Source, config: BuildConfig) -> Generator[FitJob, FitResult, 
     seed = object_seed(source.key, config.seed)
     thing = load_thing(source, config, seed)
     cameras, images = draw_views(thing.shape, config)
-    job = fit_job(thing.shape, config, seed)
+    return Begun(source, thing, cameras, images, fit_job(thing.shape, config, seed))
+
+
+def finish(begun: Begun, config: BuildConfig, result: FitResult | None = None) -> Triplet:
+    """Embed an object and put it together; what was not fitted in a batch is fitted now.
+
+    Raises:
+        ValueError: as `produce`.
+    """
+    source, thing, splats = begun.source, begun.thing, begun.thing.shape
     facts: dict[str, Any] = {"fit": "as they came"}
-    if job is None:
-        assert isinstance(thing.shape, Splats)
-        splats = thing.shape
-    else:
-        result = yield job
+    if begun.job is not None:
+        result = result or fit_together([begun.job], config)[0]
         splats, fitted = result.splats.to("cpu"), f"{config.gaussians} gaussians"
         measured = {"psnr": round(result.psnr, 4), "ssim": round(result.ssim, 5)}
         facts = measured | {"iterations": result.iterations, "fit": fitted}
-    views = tuple(encode_view(image, config.quality) for image in images)
+    assert isinstance(splats, Splats)  # a mesh always has a job
+    views = tuple(encode_view(image, config.quality) for image in begun.images)
     pictures = np.stack([decode_view(view, f"{source.key}.view{i:03d}.webp") for i, view in enumerate(views)])
-    captions, columns = embed(thing.captions, pictures, config)
+    captions, columns = thing.captions, dict[str, Any]()
+    if config.teacher is not None:
+        teacher = _teacher(config.teacher, config.device)
+        text_embeds = teacher.encode_text([caption.text for caption in captions])
+        captions, columns = teacher_columns(captions, teacher.encode_image(pictures), text_embeds, teacher)
+    facts |= {"seed": object_seed(source.key, config.seed), "cameras": _camera_facts(begun.cameras)}
     return Triplet(
         key=source.key,
         splats=splats,
@@ -98,7 +114,7 @@ def making(source: Source, config: BuildConfig) -> Generator[FitJob, FitResult, 
         texts=captions,
         category=thing.category,
         split=thing.split,
-        provenance=thing.provenance | facts | {"seed": seed, "cameras": _camera_facts(cameras)},
+        provenance=thing.provenance | facts,
         **columns,
     )
 
@@ -274,31 +290,15 @@ def _camera_facts(cameras: Cameras) -> dict[str, Any]:
 # ---- texts and embeddings ----------------------------------------------------------------------------------------
 
 
-def embed(
-    captions: tuple[Caption, ...], images: np.ndarray, config: BuildConfig
-) -> tuple[tuple[Caption, ...], dict[str, Any]]:
-    """Texts with their scores, and the columns of `Triplet` that the teacher makes; as they came without a teacher."""
-    if config.teacher is None or not captions:
-        return captions, {}
-    teacher = _teacher(config.teacher, config.device)
-    image_embeds = teacher.encode_image(images).float().cpu()
-    text_embeds = teacher.encode_text([caption.text for caption in captions]).float().cpu()
-    return teacher_columns(captions, image_embeds, text_embeds, teacher)
-
-
 def teacher_columns(
     captions: tuple[Caption, ...], image_embeds: torch.Tensor, text_embeds: torch.Tensor, teacher: Teacher
 ) -> tuple[tuple[Caption, ...], dict[str, Any]]:
-    """What a teacher adds to an object.
-
-    Args:
-        captions: its texts.
-        image_embeds: ``[V, D]`` of its views, by ``teacher``.
-        text_embeds: ``[T, D]`` of its texts, by ``teacher``.
+    """What a teacher adds to an object whose views ``[V, D]`` and texts ``[T, D]`` it has embedded.
 
     Returns:
         The texts with their scores, and the columns ``teacher``, ``image_embeds`` and ``text_embeds`` of `Triplet`.
     """
+    image_embeds, text_embeds = image_embeds.float().cpu(), text_embeds.float().cpu()
     scored = score_captions(captions, image_embeds, lambda _: text_embeds)
     columns = {
         "teacher": TeacherInfo(teacher.identity, teacher.embed_dim),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ QUARANTINE = "quarantine.jsonl"
 LOST = "lost.jsonl"  # objects whose mesh lost a texture or a material
 _STAGING = ".building"
 
+Progress = Callable[[int, int, int], None]  # objects done, objects in all, objects set aside
+
 
 @dataclass(frozen=True)
 class BuildReport:
@@ -31,37 +34,76 @@ class BuildReport:
     quarantined: int  # set aside, listed in quarantine.jsonl
     resumed: int  # of both, taken over from a build that was stopped
     seconds: float  # wall clock of this run
-    lost: Mapping[str, list[str]] = field(default_factory=dict)  # key -> textures and materials missing from its mesh
+    lost: Mapping[str, list[str]] = field(default_factory=dict)  # mesh -> textures and materials it should have
 
     def __str__(self) -> str:
         taken = f", {self.resumed:,} taken over" if self.resumed else ""
         aside = f", {self.quarantined:,} set aside in {QUARANTINE}" if self.quarantined else ""
         lines = [f"{self.folder}: {plural(self.objects, 'object')}{aside}{taken}, {self.seconds:.1f} s"]
         if self.lost:
-            shown = [f"{key} ({first_of(names, 3)})" for key, names in self.lost.items()]
+            shown = [f"{mesh} ({first_of(names, 3)})" for mesh, names in self.lost.items()]
             lines.append(f"  {plural(len(self.lost), 'object')} lost a texture or a material: {first_of(shown, 5)}")
         return "\n".join(lines)
 
 
-def finished_set(folder: Path, recipe: Mapping[str, Any]) -> BuildReport | None:
-    """The report of a finished set by the same recipe; None when there is no set yet."""
-    if not (folder / MANIFEST).exists():
-        return None
-    done = ShardSet(folder)
-    older = {"split_rule": recipe.get("split_rule")}  # sets made before the rule was recorded are sets all the same
-    _same_recipe(folder, older | done.manifest["build"], recipe)
-    path = folder / QUARANTINE
-    aside = len(path.read_bytes().splitlines()) if path.exists() else 0
-    if (folder / _STAGING).exists():  # killed after the last rename
-        shutil.rmtree(folder / _STAGING)
-    return BuildReport(folder, len(done), aside, len(done) + aside, 0.0, read_lost(folder))
+def complete(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    keys: Sequence[str],
+    work: Callable[[Staging], Generator[int]],
+    *,
+    limits: ShardLimits | None = None,
+    before: Sequence[bytes] = (),
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Make a set, or go on with it; a finished one by the same recipe is left as it is.
+
+    Args:
+        folder: of the set, made when missing.
+        recipe: for the manifest; plain JSON.
+        keys: of all objects, in their order.
+        work: makes the objects that `Staging.has` not yet, and yields how many are done of all.
+        limits: of the shards.
+        before: lines of the quarantine that stand before those of this build.
+        progress: called with objects done, objects in all, objects set aside.
+
+    Raises:
+        ShardError: when the folder holds something else or another build runs in it, when every object failed, or the
+            disk is full.
+    """
+    began = time.monotonic()
+    if (folder / MANIFEST).exists():
+        done = ShardSet(folder)
+        older = {"split_rule": recipe.get("split_rule")}  # sets made before it was recorded are sets all the same
+        _same_recipe(folder, older | done.manifest["build"], recipe)
+        aside = len(_lines_of(folder / QUARANTINE))
+        if (folder / _STAGING).exists():  # killed after the last rename
+            shutil.rmtree(folder / _STAGING)
+        objects, resumed = len(done), len(done) + aside
+    else:
+        with staged(folder, recipe) as stage:
+            resumed = sum(stage.has(key) for key in keys)
+            with closing(work(stage)) as steps:
+                for count in steps:
+                    if progress is not None:
+                        progress(count, len(keys), stage.aside)
+            objects, aside = stage.pack(keys, recipe, limits, before)
+    return BuildReport(folder, objects, aside, resumed, time.monotonic() - began, read_lost(folder))
 
 
 def read_lost(folder: Path) -> dict[str, list[str]]:
-    """Key -> textures and materials that were missing, of the objects that lost some."""
-    path = folder / LOST
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {entry["key"]: entry["lost"] for entry in map(json.loads, lines)}
+    """File of a mesh, or else key -> textures and materials that were missing, of the objects that lost some."""
+    return {entry.get("source", entry["key"]): entry["lost"] for entry in map(json.loads, _lines_of(folder / LOST))}
+
+
+def read_quarantine(folder: Path) -> list[dict[str, str]]:
+    """What a build set aside: key, source, reason, place of each; nothing when there was nothing."""
+    entries = map(json.loads, _lines_of(folder / QUARANTINE))
+    return [{name: str(entry.get(name, "")) for name in ("key", "source", "reason", "place")} for entry in entries]
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines() if path.exists() else []
 
 
 def _same_recipe(folder: Path, there: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
@@ -101,22 +143,20 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._place = folder, folder / _STAGING
-        self._have = {path.stem for pattern in ("*/*.tar", "*/*.json") for path in self._place.glob(pattern)}
+        kept, failed = ({path.stem for path in self._place.glob(f"*/*{suffix}")} for suffix in (".tar", ".json"))
+        self._have, self.aside = kept | failed, len(failed)  # when it was opened; set aside until now
         for path in [*self._place.glob("*/.*.partial"), *folder.glob(".*.partial")]:
             path.unlink()  # what a killed build was writing
 
     def has(self, key: str) -> bool:
-        """Whether an object was kept or set aside."""
+        """Whether an object had been kept or set aside when this build began."""
         return key in self._have
 
-    def failures(self) -> int:
-        """Objects set aside."""
-        return sum(1 for _ in self._place.glob("*/*.json"))
-
-    def keep(self, key: str, block: bytes, lost: Sequence[str] = ()) -> None:
+    def keep(self, key: str, source: str, block: bytes, lost: Sequence[str]) -> None:
         """Keep an object's bytes, whole or not at all, and the names of what its mesh lost."""
         if lost:
-            _write(self._path(key, ".lost"), json.dumps({"key": key, "lost": list(lost)}, ensure_ascii=False).encode())
+            line = json.dumps({"key": key, "source": source, "lost": list(lost)}, ensure_ascii=False)
+            _write(self._path(key, ".lost"), line.encode("utf-8", "backslashreplace"))
         _write(self._path(key, ".tar"), block)
 
     def set_aside(self, key: str, source: str, reason: str, place: str = "") -> None:
@@ -124,43 +164,26 @@ class Staging:
         entry = {"key": key, "source": source, "reason": reason, "place": place}
         line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace")
         _write(self._path(key, ".json"), line)
+        self.aside += key not in self._have
 
     def pack(
-        self,
-        keys: Sequence[str],
-        recipe: Mapping[str, Any],
-        limits: ShardLimits | None = None,
-        before: Sequence[bytes] = (),
+        self, keys: Sequence[str], recipe: Mapping[str, Any], limits: ShardLimits | None, before: Sequence[bytes]
     ) -> tuple[int, int]:
-        """Write quarantine, shards, index and manifest.
-
-        Args:
-            keys: of all objects, in their order.
-            recipe: for the manifest.
-            before: lines of the quarantine that stand before those of this build.
-
-        Returns:
-            How many objects the set has, and how many lines its quarantine.
-
-        Raises:
-            ShardError: when every object failed, or the disk is full.
-        """
+        """Write quarantine, shards, index and manifest; returns how many objects and lines of the quarantine."""
         failed = [path.read_bytes() for key in keys if (path := self._path(key, ".json")).exists()]
-        if len(failed) == len(keys):
+        if failed and len(failed) == len(keys):
             first = json.loads(failed[0])["reason"]
             must = f"at least one of {plural(len(keys), 'object')} must work"
             raise ShardError(self.folder, must, f"failures only, the first: {first}", "mend it, remove the folder")
         shards = [path for path in self.folder.glob("*.tar*") if SHARD_NAME.fullmatch(path.name)]
         for old in [*shards, self.folder / INDEX, self.folder / QUARANTINE, self.folder / LOST]:
             old.unlink(missing_ok=True)  # of a packing that was killed
-        lines = [*before, *failed]
-        if lines:
-            _write(self.folder / QUARANTINE, b"\n".join(lines) + b"\n")
         lost = [path.read_bytes() for key in keys if (path := self._path(key, ".lost")).exists()]
-        if lost:
-            _write(self.folder / LOST, b"\n".join(lost) + b"\n")
+        for name, lines in ((QUARANTINE, [*before, *failed]), (LOST, lost)):
+            if lines:
+                _write(self.folder / name, b"\n".join(lines) + b"\n")
         blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
-        return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(lines)
+        return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(before) + len(failed)
 
     def _path(self, key: str, suffix: str) -> Path:
         part = hashlib.sha256(key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets

@@ -17,6 +17,7 @@ from clipgs_lib.fitting import (
     init_from_points,
     init_from_splats,
     init_random,
+    mesh_job,
     splat_job,
 )
 from clipgs_lib.fitting.supervision import split_views
@@ -206,6 +207,19 @@ def test_the_initialisation_of_a_mesh_alone_is_a_fair_picture(pattern, least):
     mesh = stool() if pattern == "stool" else ball(pattern)
     result = fit_mesh(mesh, 2048, FitConfig(iterations=0), views=12, size=96, light=0.0)
     assert result.psnr > least
+
+
+def test_without_steps_only_the_views_that_measure_are_drawn():
+    mesh, measured = stool(), FitConfig(iterations=0)
+    job, whole = mesh_job(mesh, 256, measured, size=64), mesh_job(mesh, 256, size=64)
+    held, _ = split_views(36, measured.holdout)
+    assert len(whole.views.colors) == 36 and torch.equal(job.cameras.viewmats, whole.cameras.viewmats[held])
+    assert torch.equal(job.views.colors, whole.views.colors[held])
+    drawn = render(job.init, *job.cameras, background=measured.background).colors
+    expected = torch.stack([psnr(a, b) for a, b in zip(drawn, job.views.colors, strict=True)]).mean()
+    assert fit(*job[:3], measured).psnr == pytest.approx(float(expected), abs=1e-3)
+    [one] = fit_many([splat_job(start(), 60, measured, views=2, size=32)], measured)
+    assert one.iterations == 0 and one.psnr > 5  # one view is enough to measure
 
 
 def test_a_mesh_is_fitted_in_its_own_frame():

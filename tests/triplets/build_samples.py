@@ -55,6 +55,16 @@ def deadly(source: Source, config: BuildConfig) -> Triplet:
     return cheap(source, config)
 
 
+def dying(source: Source, config: BuildConfig) -> Triplet:
+    """Object 2 takes its process down once it is made; every attempt at an object leaves a line in its file."""
+    with Path(source.path).open("a") as log:
+        log.write(source.key + "\n")
+    made = cheap(source, config)
+    if source.index == 2:
+        os._exit(1)
+    return made
+
+
 def endless(source: Source, config: BuildConfig) -> Triplet:
     """Objects 1 and 4 never come to an end: one asleep, one inside a C function that keeps Python's lock."""
     if source.index == 1:

@@ -22,7 +22,7 @@ import torch
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.triplets import catalogue_sources, stages
-from clipgs_lib.triplets.build import _attempt, _died, build_triplets
+from clipgs_lib.triplets.build import _attempt, build_triplets
 from clipgs_lib.triplets.pool import over_processes
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 
@@ -104,8 +104,8 @@ def test_objects_whose_process_died_have_a_second_try(tmp_path, monkeypatch):
 
 def test_a_build_that_nobody_wants_any_more_leaves_no_worker(tmp_path):
     others = worker_processes()
-    results = over_processes(partial(_attempt, endless, BuildConfig()), sources(8), 2, _died)
-    assert next(results).source.index == 0
+    results = over_processes(partial(_attempt, endless, BuildConfig()), [[one] for one in sources(8)], workers=2)
+    assert next(results)[0][0].index == 0
     assert len(worker_processes() - others) == 2
     results.close()
     assert worker_processes() <= others
@@ -260,7 +260,8 @@ def on_paper(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(stages, "mesh_job", lambda *arguments, device: real_job(*arguments))
     monkeypatch.setattr(stages, "fit_many", fit_many)
-    monkeypatch.setattr(module, "over_processes", lambda work, items, *_: (work(item) for item in items))
+    here = lambda work, items, **_: ((item, work(item), "") for item in items)  # noqa: E731
+    monkeypatch.setattr(module, "over_processes", here)
     monkeypatch.setattr(module, "BATCH", 3)
     return sizes
 
@@ -305,9 +306,9 @@ def test_a_batch_loses_only_the_bad_and_goes_on(tmp_path, on_paper, monkeypatch)
 
 
 def test_a_batch_whose_process_died_is_made_again_one_by_one(tmp_path, on_paper, monkeypatch):
-    def died(work, items, workers, dead, limit):
+    def died(work, items, **_):
         for item in items:
-            yield dead(item, "the worker process died") if item[-1].index in (1, 5) else work(item)
+            yield (item, None, "the worker process died") if item[-1].index in (1, 5) else (item, work(item), "")
 
     monkeypatch.setattr(module, "over_processes", died)
     report = build_triplets(catalogue_sources(6), tmp_path / "set", replace(SMALL, device="cuda"))
@@ -321,12 +322,3 @@ def test_a_build_on_a_real_device(tmp_path):
     build_triplets(catalogue_sources(20), tmp_path / "cpu", replace(config, device="cpu"), workers=4)
     psnr = [[row["psnr"] for row in ShardSet(tmp_path / name).rows] for name in ("cuda", "cpu")]
     assert len(psnr[0]) == 20 and np.mean(psnr[0]) == pytest.approx(np.mean(psnr[1]), abs=1.0)
-
-
-def test_ray_gives_the_same_set(tmp_path):
-    pytest.importorskip("ray", reason="ray is the optional extra 'cluster'")
-    report = build(tmp_path / "ray", produce=troubled, workers=2, ray="local")
-    assert (report.objects, report.quarantined) == (8, 4)
-    build(tmp_path / "local", produce=troubled, workers=2)
-    quarantine = [(tmp_path / name / "quarantine.jsonl").read_bytes() for name in ("ray", "local")]
-    assert quarantine[0] == quarantine[1] and files(tmp_path / "ray") == files(tmp_path / "local")

@@ -19,7 +19,7 @@ from clipgs_lib.shards.writer import ShardLimits, write_set
 from clipgs_lib.triplets import embed
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.embed import embed_triplets
-from clipgs_lib.triplets.inspect_set import summarize
+from clipgs_lib.triplets.inspection import summarize
 from clipgs_lib.triplets.recipe import BuildConfig
 from clipgs_lib.triplets.sources import catalogue_sources
 
@@ -98,11 +98,11 @@ def test_it_goes_on_and_ends_in_the_same_bytes(tmp_path, monkeypatch):
     embed_triplets(old, tmp_path / "whole", StandIn(), batch=10)
     keep, count = embed.Staging.keep, {"left": 8}
 
-    def killed(self, key, block):
+    def killed(self, *arguments):
         count["left"] -= 1
         if count["left"] < 0:
             raise KeyboardInterrupt
-        keep(self, key, block)
+        keep(self, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(embed.Staging, "keep", killed)
@@ -132,6 +132,22 @@ def test_damaged_objects_and_impossible_texts_are_set_aside(tmp_path):
     assert [line["key"] for line in lines] == ["x", row["key"]] and "another version" in lines[1]["reason"]
     assert summarize(tmp_path / "new").quarantined[0][1] == 1
     assert embed_triplets(old, tmp_path / "new", StandIn(), batch=100).quarantined == 2
+
+
+def test_an_empty_set_gives_an_empty_set(tmp_path):
+    (tmp_path / "old").mkdir()
+    write_set(tmp_path / "old", [], build={})
+    report = embed_triplets(tmp_path / "old", tmp_path / "new", StandIn())
+    assert (report.objects, report.quarantined) == (0, 0) and len(ShardSet(tmp_path / "new")) == 0
+
+
+def test_what_meshes_lost_is_still_known(tmp_path):
+    (tmp_path / "old").mkdir()
+    lost = {"lost": ["wood.png"], "file": "a/chair.obj"}
+    blocks = [encode_triplet(make_triplet(i, provenance=lost if i else {"lost": 3})) for i in range(2)]
+    write_set(tmp_path / "old", blocks, build={})
+    report = embed_triplets(tmp_path / "old", tmp_path / "new", StandIn())
+    assert report.lost == summarize(report.folder).lost == {"a/chair.obj": ["wood.png"]}
 
 
 def test_pictures_of_several_sizes(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from clipgs_lib.cli import app
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.triplet import encode_triplet
 from clipgs_lib.shards.writer import write_set
-from clipgs_lib.triplets.inspect_page import write_contact_sheet
-from clipgs_lib.triplets.inspect_set import choose, filter_totals, spread, summarize
+from clipgs_lib.triplets.inspection import choose, filter_totals, spread, summarize, write_contact_sheet
 
 from ..shards.shard_samples import make_set, make_triplet
 
@@ -122,6 +122,18 @@ def test_the_sheet_shows_what_filtering_removed(filtered, folder, tmp_path):
     assert page.shown.count("removed: ") == 2
     none = Tags(write_contact_sheet(folder, tmp_path / "none.html").read_text()).shown
     assert "texts removed" not in none and "removed: " not in none
+
+
+def test_the_sheet_names_what_meshes_lost(tmp_path):
+    triplet = make_triplet(1, provenance={"lost": [NASTY]}, texts=(Caption("a cup", "raw", -0.001),))
+    odd = make_triplet(2, provenance={"lost": 3})  # which no build writes
+    blocks = [encode_triplet(t) for t in (replace(triplet, text_embeds=triplet.text_embeds[:1]), odd)]
+    write_set(tmp_path, blocks, build={})
+    lost = {"key": triplet.key, "source": "cups/a.obj", "lost": [NASTY]}
+    (tmp_path / "lost.jsonl").write_text(json.dumps(lost) + "\n")
+    page = Tags(write_contact_sheet(tmp_path).read_text())
+    assert f"lost: {NASTY}" in page.shown and "1 object lost a texture or a material" in page.shown
+    assert "cups/a.obj" in page.shown and "script" not in page.tags and "-0.00" not in page.shown
 
 
 @pytest.mark.parametrize(

@@ -75,4 +75,4 @@ def test_a_build_says_which_objects_lost_a_texture(cases, tmp_path):
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "1 object" in said and "lost" in said and "texture" in said
-    assert "gone.png" in run("triplets", "inspect", tmp_path / "set").stdout
+    assert "lost/a.obj (gone.png)" in run("triplets", "inspect", tmp_path / "set").stdout

@@ -1,8 +1,11 @@
-"""What is in a set: a summary in words and numbers, and the objects that a contact sheet shows."""
+"""What is in a set: a summary in words and numbers, and a contact sheet.
+
+The sheet is one HTML file without scripts or links, pictures inside, light and dark.
+"""
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,16 +13,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
+import torch
 
+from ..captions.filtering import REASONS
+from ..rendering import render
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
-from ..shards.triplet import TeacherInfo
+from ..shards.triplet import TeacherInfo, Triplet, encode_view
+from ..shards.writer import replacing
 from ..splats import COLUMNS
 from ..words import first_of, plural
-from .staging import QUARANTINE, read_lost
+from .stages import WHITE, cameras_of
+from .staging import QUARANTINE, read_lost, read_quarantine
 
+SHEET = "contact_sheet.html"
+TEMPLATES = Path(__file__).parent / "templates"
 _READ = 500  # objects read for the statistics of texts and sizes; a larger set is sampled
+_TEXT = 220  # characters of a text that are shown
+_SIDE = 192  # pixels of a picture of the splats, at most
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Summary:
     parts: dict[str, float]  # mean bytes per object of splat, views, texts and so on
     quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
     config: dict[str, Any]  # how it was built
-    lost: dict[str, list[str]]  # key -> textures and materials that were missing
+    lost: dict[str, list[str]]  # mesh -> textures and materials that were missing
 
     def facts(self) -> dict[str, str]:
         """Name -> sentence of what `str` lists under the set's size."""
@@ -94,7 +107,7 @@ class Summary:
         if self.damaged:
             facts["damaged"] = f"{self.damaged:,} of {self.read + self.damaged:,}; --verify names them"
         if self.lost:
-            named = [f"{key} ({first_of(names, 3)})" for key, names in self.lost.items()]
+            named = [f"{mesh} ({first_of(names, 3)})" for mesh, names in self.lost.items()]
             facts["lost"] = f"a texture or material in {plural(len(self.lost), 'object')}: {first_of(named, 5)}"
         return facts | {"set aside": f"{aside:,}" + (f" ({QUARANTINE})" if aside else "")}
 
@@ -191,15 +204,6 @@ def choose(shards: ShardSet, most: int) -> list[int]:
     return sorted(number for _, number in sorted(ranked)[:most])
 
 
-def read_quarantine(folder: Path) -> list[dict[str, str]]:
-    """What a build set aside: key, source, reason, place of each; nothing when there was nothing."""
-    path = folder / QUARANTINE
-    if not path.exists():
-        return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{name: str(entry.get(name, "")) for name in ("key", "source", "reason", "place")} for entry in entries]
-
-
 def _three(values: Sequence[int]) -> tuple[int, int, int]:
     ordered = sorted(values) or [0]
     return ordered[0], ordered[len(ordered) // 2], ordered[-1]
@@ -213,3 +217,72 @@ def _range(three: tuple[int, int, int]) -> str:
 def _counts(counts: dict[str, int], most: int = 20) -> str:
     shown = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:most])
     return (shown or "none") + (f", {len(counts) - most} more" if len(counts) > most else "")
+
+
+# ---- contact sheet --------------------------------------------------------------------------------------------------
+
+
+def write_contact_sheet(
+    folder: str | os.PathLike[str] | ShardSet, path: str | os.PathLike[str] | None = None, *, objects: int = 60
+) -> Path:
+    """Write the contact sheet of a set.
+
+    Args:
+        path: of the HTML file; None for ``contact_sheet.html`` in the set's folder.
+        objects: how many are shown at most, of all splits and as many categories as go.
+
+    Returns:
+        Where it was written. Damaged objects are shown as such.
+
+    Raises:
+        ShardError: when the set is damaged as a whole, or the file cannot be written.
+    """
+    shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
+    target = Path(path) if path is not None else shards.folder / SHEET
+    chosen = choose(shards, objects)
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.filters["plural"] = plural
+    page = templates.get_template("contact_sheet.html.j2").render(
+        name=shards.folder.resolve().name,
+        summary=summarize(shards),
+        shown=len(chosen),
+        cards=(_card(shards, number) for number in chosen),  # one at a time: no more than one object is in memory
+        longest=_TEXT,
+        reasons=REASONS,
+        quarantine=read_quarantine(shards.folder),
+    )
+    with replacing(target) as stream:
+        stream.write(page.encode("utf-8", "xmlcharrefreplace"))
+    return target
+
+
+def _card(shards: ShardSet, number: int) -> dict[str, Any]:
+    """What the template shows of one object."""
+    row = shards.rows[number]
+    try:
+        triplet = shards.read(number)
+    except ShardError as error:
+        return {"row": row, "error": str(error)}
+    which = spread(len(triplet.views), 3)
+    pictures = [triplet.views[i] for i in which] + _drawn(triplet, which[-1])
+    return {
+        "row": row,
+        "triplet": triplet,
+        "pictures": [base64.b64encode(picture).decode() for picture in pictures],
+        "removed": filter_totals([triplet.provenance.get("filter")]),
+    }
+
+
+def _drawn(triplet: Triplet, view: int) -> list[bytes]:
+    """The splats as the camera of a view sees them, as WebP; nothing for an object without cameras."""
+    try:
+        cameras = cameras_of(triplet)
+    except ShardError:
+        return []
+    scale = min(1.0, _SIDE / max(cameras.width, cameras.height))
+    width, height = (max(1, round(side * scale)) for side in (cameras.width, cameras.height))
+    intrinsics = cameras.Ks[view : view + 1] * torch.tensor([[width / cameras.width], [height / cameras.height], [1.0]])
+    with torch.no_grad():
+        drawn = render(triplet.splats, cameras.viewmats[view : view + 1], intrinsics, width, height, background=WHITE)
+    return [encode_view((drawn.colors[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy())]
