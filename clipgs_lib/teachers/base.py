@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..vectors import unit
 from ..weights import state_sha256
-from .preprocess import Preprocess, check_images
+from .preprocess import Pictures, Preprocess, check_images
 from .zero_shot import Templates, zero_shot_weights
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -87,22 +86,23 @@ class Teacher:
 
     # no_grad, not inference_mode: on CPU, bf16 autocast under inference_mode casts the weights anew at every layer
     @torch.no_grad()
-    def encode_image(self, images: torch.Tensor | np.ndarray) -> torch.Tensor:
+    def encode_image(self, images: Pictures) -> torch.Tensor:
         """Embed pictures.
 
         Args:
-            images: ``[B, H, W, 3]`` RGB, float in ``[0, 1]`` or uint8; ``B`` may be 0.
+            images: ``[B, H, W, 3]`` RGB, float in ``[0, 1]`` or uint8; ``B`` may be 0. Or a list of paths, PIL images
+                and arrays of any sizes, see `preprocess.read_picture`.
 
         Returns:
             ``[B, D]`` float32, unit-norm, on the teacher's device.
 
         Raises:
-            ValueError: for another shape, type or range.
+            ValueError: for another shape, type or range, or a picture that cannot be read.
         """
-        batch = check_images(images)
+        batch = images if isinstance(images, list | tuple) else check_images(images)
         parts = []
-        for chunk in batch.split(self.batch_size) if len(batch) else ():
-            pixels = self.preprocess(chunk, self.device)
+        for start in range(0, len(batch), self.batch_size):
+            pixels = self.preprocess(batch[start : start + self.batch_size], self.device)
             with self._autocast():
                 parts.append(self._model.encode_image(pixels, normalize=False).float())
         return self._unit(parts)
