@@ -19,15 +19,13 @@ from pathlib import Path
 
 import numba
 import numpy as np
-import torch
 
 from .. import geometry
 from ..splats import Splats
 from .base import FormatError, RawSplats, atomic_write, check_regular_file
-from .packing import drop_largest, z_order
+from .packing import columns_to_write, drop_largest, z_order
 from .ply import sh_columns, to_logs
-from .ply_header import Header, classify, read_header
-from .ply_rows import columns, in_threads, open_rows, trailing_bytes
+from .ply_table import Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
 
 NAME = "compressed_ply"
 SUFFIXES = (".compressed.ply",)
@@ -88,25 +86,23 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
     Raises:
         FormatError: when a gaussian is not finite or has no rotation, or the file cannot be written.
     """
-    if not bool(splats.finite_mask().all()) or not bool((splats.quats.norm(dim=1) > 1e-12).all()):
-        must = "every gaussian must be finite with a non-zero quaternion to be quantised"
-        raise FormatError(path, must, "some that are not", "call splats.prune() first")
-    if sort and len(splats):
-        splats = splats[torch.from_numpy(z_order(splats.means.numpy()))]
-    colors = splats.colors.numpy()
-    logs = to_logs(splats.scales.numpy()).clip(-_SCALE_LOG_LIMIT, _SCALE_LOG_LIMIT)
-    parts = [_quantise(values) for values in (splats.means.numpy(), logs, colors)]
+    raw = columns_to_write(splats, path)
+    raw = raw.rows(z_order(raw.means)) if sort else raw
+    colors = np.float32(0.5) + np.float32(geometry.SH_C0) * raw.sh0[:, 0]
+    logs = to_logs(raw.scales).clip(-_SCALE_LOG_LIMIT, _SCALE_LOG_LIMIT)
+    parts = [_quantise(values) for values in (raw.means, logs, colors)]
     (unit_means, *mean_bounds), (unit_logs, *log_bounds), (unit_colors, *color_bounds) = parts
     chunks = np.concatenate([*mean_bounds, *log_bounds, *color_bounds], axis=1, dtype="<f4")
-    rgba = np.concatenate([unit_colors, splats.opacities.numpy()[:, None]], axis=1)
-    words = [_pack(unit_means, (11, 10, 11)), _pack_quats(splats.quats.numpy()), _pack(unit_logs, (11, 10, 11))]
-    words.append(_pack(rgba, (8, 8, 8, 8)))
+    rgba = np.concatenate([unit_colors, raw.opacities[:, None]], axis=1)
+    others, largest = drop_largest(raw.quats.astype(np.float64))  # see `_unpack_quat`
+    turns = largest.astype(np.uint32) << np.uint32(30) | _pack(others / math.sqrt(2.0) + 0.5, (10, 10, 10))
+    words = [_pack(unit_means, (11, 10, 11)), turns, _pack(unit_logs, (11, 10, 11)), _pack(rgba, (8, 8, 8, 8))]
     with atomic_write(path) as stream:
         stream.write(_header(len(splats), len(chunks), 3 * splats.shN.shape[1]))
         stream.write(chunks.tobytes())
         stream.write(np.stack(words, axis=1).astype("<u4").tobytes())
-        if splats.shN.shape[1]:
-            rest = splats.shN.transpose(1, 2).flatten(1).numpy()  # [N, 3 * (K-1)] channel-major
+        if raw.shN.size:
+            rest = raw.shN.transpose(0, 2, 1).reshape(len(splats), -1)  # [N, 3 * (K-1)] channel-major
             stream.write(((rest / 8 + 0.5) * 256).clip(0, 255).astype(np.uint8).tobytes())
 
 
@@ -232,10 +228,3 @@ def _pack(units: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
         most = (1 << bits) - 1
         word = word << np.uint32(bits) | np.rint(column.astype(np.float64) * most).clip(0, most).astype(np.uint32)
     return word
-
-
-def _pack_quats(quats: np.ndarray) -> np.ndarray:
-    """Largest component left out and made positive; see `_unpack_quat`."""
-    unit = quats.astype(np.float64) / np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)
-    others, largest = drop_largest(unit)
-    return largest.astype(np.uint32) << np.uint32(30) | _pack(others / math.sqrt(2.0) + 0.5, (10, 10, 10))

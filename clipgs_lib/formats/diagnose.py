@@ -23,7 +23,7 @@ from . import doctor_values as values
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import SEVERITIES, Diagnosis, Finding
-from .ply_header import locate, read_header
+from .ply_table import locate, read_header
 
 __all__ = ["Diagnosis", "Finding", "diagnose"]
 

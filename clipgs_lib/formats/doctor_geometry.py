@@ -6,8 +6,10 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 
+from ..geometry import quat_to_rotmat
 from .doctor_report import Finding
 from .doctor_values import Extent
 
@@ -198,13 +200,8 @@ def _normals(scales: np.ndarray, near: Neighbours) -> tuple[np.ndarray, np.ndarr
 
 def _fit(quats: np.ndarray, axis: np.ndarray, normals: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """Mean |cos| between thinnest axes and normals ``[T]``, the axes turned by each of ``turns [T, 3, 3]``."""
-    w, x, y, z = (quats / np.linalg.norm(quats, axis=1, keepdims=True)).T
-    columns = np.stack([
-        np.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], axis=1),
-        np.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], axis=1),
-        np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1),
-    ])  # fmt: skip
-    thin = columns[axis, np.arange(len(axis))]  # [S, 3]
+    axes = quat_to_rotmat(torch.from_numpy(quats)).numpy()  # [S, 3, 3], in columns
+    thin = axes[np.arange(len(axis)), :, axis]  # [S, 3]
     return np.abs(np.einsum("si,tij,sj->ts", normals, turns, thin, optimize=True)).mean(axis=1)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import geometry
+from ..geometry.orders import z_keys
 from ..splats import COLUMNS, Splats
 from .base import FormatError, RawSplats, SplatWarning
 
@@ -22,14 +23,6 @@ _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """The three places left beside the largest component, by its place."""
 _SPREAD = np.array([[3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 3, 2], [0, 1, 2, 3]])
 """Inverse of `_OTHERS` for rows (a, b, c, largest)."""
-
-_EVERY_THIRD = (  # steps that move the 21 low bits of a word to every third place
-    (32, 0x001F00000000FFFF),
-    (16, 0x001F0000FF0000FF),
-    (8, 0x100F00F00F00F00F),
-    (4, 0x10C30C30C30C30C3),
-    (2, 0x1249249249249249),
-)
 
 
 def restore_largest(smallest: np.ndarray, largest: np.ndarray) -> np.ndarray:
@@ -71,11 +64,8 @@ def z_order(means: np.ndarray) -> np.ndarray:
     if len(means) == 0:
         return np.zeros(0, np.intp)
     low, high = means.min(axis=0).astype(np.float64), means.max(axis=0).astype(np.float64)
-    cells = ((means - low) / np.where(high > low, high - low, 1.0) * ((1 << 21) - 1)).astype(np.uint64)  # [N, 3]
-    for shift, mask in _EVERY_THIRD:
-        cells = (cells | cells << np.uint64(shift)) & np.uint64(mask)
-    code = cells[:, 0] | cells[:, 1] << np.uint64(1) | cells[:, 2] << np.uint64(2)
-    return np.argsort(code, kind="stable")
+    cells = ((means - low) / np.where(high > low, high - low, 1.0) * ((1 << 21) - 1)).astype(np.int64)  # [N, 3]
+    return np.argsort(z_keys(torch.from_numpy(cells[:, ::-1].copy())).numpy(), kind="stable")
 
 
 def flip_axes(raw: RawSplats, signs: tuple[int, int, int]) -> None:

@@ -32,8 +32,7 @@ from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
 from .base import FormatError, RawSplats, SplatWarning, atomic_write, check_regular_file
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
-from .ply_header import Element, Header, classify, locate, read_header
-from .ply_rows import columns, in_threads, open_rows, trailing_bytes
+from .ply_table import Element, Header, classify, columns, in_threads, locate, open_rows, read_header, trailing_bytes
 from .points import color_names, read_colors
 
 NAME = "ply"

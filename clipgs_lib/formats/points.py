@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file
-from .ply_header import Element, Header, classify, read_header
-from .ply_rows import columns, open_rows
+from .ply_table import Element, Header, classify, columns, open_rows, read_header
 
 NAME = "points"
 SUFFIXES: tuple[str, ...] = ()

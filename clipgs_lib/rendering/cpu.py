@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .cpu_projection import RECORD, project, project_backward
-from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, gather, order_by_depth, share_out
+from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, order_by_depth, share_out
 
 ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
 
@@ -218,13 +218,10 @@ def _project(
     bounds = _even(n, 2000)
     _share(pool, project, bounds, *arrays, camera, position, degree, width, height, keys, centers, records, rects)
     order = order_by_depth(keys)
-    sorted_centers, sorted_records = np.empty((len(order), 2)), np.empty((len(order), RECORD), np.float32)
-    sorted_rects = np.empty((len(order), 4), np.int32)
-    targets = sorted_centers, sorted_records, sorted_rects
-    _share(pool, gather, _even(len(order), 10000), order, centers, records, rects, *targets)
+    centers, records, rects = (array.take(order, axis=0) for array in (centers, records, rects))
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    tile_starts, items = share_out(sorted_rects, tiles_x, tiles_y)
-    return _View(camera, position, order, *targets, tile_starts, items, tiles_x)
+    tile_starts, items = share_out(rects, tiles_x, tiles_y)
+    return _View(camera, position, order, centers, records, rects, tile_starts, items, tiles_x)
 
 
 def _by_load(starts: np.ndarray, first: int = 0, last: int | None = None) -> list[int]:

@@ -72,18 +72,6 @@ def order_by_depth(keys):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def gather(start, stop, order, centers, records, rects, centers_out, records_out, rects_out):
-    """Rows ``start..stop`` of the projected gaussians, in depth order."""
-    for i in range(start, stop):
-        g = order[i]
-        centers_out[i, 0], centers_out[i, 1] = centers[g, 0], centers[g, 1]
-        for k in range(records.shape[1]):
-            records_out[i, k] = records[g, k]
-        for k in range(4):
-            rects_out[i, k] = rects[g, k]
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
 def share_out(rects, tiles_x, tiles_y):
     """List, for every tile, the gaussians whose rectangle meets it, near to far.
 

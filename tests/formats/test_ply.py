@@ -13,7 +13,7 @@ import torch
 
 from clipgs_lib.formats import ply, read_splats, write_splats
 from clipgs_lib.formats.base import FormatError, SplatWarning
-from clipgs_lib.formats.ply_header import MAX_HEADER_BYTES
+from clipgs_lib.formats.ply_table import MAX_HEADER_BYTES
 from clipgs_lib.splats import Splats
 
 from .mutations import assert_survives

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from clipgs_lib.formats import FormatError, SplatWarning, read_splats, sniff, write_splats
-from clipgs_lib.formats.sog_palette import codebook, nearest, sh_palette
+from clipgs_lib.formats.sog_write import codebook, nearest, sh_palette
 
 from .sog_samples import edit, version_1
 
