@@ -1,9 +1,8 @@
 """Procedural catalogue: parametric textured objects that know their own captions.
 
 `make(index, seed)` gives object ``index``: a mesh of named parts, its parameters, captions out of these parameters, and
-its split. `make_variant` changes one thing about an object; `pairs` yields two objects that differ in texture, colour,
-shape or count alone. Object i of a seed is the same on every machine. How splits and held-out categories and
-combinations are chosen stands in `split`.
+its split. `pairs` yields two objects that differ in texture, colour, shape or count alone. Object i of a seed is the
+same on every machine. How splits and held-out categories and combinations are chosen stands in `split`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from . import (
 from .assemble import build_mesh
 from .describe import KINDS
 from .model import CATEGORIES
-from .objects import CatalogueObject, Pair, make, make_variant, pairs
+from .objects import CatalogueObject, Pair, make, pairs
 from .patterns import PATTERNS
 from .split import HELD_CATEGORIES, VERSION, held_combination
 
@@ -52,6 +51,5 @@ __all__ = [
     "build_mesh",
     "held_combination",
     "make",
-    "make_variant",
     "pairs",
 ]

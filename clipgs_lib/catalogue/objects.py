@@ -1,4 +1,4 @@
-"""Drawing objects, changing one thing about them, and minimal pairs."""
+"""Drawing objects, and minimal pairs of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..captions.caption import Caption
-from ..colors import COLORS
 from ..meshes import Mesh
 from ..splits import SHARES, SPLITS, Split
 from .assemble import build_mesh
@@ -20,17 +19,7 @@ from .describe import KINDS, Kind, adjectives, contrast, describe
 from .model import BINS, CATEGORIES, GAP, Category
 from .paints import PAINTS, STONES, WOODS, contrasting
 from .patterns import PATTERNS, PRINTS
-from .split import (
-    HELD_CATEGORIES,
-    VERSION,
-    Holdout,
-    cell_sizes,
-    cell_splits,
-    held_combination,
-    seeded,
-    settle,
-    split_of,
-)
+from .split import HELD_CATEGORIES, VERSION, Holdout, cell_sizes, cell_splits, held_combination, seeded, split_of
 
 _GRAIN = {"light brown": "brown", "brown": "dark brown", "dark brown": "black"}
 _PAIR_TRIES = 200  # draws for one pair before giving up
@@ -77,53 +66,6 @@ def make(index: int, seed: int = 0) -> CatalogueObject:
     return _finish(params, f"catalogue v{VERSION}, seed {seed}, object {index}")
 
 
-def make_variant(
-    item: CatalogueObject,
-    *,
-    pattern: str | None = None,
-    color: str | None = None,
-    second: str | None = None,
-    accent: str | None = None,
-    count: int | None = None,
-    shape: dict[str, float] | None = None,
-    choices: dict[str, str] | None = None,
-) -> CatalogueObject:
-    """Make the same object with only the named things changed.
-
-    Args:
-        item: where to start.
-        pattern: one of the category's patterns.
-        color, second, accent: words of `colors.COLORS`: the object's, the pattern's, the accent part's.
-        count: one of the category's counts.
-        shape: new values of shape parameters; values between two quarters move out of the gap (see `split`).
-        choices: new forms ("round", "square").
-
-    Raises:
-        ValueError: for a value that the category does not have, or a combination that is held out of this split.
-    """
-    spec, params = CATEGORIES[item.category], deepcopy(item.params)
-    if pattern is not None:
-        params["pattern"] = _member("pattern", pattern, spec.patterns)
-    for key, word in (("color", color), ("second", second), ("accent", accent)):
-        if word is not None:
-            params[key] = _member(key, word, tuple(COLORS))
-    _member(f"color of {params['pattern']}", params["color"], _palette(spec, params["pattern"], any_paint=True))
-    if count is not None:
-        values = spec.count.values if spec.count else ()
-        if count not in values:
-            raise ValueError(f"count of {spec.name} must be one of {list(values)}, got {count}")
-        params["count"] = count
-    ranges = {r.name: r for r in spec.ranges}
-    for key, value in (shape or {}).items():
-        parameter = ranges[_member("shape parameter", key, tuple(ranges))]
-        params["shape"][key] = settle(parameter, value)
-    options = {c.name: c.options for c in spec.choices}
-    for key, form in (choices or {}).items():
-        known = options[_member("choice", key, tuple(options))]
-        params["choices"][key] = _member(key, form, known)
-    return _finish(params, f"{item.mesh.source}, varied")
-
-
 def pairs(kind: Kind, n: int, seed: int = 0, split: Split | None = None) -> Iterator[Pair]:
     """Yield ``n`` minimal pairs whose objects and captions differ in exactly one attribute.
 
@@ -137,9 +79,9 @@ def pairs(kind: Kind, n: int, seed: int = 0, split: Split | None = None) -> Iter
     Raises:
         ValueError: for another kind or split.
     """
-    _member("kind", kind, KINDS)
-    if split is not None:
-        _member("split", split, SPLITS)
+    for what, value, options in (("kind", kind, KINDS), ("split", split, (*SPLITS, None))):
+        if value not in options:
+            raise ValueError(f"{what} must be one of {', '.join(map(str, options))}, got {value!r}")
     able = [name for name, spec in CATEGORIES.items() if _can(spec, kind)]
     names = [able[k] for k in np.argsort(seeded("pairs", kind, seed).random(len(able)), kind="stable")]
     for i in range(n):
@@ -241,13 +183,13 @@ def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _palette(spec: Category, pattern: str, any_paint: bool = False) -> tuple[str, ...]:
+def _palette(spec: Category, pattern: str) -> tuple[str, ...]:
     """Colours that an object with this pattern can have."""
     if pattern == "wood":
         return WOODS
     if pattern == "marble":
         return STONES
-    return tuple(COLORS) if any_paint else spec.colors
+    return spec.colors
 
 
 def _second(pattern: str, color: str, rng: np.random.Generator) -> str:
@@ -259,12 +201,6 @@ def _second(pattern: str, color: str, rng: np.random.Generator) -> str:
 
 def _pick(options: Sequence[Any] | np.ndarray, rng: np.random.Generator) -> Any:
     return options[int(rng.random() * len(options))]
-
-
-def _member(what: str, value: str, options: tuple[str, ...]) -> str:
-    if value not in options:
-        raise ValueError(f"{what} must be one of {', '.join(options)}, got {value!r}")
-    return value
 
 
 def _finish(params: dict[str, Any], source: str) -> CatalogueObject:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..splits import SPLITS, Split, deal
-from .model import BINS, CATEGORIES, GAP, Category, Range
+from .model import BINS, CATEGORIES, Category
 from .patterns import PATTERNS
 
 Holdout = Literal["none", "category", "combination"]
@@ -93,17 +93,3 @@ def split_of(params: dict[str, Any]) -> tuple[Split, Holdout]:
             )
         return split, "combination"
     return split, "none"
-
-
-def settle(parameter: Range, value: float) -> float:
-    """``value`` moved out of the gap between two quarters, at most 2.5 % of the range, and rounded.
-
-    Raises:
-        ValueError: when it is outside the range.
-    """
-    if not parameter.low <= value <= parameter.high:
-        raise ValueError(f"{parameter.name} must be in {parameter.low}..{parameter.high}, got {value}")
-    position = (value - parameter.low) / (parameter.high - parameter.low) * BINS
-    index = min(int(position), BINS - 1)
-    inside = min(max(position - index, GAP / 2), 1 - GAP / 2)
-    return parameter.value((index + inside) / BINS)

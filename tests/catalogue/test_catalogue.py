@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from clipgs_lib import catalogue
 from clipgs_lib.catalogue.describe import NUMBERS
 from clipgs_lib.catalogue.patterns import PRINTS, SIZE, mask, texture
-from clipgs_lib.catalogue.split import cell_of, cell_splits, settle
+from clipgs_lib.catalogue.split import cell_of, cell_splits
 
 NAMES = list(catalogue.CATEGORIES)
 OBJECTS = {}
@@ -262,16 +261,3 @@ def test_different_splits_keep_apart():
                         for r in spec.ranges
                     )
                     assert not same or apart > 0.049
-
-
-def test_settle_keeps_out_of_the_gaps():
-    r = catalogue.CATEGORIES["mug"].ranges[0]
-    width = r.high - r.low
-    for position in np.linspace(0, 1, 101):
-        value = r.low + position * width
-        settled = settle(r, value)
-        quarter = (settled - r.low) / width * 4 % 1
-        assert 0.099 < quarter < 0.901 and abs(settled - value) < 0.026 * width
-        assert math.isclose(settle(r, settled), settled, abs_tol=1e-9)
-    with pytest.raises(ValueError, match="height must be in"):
-        settle(r, r.high + 1)
