@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import operator
 import os
 import re
@@ -140,15 +141,16 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Values of a JSON or YAML file.
 
     Raises:
-        ValueError: when the file holds no mapping.
+        ValueError: when the file holds something other than a mapping, or nothing that can be parsed.
         OSError: when it cannot be read.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
+        text = Path(path).read_text(encoding="utf-8")
+        values = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold NAME: value pairs, got {type(values).__name__}")
+        raise ValueError(f"{path}: must hold NAME: value pairs, got {type(values).__name__}")
     return values
 
 

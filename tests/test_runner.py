@@ -197,6 +197,11 @@ def test_what_counts_as_a_change(tmp_path):
     assert with_file != first
     os.utime(data / "a.bin", (1, 1))
     assert key() != with_file
+    notebook.cells[1].source += "\nSPLATS: str = ''  # a file"
+    nbformat.write(notebook, path)
+    with_file = key(given | {"SPLATS": str(tmp_path / "s.ply")})
+    (tmp_path / "s.ply").write_bytes(b"1")
+    assert key(given | {"SPLATS": str(tmp_path / "s.ply")}) != with_file, "a file that a parameter names"
     notebook.cells[2].source = "x = 2"
     nbformat.write(notebook, path)
     assert key() not in (first, with_file)
@@ -460,6 +465,46 @@ def test_folders_count_from_the_shell(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     values = runner.resolve_parameters(DECLARED, [("DATA_DIR", "mine")])
     assert values["02_b"]["DATA_DIR"] == str(tmp_path / "mine")
+
+
+PATHS = declared_parameters(
+    'SPLATS: str = ""  # a splat file of your own, é, or a folder\n'
+    'ENCODER: str = "mini"  # a shipped name, or a folder\n'
+    'TEACHER: str = "mini"  # a model, or MODEL@FILE\n'
+    'LABEL_FILE: str | None = None\nMANY: list[str] = []  # files\nQUERY: str = ""  # what is looked for; a profile'
+)
+
+
+@pytest.mark.parametrize("given", ["words", "file"])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SPLATS", "sub/../plain.ply", "{here}/plain.ply"),
+        ("SPLATS", "~/plain.ply", "{home}/plain.ply"),
+        ("SPLATS", "/a/b.ply", "/a/b.ply"),
+        ("SPLATS", "", ""),
+        ("LABEL_FILE", "x.csv", "{here}/x.csv"),
+        ("LABEL_FILE", None, None),
+        ("MANY", ["a", "~/b"], ["{here}/a", "{home}/b"]),
+        ("ENCODER", "clipgs-mini", "clipgs-mini"),
+        ("ENCODER", "run", "{here}/run"),
+        ("ENCODER", "~/run", "{home}/run"),
+        ("TEACHER", "ViT-B-32/openai", "ViT-B-32/openai"),
+        ("TEACHER", "ViT-B-32@w.pt", "ViT-B-32@{here}/w.pt"),
+        ("QUERY", "~/x", "~/x"),
+    ],
+)
+def test_paths_in_any_parameter_count_from_the_shell(monkeypatch, tmp_path, given, name, value, expected):
+    """Case 28; ``sub`` need not exist, nor need the files."""
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here / "run", home / "run"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    word = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    words, document = ([(name, word)], None) if given == "words" else ([], {name: value})
+    got = runner.resolve_parameters({"n": PATHS}, words, document)["n"][name]
+    assert json.dumps(got) == json.dumps(expected).replace("{here}", str(here)).replace("{home}", str(home))
 
 
 @pytest.mark.parametrize(

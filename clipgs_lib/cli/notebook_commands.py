@@ -68,7 +68,8 @@ def run_notebooks(
     """Run notebooks with papermill; pages and an index go to OUT.
 
     Everything is checked before anything starts. A failed notebook does not stop the others; the exit code is 1 then.
-    Relative values of *_DIR, *_FILE and *_PATH parameters count from the folder you are in.
+    Relative paths, also those in FILE, count from the folder you are in, and ~ is your home. A parameter holds a path
+    when its name ends in _DIR, _FILE or _PATH, or when the comment beside it says file or folder.
     """
     from ..runner import Console, Options, find_notebooks, read_parameters_file, resolve_parameters, write_index
     from ..runner import run_notebooks as run

@@ -10,16 +10,20 @@ import ast
 import difflib
 import json
 import math
+import os
+import re
+import types
+import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..settings import SettingError, conform
+from ..settings import SettingError, conform, read_file
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
-_FOLDER_SUFFIXES = ("_DIR", "_FILE", "_PATH")
 
 
 class ParameterError(ValueError):
@@ -33,6 +37,14 @@ class Parameter:
     name: str
     type: str  # as annotated, e.g. "int", "str | None", "list[float]"
     default: Any
+    comment: str = ""  # what stands behind it on its line
+
+    @property
+    def names_path(self) -> bool:
+        """Whether texts in it are paths: its name ends in _DIR, _FILE or _PATH, or its comment says file or folder."""
+        return self.name.endswith(("_DIR", "_FILE", "_PATH")) or bool(
+            re.search(r"(?i)\b(file|folder)s?\b", self.comment)
+        )
 
     def parse(self, text: str) -> Any:
         """The value that a command-line word stands for, read as the declared type and never guessed.
@@ -43,7 +55,7 @@ class Parameter:
         Raises:
             ParameterError: when the word does not fit the type.
         """
-        return self.check(_from_text(ast.parse(self.type, mode="eval").body, text, self))
+        return self.check(_from_text(self._hint, text, self))
 
     def check(self, value: Any) -> Any:
         """``value`` when it is of the declared type (an int where a float is declared becomes a float).
@@ -52,7 +64,7 @@ class Parameter:
             ParameterError: otherwise, naming the parameter, the type, the value.
         """
         try:
-            return conform(value, _hint(ast.parse(self.type, mode="eval").body), self.name, exact=True)
+            return conform(value, self._hint, self.name, exact=True)
         except SettingError as error:
             finite = isinstance(error.value, float) and not math.isfinite(error.value)
             quotes = self.type == "str" and error.value is not None
@@ -62,6 +74,30 @@ class Parameter:
     def refuse(self, value: Any, hint: str = "") -> ParameterError:
         """The error for a value that does not fit."""
         return ParameterError(f"{self.name} must be {self.type}, got {value!r}" + (f"; {hint}" if hint else ""))
+
+    def from_shell(self, value: Any) -> Any:
+        """``value``, and where it is a path, that path made absolute from the shell's folder, with ``~`` filled in.
+
+        Where the comment says that a name will do as well, a text at which nothing lies is taken for one.
+        """
+        if isinstance(value, list):
+            return [self.from_shell(entry) for entry in value]
+        if not (self.names_path and isinstance(value, str)):
+            return value
+        model, text = self.split(value)
+        path = Path(os.path.expanduser(text))  # noqa: PTH111 - no error without a home
+        if not text or (re.search(r"\bname\b", self.comment) and not path.exists()):
+            return value
+        return model + str(path.resolve())
+
+    def split(self, text: str) -> tuple[str, str]:
+        """``MODEL@`` and the path, where the comment speaks of ``MODEL@FILE``; elsewhere nothing and the path."""
+        model, at, path = text.partition("@") if "MODEL@FILE" in self.comment else ("", "", text)
+        return model + at, path
+
+    @property
+    def _hint(self) -> Any:
+        return _hint(ast.parse(self.type, mode="eval").body)
 
 
 def declared_parameters(source: str) -> dict[str, Parameter]:
@@ -76,18 +112,31 @@ def declared_parameters(source: str) -> dict[str, Parameter]:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ParameterError(f"the parameters cell must be valid Python, got {error}") from None
-    found: dict[str, Parameter] = {}
+    declared: dict[str, Parameter] = {}
     for statement in tree.body:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
-        name, kind, value = _declaration(statement)
+        match statement:
+            case ast.Expr(value=ast.Constant()):
+                continue  # a docstring
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+                kind = ast.unparse(annotation)
+                if _hint(annotation) is None:
+                    known = "str, int, float, bool, list[...], dict[str, ...] or these | None"
+                    raise ParameterError(f"{name} must be annotated with {known}, got {kind}")
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                kind = ""
+            case _:
+                must = "the parameters cell must hold only NAME: type = literal"
+                raise ParameterError(f"{must}, got {ast.unparse(statement)!r}")
         try:
             default = ast.literal_eval(value)
         except ValueError:
             raise ParameterError(f"the default of {name} must be a literal, got {ast.unparse(value)}") from None
-        parameter = Parameter(name, kind or _type_of(name, default), default)
-        found[name] = Parameter(name, parameter.type, parameter.check(default))
-    return found
+        if not kind and type(default) not in _TYPES.values():
+            raise ParameterError(f"{name} must be annotated, its type does not follow from {default!r}")
+        line = source.encode().splitlines()[(statement.end_lineno or 1) - 1][statement.end_col_offset :].decode()
+        parameter = Parameter(name, kind or type(default).__name__, default, line.partition("#")[2].strip())
+        declared[name] = replace(parameter, default=parameter.check(default))
+    return declared
 
 
 def resolve_parameters(
@@ -103,9 +152,8 @@ def resolve_parameters(
 
     Args:
         declared: notebook name -> its declared parameters.
-        words: ``(NAME, VALUE)`` from the command line; a relative path for a ``*_DIR``, ``*_FILE`` or ``*_PATH``
-            parameter counts from the shell's folder and is made absolute.
-        document: the parsed parameters file.
+        words: ``(NAME, VALUE)`` from the command line.
+        document: the parsed parameters file. Paths in either count from the shell's folder, see `Parameter.from_shell`.
         others: notebooks that are there but not run now; the file may have sections for them.
 
     Returns:
@@ -126,7 +174,7 @@ def resolve_parameters(
             parameter = declared[notebook][name]
             try:
                 typed = parameter.parse(value) if from_text else parameter.check(value)
-                values[notebook][name] = _absolute(name, typed)
+                values[notebook][name] = parameter.from_shell(typed)
             except ParameterError as error:
                 problems.append(f"{notebook}: {error}")
 
@@ -150,31 +198,12 @@ def read_parameters_file(path: Path) -> dict[str, Any]:
     Raises:
         ParameterError: when it cannot be read, or is not a mapping.
     """
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        return read_file(path)
+    except OSError as error:
         raise ParameterError(f"{path}: must be a readable YAML or JSON file, got: {error}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ParameterError(f"{path}: must hold NAME: value pairs, got a {type(document).__name__}")
-    return document
-
-
-def _declaration(statement: ast.stmt) -> tuple[str, str, ast.expr]:
-    """Name, annotation ("" when absent) and value of one statement of the cell."""
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-        kind = ast.unparse(statement.annotation)
-        if _hint(statement.annotation) is None:
-            known = "str, int, float, bool, list[...], dict[str, ...] or these | None"
-            raise ParameterError(f"{statement.target.id} must be annotated with {known}, got {kind}")
-        return statement.target.id, kind, statement.value
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id, "", statement.value
-    raise ParameterError(f"the parameters cell must hold only NAME: type = literal, got {ast.unparse(statement)!r}")
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
 
 
 def _hint(node: ast.expr) -> Any:
@@ -182,11 +211,9 @@ def _hint(node: ast.expr) -> Any:
     match node:
         case ast.Name(id=name):
             return _TYPES.get(name)
-        case ast.Constant(value=None):
-            return type(None)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            first, second = _hint(left), _hint(right)
-            return first | second if first and second else None
+            sides = [types.NoneType if ast.unparse(side) == "None" else _hint(side) for side in (left, right)]
+            return sides[0] | sides[1] if all(sides) else None
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return list[_hint(inner)] if _hint(inner) else None  # type: ignore[misc]
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[ast.Name(id="str"), inner])):
@@ -194,48 +221,30 @@ def _hint(node: ast.expr) -> Any:
     return None
 
 
-def _type_of(name: str, default: Any) -> str:
-    if type(default) in _TYPES.values():
-        return type(default).__name__
-    raise ParameterError(f"{name} must be annotated, its type does not follow from {default!r}")
-
-
-def _from_text(node: ast.expr, text: str, parameter: Parameter) -> Any:
-    """Read a command-line word as the annotated type; `Parameter.check` checks what is inside lists and dicts."""
-    match node:
-        case ast.BinOp(left=left, right=right):
-            if text.lower() in ("none", "null") and "None" in ast.unparse(node):
-                return None
-            first, second = (right, left) if ast.unparse(left) in ("None", "str") else (left, right)
-            if ast.unparse(second) == "None":
-                return _from_text(first, text, parameter)
-            try:
-                return _from_text(first, text, parameter)
-            except ParameterError:
-                return _from_text(second, text, parameter)
-        case ast.Name(id="str"):
-            return text
-        case ast.Name(id="bool"):
-            if text.lower() not in _WORDS:
-                raise parameter.refuse(text, "write true or false")
-            return _WORDS[text.lower()]
-        case ast.Name(id="int" | "float" as kind):
-            try:
-                return _TYPES[kind](text)
-            except ValueError:
-                raise parameter.refuse(text) from None
-        case ast.Constant(value=None):
-            raise parameter.refuse(text, "write none")
+def _from_text(hint: Any, text: str, parameter: Parameter) -> Any:
+    """Read a command-line word as a type; `Parameter.check` checks what is inside lists and dicts."""
+    if hint in (int, float, str):
+        try:
+            return hint(text)
+        except ValueError:
+            raise parameter.refuse(text) from None
+    if hint is bool:
+        if text.lower() not in _WORDS:
+            raise parameter.refuse(text, "write true or false")
+        return _WORDS[text.lower()]
+    if isinstance(hint, types.UnionType):
+        kinds = typing.get_args(hint)
+        if types.NoneType in kinds and text.lower() in ("none", "null"):
+            return None
+        *others, last = sorted((kind for kind in kinds if kind is not types.NoneType), key=lambda kind: kind is str)
+        for kind in others:  # a text, which every word is, comes last
+            with suppress(ParameterError):
+                return _from_text(kind, text, parameter)
+        return _from_text(last, text, parameter)
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         raise parameter.refuse(text, 'write JSON, e.g. ["a", "b"]') from None
-
-
-def _absolute(name: str, value: Any) -> Any:
-    if name.endswith(_FOLDER_SUFFIXES) and isinstance(value, str) and value:
-        return str(Path(value).expanduser().absolute())
-    return value
 
 
 def _unknown(name: str, declared: Mapping[str, Mapping[str, Parameter]]) -> str:

@@ -1,8 +1,8 @@
 """What a notebook's last run left behind, and the key that says whether it would come out the same again.
 
-The key covers what a notebook can read: its own source (outputs do not count), its parameters, the sources of
-`clipgs_lib`, the installed packages, and its data folders. Sources are hashed by content, since they are small and
-an editor's save should not count. Data files are listed by path, size and modification time, since hashing
+The key covers what a notebook can read: its source (outputs do not count), its parameters, the files and folders that
+these name, the sources of `clipgs_lib` and the installed packages. Sources are hashed by content, since they are small
+and an editor's save should not count. Data files are listed by path, size and modification time, since hashing
 gigabytes would cost more than some notebooks: a touched file costs one needless run, never a stale result.
 """
 
@@ -50,9 +50,10 @@ def input_key(notebook: Notebook, parameters: Mapping[str, Any], shared: str) ->
         parameters: values given; defaults are part of the source.
         shared: from `shared_key`, the same for all notebooks of a run.
     """
-    folder = parameters.get("DATA_DIR") or getattr(notebook.parameters.get("DATA_DIR"), "default", None)
-    data = _manifest(notebook.path.parent / str(folder)) if folder else ""
-    text = json.dumps([notebook.name, notebook.digest, dict(parameters), data, shared], sort_keys=True)
+    inputs = [p for p in notebook.parameters.values() if p.names_path and p.name != "OUT_DIR"]
+    paths = [p.split(str(parameters.get(p.name) or p.default or ""))[1] for p in inputs]
+    read = [_manifest(notebook.path.parent / path) for path in paths if path]
+    text = json.dumps([notebook.name, notebook.digest, dict(parameters), read, shared], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -94,17 +95,17 @@ def _state_path(folder: Path, name: str) -> Path:
     return folder / ".state" / f"{name}.json"
 
 
-def _manifest(folder: Path) -> str:
-    """One line per file below a folder: path, size, modification time."""
+def _manifest(path: Path) -> str:
+    """Hash over the path, size and modification time of a file, or of every file below a folder."""
     lines = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            path = Path(root, name)
+            file = Path(root, name)
             try:
-                status = path.stat()
+                status = file.stat()
             except OSError:
-                lines.append(f"{path} unreadable")
+                lines.append(f"{file} unreadable")
                 continue
-            lines.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+            lines.append(f"{file} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
