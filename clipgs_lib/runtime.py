@@ -133,7 +133,13 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     return _latest
 
 
-def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), run: Run | None = None) -> None:
+def record(
+    metrics: Mapping[str, Any],
+    *,
+    findings: str | Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    run: Run | None = None,
+) -> None:
     """End a notebook: write ``metrics.json`` into its output folder, atomically.
 
     The runner counts a notebook as passed only when this file is there, names the notebook and is newer than the start.
@@ -141,12 +147,15 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
     Args:
         metrics: name -> finite number, text, bool, None, or nested lists and dicts of these; torch and numpy
             scalars are converted.
-        findings: what was found, one plain sentence each; shown on the index page.
+        findings: what was found, one plain sentence each, in Markdown; shown on the index page.
+        labels: metric -> what it is and, behind the last comma, its unit; the index page shows these metrics, in this
+            order. The unit ``share`` is for numbers in ``[0, 1]``, which are shown as percentages.
         run: from `start`; the latest one when None.
 
     Raises:
         RuntimeError: when `start` was not called before.
-        ValueError: when there is no metric, or a number is NaN or infinite; the message names its key.
+        ValueError: when there is no metric, one with a label is missing, or a number is NaN or infinite; the message
+            names its key.
         TypeError: for a value that JSON cannot hold; the message names its key.
     """
     run = run or _latest
@@ -154,6 +163,8 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         raise RuntimeError("record() needs a run: call clipgs_lib.runtime.start(...) at the top of the notebook first")
     if not metrics:
         raise ValueError("metrics must name at least one number, got none; record what the notebook measured")
+    if unknown := [name for name in labels or {} if name not in metrics]:
+        raise ValueError(f"labels must be of metrics, got {', '.join(unknown)}; there are {', '.join(metrics)}")
     document = {
         "notebook": run.notebook,
         "began": run.began,
@@ -165,6 +176,7 @@ def record(metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), ru
         "parameters": run.parameters,
         "metrics": _jsonable(metrics, "metrics"),
         "findings": _jsonable([findings] if isinstance(findings, str) else list(findings), "findings"),
+        "labels": _jsonable(labels or {}, "labels"),
     }
     write_text(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     print(f"recorded {plural(len(metrics), 'metric')} in {METRICS_FILE} after {run.seconds:.1f} s")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from PIL import Image
 
 from clipgs_lib import runner
 from clipgs_lib.runner import NotebookError, Options, ParameterError, schedule, state
@@ -51,10 +54,22 @@ def write_notebook(folder: Path, name: str, *cells: str, head: str = "# A title\
     return folder / f"{name}.ipynb"
 
 
+class Watching(runner.Console):
+    """A console that is quick to mention a silent notebook, and says at each start whether the index is there."""
+
+    def __init__(self, stream, index):
+        super().__init__(stream, quiet=1.0)
+        self.index = index
+
+    def started(self, name, cells):
+        super().started(name, cells)
+        self.say(f"{name}: index {self.index.is_file()}")
+
+
 def run(folder: Path, out: Path, *words: tuple[str, str], names: tuple[str, ...] = (), **options):
     """Find, resolve and run as the command does; returns the report and all that was printed."""
     stream = io.StringIO()
-    console = runner.Console(stream)
+    console = Watching(stream, out / "index.html")
     notebooks = runner.find_notebooks(folder, names)
     values = runner.resolve_parameters({n.name: n.parameters for n in notebooks}, words)
     report = runner.run_notebooks(notebooks, values, Options(out, **options), console)
@@ -142,6 +157,22 @@ def test_the_log_has_the_traceback_and_plain_progress_has_no_control_codes(endin
     assert "ZeroDivisionError" in Path(outcome(report, "02_raises").log).read_text()
     assert "\x1b" not in said and "\r" not in said
     assert "02_raises                failed in" in said
+
+
+def test_cells_are_counted_alike_everywhere(endings):
+    _, said, _, _ = endings
+    assert "01_good                  started, 4 cells" in said
+    assert "/5" not in said, "papermill's own cell does not count"
+
+
+def test_a_long_cell_beats_in_the_log(endings):
+    _, said, _, _ = endings
+    assert len(re.findall(r"06_hangs +cell 3/4, \d+ s\n", said)) >= 3
+
+
+def test_the_index_is_there_from_the_first_end_on(endings):
+    _, said, _, _ = endings
+    assert re.findall(r": index (\w+)\n", said) == ["False"] * 2 + ["True"] * (len(ENDINGS) - 2)
 
 
 def test_index_lists_all_and_escapes(endings):
@@ -300,6 +331,67 @@ def test_without_a_terminal_long_runs_are_mentioned_now_and_then():
     console.started("01_a", 4)
     console.progressed("01_a", 2, 4)
     assert "cell 2/4, 0 s" in stream.getvalue()
+
+
+def test_what_is_expected_is_said_first_and_a_long_cell_is_heard_of():
+    stream = io.StringIO()
+    console = runner.Console(stream, quiet=0.0)
+    console.planned({"01_a": 40.0, "02_b": 200.0, "03_c": 0.0}, jobs=1)
+    plan = stream.getvalue()
+    assert "01_a                     will take about 40 s" in plan and "03_c                     has never" in plan
+    assert "3 notebooks, about 4 min in all" in plan
+    console.started("01_a", 4)
+    console.heartbeat()
+    console.heartbeat()
+    assert stream.getvalue().count("cell 0/4, 0 s, about 40 s left") == 2
+
+
+def test_estimates_come_from_the_last_run_or_the_first_cell(tmp_path):
+    head = "# T\n\n**Question.** Is it?\n\n**Runtime.** About 20 s, and 40 s the first time.\n\nMore."
+    for name in ("01_a", "02_b"):
+        write_notebook(tmp_path / "n", name, head=head)
+    write_notebook(tmp_path / "n", "03_c")
+    notebooks = runner.find_notebooks(tmp_path / "n")
+    assert state.expected_seconds(notebooks, tmp_path) == {"01_a": 20.0, "02_b": 20.0, "03_c": 0.0}
+    state.save_outcome(tmp_path, runner.Outcome("01_a", "passed", 60.0, 0.0, "key", {}))
+    assert state.expected_seconds(notebooks, tmp_path) == {"01_a": 60.0, "02_b": 60.0, "03_c": 0.0}
+    state.save_outcome(tmp_path, runner.Outcome("01_a", "failed", 1.0, 0.0, "key", {}))
+    assert state.expected_seconds(notebooks, tmp_path)["01_a"] == 20.0, "a failure says nothing"
+
+
+def test_the_index_is_a_front_page(tmp_path):
+    out = tmp_path / "out"
+    head = "# 1 *A* `title`\n\n**Question.** Is the *teacher* **good** at $a_1$?"
+    write_notebook(tmp_path / "n", "01_a", RECORD, head=head)
+    notebooks = runner.find_notebooks(tmp_path / "n")
+    page = runner.write_index(notebooks, out).read_text()
+    assert "Start here" not in page and "Is the <em>teacher</em> <strong>good</strong> at <math" in page
+    (out / "01_a.html").write_text("x")
+    metrics, labels = {"psnr": 31.25, "top1": 0.489, "n": 1234, "x": 1}, {"top1": "Top-1, of 10, share"}
+    labels |= {"psnr": "PSNR, dB", "n": "Objects,"}
+    wide, fitting = (
+        nbformat.v4.new_output("display_data", data={"image/png": png(size)}) for size in ((99, 9), (40, 24))
+    )
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[wide, fitting])])
+    nbformat.write(executed, out / "01_a.ipynb")
+    passed = runner.Outcome("01_a", "passed", 1.5, 0.0, "key", {}, metrics, ["It *did*."], labels)
+    state.save_outcome(out, passed)
+    page = runner.write_index(notebooks, out).read_text()
+    assert 'Start here: <a href="01_a.html">1 <em>A</em> <code>title</code></a>' in page
+    shown = [
+        "<dt>Top-1, of 10</dt><dd>48.9\xa0%</dd>",
+        "<dt>PSNR</dt><dd>31.2\xa0dB</dd>",
+        "<dt>Objects</dt><dd>1,234</dd>",
+    ]
+    assert "".join(shown) in page and "<dt>x" not in page and "It <em>did</em>." in page
+    assert png((40, 24)) in page and png((99, 9)) not in page, "the picture that fits the card"
+
+
+def png(size: tuple[int, int]) -> str:
+    """A white picture in base64."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, "white").save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 # ---- nothing is left behind ----------------------------------------------------------------------------------

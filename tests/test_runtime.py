@@ -154,6 +154,14 @@ def test_record_refuses_what_json_cannot_hold_and_writes_nothing(begin, metrics,
     assert [p.name for p in run.out_dir.iterdir()] == ["metrics.json"]
 
 
+def test_labels_are_of_metrics(begin, tmp_path):
+    begin()
+    with pytest.raises(ValueError, match="labels must be of metrics, got top; there are top1"):
+        runtime.record({"top1": 0.5}, labels={"top": "Top-1, share"})
+    runtime.record({"top1": 0.5}, labels={"top1": "Top-1, share"})
+    assert json.loads((tmp_path / "o" / "p" / "metrics.json").read_text())["labels"] == {"top1": "Top-1, share"}
+
+
 def test_record_before_start_says_so(monkeypatch):
     monkeypatch.setattr(runtime, "_latest", None)
     with pytest.raises(RuntimeError, match=r"call clipgs_lib\.runtime\.start"):

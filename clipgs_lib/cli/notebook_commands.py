@@ -71,7 +71,7 @@ def run_notebooks(
     Relative paths, also those in FILE, count from the folder you are in, and ~ is your home. A parameter holds a path
     when its name ends in _DIR, _FILE or _PATH, or when the comment beside it says file or folder.
     """
-    from ..runner import Console, Options, find_notebooks, read_parameters_file, resolve_parameters, write_index
+    from ..runner import Console, Options, find_notebooks, read_parameters_file, resolve_parameters
     from ..runner import run_notebooks as run
 
     options = Options(out=out, jobs=jobs, timeout=timeout, force=force)
@@ -85,9 +85,9 @@ def run_notebooks(
         others=[notebook.name for notebook in there],
     )
     console = Console()
-    report = run(chosen, values, options, console)
+    report = run(chosen, values, options, console, there)
     console.table(report.outcomes, report.skipped)
-    console.say(f"\nindex: {write_index(there, out)}")
+    console.say(f"\nindex: {out / 'index.html'}")
     if report.interrupted:
         raise typer.Exit(130)
     if report.failed:

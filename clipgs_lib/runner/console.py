@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from ..words import plural
 from .state import Outcome
 
 _STYLES = {"passed": "green", "failed": "red", "unchanged": "cyan"}
 
 
+@dataclass
+class _Running:
+    """What the console knows of a running notebook."""
+
+    task: TaskID  # its bar
+    cells: int
+    began: float  # monotonic seconds
+    heard: float  # when it was mentioned last
+    cell: int = 0  # that runs, counted from 1
+
+
 class Console:
     """Plain lines; on a terminal, between entering and leaving, also a live bar for each running notebook.
 
-    Without a terminal a running notebook is mentioned at most every ``quiet`` seconds, so that logs stay short.
+    Without a terminal a running notebook is mentioned every ``quiet`` seconds, so that logs are short but never silent.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: float = 15.0) -> None:
         self._rich = RichConsole(file=stream, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=self._rich, transient=True, disable=not self._rich.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-        self._quiet, self._heard = quiet, dict[str, float]()
+        self._running: dict[str, _Running] = {}
+        self._expected: dict[str, float] = {}
+        self._quiet = quiet
 
     def __enter__(self) -> Console:
         self._bars.start()
@@ -39,24 +53,44 @@ class Console:
         """A notebook that has not changed."""
         self.say(f"{name:<24} ", "unchanged", " since its last success (--force runs it anyway)")
 
+    def planned(self, seconds: Mapping[str, float], jobs: int) -> None:
+        """Notebooks that will run, with the seconds expected of each (0 where unknown), so many at a time."""
+        self._expected = dict(seconds)
+        for name, expected in seconds.items():
+            self.say(f"{name:<24} will take about {span(expected)}" if expected else f"{name:<24} has never been timed")
+        if any(seconds.values()):
+            total = max(sum(seconds.values()) / jobs, *seconds.values())
+            self.say(
+                f"{plural(len(seconds), 'notebook')}, about {span(total)} in all, by earlier runs or their own words\n"
+            )
+
     def started(self, name: str, cells: int) -> None:
         """A notebook whose process has been started."""
-        self._tasks[name] = self._bars.add_task(name, total=cells)
-        self._heard[name] = time.monotonic()
+        now = time.monotonic()
+        self._running[name] = _Running(self._bars.add_task(name, total=cells), cells, now, now)
         self.say(f"{name:<24} started, {cells} cells")
 
     def progressed(self, name: str, cell: int, cells: int) -> None:
         """A notebook that begins its ``cell``-th cell."""
-        self._bars.update(self._tasks[name], completed=cell, total=cells, refresh=True)
-        if self._bars.disable and time.monotonic() - self._heard[name] >= self._quiet:
-            self._heard[name] = time.monotonic()
-            seconds = self._bars.tasks[self._bars.task_ids.index(self._tasks[name])].elapsed
-            self.say(f"{name:<24} cell {cell}/{cells}, {seconds:.0f} s")
+        running = self._running[name]
+        running.cell, running.cells = cell, cells
+        self._bars.update(running.task, completed=cell, total=cells, refresh=True)
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Time has passed, and perhaps nothing else: without a terminal, mention what was not mentioned for long."""
+        now = time.monotonic()
+        for name, running in self._running.items():
+            if self._bars.disable and now - running.heard >= self._quiet:
+                running.heard, spent = now, now - running.began
+                left = self._expected.get(name, 0.0) - spent
+                more = f", about {span(left)} left" if left > 0 else ""
+                self.say(f"{name:<24} cell {running.cell}/{running.cells}, {spent:.0f} s{more}")
 
     def ended(self, outcome: Outcome) -> None:
         """A notebook that passed or failed."""
-        if outcome.name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(outcome.name))
+        if outcome.name in self._running:
+            self._bars.remove_task(self._running.pop(outcome.name).task)
             self._bars.refresh()
         note = f"  {outcome.error}" if outcome.error else ""
         self.say(f"{outcome.name:<24} ", outcome.status, f" in {outcome.seconds:.1f} s{note}")
@@ -78,3 +112,8 @@ class Console:
     def say(self, *parts: str) -> None:
         """A line of its own; a part that is a status has its colour on a terminal."""
         self._rich.print(Text.assemble(*((part, _STYLES.get(part, "")) for part in parts)), soft_wrap=True)
+
+
+def span(seconds: float) -> str:
+    """``40 s``, ``4 min``: seconds as people say them."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -27,6 +27,7 @@ class Notebook:
     title: str  # first heading of the first markdown cell, else the name
     question: str  # what follows **Question** in the first markdown cell, else ""
     cells: int  # how many cells it has
+    seconds: float  # what follows **Runtime** in the first markdown cell ("About 60 s ..."), else 0
     parameters: dict[str, Parameter] = field(repr=False)  # declared in the cell tagged "parameters"
     digest: str = field(repr=False)  # sha256 of cell types, sources and tags; outputs do not count
 
@@ -62,12 +63,14 @@ def read_notebook(path: Path) -> Notebook:
     head = found[0][1] if found[0][0] == "markdown" else ""
     heading = re.search(r"^#+\s+(.+?)\s*#*\s*$", head, re.MULTILINE)
     asked = re.search(r"\*\*Question[.:]?\*\*[.:]?\s*(.+?)\s*(?:\n\s*\n|\n\s*\*\*|\n[-*#]|\Z)", head, re.DOTALL)
+    runtime = re.search(r"\*\*Runtime[.:]?\*\*.*?(\d+(?:\.\d+)?) (s|min)\b", head)
     return Notebook(
         path=path.resolve(),
         name=path.stem,
         title=heading.group(1) if heading else path.stem,
         question=" ".join(asked.group(1).split()) if asked else "",
         cells=len(found),
+        seconds=float(runtime[1]) * {"s": 1, "min": 60}[runtime[2]] if runtime else 0.0,
         parameters=parameters,
         digest=hashlib.sha256(json.dumps(found).encode()).hexdigest(),
     )

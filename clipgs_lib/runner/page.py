@@ -67,7 +67,7 @@ class _Exporter(HTMLExporter):
     def default_filters(self) -> Any:
         """nbconvert's filters, with the one for Markdown replaced."""
         yield from super().default_filters()
-        yield "markdown2html", _markdown
+        yield "markdown2html", markdown
 
 
 class _Renderer(IPythonRenderer):
@@ -86,8 +86,9 @@ class _Renderer(IPythonRenderer):
         return _mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
-def _markdown(source: str) -> str:
-    return MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
+def markdown(source: str, *, escape: bool = False) -> str:
+    """Markdown as HTML; with ``escape``, HTML in it is shown as it stands."""
+    return MarkdownWithMath(renderer=_Renderer(escape=escape)).render(source)
 
 
 def _mathml(body: str, display: str) -> str:

@@ -21,9 +21,10 @@ import psutil
 
 from .. import runtime
 from .console import Console
+from .index import write_index
 from .notebooks import Notebook, NotebookError
 from .processes import kill_family
-from .state import Outcome, input_key, is_current, save_outcome, shared_key
+from .state import Outcome, expected_seconds, input_key, is_current, save_outcome, shared_key
 
 _SLACK = 180.0  # seconds beyond the cell timeout before a silent worker is given up
 INTERRUPTED = "interrupted"
@@ -86,7 +87,11 @@ class Report:
 
 
 def run_notebooks(
-    notebooks: Sequence[Notebook], values: Mapping[str, Mapping[str, Any]], options: Options, console: Console
+    notebooks: Sequence[Notebook],
+    values: Mapping[str, Mapping[str, Any]],
+    options: Options,
+    console: Console,
+    listed: Sequence[Notebook] = (),
 ) -> Report:
     """Run notebooks, each in its own process; go on after failures; write results as each ends.
 
@@ -95,6 +100,7 @@ def run_notebooks(
         values: notebook name -> parameters, checked before (`parameters.resolve_parameters`).
         options: where and how.
         console: told about every step.
+        listed: what the index page lists, which is written anew as each notebook ends; ``notebooks`` if empty.
 
     Raises:
         NotebookError: when a notebook declares no ``OUT_DIR``; nothing has been started then.
@@ -116,16 +122,19 @@ def run_notebooks(
             waiting.append(job)
     outcomes: list[Outcome] = []
     interrupted = False
+    console.planned(expected_seconds([job.notebook for job in waiting], options.out), options.jobs)
     try:
         with _terminable(), console:
             for outcome in _loop(waiting, options, console):
                 outcomes.append(outcome)
+                write_index(listed or notebooks, options.out)
     except KeyboardInterrupt:
         interrupted = True
         for job in waiting:
             if job.process is not None and job.name not in {outcome.name for outcome in outcomes}:
                 job.done = {"status": "failed", "error": INTERRUPTED}
                 outcomes.append(_finish(job, options))
+    write_index(listed or notebooks, options.out)
     return Report(tuple(sorted(outcomes, key=lambda o: o.name)), tuple(skipped), interrupted)
 
 
@@ -143,6 +152,7 @@ def _loop(waiting: Sequence[_Job], options: Options, console: Console) -> Iterat
                     console.started(job.name, job.notebook.cells)
                 for job in running:
                     _give_up_if_silent(job, options)
+                console.heartbeat()
                 try:
                     job, message = inbox.get(timeout=0.5)
                 except queue.Empty:
@@ -174,7 +184,6 @@ def _start(job: _Job, options: Options, scratch: Path, inbox: queue.Queue[Any]) 
     order_file = scratch / f"{job.name}.json"
     order_file.write_text(json.dumps(order), encoding="utf-8")
     environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin made a notebook six times slower beside other work
         **os.environ,
         "JUPYTER_RUNTIME_DIR": str(scratch),  # connection files of killed kernels go with it
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not one of the user's home
@@ -209,7 +218,7 @@ def _hear(job: _Job, message: dict[str, Any], console: Console) -> None:
         with suppress(psutil.NoSuchProcess):
             job.kernel = psutil.Process(message["kernel"])
     if "cell" in message:
-        console.progressed(job.name, message["cell"], job.notebook.cells + 1)  # + the injected parameters
+        console.progressed(job.name, message["cell"], job.notebook.cells)
     job.done = message.get("done", job.done)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -38,9 +39,23 @@ class Outcome:
     parameters: dict[str, Any]  # values given to it, others at their defaults
     metrics: dict[str, Any] = field(default_factory=dict)  # as recorded; empty when it failed
     findings: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)  # metric -> what it is, and its unit
     error: str = ""  # one line; empty when it passed
     place: str = ""  # "cell 3, line 2: 1 / 0" for a failing cell
     log: str = ""  # path of the log
+
+
+def expected_seconds(notebooks: Sequence[Notebook], folder: Path) -> dict[str, float]:
+    """How long notebooks will probably run, in seconds; 0 where nothing is known.
+
+    It is what the last success here took, else what the notebook says of itself, scaled as much as those with a
+    success here took longer than they say.
+    """
+    last = {notebook.name: load_outcome(folder, notebook.name) for notebook in notebooks}
+    took = {name: outcome.seconds for name, outcome in last.items() if outcome and outcome.status == "passed"}
+    ratios = [took[n.name] / n.seconds for n in notebooks if n.name in took and n.seconds]
+    scale = statistics.median(ratios) if ratios else 1.0
+    return {notebook.name: took.get(notebook.name, notebook.seconds * scale) for notebook in notebooks}
 
 
 def input_key(notebook: Notebook, parameters: Mapping[str, Any], shared: str) -> str:

@@ -47,7 +47,8 @@ class _Engine(Engine):
     """A papermill engine that reports its kernel and each cell as it starts, as JSON lines."""
 
     stream: TextIO
-    cell = 0  # that runs, counted from 1
+    source: Any  # the notebook before papermill put its parameters in
+    cell = 0  # of the source that runs, counted from 1
 
     @classmethod
     def report(cls, **message: Any) -> None:
@@ -75,7 +76,7 @@ class _Engine(Engine):
         def starting(cell: Any, cell_index: int) -> None:
             if cls.cell == 0 and client.km is not None:
                 cls.report(kernel=getattr(client.km.provisioner, "pid", None))
-            cls.cell = cell_index + 1
+            cls.cell = _in_source(cls.source, cell_index + 1)
             cls.report(cell=cls.cell)
 
         client.on_cell_start = starting
@@ -117,7 +118,7 @@ def main(job_file: str) -> None:
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Execute, check, publish; returns what the parent records."""
-    source = nbformat.read(job["notebook"], as_version=4)
+    source = _Engine.source = nbformat.read(job["notebook"], as_version=4)
     partial = Path(job["partial"])
     began = time.time()
     try:
@@ -144,12 +145,11 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         what = "the kernel died (out of memory, a crash in native code, or os._exit)"
         raise RunFailure(what, _running_cell(source)) from None
     recorded = _read_metrics(Path(job["metrics"]), job["name"], began)
-    _Engine.report(stage="page")
     executed = freeze_widgets(nbformat.read(partial, as_version=4))
     write_text(Path(job["page"]), notebook_page(executed, job["title"]))
     write_text(Path(job["executed"]), nbformat.writes(executed) + "\n")
     partial.unlink()
-    return {"status": "passed", "metrics": recorded["metrics"], "findings": recorded["findings"]}
+    return {"status": "passed"} | recorded
 
 
 def _read_metrics(path: Path, name: str, began: float) -> dict[str, Any]:
@@ -158,7 +158,8 @@ def _read_metrics(path: Path, name: str, began: float) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         recorded, findings = float(document["recorded"]), [str(sentence) for sentence in document["findings"]]
-        result = {"metrics": dict(document["metrics"]), "findings": findings}
+        labels = dict(document.get("labels", {}))
+        result = {"metrics": dict(document["metrics"]), "findings": findings, "labels": labels}
         problem = ""
         if document["notebook"] != name:
             got = document["notebook"]
@@ -188,11 +189,10 @@ def _place(error: PapermillExecutionError, source: Any) -> str:
 
 def _running_cell(source: Any) -> str:
     """The cell that was running, with its first line."""
-    number = _in_source(source, _Engine.cell)
-    if number == 0:
+    if _Engine.cell == 0:
         return "before the first cell"
-    first = source.cells[number - 1].source.strip().partition("\n")[0]
-    return f"cell {number}: {first.strip()}"
+    first = source.cells[_Engine.cell - 1].source.strip().partition("\n")[0]
+    return f"cell {_Engine.cell}: {first.strip()}"
 
 
 def _in_source(source: Any, number: int) -> int:
