@@ -6,7 +6,6 @@ lifted to the transformer's width. There are no other positions. Centres and col
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Any, cast
 
@@ -31,6 +30,8 @@ class PointBert(Encoder):
         config: sizes and switches.
     """
 
+    block_parameters = r"ppat\.transformer\.layers\.(\d+)\."
+    last_parameters = ("proj.",)
     config: PointBertConfig
 
     def __init__(self, config: PointBertConfig) -> None:
@@ -55,28 +56,22 @@ class PointBert(Encoder):
         tokens = self.ppat.lift_patches(patches.centers, torch.cat([offsets, near], dim=-1))
         return TokenOutput(tokens, *patches)
 
-    def embed(self, tokens: TokenOutput) -> Tensor:
-        """``[B, D]``, not normalised."""
-        x, attend = self._enter(tokens)
-        for block in self.ppat.blocks:
-            x = block(x, attend)
-        return self.proj(x[:, 0])
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """PPAT's, first to last."""
+        return cast(nn.ModuleList, self.ppat.transformer["layers"])
 
-    def attention_maps(self, tokens: TokenOutput, layer: int) -> Tensor:
-        """Softmaxed attention of one block ``[B, H, 1+G, 1+G]``."""
-        x, attend = self._enter(tokens)
-        for block in self.ppat.blocks[:layer]:
-            x = block(x, attend)
-        return self.ppat.blocks[layer].attention_maps(x, attend)
-
-    def layer_of(self, parameter: str) -> int:
-        """0 for patches and CLS, ``1 .. depth`` for the blocks, ``depth + 1`` for the last linear map."""
-        if block := re.match(r"ppat\.transformer\.layers\.(\d+)\.", parameter):
-            return int(block[1]) + 1
-        return self.config.depth + 1 if parameter.startswith("proj.") else 0
-
-    def _enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
+    def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
+        """``[B, 1+K, W]`` with CLS, patch dropout done, and which keys may be looked at."""
         return self._with_cls(self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens, tokens.mask)
+
+    def leave(self, cls: Tensor) -> Tensor:
+        """``[B, W]`` -> ``[B, D]``, not normalised."""
+        return self.proj(cls)
+
+    def block_attention(self, block: Any, x: Tensor, attend: Tensor | None) -> Tensor:
+        """The softmaxed weights by which the block sums ``[B, H, 1+K, 1+K]``."""
+        return block[0].fn.maps(block[0].norm(x), attend)
 
 
 class PatchTransformer(nn.Module):
@@ -98,11 +93,6 @@ class PatchTransformer(nn.Module):
         blocks = [Block(config.width, config.heads, config.mlp_dim) for _ in range(config.depth)]
         self.transformer = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
 
-    @property
-    def blocks(self) -> list[Block]:
-        """The transformer's blocks, first to last."""
-        return [cast(Block, block) for block in cast(nn.ModuleList, self.transformer["layers"])]
-
     def lift_patches(self, centers: Tensor, patches: Tensor) -> Tensor:
         """``[B, G, 3]`` and ``[B, G, M, 9]`` -> ``[B, G, W]``."""
         x = patches.permute(0, 3, 2, 1)  # [B, 9, M, G]
@@ -119,15 +109,10 @@ class Block(nn.ModuleList):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__([PreNorm(width, Attention(width, heads)), PreNorm(width, FeedForward(width, hidden))])
 
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None) -> Tensor:
         """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
-        x = x + self[0](x, attend)
+        x = x + self[0](x, attn_mask)
         return x + self[1](x)
-
-    def attention_maps(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """The softmaxed weights by which `forward` sums ``[B, H, L, L]``."""
-        first = cast(PreNorm, self[0])
-        return first.fn.maps(first.norm(x), attend)
 
 
 class PreNorm(nn.Module):

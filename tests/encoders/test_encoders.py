@@ -90,6 +90,29 @@ def test_encode_gives_unit_rows_in_the_order_given(encoder, objects):
     assert encoder.encode([]).shape == (0, encoder.embed_dim)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_passes_side_by_side_give_the_same(encoders, objects, mixed):
+    """Without gradients and under the caller's autocast in every thread; torch's threads are as before."""
+    before, embeds = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                embeds[threads] = encoders["clipgs-mini"].encode(objects, batch_size=1)
+            assert torch.get_num_threads() == threads and not embeds[threads].requires_grad
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(embeds[1], embeds[2]) and torch.equal(embeds[1], embeds[3])
+    alone = encoders["clipgs-mini"].encode(objects[0])
+    assert torch.equal(alone[0], embeds[1][0]) != mixed
+
+
+def test_the_error_of_a_pass_comes_out(encoders, objects):
+    flat = replace(objects[0], means=torch.zeros_like(objects[0].means))
+    with pytest.raises(ValueError, match="object 0"):
+        encoders["clipgs-mini"].encode([*objects, flat], batch_size=1)
+
+
 def test_masked_patches_and_padding_never_matter(encoder, objects):
     """20 gaussians alone, with a thousand beside them, and with their repeated patches turned into noise."""
     alone = encoder.tokens(objects[0])
@@ -144,7 +167,7 @@ def test_patch_dropout_is_on_in_training_only(encoders, objects):
     encoder.train()
     encoder.tokenizer.eval()
     seen = []
-    watch = encoder.visual.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    watch = encoder.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
     torch.manual_seed(0)
     first, second = encoder(batch), encoder(batch)
     torch.manual_seed(0)
@@ -191,7 +214,7 @@ def test_attention_maps_are_what_the_forward_uses(encoder, objects, layer):
 
 def _inside(encoder, objects, layer):
     """What enters and leaves the attention of a block in an ordinary forward."""
-    block = encoder.ppat.blocks[layer] if encoder.config.kind == "pointbert" else encoder.visual.blocks[layer]
+    block = encoder.blocks[layer]
     part = block[0].fn if encoder.config.kind == "pointbert" else block.attn
     caught = []
     watch = part.register_forward_hook(lambda module, args, out: caught.append((args[0], out)))
@@ -205,7 +228,7 @@ def _inside(encoder, objects, layer):
 def _block_output(encoder, layer, x, maps):
     """The attention's output from its maps: values, summed by them, through the last linear map."""
     if encoder.config.kind == "pointbert":
-        attention = encoder.ppat.blocks[layer][0].fn
+        attention = encoder.blocks[layer][0].fn
         values, last = attention.to_qkv(x).chunk(3, dim=-1)[2], attention.to_out["0"]
     else:
         attention = encoder.visual.blocks[layer].attn
