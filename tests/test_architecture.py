@@ -54,7 +54,7 @@ ROOMS = {
     "gallery": {"errors", "files"},
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
-        *("evaluation", "runtime", "settings", "splits"),
+        *("evaluation", "runtime", "settings", "splits", "weights"),
     },
     # 6
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},

@@ -39,7 +39,7 @@ def test_zero_shot_is_scikit_learns_top_k():
     embeds, weights, target = labelled()
     found = evaluation.zero_shot(embeds, weights, target)
     scores = (embeds @ weights.T).numpy()
-    for k, value in zip(found.ks, values(found.tops), strict=True):
+    for k, value in zip(found.ks, values(found.values), strict=True):
         assert value == pytest.approx(top_k_accuracy_score(target, scores, k=k, labels=range(12)), abs=1e-12)
     assert 0.1 < found.at(1).value < found.at(3).value < found.at(5).value < 1
     assert found.chance == pytest.approx([1 / 12, 3 / 12, 5 / 12])
@@ -72,7 +72,7 @@ def test_retrieval_is_a_naive_loop_in_chunks_of_any_size(cells, monkeypatch):
     gallery[:30] = normalize(gallery[:30] + queries[:30], dim=-1)
     relevant = torch.arange(40) % 33
     found = evaluation.retrieval(queries, gallery, relevant)
-    for k, value in zip(found.ks, values(found.recalls), strict=True):
+    for k, value in zip(found.ks, values(found.values), strict=True):
         hits = [int(relevant[q]) in (gallery @ queries[q]).argsort(descending=True)[:k].tolist() for q in range(40)]
         assert value == pytest.approx(sum(hits) / 40)
     assert found.chance == pytest.approx([1 / 33, 5 / 33, 10 / 33])
@@ -85,7 +85,7 @@ def test_several_relevant_items_count_once_and_raise_chance():
     relevant = torch.rand(20, 9, generator=torch.Generator().manual_seed(8)) < 0.3
     relevant[:, 0] |= ~relevant.any(dim=1)
     found = evaluation.retrieval(queries, gallery, relevant, ks=(1, 2, 4))
-    for k, value, chance in zip(found.ks, values(found.recalls), found.chance, strict=True):
+    for k, value, chance in zip(found.ks, values(found.values), found.chance, strict=True):
         hits = [bool(relevant[q, (gallery @ queries[q]).topk(k).indices].any()) for q in range(20)]
         assert value == pytest.approx(sum(hits) / 20)
         blind = [1 - math.comb(9 - int(r.sum()), k) / math.comb(9, k) for r in relevant]
@@ -131,12 +131,12 @@ def test_an_encoder_that_says_the_same_to_everything_scores_chance():
     same = unit(1, 16).expand(50, 16)
     target = torch.zeros(50, dtype=torch.long)  # all at the first place, which argmax and topk would flatter
     found = evaluation.zero_shot(same, same[:7], target)
-    assert values(found.tops) == pytest.approx(found.chance)
-    assert values(found.tops) == pytest.approx([1 / 7, 3 / 7, 5 / 7])
+    assert values(found.values) == pytest.approx(found.chance)
+    assert values(found.values) == pytest.approx([1 / 7, 3 / 7, 5 / 7])
     many = torch.zeros(50, 50, dtype=torch.bool)
     many[:, :5] = True
     recalls = evaluation.retrieval(same, same, many)
-    assert values(recalls.recalls) == pytest.approx(recalls.chance)
+    assert values(recalls.values) == pytest.approx(recalls.chance)
     shots = evaluation.few_shot(same, torch.arange(50) % 5, 5, 2, queries=3, episodes=3, method="prototype")
     assert shots.accuracy.value == pytest.approx(0.2)
 
@@ -144,7 +144,7 @@ def test_an_encoder_that_says_the_same_to_everything_scores_chance():
 def test_more_results_than_candidates_are_a_certain_hit_and_chance_says_so():
     embeds, weights, target = labelled()
     found = evaluation.zero_shot(embeds, weights, target, ks=(1, 12, 50))
-    assert values(found.tops)[1:] == [1, 1] and found.chance[1:] == (1, 1)
+    assert values(found.values)[1:] == [1, 1] and found.chance[1:] == (1, 1)
 
 
 def test_autocast_and_half_precision_do_not_blur_the_ranks():

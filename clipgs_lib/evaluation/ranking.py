@@ -18,41 +18,45 @@ CELLS = 1 << 24  # similarities held in memory at a time
 
 
 @dataclass(frozen=True)
-class Recalls:
-    """Retrieval: how often something relevant is among the first k."""
+class _Ranked:
+    """How often the right thing is among the first k."""
 
     ks: tuple[int, ...]
-    recalls: tuple[Interval, ...]  # at each of ks: mean over queries
-    chance: tuple[float, ...]  # at each of ks: of a random order of the gallery
-    queries: int
-    objects: int  # that the queries belong to; what the bootstrap resamples
-    gallery: int  # items searched
+    values: tuple[Interval, ...]  # at each of ks: mean over queries or objects
+    chance: tuple[float, ...]  # at each of ks: of a random order
+    objects: int  # what the bootstrap resamples; queries may share one
 
     def at(self, k: int) -> Interval:
-        """R@k."""
-        return self.recalls[_position(k, self.ks)]
+        """The score at k, one of ``ks``."""
+        if k not in self.ks:
+            raise ValueError(f"k must be one of those computed, {', '.join(map(str, self.ks))}, got {k}")
+        return self.values[self.ks.index(k)]
+
+    def _line(self, name: str) -> str:
+        columns = zip(self.ks, self.values, self.chance, strict=True)
+        return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in columns)
+
+
+@dataclass(frozen=True)
+class Recalls(_Ranked):
+    """Retrieval: how often something relevant is among the first k."""
+
+    queries: int
+    gallery: int  # items searched
 
     def __str__(self) -> str:
-        scores = _scores("R@", self.ks, self.recalls, self.chance)
+        scores = self._line("R@")
         return f"{scores} · {self.queries:,} queries of {self.objects:,} objects in a gallery of {self.gallery:,}"
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(_Ranked):
     """Zero-shot classification: how often the right class is among the first k."""
 
-    ks: tuple[int, ...]
-    tops: tuple[Interval, ...]  # at each of ks: mean over objects
-    chance: tuple[float, ...]  # at each of ks: of blind guessing
-    objects: int
     classes: int  # to choose from
     mrr: float  # mean reciprocal rank of the right class, in (0, 1]
     class_accuracy: tuple[float, ...]  # at the first of ks, of each class; NaN for classes without objects
     class_counts: tuple[int, ...]  # objects of each class
-
-    def at(self, k: int) -> Interval:
-        """Top-k accuracy."""
-        return self.tops[_position(k, self.ks)]
 
     @property
     def macro(self) -> float:
@@ -61,7 +65,7 @@ class TopK:
 
     def __str__(self) -> str:
         seen = sum(count > 0 for count in self.class_counts)
-        scores = _scores("Top-", self.ks, self.tops, self.chance)
+        scores = self._line("Top-")
         return (
             f"{scores} · macro Top-{self.ks[0]} {100 * self.macro:.1f} % · {self.objects:,} objects of {seen:,} "
             f"classes, {self.classes:,} to choose from"
@@ -97,7 +101,7 @@ def retrieval(
     groups = _check_objects(objects, len(queries))
     return Recalls(
         ks=ks,
-        recalls=intervals(hits, groups, seed),
+        values=intervals(hits, groups, seed),
         chance=chance,
         queries=len(queries),
         objects=len(np.unique(groups)),
@@ -129,7 +133,7 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
     sums = np.bincount(classes, weights=hits[:, 0], minlength=len(weights))
     return TopK(
         ks=ks,
-        tops=intervals(hits, np.arange(len(embeds)), seed),
+        values=intervals(hits, np.arange(len(embeds)), seed),
         chance=chance,
         objects=len(embeds),
         classes=len(weights),
@@ -166,19 +170,6 @@ def _rank(
         right = mask.sum(dim=1)
         chance.append(hit_probability(torch.zeros_like(right), len(gallery) - right, right, ks))
     return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist()), torch.cat(ranks)
-
-
-def _scores(name: str, ks: tuple[int, ...], values: tuple[Interval, ...], chance: tuple[float, ...]) -> str:
-    """The scores at all ks, each with its chance, as one line."""
-    columns = zip(ks, values, chance, strict=True)
-    return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in columns)
-
-
-def _position(k: int, ks: tuple[int, ...]) -> int:
-    """Where k stands among the ks that were computed."""
-    if k not in ks:
-        raise ValueError(f"k must be one of those computed, {', '.join(map(str, ks))}, got {k}")
-    return ks.index(k)
 
 
 def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from .base import LogitScale, same_rows
-from .clip_gs import LossTerms, clip_gs_loss
 from .pairs import CONVENTIONS, contrastive_3d, pair_loss
-from .voting import Voting, image_voting_loss, multi_positive_loss, voting_weights
+from .voting import LossTerms, Voting, clip_gs_loss, image_voting_loss, multi_positive_loss, voting_weights
 
 __all__ = [
     "CONVENTIONS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +52,7 @@ def load_teacher(
         with quick_when_offline():
             model, tokenizer, short, model_cfg = _open(name)
     return Teacher(
-        model,
-        tokenizer,
-        name=short,
-        model_cfg=model_cfg,
-        device=where,
-        precision=precision,
-        batch_size=batch_size,
+        model, tokenizer, name=short, model_cfg=model_cfg, device=where, precision=precision, batch_size=batch_size
     )
 
 
@@ -150,12 +144,21 @@ def _resolve(name: str) -> _Source:
             raise TeacherError(f"weights could not be loaded: local-dir needs a .safetensors or .bin file in {folder}")
         return _Source(f"local-dir:{folder}", folder.resolve().name, weights)
     head, at, file = name.partition("@")
-    if at:
-        return _resolve_file(head, Path(file).expanduser())
     model, tag = _split(head)
-    if not tag:
+    if not tag and not at:
         raise ValueError(f"a teacher's name must be one of {FORMS}; got {name!r}")
-    return _Source(model, f"{model}/{tag}", _fetch_tag(model, tag), *_tag_settings(model, tag))
+    open_clip = import_open_clip()
+    tag_cfg = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    if at:
+        weights, short = str(Path(file).expanduser()), f"{head if tag else model}@{Path(file).name}"
+        if not Path(weights).is_file():
+            raise TeacherError(f"weights for {model} must be in a file, found none at {weights}; check the path")
+    else:
+        short, (repository, _, inside) = f"{model}/{tag}", tag_cfg.get("hf_hub", "").rpartition("/")
+        weights = _fetch(short, repository, inside, lambda: open_clip.download_pretrained(tag_cfg))
+    keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+    preprocess = {key: tag_cfg[key] for key in keys if tag_cfg.get(key) is not None}
+    return _Source(model, short, weights, preprocess, bool(tag_cfg.get("quick_gelu")))
 
 
 def _split(head: str) -> tuple[str, str]:
@@ -174,55 +177,25 @@ def _split(head: str) -> tuple[str, str]:
     return model, tag
 
 
-def _tag_settings(model: str, tag: str) -> tuple[dict[str, Any], bool]:
-    open_clip = import_open_clip()
-    tag_cfg = open_clip.get_pretrained_cfg(model, tag)
-    keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-    return {key: tag_cfg[key] for key in keys if tag_cfg.get(key) is not None}, bool(tag_cfg.get("quick_gelu"))
-
-
-def _resolve_file(head: str, file: Path) -> _Source:
-    model, tag = _split(head)
-    if not file.is_file():
-        raise TeacherError(f"weights for {model} must be in a file, found none at {file}; check the path")
-    settings = _tag_settings(model, tag) if tag else ({}, False)
-    return _Source(model, f"{head.replace('/', '-') if not tag else head}@{file.name}", str(file), *settings)
-
-
-def _fetch_tag(model: str, tag: str) -> str:
-    """Path of a tag's weights, downloaded or from the cache."""
-    open_clip = import_open_clip()
-    tag_cfg = open_clip.get_pretrained_cfg(model, tag)
-    try:
-        return str(open_clip.download_pretrained(tag_cfg))
-    except (OSError, RuntimeError) as error:
-        repository, _, file = tag_cfg.get("hf_hub", "").rpartition("/")
-        raise TeacherError(_cannot_fetch(f"{model}/{tag}", repository, file, error)) from error
-
-
 def _fetch_hub(name: str) -> str:
-    """Path of a repository's weights; its configuration lies beside them."""
-    open_clip = import_open_clip()
-    repository = name.removeprefix("hf-hub:")
+    """Path of a repository's weights; its configuration comes with them."""
+    repository, fetch = name.removeprefix("hf-hub:"), import_open_clip().pretrained.download_pretrained_from_hf
+    _fetch(name, repository, "", lambda: fetch(repository, filename="open_clip_config.json"))
+    return _fetch(name, repository, "", lambda: fetch(repository))
+
+
+def _fetch(name: str, repository: str, file: str, download: Callable[[], str]) -> str:
+    """Path of a file, downloaded or from the cache, or sentences on how to get it."""
     try:
-        open_clip.pretrained.download_pretrained_from_hf(repository, filename="open_clip_config.json")
-        return str(open_clip.pretrained.download_pretrained_from_hf(repository))
+        return str(download())
     except (OSError, RuntimeError, ValueError) as error:
-        raise TeacherError(_cannot_fetch(name, repository, "", error)) from error
-
-
-def _cannot_fetch(name: str, repository: str, file: str, error: Exception) -> str:
-    lines = [
-        f"teacher {name!r} must be in the local cache or be reachable over the network, got: {_first_line(error)}",
-        "fetch it on a machine with network:",
-        f'  python -c "from clipgs_lib.teachers import load_teacher; load_teacher({name!r})"',
-    ]
-    if repository:
-        lines += ["or:", f"  hf download {repository} {file}".rstrip()]
-    lines += [
-        f"and copy its cache ({os.environ.get('HF_HOME', '~/.cache/huggingface')}) here; {MEANWHILE}",
-    ]
-    return "\n".join(lines)
+        by_hand = f"or:\n  hf download {repository} {file}".rstrip() + "\n" if repository else ""
+        raise TeacherError(
+            f"teacher {name!r} must be in the local cache or be reachable over the network, got: {_first_line(error)}\n"
+            "fetch it on a machine with network:\n"
+            f'  python -c "from clipgs_lib.teachers import load_teacher; load_teacher({name!r})"\n{by_hand}'
+            f"and copy its cache ({os.environ.get('HF_HOME', '~/.cache/huggingface')}) here; {MEANWHILE}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

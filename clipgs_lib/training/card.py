@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..encoders import Encoder
 from ..settings import to_plain
+from .checkpoint import flat
 from .config import FREE, TrainConfig
+from .distributed import Place
 
 CARD = "README.md"
 _ROWS = 24  # of the table of the curve
@@ -30,17 +34,13 @@ _TASKS = (
 
 def command_of(config: TrainConfig) -> str:
     """The command that repeats a run, with names of folders instead of this machine's paths."""
-    values, plain = to_plain(config), to_plain(TrainConfig(shards=("?",), out="?"))
+    values, plain = flat(to_plain(config)), flat(to_plain(TrainConfig(shards=("?",), out="?")))
     words = ["clipgs train", *(f"--shards {Path(folder).name}" for folder in config.shards)]
     words += [f"--encoder {config.encoder}", f"--init {Path(config.init).name}", f"--out {Path(config.out).name}"]
     for name, value in values.items():
-        if name in FREE or name in ("encoder", "init") or value == plain[name]:
-            continue
-        inner = value if isinstance(value, dict) else None
-        for key, entry in inner.items() if inner is not None else [("", value)]:
-            if inner is None or not isinstance(plain[name], dict) or plain[name].get(key) != entry:
-                text = Path(entry).name if name == "zero_shot" else json.dumps(entry)
-                words.append(f"--set {name}{'.' + key if key else ''}={text.replace(' ', '')}")
+        if name not in (*FREE, "encoder", "init") and (name not in plain or plain[name] != value):
+            text = Path(value).name if name == "zero_shot" else json.dumps(value).replace(" ", "")
+            words.append(f"--set {name}={text}")
     return " \\\n  ".join(words)
 
 
@@ -49,44 +49,45 @@ def write_card(
     *,
     config: TrainConfig,
     encoder: Encoder,
-    teacher: Mapping[str, Any],
-    data: Sequence[Mapping[str, Any]],
+    info: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
-    metrics: Mapping[str, Mapping[str, float]],
-    facts: Mapping[str, Any],
-) -> Path:
+    place: Place,
+    progress: Mapping[str, Any],
+) -> None:
     """Write ``README.md`` beside the exported weights.
 
     Args:
         folder: of the export.
         config: the run.
         encoder: what was exported.
-        teacher: its identity and dimension.
-        data: as `Objects.facts` tells.
+        info: teacher, data and metrics of the export, as `save_encoder` takes them.
         records: of the run, as `train` yields them.
-        metrics: by split, as `Validator.measure` gives them.
-        facts: seconds, device, threads, world, steps_done, best_step, validated.
-
-    Returns:
-        Its path.
+        place: the process that trained.
+        progress: of the run: ``seconds``, and ``best`` with its ``step`` and ``score``.
     """
     lines = [
-        *_about(config, encoder, teacher, facts),
-        *_data(config, data),
-        *_results(metrics),
+        *_about(config, encoder, info["teacher"], int(records[-1]["step"]), place, progress),
+        *_data(config, info["data"]["sets"]),
+        *_results(info["metrics"]),
         *curve([row for row in records if "val_score" in row or row is records[-1]], _CURVES),
-        *_limits(teacher),
+        *_limits(info["teacher"]),
     ]
-    path = folder / CARD
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
 
 
-def _about(config: TrainConfig, encoder: Encoder, teacher: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _about(
+    config: TrainConfig,
+    encoder: Encoder,
+    teacher: Mapping[str, Any],
+    steps: int,
+    place: Place,
+    progress: Mapping[str, Any],
+) -> list[str]:
     count = sum(value.numel() for value in encoder.parameters())
     start = "random weights" if config.init == "none" else f"`{Path(config.init).name}`"
-    processes = f", {facts['world']} processes" if facts["world"] > 1 else ""
-    threads = f", {facts['threads']} threads" if facts["device"] == "cpu" else ""
+    processes = f", {place.world} processes" if place.world > 1 else ""
+    threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+    chosen = "the last" if progress["best"]["score"] is None else "the best on validation objects"
     return [
         f"# {encoder.config.name}",
         "",
@@ -98,9 +99,9 @@ def _about(config: TrainConfig, encoder: Encoder, teacher: Mapping[str, Any], fa
         "```",
         "",
         f"- Start: {start}, seed {config.seed}.",
-        f"- {facts['steps_done']} steps of {config.batch_size} objects; these weights are those of step "
-        f"{facts['best_step']}, {'the best on validation objects' if facts['validated'] else 'the last'}.",
-        f"- Time: {facts['seconds'] / 60:.1f} minutes on {facts['device']}{threads}{processes}, with validation.",
+        f"- {steps} steps of {config.batch_size} objects; these weights are those of step {progress['best']['step']}, "
+        f"{chosen}.",
+        f"- Time: {progress['seconds'] / 60:.1f} minutes on {place.device.type}{threads}{processes}, with validation.",
         f"- Settings of the encoder: `{json.dumps(encoder.config.to_dict(), sort_keys=True)}`",
         f"- Settings of the run: `{json.dumps(config.identity(), sort_keys=True)}`",
         "- Licence of these weights: MIT, as the project.",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import file_sha256, write_text
+from ..words import first_of
 
 FORMAT = "clipgs-checkpoint/1"
 TENSORS, STATE, FOLDER, METRICS = "tensors.safetensors", "state.json", "checkpoints", "metrics.jsonl"
@@ -97,9 +99,11 @@ def save_checkpoint(
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         size = sum(value.numel() * value.element_size() for value in plain.values())
+        full = re.search("no space|too large|quota", str(error), re.IGNORECASE)  # safetensors has no numbers of errors
+        must, todo = ("fit into", "make room") if full else ("be written into", "see to that folder")
         raise CheckpointError(
-            f"a checkpoint of {size / 1e6:.1f} MB must fit into {home}, got: {error}; make room and go on with "
-            "--resume, older checkpoints are intact"
+            f"a checkpoint of {size / 1e6:.1f} MB must {must} {home}, got: {error}; {todo} and go on with --resume, "
+            "older checkpoints are intact"
         ) from error
     for old in checkpoints(out)[:-keep]:
         shutil.rmtree(old)
@@ -159,13 +163,13 @@ def check_identity(path: Path, stored: Mapping[str, Any], expected: Mapping[str,
     Raises:
         CheckpointError: naming what differs, with both values.
     """
-    old, new = _flat(stored), _flat(json.loads(json.dumps(expected)))
+    old, new = flat(stored), flat(json.loads(json.dumps(expected)))
     odd = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
     if odd:
-        shown = "; ".join(f"{name} is {_short(old.get(name))} there, {_short(new.get(name))} now" for name in odd[:6])
-        more = f" and {len(odd) - 6} more" if len(odd) > 6 else ""
+        differ = (f"{name} is {reprlib.repr(old.get(name))} there, {reprlib.repr(new.get(name))} now" for name in odd)
         raise CheckpointError(
-            f"{path} must be of this very run, got another: {shown}{more}; give the same settings, or another --out"
+            f"{path} must be of this very run, got another: {first_of(differ, 6, between='; ')}; give the same "
+            "settings, or another --out"
         )
 
 
@@ -186,15 +190,11 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dots in its names; an empty one stays a value."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     out: dict[str, Any] = {}
     for name, entry in value.items():
-        out |= _flat(entry, f"{prefix}.{name}" if prefix else str(name))
+        out |= flat(entry, f"{prefix}.{name}" if prefix else str(name))
     return out
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -84,7 +84,7 @@ class TrainConfig:
     test_split: str = "test"  # measured once at the end, if the sets have it
     validate_every: int = 200  # steps
     patience: int = 0  # validations without a better score until the run stops; 0: never
-    zero_shot: str = "teacher"  # class weights: by the shards' teacher at start, a .safetensors file, or none
+    zero_shot: str = "teacher"  # class weights: by the shards' teacher, its name for `load_teacher` here, or none
     prompts: tuple[str, ...] = ("{}", "a {}", "a 3d model of a {}")  # texts of a class
 
     save_every: int = 200  # steps between checkpoints

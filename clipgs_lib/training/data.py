@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..captions import draw_caption
+from ..captions import Caption, draw_caption
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
 from ..vectors import unit
 from .augment import augment
 from .config import TrainConfig
-from .distributed import Place, share
+from .distributed import Place, share, shares
 
 _GAUSSIAN = 56  # bytes of one gaussian of SH degree 0 in float32
 
@@ -37,10 +37,10 @@ _GAUSSIAN = 56  # bytes of one gaussian of SH degree 0 in float32
 class Sample:
     """What training needs of one object."""
 
-    number: int  # in `Objects`
     key: str  # of its set
     splats: Splats  # SH degree 0, normalised into the unit sphere
-    triplet: Triplet  # texts, category; its views and splats are dropped
+    category: str  # empty when unknown
+    captions: tuple[Caption, ...]  # T
     image_embeds: Tensor  # [V, D] float16
     text_embeds: Tensor  # [T, D] float16
     text_ids: tuple[int, ...]  # T; equal texts have equal ones in any set
@@ -101,12 +101,6 @@ class Objects:
             for shards in self.sets
         ]
 
-    def preload(self, numbers: Sequence[int]) -> Iterator[int]:
-        """Decode objects into memory, if they fit; yields how many are done."""
-        for done, number in enumerate(numbers if self.in_memory else (), start=1):
-            self.sample(number)
-            yield done
-
     def sample(self, number: int) -> Sample:
         """One object.
 
@@ -117,24 +111,23 @@ class Objects:
         if sample is None:
             shards, row = self.rows[number]
             with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
-                triplet = shards.read(row["key"])
-            sample = _sample(triplet, number)
+                sample = _sample(shards.read(row["key"]))
             if self.in_memory:
                 self._kept[number] = sample
         return sample
 
 
-def _sample(triplet: Triplet, number: int) -> Sample:
+def _sample(triplet: Triplet) -> Sample:
     try:
         splats = triplet.splats.with_sh_degree(0).normalize()
     except ValueError as error:
         raise ShardError(f"object {triplet.key}", "the splat must have a size", str(error), "leave it out") from None
     assert triplet.image_embeds is not None and triplet.text_embeds is not None  # the set has a teacher
     return Sample(
-        number=number,
         key=triplet.key,
         splats=splats,
-        triplet=replace(triplet, splats=splats[:0], views=()),
+        category=triplet.category,
+        captions=triplet.texts,
         image_embeds=torch.from_numpy(triplet.image_embeds),
         text_embeds=torch.from_numpy(triplet.text_embeds),
         text_ids=tuple(text_id(caption.text) for caption in triplet.texts),
@@ -177,7 +170,17 @@ class Plan:
 
     def __init__(self, objects: Objects, config: TrainConfig, place: Place) -> None:
         self.numbers, self.config, self.place = objects.numbers(config.train_split), config, place
-        self.streams = [] if objects.in_memory else _streams(objects, config, place)
+        self.streams = (
+            []
+            if objects.in_memory
+            else [
+                TripletStream(
+                    shards, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True
+                )
+                for shards in objects.sets
+                if config.train_split in shards.manifest["splits"]
+            ]
+        )
         self.starts = objects.starts
         total = sum(len(stream) for stream in self.streams) if self.streams else len(self.numbers)
         size = max(1, config.batch_size // place.world) if self.streams else config.batch_size
@@ -205,9 +208,8 @@ class Plan:
         if self.streams:
             count = high - low
             return order[low:high].tolist(), count * self.place.rank, (count,) * world
-        own = share(high - low, self.place)
-        sizes = tuple(share(high - low, Place(rank, world, self.place.device)) for rank in range(world))
-        return order[low:high][own].tolist(), own.start, tuple(part.stop - part.start for part in sizes)
+        mine = share(high - low, self.place)
+        return order[low:high][mine].tolist(), mine.start, shares(high - low, world)
 
     def _order_of(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.config.seed, 1, epoch])
@@ -219,14 +221,6 @@ class Plan:
         for at, order in enumerate(orders):
             out[mixed == at] = order
         return out
-
-
-def _streams(objects: Objects, config: TrainConfig, place: Place) -> list[TripletStream]:
-    return [
-        TripletStream(shards, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True)
-        for shards in objects.sets
-        if config.train_split in shards.manifest["splits"]
-    ]
 
 
 # ---- batches -----------------------------------------------------------------------------------------------------
@@ -251,12 +245,9 @@ class Batch:
 def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> Batch:
     """Draw views and texts, change the splats, and put a rank's part of a step together."""
     numbers, first, sizes = plan.batch(step)
-    count = config.views_drawn
+    count, dim = config.views_drawn, objects.teacher.dim
     samples = [objects.sample(number) for number in numbers]
-    images, texts = (
-        torch.zeros(len(samples), count, objects.teacher.dim),
-        torch.zeros(len(samples), objects.teacher.dim),
-    )
+    images, texts = torch.zeros(len(samples), count, dim), torch.zeros(len(samples), dim)
     views_valid, text_ids = torch.zeros(len(samples), count, dtype=torch.bool), torch.full((len(samples),), -1)
     changed = []
     for row, sample in enumerate(samples):
@@ -264,8 +255,9 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
         drawn = rng.permutation(len(sample.image_embeds))[:count]
         images[row, : len(drawn)] = unit(sample.image_embeds[drawn])
         views_valid[row, : len(drawn)] = True
-        text = _draw_text(sample, rng, config.text_sources)
-        if text is not None:
+        weights = config.text_sources
+        if weights is None or any(weights.get(caption.source, 0) > 0 for caption in sample.captions):
+            text = sample.captions.index(draw_caption(sample.captions, rng, weights))
             texts[row], text_ids[row] = unit(sample.text_embeds[text]), sample.text_ids[text]
         changed.append(augment(sample.splats, rng, config.augment))
     cuts = [len(changed) * part // config.accumulate for part in range(config.accumulate + 1)]
@@ -282,13 +274,6 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
         text_ids=text_ids,
         ids=torch.tensor(numbers),
     )
-
-
-def _draw_text(sample: Sample, rng: np.random.Generator, weights: Mapping[str, float] | None) -> int | None:
-    captions = sample.triplet.texts
-    if weights is not None and not any(weights.get(caption.source, 0) > 0 for caption in captions):
-        return None
-    return captions.index(draw_caption(captions, rng, weights))
 
 
 class Loader:

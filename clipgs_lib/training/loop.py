@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -16,6 +18,7 @@ from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, sa
 from ..files import locked, write_text
 from ..runtime import resolve_device, resolve_precision
 from ..settings import read_file, to_plain
+from ..weights import misfits
 from .card import write_card
 from .checkpoint import (
     FOLDER,
@@ -31,11 +34,11 @@ from .checkpoint import (
 from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
-from .memory import keep_freed_memory
 from .step import Learner
 from .validate import Validator
 
 CONFIG, EXPORT = "config.json", "encoder"
+_MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2  # of mallopt(3)
 
 
 def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
@@ -51,10 +54,9 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
     Yields:
         ``step`` (done so far), ``epoch``, ``loss``, ``loss_text``, ``loss_image``, ``lr``, ``grad_norm``,
         ``logit_scale``, ``objects``, ``without_text``, ``without_view``, ``views``, ``seconds`` (of the whole run),
-        ``objects_per_second``, ``share_data``, ``share_tokenizer``, ``share_encoder``, ``share_loss``,
-        ``share_optimizer`` (of the step's time; the tokenizer's backward counts for the encoder); after a validation
-        ``val_*``, see `Validator.measure`. The first record has step 0 and nothing but a validation. The last one has
-        ``finished`` and what the test split gave.
+        ``objects_per_second``, ``share_data``, ``share_encoder``, ``share_loss``, ``share_optimizer`` (of the step's
+        time); after a validation ``val_*``, see `Validator.measure`. The first record has step 0 and nothing but a
+        validation. The last one has ``finished`` and what the test split gave.
 
     Raises:
         ValueError: for settings, data or a checkpoint that do not fit (`ShardError`, `CheckpointError`), and when
@@ -70,10 +72,27 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         with join(resolve_device(config.device)) as place:
             if place.device.type == "cpu":
                 keep_freed_memory()
+            begun, precision = Path(config.out) / CONFIG, config.precision
+            if precision == "auto" and config.resume and begun.is_file():
+                precision = read_file(begun)["precision"]  # a resumed run goes on as it began
             with _alone(config, place):
-                yield from Trainer(replace(config, precision=_precision(config, place)), place).run()
+                config = replace(config, precision=resolve_precision(precision, place.device))
+                yield from Trainer(config, place).run()
     finally:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed blocks of any size; returns whether there was a glibc to tell.
+
+    By default every large tensor is mapped anew and its pages are cleared by the kernel: on a CPU that is 40 % of the
+    time of a training step of clipgs-mini. The process then keeps the most memory that it ever needed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 * 1024 * 1024))
+    return all(mallopt(name, value) == 1 for name, value in settings)
 
 
 @contextmanager
@@ -94,14 +113,6 @@ def _alone(config: TrainConfig, place: Place) -> Iterator[None]:
                 out.rmdir()
 
 
-def _precision(config: TrainConfig, place: Place) -> Literal["fp32", "bf16"]:
-    """The arithmetic of a run: what is asked for, what the run that is resumed had, or what the hardware has."""
-    begun = Path(config.out) / CONFIG
-    if config.precision == "auto" and config.resume and begun.is_file():
-        return resolve_precision(read_file(begun)["precision"], place.device)
-    return resolve_precision(config.precision, place.device)
-
-
 class Trainer:
     """One process's part of a run; `train` is the usual way in.
 
@@ -113,7 +124,13 @@ class Trainer:
     def __init__(self, config: TrainConfig, place: Place) -> None:
         self.config, self.place, self.out = config, place, Path(config.out)
         self.records = Records(self.out)
-        path = self._starting_point()
+        path = last_checkpoint(self.out) if config.resume else None
+        used = [name for name in (METRICS, FOLDER, EXPORT) if (self.out / name).exists()]
+        if used and not config.resume:
+            raise FileExistsError(
+                f"--out must be a folder without another run, got {self.out} with {', '.join(used)}; "
+                "go on with --resume, or choose another folder"
+            )
         self.objects = Objects(config.shards, config.memory_gb)
         self.plan = Plan(self.objects, config, place)
         encoder = make_encoder(config, self.objects)
@@ -125,8 +142,9 @@ class Trainer:
             "streamed_by": 0 if self.objects.in_memory else place.world,
         }
         agree(json.dumps(self.identity, sort_keys=True), place)
-        self.step, self.since_best, self.seconds = 0, 0, 0.0
-        self.best: dict[str, Any] = {"step": 0, "score": None, "metrics": {}}
+        self.step = 0
+        self.progress: dict[str, Any] = {"best": {"step": 0, "score": None, "metrics": {}}}
+        self.progress |= {"since_best": 0, "seconds": 0.0}
         self.learner = Learner(encoder.to(place.device), config, place)
         self.best_weights = self._averaged()
         if path is not None:
@@ -137,9 +155,9 @@ class Trainer:
                 self.records.trim(self.step)
             write_text(self.out / CONFIG, json.dumps(to_plain(config), indent=1) + "\n")
         wait(place)
-        self.validator = Validator(self.objects, config, place, self.out)
-        for _ in self.objects.preload(range(len(self.objects))):
-            pass
+        self.validator = Validator(self.objects, config, place)
+        for number in range(len(self.objects) if self.objects.in_memory else 0):
+            self.objects.sample(number)  # kept from now on
 
     # ---- the loop --------------------------------------------------------------------------------------------
 
@@ -173,8 +191,8 @@ class Trainer:
         record["objects_per_second"] = round(metrics["objects"] / taken, 2)
         if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
             record |= self._validate()
-        self.seconds += time.perf_counter() - start
-        return record | {"seconds": round(self.seconds, 3)}
+        self.progress["seconds"] += time.perf_counter() - start
+        return record | {"seconds": round(self.progress["seconds"], 3)}
 
     def _validate(self) -> dict[str, float]:
         """Metrics of held-out objects; keeps the weights if they are the best so far."""
@@ -184,20 +202,19 @@ class Trainer:
             if self.step:
                 self._keep({}, None)
             return {}
-        if self.best["score"] is None or metrics["score"] > self.best["score"]:
+        best = self.progress["best"]["score"]
+        self.progress["since_best"] += 1
+        if best is None or metrics["score"] > best:
             self._keep(metrics, metrics["score"])
-            self.since_best = 0
-        else:
-            self.since_best += 1
         return _named("val_", metrics)
 
     def _keep(self, metrics: dict[str, float], score: float | None) -> None:
-        self.best = {"step": self.step, "score": score, "metrics": metrics}
+        self.progress |= {"best": {"step": self.step, "score": score, "metrics": metrics}, "since_best": 0}
         self.best_weights = self._averaged()
         self._export({"val": metrics})
 
     def _stale(self) -> bool:
-        return bool(self.config.patience) and self.since_best >= self.config.patience
+        return 0 < self.config.patience <= self.progress["since_best"]
 
     def _finish(self) -> dict[str, Any]:
         """Measure the best weights once on the test split, export them and write the model card."""
@@ -205,26 +222,22 @@ class Trainer:
         encoder.load_state_dict(self.best_weights)  # the run is over, so those ahead of them are not needed again
         split = self.config.test_split
         test = {} if split == "none" else self.validator.measure(encoder, split)
-        metrics = {"val": self.best["metrics"]} | ({"test": test} if test else {})
-        self._export(metrics)
+        best = self.progress["best"]
+        info = self._export({"val": best["metrics"]} | ({"test": test} if test else {}))
         if self.place.first:
-            facts = {"seconds": self.seconds, "device": self.place.device.type, "world": self.place.world}
-            facts |= {"steps_done": self.step, "best_step": self.best["step"], "threads": torch.get_num_threads()}
-            facts["validated"] = self.best["score"] is not None
             write_card(
                 self.out / EXPORT,
                 config=self.config,
                 encoder=encoder,
-                teacher=self.identity["teacher"],
-                data=self.objects.facts(),
+                info=info,
                 records=self.records.read(),
-                metrics=metrics,
-                facts=facts,
+                place=self.place,
+                progress=self.progress,
             )
         return {
             "step": self.step,
             "finished": True,
-            "best_step": self.best["step"],
+            "best_step": best["step"],
             "encoder": str(self.out / EXPORT),
             **_named("test_", test),
         }
@@ -236,43 +249,31 @@ class Trainer:
             self.records.append(record)
         return record
 
-    def _export(self, metrics: dict[str, Any]) -> None:
+    def _export(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Write the best weights, as far as they are known, and return what goes with them."""
+        data = {"sets": self.objects.facts(), "step": self.progress["best"]["step"], "seed": self.config.seed}
+        info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
         if self.place.first:
-            data = {"sets": self.objects.facts(), "step": self.best["step"], "seed": self.config.seed}
-            info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
             save_encoder(self.out / EXPORT, self.learner.average.module, info, half=True, state=self.best_weights)
+        return info
 
     def _averaged(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self.learner.average.module.state_dict().items()}
 
     def _save(self) -> None:
         if self.place.first:
-            progress = {"best": self.best, "since_best": self.since_best, "seconds": self.seconds}
             tensors = self.learner.tensors() | prefixed("best", self.best_weights)
-            state = {"identity": self.identity, "progress": progress}
+            state = {"identity": self.identity, "progress": self.progress}
             save_checkpoint(self.out, self.step, tensors, state, keep=self.config.keep)
         wait(self.place)
-
-    def _starting_point(self) -> Path | None:
-        """The checkpoint to go on from, or None for a new run in an unused folder."""
-        if self.config.resume:
-            return last_checkpoint(self.out)
-        used = [name for name in (METRICS, FOLDER, EXPORT) if (self.out / name).exists()]
-        if used:
-            raise FileExistsError(
-                f"--out must be a folder without another run, got {self.out} with {', '.join(used)}; "
-                "go on with --resume, or choose another folder"
-            )
-        return None
 
     def _resume(self, path: Path) -> None:
         tensors, state = load_checkpoint(path)
         check_identity(path, state["identity"], self.identity)
         self.learner.load(tensors)
-        self.step, progress = int(state["step"]), state["progress"]
+        self.step, self.progress = int(state["step"]), state["progress"]
         if self.config.steps < self.step:
             raise ValueError(f"steps must be at least the {self.step} that are done, got {self.config.steps}")
-        self.best, self.since_best, self.seconds = progress["best"], progress["since_best"], progress["seconds"]
         self.best_weights = {name: value.to(self.place.device) for name, value in part("best", tensors).items()}
 
 
@@ -301,9 +302,8 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
             f"--init must be an encoder of the shards' teacher {objects.teacher}, got {config.init} of "
             f"{teacher.get('identity')!r} (D = {start.embed_dim}); start from another, or build shards with that one"
         )
-    weights, drawn = start.state_dict(), encoder.state_dict()
-    if {name: value.shape for name, value in weights.items()} == {name: value.shape for name, value in drawn.items()}:
-        encoder.load_state_dict(weights)
-    else:
+    if misfits(start.state_dict(), encoder.state_dict()):  # of points, for an encoder of all attributes
         init_from_point(encoder, start)
+    else:
+        encoder.load_state_dict(start.state_dict())
     return encoder

@@ -144,5 +144,5 @@ def _results(config: dict[str, Any], parts: dict[str, dict[str, TopK]]) -> list[
 
 
 def _row(split: str, part: str, r: TopK) -> str:
-    shares = [f"{100 * top.value:.1f} % | {100 * chance:.1f} %" for top, chance in zip(r.tops, r.chance, strict=True)]
+    shares = [f"{100 * top.value:.1f} % | {100 * chance:.1f} %" for top, chance in zip(r.values, r.chance, strict=True)]
     return f"| {split} | {part} | {r.objects} | {r.classes} | {' | '.join(shares)} | {r.mrr:.3f} |"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from ..losses import (
     same_rows,
 )
 from ..runtime import mixed_precision
-from ..tokenizer import SplatBatch
+from ..words import first_of
 from .checkpoint import part, prefixed
 from .config import TrainConfig
 from .data import Batch
@@ -41,30 +41,6 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 class DivergedError(ValueError):
     """A loss, gradient or embedding that is not finite; the message names the objects of the batch."""
-
-
-class Losses(NamedTuple):
-    """A rank's share of the loss, and counts of the whole batch."""
-
-    text: Tensor  # scalar, weighted
-    image: Tensor  # scalar, weighted
-    captioned: int  # objects with a text
-    viewed: int  # objects with a view
-    views: int  # views that are there
-
-
-class _Timed(nn.Module):
-    """The encoder, with the time its tokenizer takes."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder, self.seconds = encoder, 0.0
-
-    def forward(self, batch: SplatBatch) -> Tensor:
-        start = time.perf_counter()
-        tokens = self.encoder.tokenize(batch)
-        self.seconds += time.perf_counter() - start
-        return self.encoder.embed(tokens)
 
 
 class Learner:
@@ -88,12 +64,12 @@ class Learner:
         self.scale = LogitScale(config.logit_scale).to(place.device)
         self.average = Average(encoder)
         if config.compile:
-            for block in _blocks(encoder):
+            lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+            for block in next(blocks for blocks in lists if len(blocks) == encoder.config.depth):
                 block.compile()
-        self.timed = _Timed(encoder)
-        self.model: nn.Module = self.timed
+        self.model: nn.Module = encoder
         if place.world > 1:
-            self.model = DistributedDataParallel(self.timed, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.model = DistributedDataParallel(encoder, broadcast_buffers=False, gradient_as_bucket_view=True)
         groups = parameter_groups(encoder, config.weight_decay, config.layer_decay)
         scale = {"params": [self.scale.log], "names": ["logit_scale"], "weight_decay": 0.0, "lr_scale": 1.0}
         self.optimizer = torch.optim.AdamW([*groups, scale], lr=config.lr, betas=config.betas, fused=True)
@@ -109,17 +85,20 @@ class Learner:
         clock = _Clock(self.place.device)
         set_lr(self.optimizer, self.config.lr_at(batch.step))
         self.optimizer.zero_grad(set_to_none=True)
-        self._training_mode()
-        self.timed.seconds = 0.0
+        self.encoder.train()
+        if self.config.batch_norm == "frozen":
+            for norm in _norms(self.encoder):
+                norm.eval()
         devices = [self.place.device] if self.place.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             embeds = self._forward(batch)
             clock.lap("encoder")
             leaf = embeds.detach().float().requires_grad_()
-            losses = self._losses(leaf, batch)
-            total = losses.text + losses.image
-            total.backward()
-            both = self._whole(losses)
+            losses, counts = self._losses(leaf, batch)
+            losses.sum().backward()
+            both = losses.detach()
+            if self.place.world > 1:
+                dist.all_reduce(both)
             clock.lap("loss")
             if not torch.isfinite(both).all():
                 raise DivergedError(self._sentence("the loss", batch))
@@ -128,7 +107,6 @@ class Learner:
         clock.lap("encoder")
         norm = self._finish(batch)
         clock.lap("optimizer")
-        clock.move(self.timed.seconds, "encoder", "tokenizer")
         text, image = both.tolist()
         return {
             "loss": text + image,
@@ -138,9 +116,7 @@ class Learner:
             "grad_norm": norm,
             "logit_scale": float(self.scale().detach()),
             "objects": sum(batch.sizes),
-            "without_text": sum(batch.sizes) - losses.captioned,
-            "without_view": sum(batch.sizes) - losses.viewed,
-            "views": losses.views,
+            **counts,
             **{f"seconds_{name}": value for name, value in clock.seconds.items()},
         }
 
@@ -148,13 +124,13 @@ class Learner:
         """Embeddings of this rank's objects ``[b, D]``; with a graph when there is a single micro-batch."""
         if len(batch.parts) == 1:
             self._seed(batch.step, 0)
-            with self._autocast():
+            with mixed_precision(self.config.precision, self.place.device):
                 return self.model(batch.parts[0].to(self.place.device))
         embeds = []
-        with torch.no_grad(), _still(self.encoder), self._autocast():
+        with torch.no_grad(), _still(self.encoder), mixed_precision(self.config.precision, self.place.device):
             for index, piece in enumerate(batch.parts):
                 self._seed(batch.step, index)
-                embeds.append(self.timed(piece.to(self.place.device)))
+                embeds.append(self.encoder(piece.to(self.place.device)))
         return torch.cat(embeds)
 
     def _backward(self, batch: Batch, embeds: Tensor, grad: Tensor) -> None:
@@ -167,12 +143,12 @@ class Learner:
             last = index == len(batch.parts) - 1
             quiet = isinstance(self.model, DistributedDataParallel) and not last
             with self.model.no_sync() if quiet else nullcontext():  # type: ignore[operator]
-                with self._autocast():
+                with mixed_precision(self.config.precision, self.place.device):
                     again = self.model(piece.to(self.place.device))
                 again.backward(piece_grad.to(again.dtype))
 
-    def _losses(self, leaf: Tensor, batch: Batch) -> Losses:
-        """This rank's share of the loss of all ranks' objects."""
+    def _losses(self, leaf: Tensor, batch: Batch) -> tuple[Tensor, dict[str, int]]:
+        """This rank's share of the weighted text and image loss of all ranks' objects ``[2]``; counts of the whole."""
         config, device, sizes = self.config, self.place.device, batch.sizes
         everyone = gather_with_grad(leaf, sizes)  # [B, D]
         bad = ~everyone.detach().isfinite().all(dim=1)  # [B]
@@ -186,20 +162,12 @@ class Learner:
         rows = slice(start, start + sizes[self.place.rank]) if self.place.world > 1 else None
         text, image = _loss(config, shape, all_of, self.scale(), same_rows(*ids), rows)
         there = all_of["views_valid"]
-        return Losses(
-            config.text_weight * text,
-            config.image_weight * image,
-            int(all_of["text_valid"].sum()),
-            int(there.any(dim=1).sum()),
-            int(there.sum()),
-        )
-
-    def _whole(self, losses: Losses) -> Tensor:
-        """Text and image loss of the whole batch ``[2]``."""
-        both = torch.stack([losses.text.detach(), losses.image.detach()])
-        if self.place.world > 1:
-            dist.all_reduce(both)
-        return both
+        counts = {
+            "without_text": int((~all_of["text_valid"]).sum()),
+            "without_view": int((~there.any(dim=1)).sum()),
+            "views": int(there.sum()),
+        }
+        return torch.stack([config.text_weight * text, config.image_weight * image]), counts
 
     def _finish(self, batch: Batch) -> float:
         """Clip, step, clamp, average; returns the norm of all gradients before clipping."""
@@ -211,39 +179,23 @@ class Learner:
             raise DivergedError(self._sentence("gradients", batch))
         self.optimizer.step()
         self.scale.clamp_()
-        self._share_statistics()
-        self.average.update(self.encoder, self.config.ema_at(batch.step))
-        return norm
-
-    def _share_statistics(self) -> None:
-        """Give all ranks the mean of their batch norms' running statistics."""
-        if self.place.world == 1 or self.config.batch_norm == "frozen":
-            return
-        for buffer in self.encoder.buffers():
-            if buffer.is_floating_point():
+        if self.place.world > 1 and self.config.batch_norm != "frozen":  # all ranks get the mean of their statistics
+            for buffer in (one for one in self.encoder.buffers() if one.is_floating_point()):
                 dist.all_reduce(buffer)
                 buffer /= self.place.world
+        self.average.update(self.encoder, self.config.ema_at(batch.step))
+        return norm
 
     def _sentence(self, what: str, batch: Batch, bad: Tensor | None = None) -> str:
         keys = list(batch.keys)
         if bad is not None:
             start = sum(batch.sizes[: self.place.rank])
             keys = [key for key, odd in zip(keys, bad[start : start + len(keys)].tolist(), strict=True) if odd]
-        named = ", ".join(keys[:64]) + (f" and {len(keys) - 64} more" if len(keys) > 64 else "")
         return (
             f"{what} must stay finite, got NaN or infinity in step {batch.step} for the objects: "
-            f"{named or 'of another rank'}; look at them with clipgs triplets inspect, lower lr, or use precision fp32"
+            f"{first_of(keys, 64) or 'of another rank'}; look at them with clipgs triplets inspect, lower lr, or "
+            "use precision fp32"
         )
-
-    def _training_mode(self) -> None:
-        self.encoder.train()
-        if self.config.batch_norm == "frozen":
-            for module in self.encoder.modules():
-                if isinstance(module, _NORMS):
-                    module.eval()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return mixed_precision(self.config.precision, self.place.device)
 
     def _seed(self, step: int, index: int) -> None:
         key = np.random.SeedSequence([self.config.seed, 3, step, self.place.rank, index])
@@ -296,16 +248,14 @@ def _loss(
     return factor * text, factor * image
 
 
-def _blocks(encoder: Encoder) -> nn.ModuleList:
-    """The transformer's blocks."""
-    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-    return next(blocks for blocks in lists if len(blocks) == encoder.config.depth)
+def _norms(module: nn.Module) -> list[Any]:
+    return [part for part in module.modules() if isinstance(part, _NORMS)]
 
 
 @contextmanager
 def _still(module: nn.Module) -> Iterator[None]:
     """Keep batch norms from moving their running statistics for a while."""
-    norms = [part for part in module.modules() if isinstance(part, _NORMS)]
+    norms = _norms(module)
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -332,7 +282,3 @@ class _Clock:
         now = self._now()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
-
-    def move(self, seconds: float, source: str, target: str) -> None:
-        self.seconds[source] -= seconds
-        self.seconds[target] = self.seconds.get(target, 0.0) + seconds

@@ -30,8 +30,7 @@ from clipgs_lib.splats import Splats
 from clipgs_lib.training import Objects, TrainConfig
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
-from clipgs_lib.training.loop import make_encoder
-from clipgs_lib.training.memory import keep_freed_memory
+from clipgs_lib.training.loop import keep_freed_memory, make_encoder
 from clipgs_lib.training.step import Learner
 
 DIM, GAUSSIANS = 384, 1024

@@ -55,12 +55,19 @@ def test_a_full_disk_leaves_older_checkpoints_and_no_rest(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # writes past 1000 bytes fail, as on a full disk
     try:
-        with pytest.raises(CheckpointError, match=r"must fit into.*older checkpoints are intact"):
+        with pytest.raises(CheckpointError, match=r"must fit into.*make room.*older checkpoints are intact"):
             save_checkpoint(tmp_path, 2, {"a": torch.zeros(10_000)}, {}, keep=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [first.name]
     assert load_checkpoint(last_checkpoint(tmp_path))[1]["step"] == 1
+
+
+def test_room_is_asked_for_only_where_it_lacks(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"must be written into .*File exists.*older checkpoints") as caught:
+        save_checkpoint(tmp_path, 1, TENSORS, {})
+    assert "make room" not in str(caught.value)
 
 
 def test_what_a_killed_save_left_is_neither_read_nor_kept(tmp_path):

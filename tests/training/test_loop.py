@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +24,8 @@ from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.loop import make_encoder
 from clipgs_lib.training.step import Learner
-from clipgs_lib.training.validate import read_class_weights, write_class_weights
 
-from .samples import KINDS, TEACHER, config, make_object, unit
+from .samples import TEACHER, config, make_object, unit
 
 PLACE = Place(0, 1, torch.device("cpu"))
 TIMES = ("seconds", "objects_per_second")
@@ -338,14 +338,22 @@ def test_without_validation_the_last_weights_count(shards, tmp_path):
     assert "Nothing was held out" in (tmp_path / "run" / "encoder" / "README.md").read_text()
 
 
-def test_class_weights_can_be_given_as_a_file(shards, tmp_path):
+def test_class_weights_come_from_the_shards_teacher(shards, tmp_path, monkeypatch):
     rows = torch.from_numpy(unit(np.random.default_rng(0).normal(size=(4, TEACHER.dim)))).float()
-    path = tmp_path / "classes.safetensors"
-    write_class_weights(path, rows, KINDS, TEACHER)
-    records = list(train(config(shards, tmp_path / "run", steps=1, warmup=0, zero_shot=str(path))))
-    assert records[0]["val_chance_zero_shot_top1"] == 0.25 and "test_zero_shot_top1" in records[-1]
-    assert torch.allclose(read_class_weights(path, sorted(KINDS), TEACHER)[0], rows[0], atol=1e-3)
-    with pytest.raises(ValueError, match="got none for cup"):
-        read_class_weights(path, ["ball", "cup"], TEACHER)
+    asked = []
+
+    def load(name, device):
+        asked.append(name)
+        identity = TEACHER.identity if "other" not in name else "other sha256:01"
+        digest = identity.rpartition(" sha256:")[2]
+        return SimpleNamespace(identity=identity, digest=digest, zero_shot_weights=lambda labels, prompts: rows)
+
     with pytest.raises(ValueError, match="zero-shot needs the shards' teacher 'stand-in'"):
-        next(train(config(shards, tmp_path / "other", zero_shot="teacher")))
+        next(train(config(shards, tmp_path / "none", zero_shot="teacher")))
+    monkeypatch.setattr("clipgs_lib.training.validate.load_teacher", load)
+    for name in ("teacher", "here@file.pt"):
+        records = list(train(config(shards, tmp_path / name, steps=1, warmup=0, zero_shot=name)))
+        assert records[0]["val_chance_zero_shot_top1"] == 0.25 and "test_zero_shot_top1" in records[-1]
+    with pytest.raises(ValueError, match="the teacher must be the shards'"):
+        next(train(config(shards, tmp_path / "other", zero_shot="other")))
+    assert asked == ["stand-in", "here@file.pt", "other"]
