@@ -136,7 +136,8 @@ class Encoder(nn.Module, ABC):
 
         Args:
             splats: one object or many; each is centred and scaled to the unit sphere.
-            batch_size: objects in one pass, ``>= 1``; by default 4 on a CPU (as many fit its caches), else 16.
+            batch_size: objects in one pass, ``>= 1``; by default 4 on a CPU (as many fit its caches), else 16. On a CPU
+                as many passes run at a time as torch has threads.
 
         Returns:
             ``[B, D]`` float32, unit-norm, on the encoder's device, in the order given.
@@ -233,11 +234,8 @@ def side_by_side(work: Callable[[Sequence[int]], None], parts: Sequence[Sequence
     workers = min(threads, len(parts)) if kind == "cpu" else 1
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
-    def run(part: Sequence[int]) -> None:
-        with (
-            torch.no_grad(),
-            torch.autocast(kind, dtype=dtype, enabled=enabled),
-        ):  # neither reaches other threads by itself
+    def run(part: Sequence[int]) -> None:  # neither of these two reaches other threads by itself
+        with torch.no_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
             work(part)
 
     if workers < 2:

@@ -134,13 +134,6 @@ def scale_of(logit_scale: Tensor | float, like: Tensor) -> Tensor:
     return scale.reshape(())
 
 
-def choice(name: str, value: str, among: tuple[str, ...]) -> str:
-    """A value that is one of the known ones, or a sentence that lists them."""
-    if value not in among:
-        raise ValueError(f"{name} must be one of {', '.join(among)}, got {value!r}")
-    return value
-
-
 def local(rows: slice | None, size: int, device: torch.device) -> Tensor:
     """Indices ``[R]`` of the rows whose loss is wanted: all of them, or one process's rows of a gathered batch."""
     return torch.arange(size, device=device)[slice(None) if rows is None else rows]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..libraries import import_open_clip
-from .base import batch_of, check_mask, choice, embeddings, full_precision, local, scale_of
+from .base import batch_of, check_mask, embeddings, full_precision, local, scale_of
 
 CONVENTIONS = {"half": 1.0, "quarter": 0.5}  # factor before the sum of the two pair losses of L_CON
 
@@ -92,7 +92,8 @@ def contrastive_3d(
     Raises:
         ValueError: for an unknown convention, and as `pair_loss`.
     """
-    choice("convention", convention, tuple(CONVENTIONS))
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
     texts = pair_loss(shape, text, logit_scale, keep=keep, valid=text_valid, rows=rows)
     images = pair_loss(shape, image, logit_scale, keep=keep, valid=image_valid, rows=rows)
     return CONVENTIONS[convention] * (texts + images)

@@ -64,8 +64,7 @@ class Learner:
         self.scale = LogitScale(config.logit_scale).to(place.device)
         self.average = Average(encoder)
         if config.compile:
-            lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
-            for block in next(blocks for blocks in lists if len(blocks) == encoder.config.depth):
+            for block in encoder.blocks:
                 block.compile()
         self.model: nn.Module = encoder
         if place.world > 1:
