@@ -1,16 +1,6 @@
 // The page of RetrievalPanel: a search field, a picture to search by, and a grid of hits. Messages: see retrieval.py.
 // Captions and keys go into the page as textContent only.
 
-function make(tag, props = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name.includes("-") || name === "role") element.setAttribute(name, value);
-    else element[name] = value;
-  }
-  element.append(...children);
-  return element;
-}
-
 const viewOf = (bytes) => new DataView(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength);
 
 class Explorer {

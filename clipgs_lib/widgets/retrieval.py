@@ -17,7 +17,7 @@ from ..gallery import Gallery, combine
 from ..splats import Splats
 from .retrieval_pictures import MAX_BYTES, check_thumbnails, decode_picture, sheet, thumbnail
 from .splat_view import SplatView
-from .still import with_picture
+from .still import page_script, with_picture
 
 MAX_HITS = 48
 MAX_TEXT = 2_000  # characters
@@ -32,7 +32,7 @@ class RetrievalPanel(anywidget.AnyWidget):
     for each hit, ``{"type": "say", "text"}``. Hits are no traits, so that a saved notebook does not hold them.
     """
 
-    _esm = _FOLDER / "retrieval.js"
+    _esm = page_script("retrieval")
     _css = _FOLDER / "widgets.css"
 
     theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)

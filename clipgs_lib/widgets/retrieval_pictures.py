@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..rendering import contact_sheet
 from .still import encode_png
 
 MAX_BYTES = 20_000_000
@@ -20,7 +23,7 @@ SIDE = 1_024
 THUMB = 256
 """Pixels to which thumbnails given as arrays are shrunk."""
 _HEADS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-_TILE, _TEXT, _GAP, _COLUMNS = 112, 34, 8, 5
+_TILE, _COLUMNS = 112, 5
 
 
 class Thumbnail(NamedTuple):
@@ -95,28 +98,19 @@ def thumbnail(one: bytes | np.ndarray) -> Thumbnail:
 
 
 def sheet(title: str, hits: Sequence[tuple[Thumbnail, str]]) -> bytes:
-    """PNG of at most 100 kB: the query on top, then pictures with their captions."""
-    columns = max(1, min(_COLUMNS, len(hits)))
-    rows = -(-len(hits) // columns)
-    width = max(360, _GAP + columns * (_TILE + _GAP))
-    page = Image.new("RGB", (width, 30 + rows * (_TILE + _TEXT + _GAP)), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
-    pen.text((_GAP, 8), _fit(title, width - 2 * _GAP, font), fill="#1f2328", font=font)
-    for place, (picture, caption) in enumerate(hits):
-        x, y = _GAP + place % columns * (_TILE + _GAP), 30 + place // columns * (_TILE + _TEXT + _GAP)
+    """PNG of at most 100 kB: the query on top, then pictures above their captions."""
+    tiles = []
+    for picture, _ in hits:
         with Image.open(io.BytesIO(picture.data), formats=["PNG", "JPEG", "WEBP"]) as tile:
-            small = ImageOps.contain(tile.convert("RGB"), (_TILE, _TILE))
-        page.paste(small, (x + (_TILE - small.width) // 2, y + (_TILE - small.height) // 2))
-        for line, text in enumerate(caption.split("\n")[:2]):
-            pen.text((x, y + _TILE + 2 + 14 * line), _fit(text, _TILE, font), fill="#59636e", font=font)
+            square = ImageOps.pad(tile.convert("RGB"), (_TILE, _TILE), color="white")
+        tiles.append(torch.from_numpy(np.array(square)) / 255)
+    blank = torch.ones(_TILE, _TILE, 3)
+    columns = max(3, min(_COLUMNS, len(tiles)))
+    tiles += [blank] * (columns - len(tiles))
+    captions = [caption for _, caption in hits] + [""] * (len(tiles) - len(hits))
+    below = np.round(255 * contact_sheet(tiles, columns, captions).numpy()).astype(np.uint8)
+    page = Image.new("RGB", (below.shape[1], below.shape[0] + 30), "white")
+    page.paste(Image.fromarray(below), (0, 30))
+    words = shorten(title, page.width // 6, placeholder=" …")
+    ImageDraw.Draw(page).text((4, 8), words, fill="#1f2328", font=ImageFont.load_default(12))
     return encode_png(page)
-
-
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a text as fits ``width`` pixels."""
-    text = " ".join(text.split())[:200]
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

@@ -1,16 +1,5 @@
 // The page around the picture: elements, sliders, legend. Text goes in as textContent only.
 
-/** Make an element. `props` are properties, or attributes when they hold a dash or are "role"; children may be text. */
-function make(tag, props = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name.includes("-") || name === "role") element.setAttribute(name, value);
-    else element[name] = value;
-  }
-  element.append(...children);
-  return element;
-}
-
 const HELP = "drag: orbit · right or shift drag: pan · wheel, pinch: zoom · click: select · double click: focus · " +
   "keys: arrows orbit, shift+arrows pan, + − zoom, f focus, r reset, [ ] SH degree, Esc deselect, ? help";
 
@@ -122,7 +111,7 @@ function backgroundControl(model) {
   const show = (value) => {
     let name = Object.keys(colors).find((one) => String(colors[one]) === String(value));
     if (!name) colors[(name = "colour")] = value;
-    element.replaceChildren(...Object.keys(colors).map((one) => make("option", { value: one }, one)));
+    element.replaceChildren(...Object.keys(colors).map((one) => make("option", { value: one }, `on ${one}`)));
     element.value = name;
   };
   element.addEventListener("change", () => setter(model, "background")(colors[element.value]));

@@ -232,8 +232,9 @@ class SplatRenderer {
     gl.bindVertexArray(null);
   }
 
-  /** Copy all targets to the canvas. places: [{x, y, width, height}] in canvas pixels from the top left. */
-  present(places, background) {
+  /** Copy all targets to the canvas, each on its own of `backgrounds`, premultiplied RGBA.
+   * places: [{x, y, width, height}] in canvas pixels from the top left. */
+  present(places, backgrounds) {
     const gl = this.gl;
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.disable(gl.SCISSOR_TEST);
@@ -243,12 +244,12 @@ class SplatRenderer {
     gl.useProgram(this.copyProgram.program);
     gl.bindVertexArray(this.empty);
     gl.uniform1i(this.copyProgram.uniforms.uTarget, 0);
-    gl.uniform4fv(this.copyProgram.uniforms.uBackground, background);
     places.forEach(({ x, y, width, height }, view) => {
       const bottom = this.canvas.height - y - height;
       gl.viewport(x, bottom, width, height);
       gl.scissor(x, bottom, width, height);
       gl.bindTexture(gl.TEXTURE_2D, this.parts[view].target.texture);
+      gl.uniform4fv(this.copyProgram.uniforms.uBackground, backgrounds[view]);
       gl.uniform4i(this.copyProgram.uniforms.uPlace, x, bottom, width, height);
       gl.drawArrays(gl.TRIANGLES, 0, 3);
     });

@@ -316,7 +316,7 @@ class SplatViewer {
     else if (this.sorter.settled && !this.ports.some((p) => p.dirty)) this.root.dataset.state = "ready";
   }
 
-  draw(background) {
+  draw(backgrounds = this.ports.map(() => [0, 0, 0, 0])) {
     if (!this.renderer || !this.ports[0].place || this.renderer.gl.isContextLost()) return;
     const { detail } = this.pace;
     const look = {
@@ -329,7 +329,7 @@ class SplatViewer {
       port.detail = detail;
       this.annotate(port, view);
     });
-    this.renderer.present(this.places(), background ?? [0, 0, 0, 0]); // the surfaces below have the colour
+    this.renderer.present(this.places(), backgrounds); // clear: the surfaces below have the colour
   }
 
   /** Rectangles of the viewports on the canvas, in its pixels. */
@@ -357,12 +357,11 @@ class SplatViewer {
       if (this.closed) return null;
     }
     if (this.root.dataset.state === "failed") return null;
-    const rgb = getComputedStyle(this.ports[0].surface).backgroundColor.match(/[\d.]+/g).map((v) => Number(v) / 255);
     const width = this.controls.pngWidth();
     const most = 8192 / Math.max(this.size.width, this.size.height); // canvases have their limits
     if (width) this.ratio = Math.min(width / this.ports[0].place.w, most);
     this.sizeCanvas();
-    this.draw([...rgb.slice(0, 3), 1]);
+    this.draw(this.ports.map((port) => [...port.background, 1]));
     const sheet = this.renderer.sheet(this.places(), this.columns, Math.round(GAP * this.ratio));
     this.layout();
     return new Promise((resolve) => sheet.toBlob(resolve, "image/png"));

@@ -22,7 +22,7 @@ from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
 from .live import ASKED, MIME, live_data
-from .still import VANISHING, paper, recolored, shades, still_picture, with_picture
+from .still import VANISHING, page_script, paper, recolored, shades, still_picture, with_picture
 from .wire import block_words, note, pack
 
 # The rules of drawing, those of `clipgs_lib.rendering` (a test compares them).
@@ -44,7 +44,7 @@ def _script() -> str:
     constants: dict[str, Any] = {**DRAWING, **FADING, "PICK_ALPHA": PICK_ALPHA, "VANISHING": VANISHING}
     constants |= {name: getattr(geometry, name) for name in ("SH_C1", "SH_C2", "SH_C3")}
     lines = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
-    return "\n".join([*lines, *((_FOLDER / f"splat_{part}.js").read_text(encoding="utf-8") for part in _PARTS)])
+    return "\n".join([*lines, page_script(*(f"splat_{part}" for part in _PARTS))])
 
 
 class SplatView(anywidget.AnyWidget):
@@ -268,7 +268,7 @@ class SplatView(anywidget.AnyWidget):
             columns=info["columns"],
             size=(info["width"], info["height"]),
             sh_degree=self.sh_degree,
-            background=paper(self.theme, self._shown[0].splats) if self.background is None else self.background,
+            backgrounds=[self.background or paper(self.theme, shown.splats) for shown in self._shown],
         )
 
     def _as_seen(self, i: int) -> Splats:

@@ -42,9 +42,10 @@ class Viewport {
   lieOn(background) {
     const css = (rgb) => `rgb(${rgb.map((c) => Math.round(255 * c)).join(",")})`;
     this.surface.style.background = background ? css(background) : "";
-    const [r, g, b] = getComputedStyle(this.surface).backgroundColor.match(/[\d.]+/g)?.map((v) => v / 255) ?? [1, 1, 1];
-    const page = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b, { dark, light } = this.view;
+    const seen = () => getComputedStyle(this.surface).backgroundColor.match(/[\d.]+/g)?.map((v) => v / 255) ?? [1, 1, 1];
+    const page = dot(LUMA, seen()), { dark, light } = this.view;
     if (!background && ((dark && page < 0.3) || (light && page > 0.9))) this.surface.style.background = css(VANISHING);
+    this.background = seen().slice(0, 3);
   }
 
   /** Lie at a place of the grid; true when the camera had to be scaled for it. */

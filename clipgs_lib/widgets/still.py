@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def still_picture(
     columns: int,
     size: tuple[int, int],
     sh_degree: int,
-    background: Sequence[float],
+    backgrounds: Sequence[Sequence[float]],
 ) -> bytes:
     """PNG of at most ``MAX_BYTES``: viewports side by side, drawn by `render`.
 
@@ -56,15 +57,16 @@ def still_picture(
         columns: viewports side by side.
         size: width and height of a viewport, pixels; less when the sheet would be wider than ``MAX_WIDTH``.
         sh_degree: the highest SH degree in use.
-        background: RGB in ``[0, 1]``.
+        backgrounds: RGB in ``[0, 1]`` of each viewport; the first is that of the sheet.
     """
     columns = min(columns, len(splats))
     width = min(size[0], (MAX_WIDTH - _GAP * (columns - 1)) // columns)
     height = max(1, round(width * size[1] / size[0]))
     sheet = columns * (width + _GAP) - _GAP, -(-len(splats) // columns) * (height + _GAP) - _GAP
-    page = Image.new("RGB", sheet, tuple(round(255 * c) for c in background))
+    page = Image.new("RGB", sheet, tuple(round(255 * c) for c in backgrounds[0]))
     for i, one in enumerate(splats):
-        picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=tuple(background))
+        background = tuple(backgrounds[i])
+        picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=background)
         pixels = np.round(255 * picture.colors[0].clamp(0, 1).numpy()).astype(np.uint8)
         page.paste(Image.fromarray(pixels), (i % columns * (width + _GAP), i // columns * (height + _GAP)))
     return encode_png(page)
@@ -99,6 +101,12 @@ def encode_png(page: Image.Image) -> bytes:
         if stream.tell() <= MAX_BYTES:
             return stream.getvalue()
         page = page.resize((max(1, int(0.8 * page.width)), max(1, int(0.8 * page.height))), Image.Resampling.LANCZOS)
+
+
+def page_script(*names: str) -> str:
+    """The text of our JavaScript files one after the other, since a front end loads one that can import nothing."""
+    folder = Path(__file__).parent
+    return "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in ("page", *names))
 
 
 def with_picture(

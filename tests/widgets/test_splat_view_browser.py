@@ -276,13 +276,16 @@ def test_full_screen_fills_the_screen_and_comes_back(browser, splats_factory):
 def test_what_would_vanish_in_the_page_lies_on_grey(browser, splats_factory, shade, theme, grey):
     splats = splats_factory(300)
     splats = replace(splats, sh0=torch.full((300, 1, 3), (shade - 0.5) / SH_C0), opacities=torch.ones(300))
-    with WidgetPage(browser, SplatView(splats, theme=theme, **SIZE)) as page:
-        picture = page.snapshot()
+    middle = replace(splats, sh0=0 * splats.sh0)
+    with WidgetPage(browser, SplatView([splats, middle], theme=theme, **SIZE)) as page:
+        both = page.snapshot()
+        picture, other = both[:, :240], both[:, 248:]
+        assert not 0.3 < other[0, 0].mean() < 0.6, "each viewport has its own background"
         corner = picture[0, 0]
         assert (corner.min() > 0.3 and corner.max() < 0.6) == grey
         assert np.abs(picture - corner).max() > 0.35  # the object can be seen
         still = np.asarray(Image.open(io.BytesIO(page.view.still())).convert("RGB")) / 255
-        assert np.allclose(still[0, 0], corner, atol=0.02)
+        assert np.allclose(still[0, 0], corner, atol=0.02) and np.allclose(still[0, -1], other[0, 0], atol=0.02)
 
 
 def test_a_lost_context_comes_back(browser, splats_factory):
