@@ -58,7 +58,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def blocks(self) -> Sequence[Any]:
+    def blocks(self) -> nn.ModuleList:
         """The transformer's blocks, first to last: ``block(x [B, L, W], attn_mask=...) -> [B, L, W]``."""
 
     @abstractmethod
