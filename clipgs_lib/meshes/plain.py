@@ -49,15 +49,17 @@ def read_ply(path: Path, notes: list[str], root: Path | None = None) -> list[Par
         faces, vertices = _flat(polygons)[corners], np.column_stack([vertex[axis] for axis in "xyz"])
         uvs = next((np.column_stack([vertex[u], vertex[v]]) for u, v in _UVS if u in vertex and v in vertex), None)
         colors, face_colors = _rgb(vertex), _rgb(face)
-        if face_colors is None and "material_index" in face and _rgb(material) is not None:
-            face_colors = _rgb(material)[face["material_index"]]
+        table = _rgb(material)
+        if face_colors is None and table is not None and "material_index" in face:
+            face_colors = table[face["material_index"]]
         wedges = _flat(face.get("texcoord", np.zeros(0)))
         seams = len(wedges) == 2 * len(_flat(polygons)) > 0
         if seams:
             vertices, uvs = vertices[faces.ravel()], wedges.reshape(-1, 2)[corners.ravel()]
             colors = None if colors is None else colors[faces.ravel()]
             faces = np.arange(faces.size).reshape(-1, 3)
-    textures, parts = Textures(path, notes, root), []
+    textures = Textures(path, notes, root)
+    parts: list[Part] = []
     for name, chosen in _by_texture(names, face.get("texnumber"), owner, notes):
         look = textures.look(name, uvs) if name else {}
         of_faces = None if face_colors is None else face_colors[owner[chosen]]
@@ -68,7 +70,8 @@ def read_ply(path: Path, notes: list[str], root: Path | None = None) -> list[Par
 
 def _columns(element: dict[str, Any]) -> dict[str, np.ndarray]:
     """Properties of an element as trimesh parsed it: ``[n]``; lists ``[n, k]`` or, of several lengths, ``[n]``."""
-    data, out = element.get("data"), {}
+    data: Any = element.get("data")
+    out: dict[str, np.ndarray] = {}
     for name in (data.dtype.names or ()) if isinstance(data, np.ndarray) else (data or ()):
         column = data[name]["f1"] if data[name].dtype.names else data[name]
         if "," not in element["properties"][name]:

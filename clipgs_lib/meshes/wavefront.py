@@ -128,7 +128,8 @@ class _Materials:
                     self.open(one)
                 return
         data = self.textures.beside(name, "material file")
-        current, ambient = _Material(), {}
+        current = _Material()
+        ambient: dict[str, str] = {}
         for line in text_of(data or b"").replace("\r", "\n").split("\n"):
             key, _, rest = line.replace("\t", " ").strip().partition(" ")
             key, rest = key.lower(), rest.strip()
@@ -167,7 +168,8 @@ class _Materials:
         look: dict[str, Any] = {"name": name[:120]} | ({"base_color": material.color} if material.color else {})
         if not material.map:
             return look
-        file, options = material.map, {}
+        file = material.map
+        options: dict[str, list[str]] = {}
         while match := _OPTION.match(file):
             options[match[1].lower()], file = match[2].split(), file[match.end() :]
         if ignored := sorted(set(options) - _HARMLESS):
