@@ -37,7 +37,7 @@ _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 """Frames by their code in the extension; 0, unspecified, means RUB."""
 _DEFLATE_RATIO = 1032
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
-_ROWS = 1 << 15  # whose SH are unpacked at a time; they stay in the cache
+_ROWS = 1 << 13  # whose SH are unpacked at a time; they stay in the cache
 _PIECE = 1 << 18  # packed bytes inflated at a time
 
 
