@@ -102,5 +102,5 @@ def state_sha256(settings: Any, state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for key, tensor in sorted(state.items()):
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ something wrong.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ _GROUPS = {
     "notebooks": "List the notebooks and run them.",
 }
 # words of a command -> what runs, and an example that its help ends with
-_COMMANDS = {
+_COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "triplets build": (triplet_commands.build, "--meshes models --labels models.csv --out set --workers 4"),
     "triplets embed": (triplet_commands.embed, "set --teacher ViT-B-32/laion2b_s34b_b79k --out set-vitb32"),
     "triplets inspect": (triplet_commands.inspect, "set --verify"),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -94,7 +95,7 @@ def decode(path: Path, data: bytes) -> RawSplats:
             check_count(path, header.count, room, header.bytes_each())
             must = f"{header.count:,} gaussians need {sum(header.sizes()):,} bytes in a complete gzip stream"
             raw = _decode(path, header, [_Section(path, source.read, must)] * 6)
-            extensions = _read_tail(path, header, source)
+            extensions: bytes | bytearray = _read_tail(path, header, source)
         elif zipped:
             raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
         else:
@@ -187,7 +188,7 @@ class _Section:
             raise FormatError(self.path, self.must, "more", "fetch the file again")
 
 
-def _read_tail(path: Path, header: _Header, source: _Gunzip | io.BytesIO) -> bytearray:
+def _read_tail(path: Path, header: _Header, source: _Gunzip | io.BytesIO) -> bytes | bytearray:
     """What follows the attributes of versions 1 to 3: nothing, or the extension records that the header announces."""
     tail = read_up_to(source.read, _LARGEST_EXTENSION + 1)
     length = len(tail)
@@ -266,7 +267,7 @@ def _decode(path: Path, header: _Header, sections: list[_Section]) -> RawSplats:
     raw.clean = True
     if header.version == 1:
         with np.errstate(invalid="ignore"):
-            raw.means[:] = stored[0].view("<f2").reshape(-1, 3) * np.float32(RUB)
+            raw.means[:] = stored[0].view("<f2").reshape(-1, 3) * np.asarray(RUB, np.float32)
         raw.clean = bool(np.isfinite(raw.means).all())
     flips = sh_flips(RUB, raw.shN.shape[1]) / 128
     with ThreadPoolExecutor(1) as pool:
@@ -287,7 +288,7 @@ def _unpack(stored: list[np.ndarray], step: float, raw: RawSplats) -> None:
     np.take((levels / 255 - 0.5) / np.float32(COLOR_SCALE), colors, out=raw.sh0.reshape(-1), mode="clip")
     np.take(np.exp(levels / 16 - 10), sizes, out=raw.scales.reshape(-1), mode="clip")
     if len(positions) == 9 * len(raw.means):
-        _unpack_means(positions, np.float32(RUB) * np.float32(step), raw.means)
+        _unpack_means(positions, np.float32(step) * np.asarray(RUB, np.float32), raw.means)
     if len(rotations):
         _unpack_quats(rotations.reshape(len(raw.means), -1), raw.quats)
 
@@ -319,7 +320,8 @@ def _unpack_quats(stored, quats):
     The component left out is positive and makes the length 1. Turned from RUB: y and z change their sign.
     """
     for i in range(stored.shape[0]):
-        left_out, squares = 3, 0.0
+        left_out: Any = 3
+        squares: Any = 0.0
         if stored.shape[1] == 3:
             for c in range(3):
                 quats[i, 1 + c] = np.float32(stored[i, c]) / np.float32(127.5) - np.float32(1)

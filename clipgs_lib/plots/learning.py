@@ -145,18 +145,22 @@ def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a 
             raise ValueError(f"row {number}: start must be one of {', '.join(_STARTS)}, got {row['start']!r}")
     counts = sorted({int(row["n"]) for row in rows})
     names = [plural(n, "gaussian") for n in counts]
-    shared = {"shared_xaxes": True, "shared_yaxes": "rows", "vertical_spacing": 0.07}
+    shared: dict[str, Any] = {"shared_xaxes": True, "shared_yaxes": "rows", "vertical_spacing": 0.07}
     figure = panels(2 * len(counts), len(counts), names, horizontal_spacing=0.03, **shared)
     curves = ((1, "psnr", "solid", "%{y:.2f} dB"), (1, "psnr_worst", "dot", "worst %{y:.2f} dB"))
     for column, n in enumerate(counts, start=1):
         for start, name in _STARTS.items():
             line = sorted((r for r in rows if r["n"] == n and r["start"] == start), key=lambda r: r["iterations"])
-            for row, key, dash, words in (*curves, (2, "cpu_seconds", "solid", "%{y:.2f} s")) if line else ():
-                options = {"mode": "lines+markers" if dash == "solid" else "lines", "marker": {"size": 6}, "dash": dash}
+            for part, key, dash, words in (*curves, (2, "cpu_seconds", "solid", "%{y:.2f} s")) if line else ():
+                options: dict[str, Any] = {
+                    "mode": "lines+markers" if dash == "solid" else "lines",
+                    "marker": {"size": 6},
+                    "dash": dash,
+                }
                 options |= {"legendgroup": start, "showlegend": column == 1 and key == "psnr"}
                 x, y = ([cell[name_] for cell in line] for name_ in ("iterations", key))
                 hover = f"{name}, %{{x}} steps: {words}<extra></extra>"
-                add_line(figure, x, y, name, list(_STARTS).index(start), hover, row=row, col=column, **options)
+                add_line(figure, x, y, name, list(_STARTS).index(start), hover, row=part, col=column, **options)
     figure.update_xaxes(tickvals=sorted({int(row["iterations"]) for row in rows}))
     figure.update_xaxes(title_text="steps", row=2)
     figure.update_yaxes(title_text="held-out PSNR, dB", row=1, col=1)

@@ -115,7 +115,8 @@ def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Fra
     hover = "gaussian %{customdata[0]:,d}<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}"
     hover += "<br>opacity %{customdata[1]:.3f}<br>largest scale %{customdata[2]:.3~g}"
     hover += f"<br>{plain(label)} %{{marker.color:.4~g}}" if label else ""
-    inside, traces = frame.contains(means), []
+    inside = frame.contains(means)
+    traces: list[go.Scatter3d] = []
     for low, high, drawn in OPACITY_BINS:
         rows = np.flatnonzero(inside & (opacities >= low) & ((opacities < high) | (high == 1)))
         if len(rows) == 0:

@@ -113,7 +113,8 @@ def _state_path(folder: Path, name: str) -> Path:
 def _manifest(path: Path) -> str:
     """Hash over the path, size and modification time of a file, or of every file below a folder."""
     lines = []
-    for root, folders, files in os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]:
+    alone: list[tuple[str, list[str], list[str]]] = [(str(path.parent), [], [path.name])]
+    for root, folders, files in os.walk(path) if path.is_dir() else alone:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             file = Path(root, name)

@@ -207,7 +207,7 @@ def over_ray(
     left, running = deque(items), dict[Any, Item]()
     try:
         window = max(1, int(ray.cluster_resources().get("CPU", 1))) * _AHEAD
-        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_watched)
+        remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_watched)
         while left or running:
             while left and len(running) < window:
                 item = left.popleft()

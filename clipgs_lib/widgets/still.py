@@ -65,7 +65,7 @@ def still_picture(
     sheet = columns * (width + _GAP) - _GAP, -(-len(splats) // columns) * (height + _GAP) - _GAP
     page = Image.new("RGB", sheet, tuple(round(255 * c) for c in backgrounds[0]))
     for i, one in enumerate(splats):
-        background = tuple(backgrounds[i])
+        background = torch.tensor(backgrounds[i])
         picture = render(one, *_fit(cameras, i, width, height), sh_degree=sh_degree, background=background)
         pixels = np.round(255 * picture.colors[0].clamp(0, 1).numpy()).astype(np.uint8)
         page.paste(Image.fromarray(pixels), (i % columns * (width + _GAP), i // columns * (height + _GAP)))
