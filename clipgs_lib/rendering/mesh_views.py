@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 8192  # pixels of the window; OpenGL promises no more
 _TURN = threading.Lock()
+_SMALL_TILE = 128  # pixels; the catalogue tiles textures of this size
 _OWNERS: set[int] = set()  # the process that draws, and in a fork of it that one as well
 
 
@@ -260,14 +261,14 @@ def _actor(parts: list[Part], center: np.ndarray, light: float) -> Any:
 
 
 def _texture(pixels: np.ndarray, *, tiled: bool) -> Any:
-    """A VTK texture. Mesa's software driver takes minutes for one picture of tiles filtered anisotropically."""
+    """A VTK texture. Mesa's software driver takes minutes for one picture of large tiles filtered anisotropically."""
     import pyvista as pv
 
     texture = pv.Texture(pixels)
     texture.SetRepeat(True)
     texture.SetInterpolate(True)
     texture.SetMipmap(True)
-    texture.SetMaximumAnisotropicFiltering(1 if tiled else 8)
+    texture.SetMaximumAnisotropicFiltering(1 if tiled and max(pixels.shape[:2]) > _SMALL_TILE else 8)
     return texture
 
 

@@ -142,12 +142,12 @@ def test_textures_repeat():
     assert [bool(row[x] > 0.5) for x in (16, 27, 36, 47)] == [True, False, True, False]
 
 
-def test_tiles_are_not_filtered_anisotropically():
+def test_large_tiles_are_not_filtered_anisotropically():
     """Mesa's software driver hung for minutes on some views of real sofas with tiled fabric."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
-    for most, filtering in ((1.0, 8), (9.9, 1)):
+    for most, side, filtering in ((1.0, 256, 8), (9.9, 256, 1), (9.9, 128, 8)):
         uvs = np.array([[0, 0], [most, 0], [0, 1]], np.float32)
-        texture = np.zeros((4, 4, 3), np.uint8)
+        texture = np.zeros((side, side, 3), np.uint8)
         part = Part(corners, np.array([[0, 1, 2]], np.int32), uvs=uvs, texture=texture)
         actor = mesh_views._actor([part], np.zeros(3), 0.5)
         assert actor.GetTexture().GetMaximumAnisotropicFiltering() == filtering
