@@ -60,7 +60,7 @@ def neighbours_figure(
     for row, (query, hits) in enumerate(zip(queries, rows, strict=True)):
         y = -row * tall
         text, picture = query if isinstance(query, tuple) else (query, None) if isinstance(query, str) else ("", query)
-        lines = "<br>".join(map(plain, wrap(text[:120], 19, max_lines=5, placeholder=" …")))
+        lines = "<br>".join(map(plain, wrap(text[:120], 15, max_lines=6, placeholder=" …")))
         if picture is None:
             _write(figure, 0, y - side / 2, f"<b>{lines or '(empty)'}</b>", "middle", 13)
         else:

@@ -17,7 +17,7 @@ from .wire import BASE_WORDS, SH_WORDS, block_words, note, pack
 MIME = "application/vnd.clipgs.view+json"
 ASKED = "CLIPGS_LIVE_PAGES"
 """Environment variable: set by who exports pages; elsewhere a saved notebook stays small."""
-WORDS = 150_000
+WORDS = 140_000
 """32-bit words of all splats of a view; beyond, fewer gaussians stand for all."""
 _FOLDER = Path(__file__).parent
 
