@@ -6,10 +6,16 @@ import fcntl
 import hashlib
 import os
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError)
+"""What `zipfile` raises over a broken zip."""
 
 
 class LockedError(OSError):

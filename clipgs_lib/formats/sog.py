@@ -16,15 +16,14 @@ The files may lie in a folder of the zip. Of a ``lod-meta.json`` with its levels
 from __future__ import annotations
 
 import math
-import struct
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..files import ZIP_ERRORS
 from . import sog_images
 from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
@@ -38,10 +37,7 @@ SUFFIXES = (".sog",)
 
 _META = "meta.json"
 _ROOTS = (_META, LOD_META)
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError,
-    OverflowError,
-)  # fmt: skip
+_ZIP_ERRORS = (*ZIP_ERRORS, ValueError, OverflowError)
 _META_LIMIT = 4 << 20
 _MEMBER_LIMIT = 1000
 _PER_BYTE = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +87,8 @@ def mesh_pieces(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIX
         except MeshError:
             furniture = []
         names = [f"{name}/{piece.model}" for piece in furniture]
+        count = Counter(names)
         for piece, one in zip(furniture, names, strict=True):
-            pieces.append(Piece(file, one if names.count(one) == 1 else f"{one}#{piece.number}", piece))
+            pieces.append(Piece(file, one if count[one] == 1 else f"{one}#{piece.number}", piece))
         pieces += [] if furniture else [Piece(file, name)]
     return pieces

@@ -11,10 +11,8 @@ import functools
 import math
 import os
 import re
-import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ..files import ZIP_ERRORS
 from .checks import MeshError, MeshWarning
 from .importing import MAX_FACES, MeshImport, read_mesh_notes
 from .mesh import Mesh
@@ -33,7 +32,6 @@ MAX_CATALOGUE_BYTES = 32 << 20
 MAX_PIECE_BYTES = 512 << 20  # of a model with its textures, unpacked
 MAX_CENTIMETRES = 1e5
 _BESIDE = (".mtl", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tga", ".tif", ".tiff", ".webp", ".bin")
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
                 yield archive
     except FileNotFoundError:
         raise MeshError(path, "the path must name an existing file", "nothing there", "check the path") from None
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         got = f"{type(error).__name__}: {str(error)[:160]}"
         raise MeshError(path, "the .sh3f must be an intact zip", got, "fetch the file again") from None
 
