@@ -72,6 +72,7 @@ COMMON = {"words", "vectors"}  # of the ground: open to all rooms above it
 WALLS = {
     "plyfile": {"formats"},
     "zstandard": {"formats"},
+    "deflate": {"formats"},
     "gsplat": {"rendering"},
     "plotly": {"plots"},
     "trimesh": {"meshes"},

@@ -10,12 +10,13 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import deflate
 import numba
 import numpy as np
 import zstandard
@@ -37,9 +38,11 @@ _FRAME_EXTENSION = 0xADBE0003
 _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 """Frames by their code in the extension; 0, unspecified, means RUB."""
 _DEFLATE_RATIO = 1032
+_USUAL_RATIO = 64  # up to which a gzip stream is inflated at once; those of real splats have 2 to 10
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
-_ROWS = 1 << 13  # whose SH are unpacked at a time; they stay in the cache
-_PIECE = 1 << 18  # packed bytes inflated at a time
+_PIECE = 1 << 18  # packed bytes inflated at a time, otherwise
+_MAGNITUDES = np.arange(512, dtype=np.float32) * np.float32(0.5**0.5 / 511)
+_FIELDS = np.concatenate([_MAGNITUDES, -_MAGNITUDES])  # what sign and 9 bits of a component mean
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,10 @@ class _Header:
     flags: int
     streams: int
 
-    def sizes(self) -> list[int]:
-        """Plain bytes of positions, opacities, colours, scales, rotations, SH."""
-        position = 6 if self.version == 1 else 9
-        rotation = 3 if self.version < 3 else 4
-        return [self.count * each for each in (position, 1, 3, 3, rotation, 3 * _COEFFICIENTS[self.degree])]
-
-    def bytes_each(self) -> int:
-        return sum(self.sizes()) // max(self.count, 1)
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Plain bytes of a gaussian: position, opacity, colour, scales, rotation, SH."""
+        return (6 if self.version == 1 else 9, 1, 3, 3, 3 if self.version < 3 else 4, 3 * _COEFFICIENTS[self.degree])
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -91,21 +90,15 @@ def decode(path: Path, data: bytes) -> RawSplats:
         source = _Gunzip(data) if zipped else io.BytesIO(data)
         header = _parse_header(path, read_up_to(source.read, HEADER.size))
         if header.version < 4:
-            room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
-            check_count(path, header.count, room, header.bytes_each())
-            must = f"{header.count:,} gaussians need {sum(header.sizes()):,} bytes in a complete gzip stream"
-            raw = _decode(path, header, [_Section(path, source.read, must)] * 6)
-            extensions: bytes | bytearray = _read_tail(path, header, source)
+            stored, extensions = _read_stream(path, data, header, source)
         elif zipped:
             raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
         else:
-            sections, extensions = _open_streams(path, data, header)
-            raw = _decode(path, header, sections)
-            for section in sections:
-                section.check_end()
+            stored, extensions = _read_streams(path, data, header)
     except (zlib.error, zstandard.ZstdError) as error:
         which = "the gzip stream" if zipped else "every zstd stream"
         raise FormatError(path, f"{which} must be intact", str(error), "fetch the file again") from None
+    raw = _decode(header, stored)
     frame, unknown = _read_extensions(path, extensions)
     if frame != RUB:
         flip_axes(raw, (frame[0] * RUB[0], frame[1] * RUB[1], frame[2] * RUB[2]))
@@ -164,52 +157,55 @@ class _Gunzip:
         return len(self.engine.unused_data) + len(self.data) - self.at
 
 
-@dataclass
-class _Section:
-    """Where the bytes of an attribute come from, and the sentence for when they do not."""
+def _inflate(data: bytes, size: int) -> bytearray | None:
+    """A file that is one gzip stream of ``size`` plain bytes; None for one that has to be read with more care.
 
-    path: Path
-    read: Callable[[int], bytes]
-    must: str
-    came: int = 0
-
-    def take(self, size: int) -> np.ndarray:
-        """The next ``size`` bytes."""
-        plain = read_up_to(self.read, size)
-        self.came += len(plain)
-        if len(plain) < size:
-            got = f"{self.came:,}, or a stream that ends early"
-            raise FormatError(self.path, self.must, got, "the file is truncated; fetch it again", "truncated")
-        return np.frombuffer(plain, np.uint8)
-
-    def check_end(self) -> None:
-        """Refuse more bytes."""
-        if self.read(1):
-            raise FormatError(self.path, self.must, "more", "fetch the file again")
+    That is one whose trailer names another size or whose size is unusual, one that is damaged, and one that comes
+    twice in the file, since whatever follows a stream would go unseen here.
+    """
+    if (
+        size > _USUAL_RATIO * len(data)
+        or data[-4:] != struct.pack("<I", size % (1 << 32))
+        or data.find(data[:10], 1) > 0
+    ):
+        return None
+    try:
+        plain = deflate.gzip_decompress(data, size)
+    except deflate.DeflateError:
+        return None
+    return plain if len(plain) == size else None
 
 
-def _read_tail(path: Path, header: _Header, source: _Gunzip | io.BytesIO) -> bytes | bytearray:
-    """What follows the attributes of versions 1 to 3: nothing, or the extension records that the header announces."""
+def _read_stream(
+    path: Path, data: bytes, header: _Header, source: _Gunzip | io.BytesIO
+) -> tuple[list[np.ndarray], bytes | bytearray]:
+    """The attributes of versions 1 to 3, and what follows: nothing, or the records that the header announces."""
+    zipped, size = isinstance(source, _Gunzip), header.count * sum(header.widths)
+    room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
+    check_count(path, header.count, room, sum(header.widths))
+    ends = header.count * np.cumsum(header.widths)[:-1]
+    if zipped and (whole := _inflate(data, HEADER.size + size)):
+        return np.split(np.frombuffer(whole, np.uint8)[HEADER.size :], ends), b""
+    plain = read_up_to(source.read, size)
     tail = read_up_to(source.read, _LARGEST_EXTENSION + 1)
     length = len(tail)
-    if isinstance(source, _Gunzip) and len(tail) <= _LARGEST_EXTENSION:
-        if not source.engine.eof:
-            must = f"{header.count:,} gaussians need {sum(header.sizes()):,} bytes in a complete gzip stream"
-            raise FormatError(
-                path, must, "a stream that ends early", "the file is truncated; fetch it again", "truncated"
-            )
+    if len(plain) < size or (isinstance(source, _Gunzip) and length <= _LARGEST_EXTENSION and not source.engine.eof):
+        must = f"{header.count:,} gaussians need {size:,} bytes in a complete gzip stream"
+        got = f"{len(plain):,}, or a stream that ends early" if len(plain) < size else "a stream that ends early"
+        raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
+    if isinstance(source, _Gunzip) and length <= _LARGEST_EXTENSION:
         length += source.behind
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
     if length > limit:
         must = f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header"
         got = f"at least {length:,} trailing bytes"
         raise FormatError(path, must, got, "the header is broken, or the file is a decompression bomb")
-    return tail
+    return np.split(np.frombuffer(plain, np.uint8), ends), tail
 
 
-def _open_streams(path: Path, data: bytes, header: _Header) -> tuple[list[_Section], bytes]:
+def _read_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
     """The attributes of version 4, one zstd stream each, empty ones without; and its extension records."""
-    sizes = header.sizes()
+    sizes = [header.count * width for width in header.widths]
     needed = sum(size > 0 for size in sizes)
     start = HEADER.size + TABLE.size
     table = TABLE.unpack_from(data, HEADER.size)[0] if len(data) >= start else 0
@@ -220,23 +216,34 @@ def _open_streams(path: Path, data: bytes, header: _Header) -> tuple[list[_Secti
         )
         got = f"{header.streams} listed at byte {table:,} of {len(data):,}"
         raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
-    check_count(path, header.count, len(data) * _ZSTD_RATIO, header.bytes_each())
+    check_count(path, header.count, len(data) * _ZSTD_RATIO, sum(header.widths))
     listed = STREAM.iter_unpack(data[table : table + STREAM.size * needed])
     offset = table + STREAM.size * needed
-    sections = []
+    parts = []
     for size in sizes:
         packed, plain = next(listed) if size else (0, 0)
         if plain != size or packed > len(data) - offset:
             must = f"a stream must hold {size:,} bytes when unpacked and lie inside the file"
             got = f"{plain:,}, packed into {packed:,} of {len(data) - offset:,} bytes left"
             raise FormatError(path, must, got, "the file is truncated or its table of contents broken", "truncated")
-        engine = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-        read = engine.stream_reader(data[offset : offset + packed]).read
-        sections.append(_Section(path, read, f"a zstd stream must hold {size:,} bytes"))
+        parts.append(data[offset : offset + packed])
         offset += packed
     if offset != len(data):
         raise FormatError(path, "nothing may follow the last stream", f"{len(data) - offset:,} trailing bytes")
-    return sections, data[start:table] if header.flags & _EXTENSIONS else b""
+    stored = [_read_zstd(path, part, size) for part, size in zip(parts, sizes, strict=True)]
+    return stored, data[start:table] if header.flags & _EXTENSIONS else b""
+
+
+def _read_zstd(path: Path, packed: bytes, size: int) -> np.ndarray:
+    """The ``size`` bytes of a stream, which neither ends before nor goes on."""
+    read = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed).read
+    plain, must = read_up_to(read, size), f"a zstd stream must hold {size:,} bytes"
+    if len(plain) < size:
+        got = f"{len(plain):,}, or a stream that ends early"
+        raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
+    if read(1):
+        raise FormatError(path, must, "more", "fetch the file again")
+    return np.frombuffer(plain, np.uint8)
 
 
 def _read_extensions(path: Path, data: bytes | bytearray) -> tuple[tuple[int, int, int], list[str]]:
@@ -258,63 +265,62 @@ def _read_extensions(path: Path, data: bytes | bytearray) -> tuple[tuple[int, in
     return frame, unknown
 
 
-def _decode(path: Path, header: _Header, sections: list[_Section]) -> RawSplats:
-    """Attributes to numbers, from RUB to the frame of the PLY; what has come is decoded beside the unpacking."""
-    count, sizes = header.count, header.sizes()
-    stored = [section.take(size) for section, size in zip(sections[:-1], sizes[:-1], strict=True)]
-    coefficients = _COEFFICIENTS[header.degree]
-    raw = RawSplats.allocate(count, min(coefficients, SH_COEFFICIENTS[-1]))
+def _decode(header: _Header, stored: list[np.ndarray]) -> RawSplats:
+    """Attributes to numbers, from RUB to the frame of the PLY."""
+    count = header.count
+    raw = RawSplats.allocate(count, min(_COEFFICIENTS[header.degree], SH_COEFFICIENTS[-1]))
     raw.clean = True
+    columns = [column.reshape(count, width) for column, width in zip(stored, header.widths, strict=True)]
     if header.version == 1:
         with np.errstate(invalid="ignore"):
-            raw.means[:] = stored[0].view("<f2").reshape(-1, 3) * np.asarray(RUB, np.float32)
+            raw.means[:] = columns[0].view("<f2") * np.asarray(RUB, np.float32)
         raw.clean = bool(np.isfinite(raw.means).all())
-    flips = sh_flips(RUB, raw.shN.shape[1]) / 128
-    with ThreadPoolExecutor(1) as pool:
-        jobs = [pool.submit(_unpack, stored, 0.5**header.fractional_bits, raw)]
-        for start in range(0, count if coefficients else 0, _ROWS):
-            part = raw.shN[start : start + _ROWS]
-            jobs.append(pool.submit(_unpack_sh, sections[-1].take(3 * coefficients * len(part)), flips, part))
-        for job in jobs:
-            job.result()
+    with ThreadPoolExecutor(2) as pool:
+        halves = (slice(0, count // 2), slice(count // 2, count))
+        list(pool.map(lambda rows: _unpack(columns, rows, 0.5**header.fractional_bits, raw), halves))
     return raw
 
 
-def _unpack(stored: list[np.ndarray], step: float, raw: RawSplats) -> None:
-    """All attributes but SH."""
-    positions, alphas, colors, sizes, rotations = stored
+def _unpack(columns: list[np.ndarray], rows: slice, step: float, raw: RawSplats) -> None:
+    """Some rows of all attributes, but for the centres of version 1."""
+    positions, alphas, colors, sizes, rotations, sh = (column[rows] for column in columns)
     levels = np.arange(256, dtype=np.float32)
-    np.take(levels / 255, alphas, out=raw.opacities, mode="clip")
-    np.take((levels / 255 - 0.5) / np.float32(COLOR_SCALE), colors, out=raw.sh0.reshape(-1), mode="clip")
-    np.take(np.exp(levels / 16 - 10), sizes, out=raw.scales.reshape(-1), mode="clip")
-    if len(positions) == 9 * len(raw.means):
-        _unpack_means(positions, np.float32(step) * np.asarray(RUB, np.float32), raw.means)
-    if len(rotations):
-        _unpack_quats(rotations.reshape(len(raw.means), -1), raw.quats)
+    np.take(levels / 255, alphas[:, 0], out=raw.opacities[rows], mode="clip")
+    np.take((levels / 255 - 0.5) / np.float32(COLOR_SCALE), colors, out=raw.sh0[rows, 0], mode="clip")
+    np.take(np.exp(levels / 16 - 10), sizes, out=raw.scales[rows], mode="clip")
+    if positions.shape[1] == 9:
+        _unpack_means(positions, np.float32(step) * np.asarray(RUB, np.float32), raw.means[rows])
+    _unpack_quats(rotations, _FIELDS, raw.quats[rows])
+    shN = raw.shN[rows]
+    _unpack_sh(sh, _sh_steps(shN.shape[1]), shN.reshape(len(shN), 3 * shN.shape[1]))
+
+
+@cache
+def _sh_steps(coefficients: int) -> np.ndarray:
+    """What a step of each SH byte is worth, ``[3 * coefficients]``."""
+    return np.repeat(sh_flips(RUB, coefficients) / 128, 3)
 
 
 @numba.njit(nogil=True, cache=True)
 def _unpack_means(stored, steps, means):
-    """Signed whole numbers of 24 bits."""
+    """Signed whole numbers of 24 bits, ``[n, 9]`` bytes, to ``means [n, 3]``."""
     for i in range(means.shape[0]):
         for c in range(3):
-            at = 9 * i + 3 * c
-            fixed = np.int32(np.int8(stored[at + 2])) * 65536 + np.int32(stored[at + 1]) * 256 + np.int32(stored[at])
+            low, middle, high = stored[i, 3 * c], stored[i, 3 * c + 1], stored[i, 3 * c + 2]
+            fixed = np.int32(np.int8(high)) * 65536 + np.int32(middle) * 256 + np.int32(low)
             means[i, c] = np.float32(fixed) * steps[c]
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack_sh(stored, flips, shN):
-    """Bytes ``[n * K' * 3]``, K' >= K-1, to ``shN [n, K-1, 3]``."""
-    width = len(stored) // max(shN.shape[0], 1)
+def _unpack_sh(stored, steps, shN):
+    """Bytes ``[n, 3 K']``, K' >= K-1, to ``shN [n, 3 (K-1)]``."""
     for i in range(shN.shape[0]):
-        for k in range(shN.shape[1]):
-            for c in range(3):
-                shN[i, k, c] = (np.float32(stored[width * i + 3 * k + c]) - np.float32(128)) * flips[k]
+        for j in range(shN.shape[1]):
+            shN[i, j] = np.float32(np.int32(stored[i, j]) - 128) * steps[j]
 
 
 @numba.njit(nogil=True, cache=True)
-def _unpack_quats(stored, quats):
+def _unpack_quats(stored, fields, quats):
     """Up to version 2 xyz as bytes, from version 3 on sign and 9 bits of each but the largest of xyzw; to wxyz.
 
     The component left out is positive and makes the length 1. Turned from RUB: y and z change their sign.
@@ -322,22 +328,18 @@ def _unpack_quats(stored, quats):
     for i in range(stored.shape[0]):
         left_out: Any = 3
         squares: Any = 0.0
-        if stored.shape[1] == 3:
-            for c in range(3):
-                quats[i, 1 + c] = np.float32(stored[i, c]) / np.float32(127.5) - np.float32(1)
-                squares += quats[i, 1 + c] ** 2
-        else:
-            word = np.uint32(0)
+        word = np.uint32(0)
+        if stored.shape[1] == 4:
             for c in range(4):
                 word |= np.uint32(stored[i, c]) << np.uint32(8 * c)
-            left_out, shift = np.int64(word >> np.uint32(30)), 20
-            for c in range(4):
-                if c != left_out:
-                    field = np.int64(word) >> shift
-                    value = np.float32(field & 511) * np.float32(0.5**0.5 / 511)
-                    quats[i, (c + 1) & 3] = -value if field & 512 else value
-                    squares += value * value
-                    shift -= 10
+            left_out = np.int64(word >> np.uint32(30))
+        for k in range(3):
+            if stored.shape[1] == 3:
+                value = np.float32(stored[i, k]) / np.float32(127.5) - np.float32(1)
+            else:
+                value = fields[(word >> np.uint32(20 - 10 * k)) & np.uint32(1023)]
+            quats[i, (k + 1 + (k >= left_out)) & 3] = value
+            squares += value * value
         quats[i, (left_out + 1) & 3] = math.sqrt(max(0.0, 1.0 - squares))
         quats[i, 2], quats[i, 3] = -quats[i, 2], -quats[i, 3]
         if squares > 1.0:  # no writer makes these; keep the promise of unit length

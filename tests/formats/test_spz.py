@@ -265,6 +265,7 @@ BROKEN = {
     "too few, plain": (header(count=9) + plain(count=8)[16:], "9 gaussians need at least 180 bytes, got 160"),
     "trailing inside": (gzip.compress(plain() + b"\0"), "0 bytes may follow the 1 gaussians .* got at least 1"),
     "trailing behind": (gzip.compress(plain()) + b"junk", "0 bytes may follow .* got at least 4 trailing"),
+    "the stream twice": (2 * gzip.compress(plain(count=50)), "0 bytes may follow .* got at least"),
     "trailing, plain": (plain() + b"\0\0", "got at least 2 trailing"),
     "gzip cut": (gzip.compress(plain(count=50))[:-5], "complete gzip stream"),
     "gzip checksum": (gzip.compress(plain())[:-8] + bytes(8), "gzip stream must be intact"),
@@ -332,8 +333,20 @@ def test_sizes_of_a_huge_claim_are_not_allocated(save):
     assert peak_of_refusing(save(data), "gaussians need at least|stream must hold") < 16 << 20
 
 
-def test_a_valid_reading_equals_the_plain_one(save, real_data):
+def test_a_valid_reading_equals_the_plain_one(save, real_data, monkeypatch):
     data = (real_data / "splats/spz/hamburger_v3.spz").read_bytes()
-    unzipped = read_splats(save(gzip.decompress(data)))
-    zipped = read_splats(real_data / "splats/spz/hamburger_v3.spz")
-    assert np.array_equal(unzipped.means.numpy(), zipped.means.numpy()) and torch.equal(unzipped.quats, zipped.quats)
+    zipped = spz.decode("x.spz", data)
+    monkeypatch.setattr(spz.deflate, "gzip_decompress", lambda *_: pytest.fail("a plain file was inflated"))
+    unzipped = spz.decode("x.spz", gzip.decompress(data))
+    monkeypatch.setattr(spz, "_USUAL_RATIO", 0)
+    by_pieces = spz.decode("x.spz", data)
+    for other in (unzipped, by_pieces):
+        assert all(np.array_equal(a, b) for a, b in zip(zipped.columns, other.columns, strict=True))
+
+
+def test_what_inflates_beyond_all_proportion_is_read_piece_by_piece(save, monkeypatch):
+    """A trailer may lie too: so nothing is made room for at once that is many times the file."""
+    count = 20_000
+    data = gzip.compress(header(count=count) + bytes(20 * count))
+    monkeypatch.setattr(spz.deflate, "gzip_decompress", lambda *_: pytest.fail("inflated at once"))
+    assert len(read_splats(save(data))) == count
