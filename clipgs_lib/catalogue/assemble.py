@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..colors import COLORS
 from ..meshes import Mesh, Part
-from .model import CATEGORIES, Piece
+from .model import CATEGORIES
 from .paints import mix
 from .patterns import PATTERNS, texture
 from .shapes import Shape, join
 
 TILE = 0.7  # of a pattern's tile, in radii of the object
 _FLAT = 1e-9  # squared area of the smallest triangle kept, in radii to the fourth
+
+
+class Piece(NamedTuple):
+    """All surfaces of an object with one name and one paint (of `model.Pieces`)."""
+
+    name: str
+    paint: str
+    shape: Shape
 
 
 def build_mesh(params: dict[str, Any], source: str = "") -> Mesh:

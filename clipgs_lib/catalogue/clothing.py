@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import PACKED, Choice, Count, Piece, Range, in_group, varies
+from .model import PACKED, Choice, Count, Pieces, Range, in_group, painted
 from .paints import METALS, SHINY
 from .shapes import Shape, arc, around, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, capsule, cone, cylinder, rod, sphere, torus
@@ -13,51 +13,50 @@ wear = in_group("clothing")
 
 
 @wear("top hat", "silk hat", "hat", parts=("brim", "ribbon"), accent="ribbon")
-@varies(
-    Range("height", 0.29, 1.06, "low", "tall"),
-    Range("radius", 0.34, 0.46),
-    Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
-    Range("flare", 0.9, 1.2),
-)
-def _top_hat(h: float, r: float, b: float, flare: float) -> list[Piece]:
+def _top_hat(
+    h=Range("height", 0.29, 1.06, "low", "tall"),
+    r=Range("radius", 0.34, 0.46),
+    b=Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
+    flare=Range("flare", 0.9, 1.2),
+) -> Pieces:
     crown = lathe([(0, 0), (r, 0), (flare * r, h), (0, h)], 30)
     brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30)
     brim = brim.push("y", lambda v: 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05))
     band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
-    return [Piece("crown", "main", crown), Piece("brim", "main", brim), Piece("ribbon", "accent", band)]
+    yield "crown", "main", crown
+    yield "brim", "main", brim
+    yield "ribbon", "accent", band
 
 
 @wear("party hat", "cone hat", parts=("pompom",), accent="pompom")
-@varies(
-    Range("height", 0.57, 1.65, "short", "tall"),
-    Range("radius", 0.34, 0.55, "narrow", "wide"),
-    Range("pompom", 0.1, 0.2, "", "big-tasselled"),
-    Choice("pompom_form", ("round", "spiky"), "pompom"),
-)
-def _party_hat(h: float, r: float, m: float, pompom_form: str) -> list[Piece]:
+def _party_hat(
+    h=Range("height", 0.57, 1.65, "short", "tall"),
+    r=Range("radius", 0.34, 0.55, "narrow", "wide"),
+    m=Range("pompom", 0.1, 0.2, "", "big-tasselled"),
+    pompom_form=Choice("pompom_form", ("round", "spiky"), "pompom"),
+) -> Pieces:
     ball = (
         sphere(m, 10, 16)
         if pompom_form == "round"
         else join([around(cone(0.05, 0.005, 1.5 * m, 6).turn("x", a), 6, a) for a in (20, 60, 100)])
     )
-    return [
-        Piece("cone", "main", lathe([(r, 0), (0.03, h)])),
-        Piece("inside", "inside", lathe([(0.03, h - 0.02), (r - 0.01, 0)])),
-        Piece("pompom", "accent", ball.move(0, h)),
-        Piece("hem", "accent", torus(r, 0.035).move(0, 0.02)),
-    ]
+    yield "cone", "main", lathe([(r, 0), (0.03, h)])
+    yield "inside", "inside", lathe([(0.03, h - 0.02), (r - 0.01, 0)])
+    yield "pompom", "accent", ball.move(0, h)
+    yield "hem", "accent", torus(r, 0.035).move(0, 0.02)
 
 
-@wear("crown", "royal crown", parts=("points", "jewels"), accent="jewels")
-@varies(
-    Range("radius", 0.4, 0.6, "narrow", "wide"),
-    Range("height", 0.25, 0.71, "low", "tall"),
-    Range("flare", 1.0, 1.3, "", "flared"),
-    Count("points", (4, 5, 6, 8), "point"),
+@painted(
     patterns=("plain", "gradient", "dots", "checks", "zigzag", "diagonal stripes", "speckles", "vertical stripes"),
     colors=(*METALS, "red", "blue", "purple", "pink", "white", "yellow"),
 )
-def _crown(r: float, h: float, flare: float, n: int) -> list[Piece]:
+@wear("crown", "royal crown", parts=("points", "jewels"), accent="jewels")
+def _crown(
+    r=Range("radius", 0.4, 0.6, "narrow", "wide"),
+    h=Range("height", 0.25, 0.71, "low", "tall"),
+    flare=Range("flare", 1.0, 1.3, "", "flared"),
+    n=Count("points", (4, 5, 6, 8), "point"),
+) -> Pieces:
     low = 0.3 * h + 0.1
     top = r * (1 + (flare - 1) * low / h)
     wide = np.pi * top / n
@@ -66,31 +65,26 @@ def _crown(r: float, h: float, flare: float, n: int) -> list[Piece]:
         out = top * (1 + (flare - 1) * v[:, 1] / h) + v[:, 2]
         return np.stack([out * np.sin(v[:, 0] / top), v[:, 1], out * np.cos(v[:, 0] / top)], axis=1)
 
-    return [
-        Piece("band", "main", lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)),
-        Piece("points", "main", around(extrude([(-wide, 0), (wide, 0), (0, h)], 0.04).warp(wrap).move(0, low), n)),
-        Piece("pearls", "white", around(sphere(0.055, 8, 12).move(0, low + h + 0.03, top * flare), n)),
-        Piece("jewels", "accent", around(sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2), n)),
-    ]
+    yield "band", "main", lathe([(r, 0), (top, low), (top - 0.03, low), (r - 0.03, 0), (r, 0)], 40)
+    yield "points", "main", around(extrude([(-wide, 0), (wide, 0), (0, h)], 0.04).warp(wrap).move(0, low), n)
+    yield "pearls", "white", around(sphere(0.055, 8, 12).move(0, low + h + 0.03, top * flare), n)
+    yield "jewels", "accent", around(sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2), n)
 
 
+@painted(patterns=PACKED)
 @wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole")
-@varies(
-    Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
-    Range("width", 0.24, 0.34, "slim", "wide"),
-    Range("foot", 0.5, 0.75),
-    Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
-    patterns=PACKED,
-)
-def _boot(s: float, w: float, f: float, h: float) -> list[Piece]:
+def _boot(
+    s=Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
+    w=Range("width", 0.24, 0.34, "slim", "wide"),
+    f=Range("foot", 0.5, 0.75),
+    h=Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
+) -> Pieces:
     leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
-    return [
-        Piece("shaft", "main", leg),
-        Piece("foot", "main", superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)),
-        Piece("sole", "accent", ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)),
-        Piece("heel", "accent", box(0.9 * w, h + 0.03, 1.5 * w, 0.02).move(-0.45 * w)),
-        Piece("cuff", "accent", torus(1.05 * w, 0.035).move(0, h + 0.28 + s)),
-    ]
+    yield "shaft", "main", leg
+    yield "foot", "main", superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)
+    yield "sole", "accent", ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)
+    yield "heel", "accent", box(0.9 * w, h + 0.03, 1.5 * w, 0.02).move(-0.45 * w)
+    yield "cuff", "accent", torus(1.05 * w, 0.035).move(0, h + 0.28 + s)
 
 
 def superquadric_foot(length: float, width: float) -> Shape:
@@ -107,14 +101,13 @@ def ellipse_slab(x: float, z: float, height: float) -> Shape:
 
 
 @wear("umbrella", "parasol", parts=("handle", "panels", "shaft"), accent="handle")
-@varies(
-    Range("radius", 0.7, 1.1, "small", "wide"),
-    Range("dome", 0.25, 0.6, "flat", "deep-domed"),
-    Range("shaft", 1.1, 1.6),
-    Count("panels", (5, 6, 8, 10), "panel"),
-    Choice("handle", ("curved", "straight"), "handle"),
-)
-def _umbrella(r: float, d: float, s: float, panels: int, handle: str) -> list[Piece]:
+def _umbrella(
+    r=Range("radius", 0.7, 1.1, "small", "wide"),
+    d=Range("dome", 0.25, 0.6, "flat", "deep-domed"),
+    s=Range("shaft", 1.1, 1.6),
+    panels=Count("panels", (5, 6, 8, 10), "panel"),
+    handle=Choice("handle", ("curved", "straight"), "handle"),
+) -> Pieces:
     profile = arc(1.0, 4, 90, 12) * [r, d]
     around_sides = 6 * panels
 
@@ -128,60 +121,52 @@ def _umbrella(r: float, d: float, s: float, panels: int, handle: str) -> list[Pi
         if handle == "curved"
         else capsule(0.06, 0.36).move(0, -0.05)
     )
-    return [
-        Piece("panels", "main", lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)),
-        Piece("inside", "inside", lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)),
-        Piece("shaft", "silver", rod((0, 0.1, 0), (0, s + d + 0.1, 0), 0.025)),
-        Piece("handle", "accent", hook),
-    ]
+    yield "panels", "main", lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)
+    yield "inside", "inside", lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)
+    yield "shaft", "silver", rod((0, 0.1, 0), (0, s + d + 0.1, 0), 0.025)
+    yield "handle", "accent", hook
 
 
+@painted(patterns=PACKED)
 @wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap")
-@varies(
-    Range("width", 0.7, 1.2, "narrow", "wide"),
-    Range("height", 0.41, 1.0, "low", "tall"),
-    Range("strap", 0.25, 0.6, "", "long-strapped"),
-    Count("buckles", (1, 2, 3), "buckle"),
-    patterns=PACKED,
-)
-def _handbag(w: float, h: float, strap: float, count: int) -> list[Piece]:
+def _handbag(
+    w=Range("width", 0.7, 1.2, "narrow", "wide"),
+    h=Range("height", 0.41, 1.0, "low", "tall"),
+    strap=Range("strap", 0.25, 0.6, "", "long-strapped"),
+    count=Count("buckles", (1, 2, 3), "buckle"),
+) -> Pieces:
     buckles = row(box(0.09, 0.14, 0.06, 0.02), count, (0.6 * w / count, 0, 0)).move(0, 0.5 * h, 0.18)
-    return [
-        Piece("body", "main", extrude([(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)], 0.32, 0.04)),
-        Piece("flap", "accent", box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)),
-        Piece("buckles", "golden", buckles),
-        Piece("handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, strap] + [0, h], "xy"), 0.03)),
-    ]
+    yield "body", "main", extrude([(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)], 0.32, 0.04)
+    yield "flap", "accent", box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)
+    yield "buckles", "golden", buckles
+    yield "handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, strap] + [0, h], "xy"), 0.03)
 
 
+@painted(patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"), colors=METALS)
 @wear("ring", "finger ring", parts=("gems",), accent="gems")
-@varies(
-    Range("radius", 0.5, 0.7),
-    Range("band", 0.06, 0.13, "thin", "thick"),
-    Range("gem", 0.14, 0.24, "", "big-jewelled"),
-    Count("gems", (1, 2, 3, 5), "gem"),
-    patterns=("plain", "diagonal stripes", "gradient", "dots", "zigzag", "speckles"),
-    colors=METALS,
-)
-def _ring(radius: float, band: float, gem_size: float, count: int) -> list[Piece]:
+def _ring(
+    radius=Range("radius", 0.5, 0.7),
+    band=Range("band", 0.06, 0.13, "thin", "thick"),
+    gem_size=Range("gem", 0.14, 0.24, "", "big-jewelled"),
+    count=Count("gems", (1, 2, 3, 5), "gem"),
+) -> Pieces:
     g = min(gem_size, 1.4 * radius / count)
     gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, radius + band + 0.6 * g)
     step = np.rad2deg(2.0 * g / (radius + band + 0.6 * g))
     gems = join([gem.turn("z", step * (i - (count - 1) / 2)) for i in range(count)])
-    return [Piece("band", "main", torus(radius, band, 36, 10).turn("x", 90)), Piece("gems", "accent", gems)]
+    yield "band", "main", torus(radius, band, 36, 10).turn("x", 90)
+    yield "gems", "accent", gems
 
 
+@painted(patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"), colors=SHINY)
 @wear("eyeglasses", "spectacles", "glasses", parts=("lenses", "temples"), accent="lenses")
-@varies(
-    Range("width", 0.26, 0.38, "small", "large"),
-    Range("height", 0.16, 0.4, "narrow", "tall"),
-    Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
-    Range("temple", 0.7, 1.0),
-    Choice("lens", ("round", "square"), "lenses"),
-    patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"),
-    colors=SHINY,
-)
-def _eyeglasses(w: float, h: float, rim_size: float, temple: float, lens: str) -> list[Piece]:
+def _eyeglasses(
+    w=Range("width", 0.26, 0.38, "small", "large"),
+    h=Range("height", 0.16, 0.4, "narrow", "tall"),
+    rim_size=Range("rim", 0.03, 0.06, "thin-rimmed", "thick-rimmed"),
+    temple=Range("temple", 0.7, 1.0),
+    lens=Choice("lens", ("round", "square"), "lenses"),
+) -> Pieces:
     x = w + 0.08
     angle = np.deg2rad(np.linspace(0, 360, 29))
     power = 1.0 if lens == "round" else 0.45
@@ -196,9 +181,7 @@ def _eyeglasses(w: float, h: float, rim_size: float, temple: float, lens: str) -
     rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), rim_size, 8, closed=True, normal=(0, 0, 1)).move(x)
     y, far = [0.4 * h, 0.4 * h, 0.4 * h, 0.1 * h - 0.1], [0, -0.06, -temple, -temple - 0.2]
     arm = sweep(line([x + w, x + w + 0.05, x + w + 0.03, x + w], y, far), 0.035, normal=(0.999, 0, 0.04))
-    return [
-        Piece("rims", "main", rim.mirror()),
-        Piece("bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), rim_size)),
-        Piece("temples", "main", arm.mirror()),
-        Piece("lenses", "accent", extrude(loop * 0.98, 0.025).move(x).mirror()),
-    ]
+    yield "rims", "main", rim.mirror()
+    yield "bridge", "body", sweep(lay(arc(1.0, 20, 160, 8) * [0.1, 0.08], "xy"), rim_size)
+    yield "temples", "main", arm.mirror()
+    yield "lenses", "accent", extrude(loop * 0.98, 0.025).move(x).mirror()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import Choice, Count, Piece, Range, in_group, varies
+from .model import Choice, Count, Pieces, Range, in_group, painted
 from .paints import BRIGHT
 from .shapes import arc, around, curve, join, lathe, line, sweep, turned
 from .solids import box, cylinder, ellipsoid, leaf, rod, sphere, torus
@@ -14,15 +14,14 @@ food = in_group("food")
 SWEET = ("pink", "white", "yellow", "light blue", "brown", "red", "orange", "lime", "purple", "turquoise", "beige")
 
 
+@painted(colors=SWEET)
 @food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting")
-@varies(
-    Range("radius", 0.4, 0.75, "narrow", "wide"),
-    Range("layer", 0.18, 0.32),
-    Range("shrink", 0.0, 0.16),
-    Count("layers", (1, 2, 3, 4), "layer"),
-    colors=SWEET,
-)
-def _layer_cake(radius: float, layer: float, shrink: float, count: int) -> list[Piece]:
+def _layer_cake(
+    radius=Range("radius", 0.4, 0.75, "narrow", "wide"),
+    layer=Range("layer", 0.18, 0.32),
+    shrink=Range("shrink", 0.0, 0.16),
+    count=Count("layers", (1, 2, 3, 4), "layer"),
+) -> Pieces:
     radii = [radius * (1 - shrink * i) for i in range(count)]
     step = layer + 0.06
     layers = [lathe([(0, 0), (r, 0), (r, layer), (0, layer)], 30).move(0, step * i) for i, r in enumerate(radii)]
@@ -30,44 +29,38 @@ def _layer_cake(radius: float, layer: float, shrink: float, count: int) -> list[
     cream = [rim.move(0, step * i + layer - 0.01) for i, rim in enumerate(rims)]
     top, r = step * count, radii[-1]
     plate = lathe([(0, -0.04), (radius, -0.04), (1.25 * radius, 0.02), (1.25 * radius, 0.03), (0, 0)], 30)
-    return [
-        Piece("plate", "white", plate),
-        Piece("layers", "main", join(layers)),
-        Piece("frosting", "accent", join(cream)),
-        Piece("cherries", "red", around(sphere(0.06, 7, 10).move(0, top + 0.04, 0.75 * r), 8)),
-        Piece("candles", "yellow", around(cylinder(0.025, 0.22, 8).move(0, top, 0.3 * r), 4, 45)),
-        Piece("flames", "orange", around(sphere(0.03, 6, 8).scale(1, 1.8, 1).move(0, top + 0.26, 0.3 * r), 4, 45)),
-    ]
+    yield "plate", "white", plate
+    yield "layers", "main", join(layers)
+    yield "frosting", "accent", join(cream)
+    yield "cherries", "red", around(sphere(0.06, 7, 10).move(0, top + 0.04, 0.75 * r), 8)
+    yield "candles", "yellow", around(cylinder(0.025, 0.22, 8).move(0, top, 0.3 * r), 4, 45)
+    yield "flames", "orange", around(sphere(0.03, 6, 8).scale(1, 1.8, 1).move(0, top + 0.26, 0.3 * r), 4, 45)
 
 
+@painted(colors=SWEET)
 @food("ice cream cone", "ice cream", parts=("scoops", "cherry"))
-@varies(
-    Range("cone", 0.7, 1.2, "short", "tall"),
-    Range("radius", 0.28, 0.42, "slim", "wide"),
-    Range("squash", 0.75, 1.0),
-    Count("scoops", (1, 2, 3), "scoop"),
-    colors=SWEET,
-)
-def _ice_cream(n: float, r: float, squash: float, count: int) -> list[Piece]:
+def _ice_cream(
+    n=Range("cone", 0.7, 1.2, "short", "tall"),
+    r=Range("radius", 0.28, 0.42, "slim", "wide"),
+    squash=Range("squash", 0.75, 1.0),
+    count=Count("scoops", (1, 2, 3), "scoop"),
+) -> Pieces:
     balls = [sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=squash) for i in range(count)]
     scoops = join([ball.move(0, n + 0.5 * r + 1.25 * r * squash * i) for i, ball in enumerate(balls)])
     top = n + 0.5 * r + 1.25 * r * squash * (count - 1) + r * squash * 0.85
-    return [
-        Piece("cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])),
-        Piece("waffle", "brown", join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])),
-        Piece("scoops", "main", scoops),
-        Piece("cherry", "red", sphere(0.09, 9, 12).move(0, top + 0.05)),
-    ]
+    yield "cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])
+    yield "waffle", "brown", join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])
+    yield "scoops", "main", scoops
+    yield "cherry", "red", sphere(0.09, 9, 12).move(0, top + 0.05)
 
 
 @food("cupcake", "muffin", parts=("frosting", "wrapper", "candy"), accent="wrapper")
-@varies(
-    Range("radius", 0.35, 0.5),
-    Range("cup", 0.3, 0.5, "low", "tall"),
-    Range("swirl", 0.35, 0.7, "", "high-frosted"),
-    Choice("topping", ("round", "star-shaped"), "candy"),
-)
-def _cupcake(r: float, c: float, s: float, topping: str) -> list[Piece]:
+def _cupcake(
+    r=Range("radius", 0.35, 0.5),
+    c=Range("cup", 0.3, 0.5, "low", "tall"),
+    s=Range("swirl", 0.35, 0.7, "", "high-frosted"),
+    topping=Choice("topping", ("round", "star-shaped"), "candy"),
+) -> Pieces:
     t = np.linspace(0, 1, 30)
     bumps = (1.12 * r * (1 - t) ** 0.75) * (1 + 0.10 * np.abs(np.sin(3.5 * np.pi * t)))
     swirl = lathe(np.stack([bumps, c + s * t], axis=1), planar=False) + lathe([(0, c - 0.01), (1.12 * r, c)])
@@ -76,22 +69,19 @@ def _cupcake(r: float, c: float, s: float, topping: str) -> list[Piece]:
         if topping == "round"
         else around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
     )
-    return [
-        Piece("wrapper", "accent", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])),
-        Piece("frosting", "main", swirl),
-        Piece("candy", "red", candy.move(0, c + s + 0.05)),
-    ]
+    yield "wrapper", "accent", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])
+    yield "frosting", "main", swirl
+    yield "candy", "red", candy.move(0, c + s + 0.05)
 
 
+@painted(colors=SWEET)
 @food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles")
-@varies(
-    Range("radius", 0.45, 0.65),
-    Range("thickness", 0.2, 0.32, "thin", "thick"),
-    Range("glaze", 0.5, 0.8),
-    Count("sprinkles", (6, 12, 24), "sprinkle"),
-    colors=SWEET,
-)
-def _donut(r: float, t: float, glaze_size: float, sprinkles: int) -> list[Piece]:
+def _donut(
+    r=Range("radius", 0.45, 0.65),
+    t=Range("thickness", 0.2, 0.32, "thin", "thick"),
+    glaze_size=Range("glaze", 0.5, 0.8),
+    sprinkles=Count("sprinkles", (6, 12, 24), "sprinkle"),
+) -> Pieces:
     cross = np.deg2rad(np.linspace(-20 * glaze_size, 180 + 20 * glaze_size, 14))
     glaze = lathe(np.stack([r + 1.06 * t * np.cos(cross), 1.06 * t * np.sin(cross)], axis=1), 32, planar=False)
     bits = []
@@ -102,43 +92,41 @@ def _donut(r: float, t: float, glaze_size: float, sprinkles: int) -> list[Piece]
         bits.append(
             ellipsoid(0.022, 0.022, 0.075, 5, 6).turn("y", 140.0 * i).move(at[0] * np.sin(a), at[1], at[0] * np.cos(a))
         )
-    return [
-        Piece("dough", "light brown", torus(r, t, 32, 14)),
-        Piece("glaze", "main", glaze),
-        Piece("sprinkles", "accent", join(bits)),
-    ]
+    yield "dough", "light brown", torus(r, t, 32, 14)
+    yield "glaze", "main", glaze
+    yield "sprinkles", "accent", join(bits)
 
 
-@food("apple", "fruit", parts=("stem", "leaves"))
-@varies(
-    Range("height", 0.61, 1.3, "flat", "tall"),
-    Range("dip", 0.08, 0.22),
-    Range("taper", 0.7, 1.0, "tapered", ""),
-    Count("leaves", (1, 2, 3), "leaf"),
+@painted(
     patterns=("plain", "gradient", "speckles", "vertical stripes", "dots", "stars", "hearts"),
     colors=("red", "green", "yellow", "lime", "maroon", "orange", "pink"),
 )
-def _apple(h: float, dip: float, taper: float, leaves: int) -> list[Piece]:
+@food("apple", "fruit", parts=("stem", "leaves"))
+def _apple(
+    h=Range("height", 0.61, 1.3, "flat", "tall"),
+    dip=Range("dip", 0.08, 0.22),
+    taper=Range("taper", 0.7, 1.0, "tapered", ""),
+    leaves=Count("leaves", (1, 2, 3), "leaf"),
+) -> Pieces:
     radii = [0, 0.3 * taper, 0.5 * taper, 0.55, 0.36, 0.1, 0]
     body = turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * dip, h - dip]), 28, 28)
     leaf = ellipsoid(0.03, 0.08, 0.17).move(0, 0, 0.16).turn("x", -25)
-    return [
-        Piece("fruit", "main", body),
-        Piece("stem", "dark brown", sweep(curve([(0, h - dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)),
-        Piece("leaves", "green", around(leaf, leaves, 60).move(0.02, h, 0)),
-    ]
+    yield "fruit", "main", body
+    yield "stem", "dark brown", sweep(curve([(0, h - dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)
+    yield "leaves", "green", around(leaf, leaves, 60).move(0.02, h, 0)
 
 
-@food("hamburger", "burger", "cheeseburger", parts=("patties", "lettuce", "bun"))
-@varies(
-    Range("radius", 0.5, 0.75),
-    Range("bun", 0.25, 0.5, "flat", "tall"),
-    Range("patty", 0.12, 0.22),
-    Count("patties", (1, 2, 3), "patty"),
+@painted(
     patterns=("plain", "speckles", "dots", "gradient", "diagonal stripes", "checks"),
     colors=("light brown", "brown", "beige", "orange", "black", "yellow"),
 )
-def _hamburger(r: float, bun: float, patty: float, patties: int) -> list[Piece]:
+@food("hamburger", "burger", "cheeseburger", parts=("patties", "lettuce", "bun"))
+def _hamburger(
+    r=Range("radius", 0.5, 0.75),
+    bun=Range("bun", 0.25, 0.5, "flat", "tall"),
+    patty=Range("patty", 0.12, 0.22),
+    patties=Count("patties", (1, 2, 3), "patty"),
+) -> Pieces:
     step = patty + 0.1
     top = 0.2 + step * patties
     crown = lathe(np.concatenate([[(0, 0)], arc(1.0, 0, 90, 10) * [r, bun]]), 30, planar=False).move(0, top + 0.06)
@@ -147,58 +135,47 @@ def _hamburger(r: float, bun: float, patty: float, patties: int) -> list[Piece]:
     leaf = lathe([(0, 0), (r, 0), (r + 0.09, 0.03), (r, 0.05), (0, 0.05)], 40)
     waved = leaf.push("y", lambda v: 0.035 * np.sin(9 * np.arctan2(v[:, 0], v[:, 2])))
     layers = range(patties)
-    return [
-        Piece("bun", "main", crown),
-        Piece("bun", "main", lathe([(0, 0), (0.9 * r, 0), (r, 0.08), (r, 0.2), (0, 0.2)], 26)),
-        Piece("patties", "dark brown", join([meat.move(0, 0.2 + step * i) for i in layers])),
-        Piece(
-            "cheese", "yellow", join([cheese.turn("y", 20 + 30 * i).move(0, 0.2 + patty + step * i) for i in layers])
-        ),
-        Piece("lettuce", "green", waved.move(0, top - 0.01)),
-    ]
+    yield "bun", "main", crown
+    yield "bun", "main", lathe([(0, 0), (0.9 * r, 0), (r, 0.08), (r, 0.2), (0, 0.2)], 26)
+    yield "patties", "dark brown", join([meat.move(0, 0.2 + step * i) for i in layers])
+    yield "cheese", "yellow", join([cheese.turn("y", 20 + 30 * i).move(0, 0.2 + patty + step * i) for i in layers])
+    yield "lettuce", "green", waved.move(0, top - 0.01)
 
 
+@painted(colors=BRIGHT)
 @food("lollipop", "lolly", parts=("stick",), accent="stick")
-@varies(
-    Range("radius", 0.35, 0.6, "small", "large"),
-    Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
-    Range("thickness", 0.35, 1.0, "flat", "round"),
-    colors=BRIGHT,
-)
-def _lollipop(r: float, stick: float, thickness: float) -> list[Piece]:
-    return [
-        Piece("candy", "main", sphere(r, 15, 26).scale(z=thickness).move(0, stick + 0.9 * r)),
-        Piece("stick", "accent", rod((0, 0, 0), (0, stick + 0.05, 0), 0.045)),
-    ]
+def _lollipop(
+    r=Range("radius", 0.35, 0.6, "small", "large"),
+    stick=Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),
+    thickness=Range("thickness", 0.35, 1.0, "flat", "round"),
+) -> Pieces:
+    yield "candy", "main", sphere(r, 15, 26).scale(z=thickness).move(0, stick + 0.9 * r)
+    yield "stick", "accent", rod((0, 0, 0), (0, stick + 0.05, 0), 0.045)
 
 
 @food("mushroom", "toadstool", parts=("cap", "stem"), accent="stem")
-@varies(
-    Range("stem", 0.33, 1.06, "short", "tall"),
-    Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
-    Range("dome", 0.3, 0.6, "flat", "pointed"),
-)
-def _mushroom(s: float, c: float, dome: float) -> list[Piece]:
+def _mushroom(
+    s=Range("stem", 0.33, 1.06, "short", "tall"),
+    c=Range("cap", 0.4, 0.7, "narrow", "wide-capped"),
+    dome=Range("dome", 0.3, 0.6, "flat", "pointed"),
+) -> Pieces:
     cap = lathe(np.concatenate([arc(1.0, -12, 90, 14) * [c, dome] + [0, 0.05]]), 28, planar=False).move(0, s)
-    return [
-        Piece("cap", "main", cap),
-        Piece("gills", "beige", lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * dome)], 28)),
-        Piece("stem", "accent", lathe(curve([(0, 0), (0.24, 0.02), (0.18, 0.4 * s), (0.15, s + 0.04)], 14))),
-    ]
+    yield "cap", "main", cap
+    yield "gills", "beige", lathe([(0, s + 0.02), (0.98 * c, s + 0.05 - 0.2 * dome)], 28)
+    yield "stem", "accent", lathe(curve([(0, 0), (0.24, 0.02), (0.18, 0.4 * s), (0.15, s + 0.04)], 14))
 
 
-@food("carrot", "root vegetable", parts=("leaves",))
-@varies(
-    Range("length", 0.74, 1.89, "short", "long"),
-    Range("radius", 0.16, 0.3, "slim", "thick"),
-    Range("bulge", 0.6, 0.9),
-    Count("leaves", (3, 5, 7), "leaf"),
+@painted(
     patterns=("plain", "gradient", "horizontal stripes", "speckles", "waves", "dots"),
     colors=("orange", "yellow", "purple", "red", "white", "pink"),
 )
-def _carrot(n: float, r: float, bulge: float, leaves: int) -> list[Piece]:
+@food("carrot", "root vegetable", parts=("leaves",))
+def _carrot(
+    n=Range("length", 0.74, 1.89, "short", "long"),
+    r=Range("radius", 0.16, 0.3, "slim", "thick"),
+    bulge=Range("bulge", 0.6, 0.9),
+    leaves=Count("leaves", (3, 5, 7), "leaf"),
+) -> Pieces:
     radii = [0.005, 0.5 * bulge * r, bulge * r, r, 0.6 * r, 0]
-    return [
-        Piece("root", "main", turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)),
-        Piece("leaves", "green", around(leaf(0.55, 0.16, 0.1), leaves).move(0, n - 0.03)),
-    ]
+    yield "root", "main", turned(line(radii, [0, 0.3 * n, 0.65 * n, 0.92 * n, n, n]), 24, 18)
+    yield "leaves", "green", around(leaf(0.55, 0.16, 0.1), leaves).move(0, n - 0.03)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
+from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
 from .paints import METALS, PAINTS, contrasting
 from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
 from .solids import box, cylinder, rod, sphere, torus
@@ -12,87 +12,78 @@ from .solids import box, cylinder, rod, sphere, torus
 instrument = in_group("musical instruments")
 
 
+@painted(patterns=TIMBER, colors=(*PAINTS, "light brown"))
 @instrument("guitar", "acoustic guitar", parts=("neck", "strings"), accent="neck")
-@varies(
-    Range("body", 0.7, 0.95),
-    Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
-    Range("waist", 0.6, 0.85),
-    Count("strings", (4, 6), "string"),
-    patterns=TIMBER,
-    colors=(*PAINTS, "light brown"),
-)
-def _guitar(s: float, n: float, waist: float, strings: int) -> list[Piece]:
+def _guitar(
+    s=Range("body", 0.7, 0.95),
+    n=Range("neck_length", 0.57, 1.3, "short-necked", "long-necked"),
+    waist=Range("waist", 0.6, 0.85),
+    strings=Count("strings", (4, 6), "string"),
+) -> Pieces:
     half = curve(
         [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
     ) * [s, s]
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
     places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(strings // 2)]
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
-    return [
-        Piece("body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)),
-        Piece("neck", "accent", box(0.15, n, 0.07).move(0, s - 0.06, 0.1)),
-        Piece("head", "accent", head),
-        Piece("pegs", "silver", join([sphere(0.03, 6, 8).move(*place) for place in places])),
-        Piece("strings", "silver", row(string, strings, (0.12 / (strings - 1), 0, 0))),
-        Piece("sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)),
-        Piece("bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)),
-    ]
+    yield "body", "main", extrude(np.concatenate([half, half[-2:0:-1] * [-1, 1]]), 0.22, 0.02)
+    yield "neck", "accent", box(0.15, n, 0.07).move(0, s - 0.06, 0.1)
+    yield "head", "accent", head
+    yield "pegs", "silver", join([sphere(0.03, 6, 8).move(*place) for place in places])
+    yield "strings", "silver", row(string, strings, (0.12 / (strings - 1), 0, 0))
+    yield "sound hole", "black", cylinder(0.14 * s, 0.02).turn("x", 90).move(0, 0.62 * s, 0.1)
+    yield "bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)
 
 
+@painted(colors=contrasting("silver"))
 @instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops")
-@varies(
-    Range("radius", 0.4, 0.7, "narrow", "wide"),
-    Range("height", 0.25, 1.18, "shallow", "deep"),
-    Range("hoop", 0.05, 0.1),
-    Count("rods", (4, 6, 8, 10), "tension rod"),
-    colors=contrasting("silver"),
-)
-def _drum(r: float, h: float, hoop_size: float, rods: int) -> list[Piece]:
+def _drum(
+    r=Range("radius", 0.4, 0.7, "narrow", "wide"),
+    h=Range("height", 0.25, 1.18, "shallow", "deep"),
+    hoop_size=Range("hoop", 0.05, 0.1),
+    rods=Count("rods", (4, 6, 8, 10), "tension rod"),
+) -> Pieces:
     hoop = lathe([(r - 0.03, 0), (r + 0.04, 0), (r + 0.04, hoop_size), (r - 0.03, hoop_size)])
     end = (0.8 * r, 0.07, -0.1)
     stick = rod((-0.55 * r, 0.05, 0.15), end, 0.025, 0.018) + sphere(0.04, 7, 10).move(*end)
-    return [
-        Piece("shell", "main", lathe([(r, 0), (r, h)])),
-        Piece("head", "white", cylinder(r, 0.02).move(0, h - 0.01)),
-        Piece("head", "white", cylinder(r, 0.02)),
-        Piece("hoops", "accent", hoop + hoop.move(0, h - hoop_size / 2)),
-        Piece("rods", "silver", around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), rods)),
-        Piece("drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)),
-    ]
+    yield "shell", "main", lathe([(r, 0), (r, h)])
+    yield "head", "white", cylinder(r, 0.02).move(0, h - 0.01)
+    yield "head", "white", cylinder(r, 0.02)
+    yield "hoops", "accent", hoop + hoop.move(0, h - hoop_size / 2)
+    yield "rods", "silver", around(rod((0, 0, r + 0.03), (0, h, r + 0.03), 0.022), rods)
+    yield "drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)
 
 
+@painted(patterns=TIMBER)
 @instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet")
-@varies(
-    Range("length", 0.98, 2.24, "short", "long"),
-    Range("width", 0.6, 1.0, "narrow", "wide"),
-    Range("taper", 0.4, 0.75),
-    Count("bars", (4, 5, 6, 7, 8), "bar"),
-    patterns=TIMBER,
-)
-def _xylophone(n: float, width: float, taper: float, count: int) -> list[Piece]:
+def _xylophone(
+    n=Range("length", 0.98, 2.24, "short", "long"),
+    width=Range("width", 0.6, 1.0, "narrow", "wide"),
+    taper=Range("taper", 0.4, 0.75),
+    count=Count("bars", (4, 5, 6, 7, 8), "bar"),
+) -> Pieces:
     step = n / count
     wide = [width * (1 - (1 - taper) * i / (count - 1)) for i in range(count)]
     bars = [box(0.72 * step, 0.06, z, 0.02).move(step * (i - (count - 1) / 2), 0.16) for i, z in enumerate(wide)]
     rail = sweep([(-n / 2, 0.08, 0.33 * width), (n / 2, 0.08, 0.33 * width * taper)], 0.06)
     mallet = rod((-0.4 * n, 0.3, 0.2), (0.25 * n, 0.27, -0.15), 0.02), sphere(0.08, 9, 12).move(0.25 * n, 0.28, -0.15)
-    return [
-        Piece("bars", "main", join(bars)),
-        Piece("frame", "dark brown", rail + rail.scale(z=-1)),
-        Piece("stick", "light brown", mallet[0]),
-        Piece("mallet", "accent", mallet[1]),
-    ]
+    yield "bars", "main", join(bars)
+    yield "frame", "dark brown", rail + rail.scale(z=-1)
+    yield "stick", "light brown", mallet[0]
+    yield "mallet", "accent", mallet[1]
 
 
-@instrument("trumpet", "cornet", parts=("valves", "mouthpiece", "bell"), accent="valves")
-@varies(
-    Range("length", 0.98, 2.12, "short", "long"),
-    Range("bell", 0.2, 0.36, "", "wide-belled"),
-    Range("loop", 0.12, 0.22),
-    Count("valves", (2, 3, 4), "valve"),
+@painted(
     patterns=("plain", "gradient", "horizontal stripes", "diagonal stripes", "dots", "stars", "speckles"),
     colors=(*METALS, "red", "blue", "black", "white", "green", "purple"),
 )
-def _trumpet(n: float, b: float, loop: float, valves: int) -> list[Piece]:
+@instrument("trumpet", "cornet", parts=("valves", "mouthpiece", "bell"), accent="valves")
+def _trumpet(
+    n=Range("length", 0.98, 2.12, "short", "long"),
+    b=Range("bell", 0.2, 0.36, "", "wide-belled"),
+    loop=Range("loop", 0.12, 0.22),
+    valves=Count("valves", (2, 3, 4), "valve"),
+) -> Pieces:
     bell = turned([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14)
     bell = bell + turned([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8)
     tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04)
@@ -102,24 +93,20 @@ def _trumpet(n: float, b: float, loop: float, valves: int) -> list[Piece]:
     valve = cylinder(0.065, 2 * loop + 0.1, 14).move(0, -2 * loop - 0.05)
     valve = valve + cylinder(0.025, 0.14, 8).move(0, 0.05) + cylinder(0.055, 0.03, 12).move(0, 0.18)
     mouth = lathe(curve([(0.03, 0), (0.04, 0.06), (0.09, 0.14)], 8)) + lathe([(0.09, 0.14), (0.02, 0.08)])
-    return [
-        Piece("bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)),
-        Piece("tube", "main", tube + bends),
-        Piece("valves", "accent", row(valve, valves, (0.16, 0, 0)).move(-0.04 * n)),
-        Piece("mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)),
-    ]
+    yield "bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)
+    yield "tube", "main", tube + bends
+    yield "valves", "accent", row(valve, valves, (0.16, 0, 0)).move(-0.04 * n)
+    yield "mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)
 
 
+@painted(patterns=TIMBER, colors=(*PAINTS, "dark brown"))
 @instrument("piano", "upright piano", parts=("keys", "pedals"))
-@varies(
-    Range("width", 1.2, 1.7, "narrow", "wide"),
-    Range("height", 0.74, 1.65, "low", "tall"),
-    Range("depth", 0.35, 0.55),
-    Count("pedals", (2, 3), "pedal"),
-    patterns=TIMBER,
-    colors=(*PAINTS, "dark brown"),
-)
-def _piano(w: float, h: float, d: float, pedals: int) -> list[Piece]:
+def _piano(
+    w=Range("width", 1.2, 1.7, "narrow", "wide"),
+    h=Range("height", 0.74, 1.65, "low", "tall"),
+    d=Range("depth", 0.35, 0.55),
+    pedals=Count("pedals", (2, 3), "pedal"),
+) -> Pieces:
     n = 14
     key = box(0.9 * w / n * 0.92, 0.05, 0.24)
     black = join(
@@ -131,28 +118,23 @@ def _piano(w: float, h: float, d: float, pedals: int) -> list[Piece]:
     )
     legs = box(0.09, 0.5, 0.09).move(w / 2 - 0.08, 0, d / 2 + 0.24).mirror()
     cheeks = box(0.05 * w, 0.18, 0.34).move(0.475 * w, 0.56, d / 2 + 0.13).mirror()
-    return [
-        Piece("case", "main", box(w, h, d, 0.02)),
-        Piece("top", "body", box(w + 0.06, 0.05, d + 0.06, 0.02).move(0, h)),
-        Piece("keyboard shelf", "body", join([box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13), legs, cheeks])),
-        Piece("keys", "white", row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)),
-        Piece("keys", "black", black),
-        Piece("pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), pedals, (0.14, 0, 0))),
-    ]
+    yield "case", "main", box(w, h, d, 0.02)
+    yield "top", "body", box(w + 0.06, 0.05, d + 0.06, 0.02).move(0, h)
+    yield "keyboard shelf", "body", join([box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13), legs, cheeks])
+    yield "keys", "white", row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)
+    yield "keys", "black", black
+    yield "pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), pedals, (0.14, 0, 0))
 
 
 @instrument("maraca", "rattle", parts=("handle",), accent="handle")
-@varies(
-    Range("radius", 0.3, 0.48, "", "fat"),
-    Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
-    Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
-)
-def _maraca(radius: float, stretch: float, n: float) -> list[Piece]:
+def _maraca(
+    radius=Range("radius", 0.3, 0.48, "", "fat"),
+    stretch=Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
+    n=Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
+) -> Pieces:
     grip = turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
-    return [
-        Piece("head", "main", ellipsoid_y(radius, radius * stretch).move(0, n + radius * stretch - 0.03)),
-        Piece("handle", "accent", grip),
-    ]
+    yield "head", "main", ellipsoid_y(radius, radius * stretch).move(0, n + radius * stretch - 0.03)
+    yield "handle", "accent", grip
 
 
 def ellipsoid_y(radius: float, half: float) -> Shape:
@@ -160,39 +142,34 @@ def ellipsoid_y(radius: float, half: float) -> Shape:
     return sphere(1.0, 17, 26).scale(radius, half, radius)
 
 
+@painted(colors=(*METALS, *PAINTS))
 @instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle")
-@varies(
-    Range("height", 0.49, 1.18, "squat", "tall"),
-    Range("mouth", 0.36, 0.6, "narrow", "wide"),
-    Range("handle_length", 0.16, 0.83, "", "long-handled"),
-    Choice("grip", ("straight", "ring"), "handle"),
-    colors=(*METALS, *PAINTS),
-)
-def _bell(h: float, m: float, n: float, form: str) -> list[Piece]:
+def _bell(
+    h=Range("height", 0.49, 1.18, "squat", "tall"),
+    m=Range("mouth", 0.36, 0.6, "narrow", "wide"),
+    n=Range("handle_length", 0.16, 0.83, "", "long-handled"),
+    form=Choice("grip", ("straight", "ring"), "handle"),
+) -> Pieces:
     profile = curve([(m, 0), (0.72 * m, 0.25 * h), (0.55 * m, 0.6 * h), (0.42 * m, 0.88 * h), (0, h)], 22)
     inside = lathe(np.concatenate([(profile - [0.03, 0.03]).clip([0, 0], None)[::-1], [(m, 0)]]), planar=False)
     if form == "straight":
         grip = turned([(0.05, 0), (0.09, 0.15 * n), (0.06, 0.6 * n), (0.1, 0.9 * n), (0, n + 0.08)], 14, 14)
     else:
         grip = torus(0.5 * n, 0.05).turn("x", 90).move(0, 0.5 * n)
-    return [
-        Piece("body", "main", lathe(profile, planar=False)),
-        Piece("inside", "inside", inside),
-        Piece("clapper", "black", sphere(0.12, 9, 14).move(0, 0.02)),
-        Piece("handle", "accent", grip.move(0, h - 0.03)),
-    ]
+    yield "body", "main", lathe(profile, planar=False)
+    yield "inside", "inside", inside
+    yield "clapper", "black", sphere(0.12, 9, 14).move(0, 0.02)
+    yield "handle", "accent", grip.move(0, h - 0.03)
 
 
+@painted(patterns=TIMBER, colors=(*contrasting("black"), "light brown", *METALS))
 @instrument("flute", "recorder", parts=("holes", "mouthpiece"), accent="mouthpiece")
-@varies(
-    Range("length", 1.23, 2.6, "short", "long"),
-    Range("radius", 0.05, 0.085, "slim", "thick"),
-    Range("flare", 1.1, 1.6),
-    Count("holes", (4, 5, 6, 7, 8), "finger hole"),
-    patterns=TIMBER,
-    colors=(*contrasting("black"), "light brown", *METALS),
-)
-def _flute(n: float, r: float, flare: float, holes: int) -> list[Piece]:
+def _flute(
+    n=Range("length", 1.23, 2.6, "short", "long"),
+    r=Range("radius", 0.05, 0.085, "slim", "thick"),
+    flare=Range("flare", 1.1, 1.6),
+    holes=Count("holes", (4, 5, 6, 7, 8), "finger hole"),
+) -> Pieces:
     f = flare * r
     body = lathe(
         [(0, 0), (f, 0), (f, 0.06), (r, 0.16), (r, 0.24), (f, 0.26), (f, 0.32), (r, 0.34), (r, 0.8 * n), (0, 0.8 * n)],
@@ -201,9 +178,7 @@ def _flute(n: float, r: float, flare: float, holes: int) -> list[Piece]:
     beak = lathe([(0, 0), (f, 0), (f, 0.07), (r, 0.1), (r, 0.12 * n), (0.55 * r, 0.2 * n), (0, 0.2 * n)], 20)
     bent = beak.push("z", lambda v: -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08)
     hole = cylinder(0.45 * r, 0.02, 12).turn("x", 90).move(0, 0, r - 0.008)
-    return [
-        Piece("body", "main", body),
-        Piece("mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)),
-        Piece("holes", "black", row(hole, holes, (0, 0.46 * n / holes, 0)).move(0, 0.5 * n)),
-        Piece("window", "black", box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)),
-    ]
+    yield "body", "main", body
+    yield "mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)
+    yield "holes", "black", row(hole, holes, (0, 0.46 * n / holes, 0)).move(0, 0.5 * n)
+    yield "window", "black", box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)

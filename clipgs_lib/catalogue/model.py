@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,20 +56,11 @@ class Choice:
     noun: str = ""  # part that the adjective goes with; "" for the object itself
 
 
-class Piece(NamedTuple):
-    """A named surface and what it is painted with.
-
-    Paints: ``main`` (colour and pattern), ``body`` (the colour, and the pattern only when it is a material), ``inside``
-    (a paler colour), ``accent`` (the accent colour), or a colour word of `colors.COLORS`, or ``wood``.
-    """
-
-    name: str
-    paint: str
-    shape: Shape
-
-
-Builder = Callable[..., list[Piece]]  # takes the values of the axes, in their order
-Design = Callable[..., "Category"]  # takes what `varies` does not say
+# Pieces of an object: the name of a surface, what it is painted with, its shape. Paints: ``main`` (colour and pattern),
+# ``body`` (the colour, and the pattern only when it is a material), ``inside`` (a paler colour), ``accent`` (the accent
+# colour), or a colour word of `colors.COLORS`.
+Pieces = Iterator[tuple[str, str, Shape]]
+Builder = Callable[..., Pieces]  # each argument's default is the axis whose value it takes
 
 
 @dataclass(frozen=True)
@@ -83,8 +74,8 @@ class Category:
     axes: tuple[Range | Count | Choice, ...]  # at most one `Count`
     parts: tuple[str, ...]  # worth saying; each is a piece's name
     accent: str  # piece in the accent colour that captions name, or ""
-    patterns: tuple[str, ...]
-    colors: tuple[str, ...]
+    patterns: tuple[str, ...] = EVERY
+    colors: tuple[str, ...] = PAINTS
 
     @functools.cached_property
     def ranges(self) -> tuple[Range, ...]:
@@ -102,26 +93,28 @@ class Category:
 CATEGORIES: dict[str, Category] = {}
 
 
-def varies(
-    *axes: Range | Count | Choice, patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS
-) -> Callable[[Builder], Design]:
-    """Say what varies between the objects that the decorated builder makes, in the order of its arguments."""
-    return lambda build: functools.partial(Category, build=build, axes=axes, patterns=patterns, colors=colors)
+def in_group(group: str) -> Callable[..., Callable[[Builder], Category]]:
+    """Decorator that registers a builder as a category of a group; its arguments are fields of `Category`."""
+
+    def category(
+        name: str, *synonyms: str, parts: tuple[str, ...] = (), accent: str = ""
+    ) -> Callable[[Builder], Category]:
+        def register(build: Builder) -> Category:
+            if name in CATEGORIES:
+                raise ValueError(f"category names must differ, got {name!r} twice; rename one")
+            axes = tuple(argument.default for argument in inspect.signature(build).parameters.values())
+            CATEGORIES[name] = Category(name, synonyms, group, build, axes, parts, accent)
+            return CATEGORIES[name]
+
+        return register
+
+    return category
 
 
-def category(
-    name: str, *synonyms: str, group: str, parts: tuple[str, ...] = (), accent: str = ""
-) -> Callable[[Design], None]:
-    """Register the decorated design as a category; fields as in `Category`."""
+def painted(patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS) -> Callable[[Category], None]:
+    """Limit the patterns and colours that objects of the decorated category may have."""
 
-    def register(design: Design) -> None:
-        if name in CATEGORIES:
-            raise ValueError(f"category names must differ, got {name!r} twice; rename one")
-        CATEGORIES[name] = design(name=name, synonyms=synonyms, group=group, parts=parts, accent=accent)
+    def limit(spec: Category) -> None:
+        CATEGORIES[spec.name] = replace(spec, patterns=patterns, colors=colors)
 
-    return register
-
-
-def in_group(group: str) -> functools.partial[Callable[[Design], None]]:
-    """`category` with the group filled in."""
-    return functools.partial(category, group=group)
+    return limit

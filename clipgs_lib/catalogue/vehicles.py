@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import TIMBER, Choice, Count, Piece, Range, in_group, varies
+from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
 from .paints import contrasting
 from .shapes import curve, extrude, join, lathe, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
@@ -14,25 +14,22 @@ vehicle = in_group("vehicles")
 LENGTH = Range("length", 1.15, 2.6, "short", "long")
 
 
-def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float) -> list[Piece]:
+def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float) -> Pieces:
     """Pairs of wheels with hubs under a vehicle that drives towards +x."""
     tyre, hub = wheel(radius, width), wheel(0.5 * radius, width + 0.03, 14)
     places = [(x, side * z) for x in xs for side in (-1, 1)]
-    return [
-        Piece("wheels", "black", join([tyre.move(x, radius, s) for x, s in places])),
-        Piece("hubs", "silver", join([hub.move(x, radius, s) for x, s in places])),
-    ]
+    yield "wheels", "black", join([tyre.move(x, radius, s) for x, s in places])
+    yield "hubs", "silver", join([hub.move(x, radius, s) for x, s in places])
 
 
+@painted(colors=contrasting("navy"))
 @vehicle("car", "automobile", "motor car", parts=("wheels", "windows"))
-@varies(
-    LENGTH,
-    Range("roof", 0.24, 0.44, "low", "tall"),
-    Range("width", 0.7, 0.95),
-    Choice("body_form", ("sedan", "hatchback")),
-    colors=contrasting("navy"),
-)
-def _car(n: float, roof: float, w: float, body_form: str) -> list[Piece]:
+def _car(
+    n=LENGTH,
+    roof=Range("roof", 0.24, 0.44, "low", "tall"),
+    w=Range("width", 0.7, 0.95),
+    body_form=Choice("body_form", ("sedan", "hatchback")),
+) -> Pieces:
     r = 0.19
     x = n / 2
     body = [(-x, 0.16), (x, 0.16), (x + 0.03, 0.3), (x - 0.05, 0.42), (0.5 * x, 0.5), (-0.6 * x, 0.52), (-x, 0.48)]
@@ -41,87 +38,80 @@ def _car(n: float, roof: float, w: float, body_form: str) -> list[Piece]:
     glass = [(back + 0.1, 0.54), (0.4 * x, 0.54), (0.15 * x, 0.46 + roof), (back + 0.2, 0.46 + roof)]
     lamps = sphere(0.07, 7, 10).move(x, 0.36, w / 2 - 0.14) + sphere(0.07, 7, 10).move(x, 0.36, 0.14 - w / 2)
     lean, edge = np.rad2deg(np.arctan2(0.32 * x, roof)), np.hypot(0.32 * x, roof)
-    return [
-        Piece("body", "main", extrude(body, w, 0.06)),
-        Piece("cabin", "main", extrude(cabin, w - 0.1, 0.04)),
-        Piece("windows", "navy", extrude(glass, w - 0.07)),
-        Piece("windows", "navy", box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * roof)),
-        Piece("headlights", "yellow", lamps),
-        *_wheels(r, 0.16, [-0.6 * x, 0.6 * x], w / 2 - 0.04),
-    ]
+    yield "body", "main", extrude(body, w, 0.06)
+    yield "cabin", "main", extrude(cabin, w - 0.1, 0.04)
+    yield "windows", "navy", extrude(glass, w - 0.07)
+    yield "windows", "navy", box(0.05, 0.76 * edge, 0.7 * w).turn("z", lean).move(0.468 * x, 0.5 + 0.1 * roof)
+    yield "headlights", "yellow", lamps
+    yield from _wheels(r, 0.16, [-0.6 * x, 0.6 * x], w / 2 - 0.04)
 
 
 @vehicle("truck", "lorry", "delivery truck", parts=("wheels", "cab", "cargo box"), accent="cab")
-@varies(LENGTH, Range("cargo", 0.6, 1.0, "low", "tall"), Range("width", 0.65, 0.9), Count("axles", (2, 3, 4), "axle"))
-def _truck(n: float, cargo: float, w: float, axles: int) -> list[Piece]:
+def _truck(
+    n=LENGTH,
+    cargo=Range("cargo", 0.6, 1.0, "low", "tall"),
+    w=Range("width", 0.65, 0.9),
+    axles=Count("axles", (2, 3, 4), "axle"),
+) -> Pieces:
     x = n / 2
     cab = [(x - 0.02, 0.2), (x + 0.5, 0.2), (x + 0.5, 0.55), (x + 0.38, 0.92), (x - 0.02, 0.92)]
     glass = box(0.3, 0.26, w + 0.06).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 18).move(x + 0.5, 0.58)
     xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (axles - 2), axles - 1)]
     lamps = join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
-    return [
-        Piece("cargo box", "main", box(n, cargo, w, 0.03).move(-0.06, 0.3)),
-        Piece("cab", "accent", extrude(cab, w, 0.04)),
-        Piece("windows", "navy", glass),
-        Piece("headlights", "yellow", lamps),
-        Piece("frame", "gray", box(n + 0.4, 0.1, 0.5 * w).move(0.2, 0.2)),
-        *_wheels(0.2, 0.15, xs, w / 2 - 0.06),
-    ]
+    yield "cargo box", "main", box(n, cargo, w, 0.03).move(-0.06, 0.3)
+    yield "cab", "accent", extrude(cab, w, 0.04)
+    yield "windows", "navy", glass
+    yield "headlights", "yellow", lamps
+    yield "frame", "gray", box(n + 0.4, 0.1, 0.5 * w).move(0.2, 0.2)
+    yield from _wheels(0.2, 0.15, xs, w / 2 - 0.06)
 
 
+@painted(colors=contrasting("navy"))
 @vehicle("bus", "coach", parts=("wheels", "windows"))
-@varies(
-    Range("length", 1.48, 3.3, "short", "long"),
-    Range("height", 0.57, 1.24, "low", "tall"),
-    Range("width", 0.6, 0.85),
-    Count("windows", (3, 4, 5, 6), "side window"),
-    colors=contrasting("navy"),
-)
-def _bus(n: float, h: float, w: float, windows: int) -> list[Piece]:
+def _bus(
+    n=Range("length", 1.48, 3.3, "short", "long"),
+    h=Range("height", 0.57, 1.24, "low", "tall"),
+    w=Range("width", 0.6, 0.85),
+    windows=Count("windows", (3, 4, 5, 6), "side window"),
+) -> Pieces:
     step = (n - 0.3) / windows
     side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
     lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
-    return [
-        Piece("body", "main", box(n, h, w, 0.07).move(0, 0.15)),
-        Piece("windows", "navy", side),
-        Piece("windscreen", "navy", box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)),
-        Piece("headlights", "yellow", lamps),
-        *_wheels(0.18, 0.14, [-0.32 * n, 0.32 * n], w / 2 - 0.04),
-    ]
+    yield "body", "main", box(n, h, w, 0.07).move(0, 0.15)
+    yield "windows", "navy", side
+    yield "windscreen", "navy", box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)
+    yield "headlights", "yellow", lamps
+    yield from _wheels(0.18, 0.14, [-0.32 * n, 0.32 * n], w / 2 - 0.04)
 
 
 @vehicle("steam locomotive", "train engine", "locomotive", parts=("chimney", "cab", "wheels", "boiler"), accent="cab")
-@varies(
-    Range("boiler", 0.66, 1.65, "short", "long"),
-    Range("radius", 0.24, 0.36, "slim", "wide"),
-    Range("chimney", 0.2, 0.45),
-    Count("axles", (3, 4, 5), "axle"),
-)
-def _locomotive(n: float, r: float, chimney: float, axles: int) -> list[Piece]:
+def _locomotive(
+    n=Range("boiler", 0.66, 1.65, "short", "long"),
+    r=Range("radius", 0.24, 0.36, "slim", "wide"),
+    chimney=Range("chimney", 0.2, 0.45),
+    axles=Count("axles", (3, 4, 5), "axle"),
+) -> Pieces:
     stack = lathe([(0.08, 0), (0.08, 0.6 * chimney), (0.14, chimney), (0, chimney)]).move(n - 0.2, 0.3 + 2 * r)
     cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
     cab = cab + box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
     xs = np.linspace(-0.3, n - 0.15, axles)
-    return [
-        Piece("boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)),
-        Piece("chimney", "accent", stack),
-        Piece("dome", "golden", sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)),
-        Piece("cab", "accent", cab),
-        Piece("windows", "light blue", box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)),
-        Piece("frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)),
-        Piece("cowcatcher", "accent", extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)),
-        *_wheels(0.16, 0.1, xs, 0.85 * r),
-    ]
+    yield "boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)
+    yield "chimney", "accent", stack
+    yield "dome", "golden", sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)
+    yield "cab", "accent", cab
+    yield "windows", "light blue", box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
+    yield "frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)
+    yield "cowcatcher", "accent", extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
+    yield from _wheels(0.16, 0.1, xs, 0.85 * r)
 
 
+@painted(patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"))
 @vehicle("bicycle", "bike", parts=("wheels", "saddle", "handlebars", "pedals"), accent="saddle")
-@varies(
-    Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
-    Range("length", 0.78, 1.42, "short", "long"),
-    Range("handlebar", 0.1, 0.3),
-    patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"),
-)
-def _bicycle(r: float, length: float, handlebar: float) -> list[Piece]:
+def _bicycle(
+    r=Range("wheel", 0.34, 0.46, "small-wheeled", "large-wheeled"),
+    length=Range("length", 0.78, 1.42, "short", "long"),
+    handlebar=Range("handlebar", 0.1, 0.3),
+) -> Pieces:
     x = length / 2
     rim = torus(r - 0.045, 0.045, 28, 8).turn("x", 90).move(0, r, 0)
     ends = [(0.9 * r * np.cos(a), r + 0.9 * r * np.sin(a), 0) for a in np.arange(8) * np.pi / 4]
@@ -137,26 +127,23 @@ def _bicycle(r: float, length: float, handlebar: float) -> list[Piece]:
         + box(0.12, 0.03, 0.1).move(0.03, r - 0.15, 0.13)
         + box(0.12, 0.03, 0.1).move(-0.23, r + 0.12, -0.13)
     )
-    return [
-        Piece("frame", "main", join([rod(a, b, 0.04) for a, b in tubes])),
-        Piece("wheels", "black", rim.move(-x) + rim.move(x)),
-        Piece("spokes", "silver", spokes.move(-x) + spokes.move(x)),
-        Piece("saddle", "accent", ellipsoid(0.19, 0.05, 0.09).move(-0.3, r + 0.62)),
-        Piece("stem", "main", rod(seat, (-0.3, r + 0.6, 0), 0.03) + rod(head, (x - 0.25, top, 0), 0.03)),
-        Piece("handlebars", "silver", bars),
-        Piece("pedals", "gray", pedals),
-    ]
+    yield "frame", "main", join([rod(a, b, 0.04) for a, b in tubes])
+    yield "wheels", "black", rim.move(-x) + rim.move(x)
+    yield "spokes", "silver", spokes.move(-x) + spokes.move(x)
+    yield "saddle", "accent", ellipsoid(0.19, 0.05, 0.09).move(-0.3, r + 0.62)
+    yield "stem", "main", rod(seat, (-0.3, r + 0.6, 0), 0.03) + rod(head, (x - 0.25, top, 0), 0.03)
+    yield "handlebars", "silver", bars
+    yield "pedals", "gray", pedals
 
 
+@painted(patterns=TIMBER)
 @vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels")
-@varies(
-    Range("length", 0.74, 1.77, "short", "long"),
-    Range("height", 0.25, 0.71, "shallow", "deep"),
-    Range("wheel", 0.2, 0.36, "", "large-wheeled"),
-    Count("wheels", (2, 4, 6), "wheel"),
-    patterns=TIMBER,
-)
-def _cart(n: float, h: float, r: float, count: int) -> list[Piece]:
+def _cart(
+    n=Range("length", 0.74, 1.77, "short", "long"),
+    h=Range("height", 0.25, 0.71, "shallow", "deep"),
+    r=Range("wheel", 0.2, 0.36, "", "large-wheeled"),
+    count=Count("wheels", (2, 4, 6), "wheel"),
+) -> Pieces:
     w = 0.7
     side, end = box(n, h, 0.05), box(0.05, h, w)
     ring = [side.move(0, 0, w / 2), side.move(0, 0, -w / 2), end.move(n / 2), end.move(-n / 2)]
@@ -166,23 +153,20 @@ def _cart(n: float, h: float, r: float, count: int) -> list[Piece]:
     tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + spokes
     wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
     x, y = n / 2 + 0.55, 1.1 * r + 0.35
-    return [
-        Piece("box", "main", join([*ring, box(n, 0.06, w)]).move(0, r + 0.03)),
-        Piece("wheels", "accent", wheels),
-        Piece("axles", "black", join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])),
-        Piece("handle", "black", rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)),
-    ]
+    yield "box", "main", join([*ring, box(n, 0.06, w)]).move(0, r + 0.03)
+    yield "wheels", "accent", wheels
+    yield "axles", "black", join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])
+    yield "handle", "black", rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)
 
 
+@painted(patterns=TIMBER)
 @vehicle("skateboard", "board", parts=("wheels",), accent="wheels")
-@varies(
-    Range("length", 0.98, 2.24, "short", "long"),
-    Range("width", 0.35, 0.55, "narrow", "wide"),
-    Range("kick", 0.08, 0.24),
-    Count("wheels", (4, 6), "wheel"),
-    patterns=TIMBER,
-)
-def _skateboard(length: float, width: float, kick: float, wheels: int) -> list[Piece]:
+def _skateboard(
+    length=Range("length", 0.98, 2.24, "short", "long"),
+    width=Range("width", 0.35, 0.55, "narrow", "wide"),
+    kick=Range("kick", 0.08, 0.24),
+    wheels=Count("wheels", (4, 6), "wheel"),
+) -> Pieces:
     n, w = length / 2, width / 2
 
     t = np.linspace(-n, n, 18)
@@ -194,12 +178,6 @@ def _skateboard(length: float, width: float, kick: float, wheels: int) -> list[P
     trucks = join(
         [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
     )
-    return [
-        Piece(
-            "deck",
-            "main",
-            deck.push("y", lambda v: kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25),
-        ),
-        Piece("wheels", "accent", rolls),
-        Piece("trucks", "silver", trucks),
-    ]
+    yield "deck", "main", deck.push("y", lambda v: kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25)
+    yield "wheels", "accent", rolls
+    yield "trucks", "silver", trucks
