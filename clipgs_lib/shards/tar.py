@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 
 from ..errors import ExplainedError
@@ -18,7 +19,7 @@ BLOCK = 512
 MAX_MEMBER = 256 * 1024 * 1024  # bytes; a splat of a million gaussians with SH 3 takes 118 MB
 END = bytes(2 * BLOCK)  # two empty blocks end an archive
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of an object
-_OCTAL = re.compile(rb"[0-7]+")
+_OCTAL = re.compile(rb"[\0 ]*([0-7]+)[\0 ]*")
 _MEMBER = re.compile(rf"({KEY.pattern})\.([a-z0-9.]{{1,30}})".encode())  # its name in a shard
 
 
@@ -60,16 +61,16 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
     Raises:
         ShardError: naming shard and member, for anything but intact plain files with plain names.
     """
-    view, position = memoryview(block), 0
-    while position < len(view):
-        header = bytes(view[position : position + BLOCK])
+    view, position, end = memoryview(block), 0, len(block)
+    while position < end:
+        header = block[position : position + BLOCK]
         if not any(header):
             return
         key, part, size = _parse_header(header, position, where)
         start = position + BLOCK
         after = start + size + (-size % BLOCK)
-        if after > len(view):
-            got = f"{max(0, len(view) - start):,} of {size:,} bytes"
+        if after > end:
+            got = f"{max(0, end - start):,} of {size:,} bytes"
             raise ShardError(f"{where}, member {key}.{part}", "the member must be complete", got, "fetch it again")
         yield key, part, view[start : start + size]
         position = after
@@ -77,12 +78,14 @@ def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryv
 
 def _parse_header(header: bytes, position: int, where: str) -> tuple[str, str, int]:
     """Key, part and size out of a ustar header at ``position`` of a shard."""
-    check, place = header[148:156], f"{where} at byte {position:,}"
     if len(header) < BLOCK:
-        raise ShardError(place, "a tar header must have 512 bytes", str(len(header)), "the shard is truncated")
-    # its own field counts as blanks in the sum; most bytes are zeros, which need no adding up
-    if _octal(check) != sum(header.replace(b"\0", b"")) - sum(check) + 8 * 32:
-        raise ShardError(place, "a tar header must carry its checksum", "another", "the shard is damaged")
+        place, todo = f"{where} at byte {position:,}", "the shard is truncated"
+        raise ShardError(place, "a tar header must have 512 bytes", str(len(header)), todo)
+    # Its own field counts as blanks in the sum of its bytes; the low half of an Adler-32 is that sum, and 1.
+    check, total = header[148:156], _octal(header[148:156])
+    if total is None or zlib.adler32(header) & 0xFFFF != (1 + total + sum(check) - 8 * 32) % 65_521:
+        place, todo = f"{where} at byte {position:,}", "the shard is damaged"
+        raise ShardError(place, "a tar header must carry its checksum", "another", todo)
     raw = header[345:500].partition(b"\0")[0] + header[:100].partition(b"\0")[0]
     match, size = _MEMBER.fullmatch(raw), _octal(header[124:136])
     if match and size is not None and size <= MAX_MEMBER and header[156] in b"0\0":
@@ -100,5 +103,5 @@ def _parse_header(header: bytes, position: int, where: str) -> tuple[str, str, i
 
 def _octal(field: bytes) -> int | None:
     """A number field of a tar header, or None when it is none (binary sizes of GNU tar count as none)."""
-    text = field.strip(b"\0 ")
-    return int(text, 8) if _OCTAL.fullmatch(text) else None
+    match = _OCTAL.fullmatch(field)
+    return int(match[1], 8) if match else None
