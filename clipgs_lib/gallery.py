@@ -49,12 +49,9 @@ class GalleryError(ExplainedError):
 class Hits(NamedTuple):
     """The best rows of a search, best first; of equal scores the lower row comes first."""
 
-    indices: Tensor
-    """``[k]`` or ``[Q, k]`` int64, rows of the gallery."""
-    scores: Tensor
-    """``[k]`` or ``[Q, k]`` float32, cosines."""
-    keys: list[Any]
-    """``k`` keys, or ``Q`` lists of them."""
+    indices: Tensor  # [k] or [Q, k] int64, rows of the gallery
+    scores: Tensor  # [k] or [Q, k] float32, cosines
+    keys: list[Any]  # k keys, or Q lists of them
 
 
 class Gallery:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
 
 MAX_CHARS = 1000  # longer texts are cut; text towers read 77 tokens (CLIP) or 256 (MiniLM), about 300 or 1,200 letters
 _READ_AT_MOST = 20 * MAX_CHARS  # what is looked at of an even longer text
@@ -15,6 +17,11 @@ _ZWNJ, _ZWJ = "\u200c", "\u200d"  # join emoji, and letters of Persian and Indic
 _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _TAGGED_FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # flags of England, Scotland, Wales
 _DROPPED = {"Cc", "Cs", "Co"}  # controls, surrogates, private use
+_STEPS = {
+    "url": lambda text: _URL.sub(" ", text),
+    "composed": lambda text: unicodedata.normalize("NFC", text),
+    "spaces": lambda text: " ".join(text.split()),
+}
 
 
 def clean_text(text: str) -> tuple[str, tuple[str, ...]]:
@@ -28,24 +35,24 @@ def clean_text(text: str) -> tuple[str, tuple[str, ...]]:
         ``characters`` (controls, overrides ... removed), ``url``, ``spaces``, ``composed``, ``cut``. Cleaning a
         clean text changes nothing.
     """
-    notes = []
+    notes: list[str] = []
     head = text[:_READ_AT_MOST]
     visible = "".join(_visible(head))
     if visible != head and " ".join(visible.split()) != " ".join(head.split()):
         notes.append("characters")
-    linkless = _URL.sub(" ", visible)
-    if linkless != visible:
-        notes.append("url")
-    composed = unicodedata.normalize("NFC", linkless)
-    if composed != linkless:
-        notes.append("composed")
-    tidy = " ".join(composed.split())
-    if tidy != composed:
-        notes.append("spaces")
+    tidy = apply(_STEPS, visible, notes)
     if len(text) > _READ_AT_MOST or len(tidy) > MAX_CHARS:
         notes.append("cut")
         tidy = _cut(tidy)
     return tidy, tuple(notes)
+
+
+def apply(steps: Mapping[str, Callable[[Any], Any]], value: Any, notes: list[str]) -> Any:
+    """``value`` after all steps in turn; ``notes`` gets the names of those that changed it."""
+    for step, change in steps.items():
+        before, value = value, change(value)
+        notes += [step] * (value != before)
+    return value
 
 
 def words(text: str) -> list[str]:

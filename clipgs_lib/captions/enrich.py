@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -149,8 +150,9 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
     """The noun with more and more of what was measured, richest first."""
     if attributes is None:
         return [with_article(noun)]
-    said = set(words(noun))
-    color = "" if said & _COLOR_WORDS else _color_words(attributes)
+    said, palette = set(words(noun)), attributes.palette
+    colors = "multicolored" if palette.many else listing(palette.main)
+    color = "" if said & _COLOR_WORDS else colors
     size = "" if said & _SIZE_WORDS else attributes.proportion
     if not size and attributes.round and not said & _SIZE_WORDS:
         size = "round"
@@ -159,8 +161,8 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
     stated, bare = _split_size(noun)
     phrases = [" ".join(word for word in (stated, *chosen, bare) if word) for chosen in choices]
     out = [with_article(phrase) for phrase in dict.fromkeys(phrases)]
-    if color and not attributes.palette.many and noun.split()[-1] != "in":
-        out.append(f"{with_article(noun)} in {listing(attributes.palette.main)}")
+    if color and not palette.many and noun.split()[-1] != "in":
+        out.append(f"{with_article(noun)} in {colors}")
     if attributes.symmetric and not is_mass(noun):
         out.append(with_article(" ".join(word for word in ("symmetric", stated, color, bare) if word)))
     return out
@@ -169,25 +171,16 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
 def _split_size(noun: str) -> tuple[str, str]:
     """``large stone cross`` -> ``large`` and ``stone cross``: size comes before texture and colour."""
     tokens = noun.split()
-    count = 0
-    while count < len(tokens) - 1 and tokens[count].casefold() in _SIZE_WORDS:
-        count += 1
-    return " ".join(tokens[:count]), " ".join(tokens[count:])
-
-
-def _color_words(attributes: Attributes) -> str:
-    palette = attributes.palette
-    return "multicolored" if palette.many else listing(palette.main)
+    sizes = list(takewhile(lambda token: token.casefold() in _SIZE_WORDS, tokens[:-1]))
+    return " ".join(sizes), " ".join(tokens[len(sizes) :])
 
 
 def _sentences(phrases: list[str], rng: np.random.Generator) -> list[str]:
     """Phrases in frames, in the order of taking: plain ones first for each second place, the rest shuffled."""
     framed = [frame.format(it=phrase) for phrase in phrases for frame in _FRAMES[1:]]
-    plain = list(phrases)
-    rich = plain[:1]
-    rest = [plain[i] for i in 1 + rng.permutation(len(plain) - 1)]
+    rest = [phrases[i] for i in 1 + rng.permutation(len(phrases) - 1)]
     wrapped = [framed[i] for i in rng.permutation(len(framed))]
-    out = rich
+    out = phrases[:1]
     for i in range(max(len(rest), len(wrapped))):
         out += rest[i : i + 1] + wrapped[i : i + 1]
     return out

@@ -7,8 +7,10 @@ and asset stores add. They are made for names: free text is told apart by `is_fi
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 from ..words import table
+from .clean import apply
 
 EXTENSIONS = table("""
     glb gltf fbx obj blend blend1 stl ply usd usda usdc usdz dae 3ds max ma mb c4d skp lwo x3d wrl off vox step stp
@@ -111,26 +113,15 @@ def object_name(text: str) -> tuple[str, tuple[str, ...]]:
         ``split``, ``id``, ``version``, ``number``, ``tag``, ``dangling``. A name without debris comes back as it is.
     """
     notes: list[str] = []
-    named = _stem(text, notes)
-    stem = _BRACKETS.sub(" ", named)
-    if stem != named:
-        notes.append("number")
-    tokens = _split(stem, notes)
-    for step, keep in (("id", is_id), ("version", _VERSION.fullmatch)):
-        left = [token for token in tokens if not keep(token)]
-        if len(left) < len(tokens):
-            notes.append(step)
-        tokens = left
-    numberless = _without_numbers(tokens, is_identifier=bool(notes))
-    if numberless != tokens:
-        notes.append("number")
-    tagless = _without_tags(numberless)
-    if tagless != numberless:
-        notes.append("tag")
-    whole = _without_dangling(tagless) if notes else tagless
-    if whole != tagless:
-        notes.append("dangling")
-    return " ".join(whole), tuple(dict.fromkeys(notes))
+    stem = apply({"number": lambda name: _BRACKETS.sub(" ", name)}, _stem(text, notes), notes)
+    steps = {
+        "id": lambda tokens: [token for token in tokens if not is_id(token)],
+        "version": lambda tokens: [token for token in tokens if not _VERSION.fullmatch(token)],
+        "number": lambda tokens: _without_numbers(tokens, is_identifier=bool(notes)),
+        "tag": _without_tags,
+        "dangling": lambda tokens: _without_dangling(tokens) if notes else tokens,
+    }
+    return " ".join(apply(steps, _split(stem, notes), notes)), tuple(dict.fromkeys(notes))
 
 
 def natural_order(name: str) -> str:
@@ -139,12 +130,10 @@ def natural_order(name: str) -> str:
     Names of one word, and names made of such words only, come back as they are.
     """
     tokens = name.split()
-    count = 0
-    while count < len(tokens) and tokens[-1 - count].casefold() in _POSTPOSED:
-        count += 1
-    if count == 0 or count == len(tokens):
+    trailing = list(takewhile(lambda token: token.casefold() in _POSTPOSED, reversed(tokens)))
+    if len(trailing) in (0, len(tokens)):
         return name
-    return " ".join([*tokens[-count:], *tokens[:-count]])
+    return " ".join([*reversed(trailing), *tokens[: -len(trailing)]])
 
 
 def _stem(text: str, notes: list[str]) -> str:
@@ -225,10 +214,6 @@ def _without_tags(tokens: list[str]) -> list[str]:
 def _without_dangling(tokens: list[str]) -> list[str]:
     """``watch tower w roof`` -> ``watch tower with roof``; words that lost what they led to go."""
     left = ["with" if t == "w" and 0 < i < len(tokens) - 1 else t for i, t in enumerate(tokens)]
-    while left and (left[-1].casefold() in _DANGLING or (len(left) > 1 and _is_letter(left[-1]))):
+    while left and (left[-1].casefold() in _DANGLING or (len(left) > 1 and re.fullmatch("[A-Za-z]", left[-1]))):
         left = left[:-1]
     return left
-
-
-def _is_letter(token: str) -> bool:
-    return len(token) == 1 and token.isascii() and token.isalpha()

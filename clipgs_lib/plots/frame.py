@@ -8,24 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from ..rendering.cameras import FRONT, axis_vector
 from ..splats import UP_AXES
 
-EYE = (0.56, 0.40, 1.56)
-"""Opening camera in scene cubes: to the right, above, in front."""
-VISIBLE_CUBES = 1.39
-"""Height of the view at the centre of the scene, in cubes, for plotly's 45 degree camera at the length of `EYE`."""
-REACH = 0.3
-"""The tails of real objects end within this; lone floaters do not."""
+EYE = (0.56, 0.40, 1.56)  # opening camera in scene cubes: to the right, above, in front
+VISIBLE_CUBES = 1.39  # height of the view at the scene's centre, in cubes: plotly's 45 degree camera, as far as EYE
+REACH = 0.3  # the tails of real objects end within this; lone floaters do not
 
 
 @dataclass(frozen=True)
 class Frame:
     """An axis-aligned box in scene units, drawn with equal units on all axes."""
 
-    low: np.ndarray
-    """``[3]``."""
-    high: np.ndarray
-    """``[3]``, larger than ``low`` on every axis."""
+    low: np.ndarray  # [3]
+    high: np.ndarray  # [3], larger than low on every axis
 
     @classmethod
     def around(cls, clouds: Sequence[np.ndarray]) -> Frame:
@@ -81,14 +77,7 @@ def opening_camera(up_axis: str) -> dict[str, dict[str, float]]:
     if up_axis not in UP_AXES:
         raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)}, got {up_axis!r}")
     axis = "+y" if up_axis == "unknown" else up_axis
-    up = np.zeros(3)
-    up["xyz".index(axis[1])] = 1 if axis[0] == "+" else -1
-    front = {"y": np.array([0.0, 0.0, up[1]]), "z": np.array([0.0, -up[2], 0.0]), "x": np.array([0.0, -up[0], 0.0])}
-    ahead = front[axis[1]]
-    right = np.cross(up, ahead)
-    eye = EYE[0] * right + EYE[1] * up + EYE[2] * ahead
-    return {
-        "eye": dict(zip("xyz", map(float, eye), strict=True)),
-        "up": dict(zip("xyz", map(float, up), strict=True)),
-        "center": {"x": 0.0, "y": 0.0, "z": 0.0},
-    }
+    up, ahead = (axis_vector(one).numpy() for one in (axis, FRONT[axis]))
+    eye = EYE[0] * np.cross(up, ahead) + EYE[1] * up + EYE[2] * ahead
+    vectors = {"eye": eye, "up": up, "center": np.zeros(3)}
+    return {name: dict(zip("xyz", vector.tolist(), strict=True)) for name, vector in vectors.items()}

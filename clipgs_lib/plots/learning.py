@@ -28,12 +28,9 @@ from .style import (
     to_array,
 )
 
-SHORT = 26
-"""Characters of a label that are shown; the whole is in the hover text."""
-NUMBERED = 14
-"""Matrices of at most this many rows and columns have their numbers written in."""
-HOVERED = 900
-"""Cells up to which each one carries its whole labels for the hover text."""
+SHORT = 26  # characters of a label that are shown; the whole is in the hover text
+NUMBERED = 14  # matrices of at most this many rows and columns have their numbers written in
+HOVERED = 900  # cells up to which each one carries its whole labels for the hover text
 _LABEL_PIXELS = 13
 _CELL = (1, 34)  # least and greatest pixels of a cell of a matrix
 _BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"}

@@ -14,20 +14,17 @@ from torch import Tensor
 from .pictures import data_uri, to_bytes
 from .style import GREEN, INK, PAGE, RED, plain, shorten, titled
 
-THUMB = 112
-"""Pixels of a side of a thumbnail, less when many stand in a row."""
+THUMB = 112  # pixels of a side of a thumbnail, less when many stand in a row
 LEFT = 132
 
 
 class Neighbour(NamedTuple):
     """One picture on a sheet of neighbours."""
 
-    picture: np.ndarray | Tensor
-    """``[H, W, 3]`` uint8, or floats in ``[0, 1]``."""
+    picture: np.ndarray | Tensor  # [H, W, 3] uint8, or floats in [0, 1]
     caption: str
     score: float
-    right: bool | None = None
-    """Whether it is what was asked for, for a green or a red frame; None when nobody knows."""
+    right: bool | None = None  # whether it is what was asked for, for a green or a red frame; None when nobody knows
 
 
 def neighbours_figure(

@@ -17,10 +17,8 @@ from torch import Tensor
 from .style import PAGE, QUANTITY, color_bar, panels, place, plain, titled, to_array
 
 GAP = 8
-TALLEST = 420
-"""Pixels of a picture's height at most."""
-MOST = 8
-"""Pictures in a row; more are laid out in several rows."""
+TALLEST = 420  # pixels of a picture's height at most
+MOST = 8  # pictures in a row; more are laid out in several rows
 
 
 def image_row(images: Sequence[Tensor | np.ndarray], titles: Sequence[str] = (), *, title: str = "") -> go.Figure:

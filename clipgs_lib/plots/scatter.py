@@ -8,17 +8,15 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from scipy.spatial import ConvexHull
-from torch import Tensor
 
 from ..geometry import quat_to_rotmat
 from ..splats import Splats
 from ..words import plural
 from .frame import Frame, opening_camera
 from .shown import Shown, choose
-from .style import MAX_POINTS, QUANTITY, color_bar, plain, quantize_colors, scatter3d, titled
+from .style import MAX_POINTS, quantize_colors, scatter3d, titled
 
-ELLIPSOID_SIGMAS = 2.0
-"""An ellipsoid is drawn where the gaussian has fallen to exp(-2) = 14 % of its peak."""
+ELLIPSOID_SIGMAS = 2.0  # an ellipsoid is drawn where the gaussian has fallen to exp(-2) = 14 % of its peak
 OPACITY_BINS = ((0.0, 0.1, 0.10), (0.1, 0.4, 0.35), (0.4, 1.0, 1.0))
 """(from, to, drawn opacity): plotly takes one opacity per trace, and only fully opaque points hide what is behind."""
 MARKER_PIXELS = (1.5, 22.0)
@@ -28,8 +26,6 @@ HEIGHT = 620
 def splat_figure(
     splats: Splats,
     *,
-    color: Tensor | None = None,
-    color_label: str = "value",
     max_points: int = MAX_POINTS,
     ellipsoids: int = 0,
     up_axis: str | None = None,
@@ -43,31 +39,28 @@ def splat_figure(
 
     Args:
         splats: what to draw; may be empty or hold non-finite rows.
-        color: a quantity ``[N]`` to colour by; None takes the base colours of the gaussians.
-        color_label: what it is, with its unit.
         max_points: the most centres drawn; the largest by opacity × area are chosen. ``1..50_000``.
         ellipsoids: how many of the largest to draw as 2-sigma ellipsoids, ``>= 0``.
         up_axis: overrides ``splats.up_axis`` for the opening camera.
         title: defaults to ``splats.source``.
 
     Raises:
-        ValueError: for a ``color`` of another shape, or a count out of range.
+        ValueError: for a count out of range.
     """
     if ellipsoids < 0:
         raise ValueError(f"ellipsoids must be >= 0, got {ellipsoids}")
     check_points(max_points)
-    if color is not None and tuple(color.shape) != (len(splats),):
-        raise ValueError(f"color must have shape [{len(splats)}], one value per gaussian, got {list(color.shape)}")
-    color = None if color is None else color.detach().float().cpu()
-    shown = choose(splats, max_points, color)
+    shown = choose(splats, max_points)
     means = shown.splats.means.numpy()
     frame = Frame.around([means])
     inside = frame.contains(means)
-    numbers, scale = _colors(shown, None if color is None else color[shown.rows].numpy(), color_label)
-    figure = go.Figure(_traces(shown, numbers, scale, frame, "" if color is None else color_label))
+    palette = quantize_colors(shown.splats.colors.numpy())
+    # each trace gets the scale for itself: with a common colour axis plotly takes a number for the legend's colour
+    scale = {"colorscale": palette.colorscale, "cmin": 0, "cmax": 255, "showscale": False}
+    figure = go.Figure(_traces(shown, palette.rows, scale, frame))
     axis = up_axis or splats.up_axis
     if ellipsoids and inside.any():
-        figure.add_trace(_ellipsoid_trace(shown.splats, numbers, scale, inside, ellipsoids, opening_camera(axis)))
+        figure.add_trace(_ellipsoid_trace(shown.splats, palette.rows, scale, inside, ellipsoids, opening_camera(axis)))
     parts = [shown.note]
     if not inside.all():
         parts.append(f"{int((~inside).sum()):,} far outside the frame")
@@ -90,21 +83,7 @@ def scene(figure: go.Figure, frame: Frame, up_axis: str, title: str, note: str, 
     return titled(figure, title, note, height=HEIGHT, scene=frame.layout() | camera, legend=corner)
 
 
-def _colors(shown: Shown, values: np.ndarray | None, label: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """The number ``[M]`` of each point, a row of a palette (uint8) or its value, and the colour scale of the numbers.
-
-    Each trace gets the scale for itself: with a common colour axis plotly takes a number for the legend's colour.
-    """
-    if values is None:
-        palette = quantize_colors(shown.splats.colors.numpy())
-        return palette.rows, {"colorscale": palette.colorscale, "cmin": 0, "cmax": 255, "showscale": False}
-    low, high = np.quantile(values, [0.01, 0.99]) if len(values) else (0.0, 1.0)
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    bar = color_bar(label)
-    return values, {"colorscale": QUANTITY, "cmin": float(low), "cmax": float(high), "colorbar": bar}
-
-
-def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Frame, label: str) -> list[Any]:
+def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Frame) -> list[Any]:
     """Scatter traces, one per opacity bin (empty bins left out)."""
     splats, means = shown.splats, shown.splats.means.numpy()
     opacities = splats.opacities.numpy()
@@ -114,7 +93,6 @@ def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Fra
     details = np.stack([shown.rows.numpy(), opacities, largest], axis=1).astype(number)  # [M, 3]
     hover = "gaussian %{customdata[0]:,d}<br>centre %{x:.3~g}, %{y:.3~g}, %{z:.3~g}"
     hover += "<br>opacity %{customdata[1]:.3f}<br>largest scale %{customdata[2]:.3~g}"
-    hover += f"<br>{plain(label)} %{{marker.color:.4~g}}" if label else ""
     inside = frame.contains(means)
     traces: list[go.Scatter3d] = []
     for low, high, drawn in OPACITY_BINS:
@@ -122,7 +100,7 @@ def _traces(shown: Shown, numbers: np.ndarray, scale: dict[str, Any], frame: Fra
         if len(rows) == 0:
             continue
         marker = {"size": sizes[rows].astype(np.float32), "color": numbers[rows], "opacity": drawn} | scale
-        marker |= {"line": {"width": 0}} | ({"showscale": False} if traces else {})
+        marker |= {"line": {"width": 0}}
         name = f"{low:g} – {high:g}: {len(rows):,}"
         traces.append(scatter3d(means[rows], name, hover, mode="markers", marker=marker, customdata=details[rows]))
     return traces
@@ -144,7 +122,7 @@ def _ellipsoid_trace(
     i, j, k = np.ascontiguousarray(corners.T)
     return go.Mesh3d(
         x=x, y=y, z=z, i=i, j=j, k=k, intensity=np.repeat(numbers[rows], len(points)), hoverinfo="skip",
-        **scale | {"showscale": False},
+        **scale,
         name=f"{plural(len(splats), 'ellipsoid')}, {ELLIPSOID_SIGMAS:g}σ", showlegend=True,
         lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.08, "roughness": 0.9, "fresnel": 0.0},
         lightposition={name: 3e4 * (camera["eye"][name] + camera["up"][name]) for name in "xyz"},

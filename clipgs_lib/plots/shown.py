@@ -11,23 +11,17 @@ from torch import Tensor
 from ..splats import Splats
 from ..words import plural
 
-FINEST = 64
-"""Cells along the longest side when the shape is to survive; fewer when more cells than gaussians would be left."""
+FINEST = 64  # cells along the longest side when the shape is to survive; fewer rather than more cells than gaussians
 
 
 class Shown(NamedTuple):
     """What of a splat is shown."""
 
-    splats: Splats
-    """Those drawn, on the CPU, without gradients."""
-    rows: Tensor
-    """``[M]`` int64, their rows in the splats as passed, ascending."""
-    total: int
-    """How many gaussians were passed."""
-    broken: int
-    """How many of them were left out because they are not finite or have no orientation."""
-    rule: str
-    """Which are kept when there are too many."""
+    splats: Splats  # those drawn, on the CPU, without gradients
+    rows: Tensor  # [M] int64, their rows in the splats as passed, ascending
+    total: int  # how many gaussians were passed
+    broken: int  # how many of them were left out because they are not finite or have no orientation
+    rule: str  # which are kept when there are too many
 
     @property
     def kept(self) -> Tensor | None:
@@ -43,19 +37,16 @@ class Shown(NamedTuple):
         return text + (f", {self.broken:,} not finite left out" if self.broken else "")
 
 
-def choose(splats: Splats, limit: int, values: Tensor | None = None, *, spread: bool = False) -> Shown:
+def choose(splats: Splats, limit: int, *, spread: bool = False) -> Shown:
     """Leave out what cannot be drawn, then keep at most ``limit`` gaussians, in the order in which they came.
 
     Args:
         splats: N gaussians on any device.
         limit: the most to show, ``>= 1``.
-        values: ``[N]``; a gaussian whose value is not finite is left out too.
         spread: keep some of every part, so that the shape survives; else those with the largest opacity × area.
     """
     total, splats = len(splats), splats.detach().to("cpu")
     keep = splats.finite_mask() & (splats.quats.norm(dim=1) > 1e-12)
-    if values is not None:
-        keep &= values.isfinite()
     rows = keep.nonzero()[:, 0]
     broken = total - len(rows)
     if len(rows) > limit:

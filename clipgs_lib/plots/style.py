@@ -18,16 +18,13 @@ from torch import Tensor
 
 INK = "#7a808a"
 GRID = "rgba(128,134,145,0.28)"
-GRID_3D = "#9aa0aa"
-"""Opaque: plotly's 3D axes do not draw translucent lines."""
+GRID_3D = "#9aa0aa"  # opaque: plotly's 3D axes do not draw translucent lines
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c7a00", "#808080")
 RED, GREEN, BLUE = "#d55e00", "#009e73", "#0072b2"
 QUANTITY = "Cividis"
-MAX_POINTS = 50_000
-"""Above this a browser's plotly scene stops turning smoothly."""
-PAGE = 760
-"""Pixels that every figure fits: what a page 900 pixels wide leaves to the output of a cell."""
+MAX_POINTS = 50_000  # above this a browser's plotly scene stops turning smoothly
+PAGE = 760  # pixels that every figure fits: what a page 900 pixels wide leaves to the output of a cell
 _TICKS = [float(f"{digit}e{power}") for power in range(-6, 7) for digit in (1, 2, 5)]
 LOG_AXIS = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{value:,g}" for value in _TICKS]}
 """A logarithmic axis whose every tick has its whole number, which plotly's own have not."""
@@ -157,10 +154,8 @@ def to_array(values: Any, kind: Any = None) -> np.ndarray:
 class Palette(NamedTuple):
     """Colours as an index per point and a table; what plotly draws fast."""
 
-    rows: np.ndarray
-    """``[M]`` uint8, row of ``table`` of each point."""
-    table: np.ndarray
-    """``[P, 3]`` uint8, 1 <= P <= 256."""
+    rows: np.ndarray  # [M] uint8, row of table of each point
+    table: np.ndarray  # [P, 3] uint8, 1 <= P <= 256
 
     @property
     def colorscale(self) -> list[list[Any]]:

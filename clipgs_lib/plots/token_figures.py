@@ -29,8 +29,7 @@ from .style import (
     to_array,
 )
 
-PATCH_COLORS = CATEGORIES[:7]
-"""Neighbouring patches differ; grey is left for gaussians in no patch."""
+PATCH_COLORS = CATEGORIES[:7]  # neighbouring patches differ; grey is left for gaussians in no patch
 _PIXELS = (2.0, 9.0)
 _STEPS = 16  # of a pixel, so that sizes are bytes
 _EDGE = {"color": "#20242a", "width": 1.5}
@@ -39,14 +38,10 @@ _EDGE = {"color": "#20242a", "width": 1.5}
 class PatchRows(NamedTuple):
     """The patches of one splat as rows of its gaussians."""
 
-    tokens: np.ndarray
-    """``[P]`` numbers of the tokens that are not masked."""
-    rows: np.ndarray
-    """``[P, M]`` rows of the splat as it was given, the one at the centre first."""
-    distances: np.ndarray
-    """``[P, M]`` from the patch's centre, scene units."""
-    owner: np.ndarray
-    """``[N]`` row of ``tokens`` of the nearest centre among the patches that hold the gaussian, -1 for none."""
+    tokens: np.ndarray  # [P] numbers of the tokens that are not masked
+    rows: np.ndarray  # [P, M] rows of the splat as it was given, the one at the centre first
+    distances: np.ndarray  # [P, M] from the patch's centre, scene units
+    owner: np.ndarray  # [N] row of tokens of the nearest centre among the patches that hold the gaussian, -1 for none
 
 
 def patch_rows(splats: Splats, indices: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> PatchRows:

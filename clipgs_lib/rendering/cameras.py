@@ -15,7 +15,7 @@ from ..splats import UP_AXES, Splats
 _MARGIN = 1.05  # on the distance of turntables, for some space about the object
 NEAR = 0.01  # scene units; what lies nearer to the camera is not drawn, as in gsplat
 # Seen from azimuth 0 an object shows its front: the side that files with this up-axis usually call so.
-_FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
+FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
 
 
 class Cameras(NamedTuple):
@@ -186,7 +186,7 @@ def _around(
 ) -> Cameras:
     """Cameras at the azimuths ``angles [n, 1]``, ``away`` and ``level`` the cosine and sine of their elevations."""
     up_vector = axis_vector(up)
-    front = axis_vector(_FRONT[up])
+    front = axis_vector(FRONT[up])
     side = torch.linalg.cross(up_vector, front)
     directions = away * (angles.cos() * front + angles.sin() * side) + level * up_vector  # [n, 3]
     target = torch.as_tensor(center, dtype=torch.float64).detach().cpu()

@@ -15,13 +15,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ..rendering import contact_sheet
 from .still import encode_png
 
-MAX_BYTES = 20_000_000
-"""Of an uploaded picture."""
+MAX_BYTES = 20_000_000  # of an uploaded picture
 MAX_PIXELS = 50_000_000
-SIDE = 1_024
-"""Pixels to which an uploaded picture is shrunk; teachers see a few hundred."""
-THUMB = 256
-"""Pixels to which thumbnails given as arrays are shrunk."""
+SIDE = 1_024  # pixels to which an uploaded picture is shrunk; teachers see a few hundred
+THUMB = 256  # pixels to which thumbnails given as arrays are shrunk
 _HEADS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 _TILE, _COLUMNS = 112, 5
 

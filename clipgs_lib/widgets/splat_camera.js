@@ -87,55 +87,10 @@ function sameCamera(a, b) {
     a.K.every((v, i) => close(v, b.K[i]));
 }
 
-/**
- * EWA projection of one gaussian, as the shader and Python's rasteriser do it.
- * `base` is the packed splat as Float32Array (12 words per gaussian, see wire.py), `size` multiplies the scales.
- * Returns null when it is too near, else {x, y, depth, factor} in CSS pixels; factor [a, b, c] gives
- * sigma = ((a dx + b dy)^2 + (c dy)^2) / 2.
- */
-function projectGaussian(camera, base, index, size) {
-  const o = index * 12;
-  const v = camera.viewmat, K = camera.K;
-  const at = (r) => v[r] * base[o] + v[r + 1] * base[o + 1] + v[r + 2] * base[o + 2] + v[r + 3];
-  const z = at(8);
-  if (!(z >= NEAR_PLANE)) return null;
-  const x = at(0), y = at(4), fx = K[0], fy = K[4], cx = K[2], cy = K[5];
-  const marginX = (0.15 * camera.width) / fx, marginY = (0.15 * camera.height) / fy;
-  const tx = clamp(x / z, -cx / fx - marginX, (camera.width - cx) / fx + marginX);
-  const ty = clamp(y / z, -cy / fy - marginY, (camera.height - cy) / fy + marginY);
-  const [qw, qx, qy, qz] = base.subarray(o + 6, o + 10);
-  const local = [
-    [1 - 2 * (qy * qy + qz * qz), 2 * (qx * qy + qw * qz), 2 * (qx * qz - qw * qy)],
-    [2 * (qx * qy - qw * qz), 1 - 2 * (qx * qx + qz * qz), 2 * (qy * qz + qw * qx)],
-    [2 * (qx * qz + qw * qy), 2 * (qy * qz - qw * qx), 1 - 2 * (qx * qx + qy * qy)],
-  ];
-  const [right, down, forward] = cameraAxes(camera);
-  const row = (axis, focal, t) => {
-    const seen = scaled(add(axis, forward, -t), focal / z);
-    return local.map((l, i) => size * base[o + 3 + i] * dot(l, seen));
-  };
-  const p = row(right, fx, tx), q = row(down, fy, ty);
-  const pp = dot(p, p), b = dot(p, q), c = dot(q, q) + EPS_2D;
-  const normal = cross(p, q);
-  const det = dot(normal, normal) + EPS_2D * (pp + c);
-  const factor = [Math.sqrt(c / det), -b / Math.sqrt(det * c), 1 / Math.sqrt(c)];
-  return { x: (fx * x) / z + cx, y: (fy * y) / z + cy, depth: z, factor };
+/** A point of the world in camera axes: right, down and forward of the eye. */
+function cameraPoint({ viewmat: v }, p) {
+  return [0, 4, 8].map((r) => v[r] * p[0] + v[r + 1] * p[1] + v[r + 2] * p[2] + v[r + 3]);
 }
 
-/** Index of the nearest gaussian whose alpha at the pixel (px, py) is at least PICK_ALPHA, or -1. */
-function pickGaussian(camera, cloud, px, py, size, inCrop) {
-  let best = -1, bestDepth = Infinity;
-  for (let i = 0; i < cloud.count; i++) {
-    const opacity = opacityOf(cloud, i);
-    if (opacity < PICK_ALPHA || !inCrop(cloud, i)) continue;
-    const g = projectGaussian(camera, cloud.floats, i, size);
-    if (g === null || g.depth >= bestDepth) continue;
-    const dx = g.x - px, dy = g.y - py;
-    const u = g.factor[0] * dx + g.factor[1] * dy, v = g.factor[2] * dy;
-    if (opacity * Math.exp(-0.5 * (u * u + v * v)) >= PICK_ALPHA) {
-      best = i;
-      bestDepth = g.depth;
-    }
-  }
-  return best;
-}
+/** Where a point in camera axes is seen, CSS pixels. */
+const pixelOf = ({ K }, [x, y, z]) => [(K[0] * x) / z + K[2], (K[4] * y) / z + K[5]];

@@ -54,8 +54,5 @@ function cropBox(model) {
   return { on: model.get("crop_on"), low: crop.map((p) => p[0]), high: crop.map((p) => p[1]) };
 }
 
-/** (cloud, row) -> whether that gaussian lies in the crop box. */
-function cropTest({ on, low, high }) {
-  const [a, b] = [low, high].map((corner) => corner.map(Math.fround)); // as the shader and Python compare
-  return ({ floats }, row) => !on || [0, 1, 2].every((k) => floats[12 * row + k] >= a[k] && floats[12 * row + k] <= b[k]);
-}
+const inCrop = ({ on, low, high }, mean) => // in float32, as the shader and Python compare
+  !on || mean.every((v, k) => v >= Math.fround(low[k]) && v <= Math.fround(high[k]));

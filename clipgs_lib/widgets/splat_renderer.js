@@ -173,14 +173,16 @@ class SplatRenderer {
     return part.target;
   }
 
+  targetSize({ camera, ratio }) {
+    return [camera.width, camera.height].map((length) => Math.max(1, Math.round(length * ratio)));
+  }
+
   /** Draw one viewport into its target. look: {camera, degree, scale, byValue, crop: {on, low, high}, ratio}. */
   drawSplats(view, look) {
     const gl = this.gl, part = this.parts[view], cloud = this.clouds[view];
-    const width = Math.max(1, Math.round(look.camera.width * look.ratio));
-    const height = Math.max(1, Math.round(look.camera.height * look.ratio));
+    const [width, height] = this.targetSize(look);
     const target = this.target(part, width, height);
-    gl.disable(gl.SCISSOR_TEST);
-    if (part.sorted) this.project(part, cloud, look, width, height);
+    if (part.sorted) this.project(view, look);
     gl.bindFramebuffer(gl.FRAMEBUFFER, target.frame);
     gl.viewport(0, 0, width, height);
     gl.clearColor(0, 0, 0, 0);
@@ -201,12 +203,13 @@ class SplatRenderer {
     gl.disable(gl.BLEND);
   }
 
-  /** First pass: project the gaussians of one splat for a target of width x height pixels. */
-  project(part, cloud, look, width, height) {
-    const gl = this.gl;
+  /** First pass: project the gaussians of one splat. */
+  project(view, look) {
+    const gl = this.gl, part = this.parts[view], cloud = this.clouds[view];
     const { program, uniforms } = this.projectProgram;
     const { camera, ratio } = look;
     const v = camera.viewmat, K = camera.K;
+    gl.disable(gl.SCISSOR_TEST);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.projected.frame);
     gl.viewport(0, 0, TEXTURE_WIDTH, Math.ceil(cloud.count / TEXTURE_WIDTH));
     gl.useProgram(program);
@@ -218,7 +221,7 @@ class SplatRenderer {
     gl.uniform3f(uniforms.uShift, v[3], v[7], v[11]);
     gl.uniform3fv(uniforms.uEye, cameraEye(camera));
     gl.uniform4f(uniforms.uK, K[0] * ratio, K[4] * ratio, K[2] * ratio, K[5] * ratio);
-    gl.uniform2f(uniforms.uSize, width, height);
+    gl.uniform2fv(uniforms.uSize, this.targetSize(look));
     gl.uniform1f(uniforms.uScale, look.scale);
     gl.uniform1i(uniforms.uCount, cloud.count);
     gl.uniform1i(uniforms.uDegree, Math.min(look.degree, cloud.degree));
@@ -230,6 +233,24 @@ class SplatRenderer {
     gl.bindVertexArray(this.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     gl.bindVertexArray(null);
+  }
+
+  /** Packed row of the nearest gaussian whose alpha at a pixel of the target is at least PICK_ALPHA, or -1. */
+  pick(view, look, px, py) {
+    const gl = this.gl, { count, order } = this.clouds[view], rows = Math.ceil(count / TEXTURE_WIDTH);
+    if (!order || gl.isContextLost()) return -1;
+    this.project(view, look);
+    const [places, shapes, colors] = this.projected.textures.map((_, k) => {
+      const words = new Uint32Array(4 * TEXTURE_WIDTH * rows);
+      gl.readBuffer(gl.COLOR_ATTACHMENT0 + k);
+      gl.readPixels(0, 0, TEXTURE_WIDTH, rows, gl.RGBA_INTEGER, gl.UNSIGNED_INT, words);
+      return new Float32Array(words.buffer);
+    });
+    return order.findLast((row) => { // the nearest is drawn last
+      const at = 4 * row, dx = px - places[at], dy = py - places[at + 1];
+      const u = shapes[at + 1] * dx + shapes[at + 2] * dy, v = shapes[at + 3] * dy;
+      return colors[at + 3] * Math.exp(-0.5 * (u * u + v * v)) >= PICK_ALPHA;
+    }) ?? -1;
   }
 
   /** Copy all targets to the canvas, each on its own of `backgrounds`, premultiplied RGBA.

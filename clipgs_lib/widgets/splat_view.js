@@ -220,11 +220,8 @@ class SplatViewer {
   // ---- selection -------------------------------------------------------------------------------------------------
 
   pick(index, x, y) {
-    if (!this.renderer) return -1;
-    // the pixel under the pointer, by its centre
-    const at = (v) => (Math.floor(v * this.ratio) + 0.5) / this.ratio;
-    const cloud = this.renderer.clouds[index], size = this.model.get("splat_scale");
-    return pickGaussian(this.ports[index].camera, cloud, at(x), at(y), size, cropTest(cropBox(this.model)));
+    const at = (v) => Math.floor(v * this.ratio) + 0.5; // the pixel under the pointer, by its centre
+    return this.renderer ? this.renderer.pick(index, this.look(index, this.ratio), at(x), at(y)) : -1;
   }
 
   select(index, x, y) {
@@ -316,15 +313,19 @@ class SplatViewer {
     else if (this.sorter.settled && !this.ports.some((p) => p.dirty)) this.root.dataset.state = "ready";
   }
 
+  /** How a viewport is drawn, `ratio` pixels of its target per CSS pixel. */
+  look(view, ratio) {
+    return {
+      degree: this.model.get("sh_degree"), scale: this.model.get("splat_scale"), ratio, crop: cropBox(this.model),
+      byValue: this.model.get("color_mode") === "value", camera: this.ports[view].camera,
+    };
+  }
+
   draw(backgrounds = this.ports.map(() => [0, 0, 0, 0])) {
     if (!this.renderer || !this.ports[0].place || this.renderer.gl.isContextLost()) return;
     const { detail } = this.pace;
-    const look = {
-      degree: this.model.get("sh_degree"), scale: this.model.get("splat_scale"),
-      byValue: this.model.get("color_mode") === "value", crop: cropBox(this.model), ratio: this.ratio * detail,
-    };
     this.ports.forEach((port, view) => {
-      if (port.dirty || port.detail !== detail) this.renderer.drawSplats(view, { ...look, camera: port.camera });
+      if (port.dirty || port.detail !== detail) this.renderer.drawSplats(view, this.look(view, this.ratio * detail));
       port.dirty = false;
       port.detail = detail;
       this.annotate(port, view);
@@ -341,11 +342,10 @@ class SplatViewer {
   }
 
   annotate(port, view) {
-    const row = this.selectedIn(view);
-    const cloud = this.renderer.clouds[view];
-    const shown = row >= 0 && cropTest(cropBox(this.model))(cloud, row);
-    port.mark(shown ? cloud.floats : null, row);
-    port.outline(cropBox(this.model));
+    const row = this.selectedIn(view), box = cropBox(this.model);
+    const mean = row >= 0 ? meanOf(this.renderer.clouds[view], row) : null;
+    port.mark(mean && inCrop(box, mean) ? mean : null);
+    port.outline(box);
   }
 
   // ---- pictures --------------------------------------------------------------------------------------------------

@@ -111,12 +111,9 @@ class Viewport {
   outline({ on, low, high }) {
     const { x, y, w, h } = this.place;
     this.box.setAttribute("style", `left:${x}px;top:${y}px;width:${w}px;height:${h}px`);
-    const v = this.camera.viewmat, K = this.camera.K;
-    const corners = Array.from({ length: 8 }, (_, c) => {
-      const p = [0, 1, 2].map((k) => (c & (1 << k) ? high : low)[k]);
-      return [0, 4, 8].map((r) => v[r] * p[0] + v[r + 1] * p[1] + v[r + 2] * p[2] + v[r + 3]);
-    });
-    const seen = (p) => `${((K[0] * p[0]) / p[2] + K[2]).toFixed(2)} ${((K[4] * p[1]) / p[2] + K[5]).toFixed(2)}`;
+    const corner = (c) => [0, 1, 2].map((k) => (c & (1 << k) ? high : low)[k]);
+    const corners = Array.from({ length: 8 }, (_, c) => cameraPoint(this.camera, corner(c)));
+    const seen = (p) => pixelOf(this.camera, p).map((v) => v.toFixed(2)).join(" ");
     const lines = [];
     for (let c = 0; on && c < 8; c++) {
       for (const bit of [1, 2, 4].filter((one) => !(c & one))) {
@@ -129,11 +126,12 @@ class Viewport {
     this.edges.setAttribute("d", lines.join(" "));
   }
 
-  /** Put the marker on a gaussian of `floats`, or away when that is null. */
-  mark(floats, row) {
-    const seen = floats && projectGaussian(this.camera, floats, row, 1);
+  /** Put the marker on a point of the world, or away when that is null or out of sight. */
+  mark(point) {
+    const seen = point && cameraPoint(this.camera, point);
+    const [u, v] = seen ? pixelOf(this.camera, seen) : [0, 0];
     const { x, y, w, h } = this.place;
-    this.marker.hidden = !seen || seen.x < 0 || seen.y < 0 || seen.x > w || seen.y > h;
-    if (!this.marker.hidden) this.marker.style.transform = `translate(${x + seen.x}px, ${y + seen.y}px)`;
+    this.marker.hidden = !seen || seen[2] < NEAR_PLANE || u < 0 || v < 0 || u > w || v > h;
+    this.marker.style.transform = `translate(${x + u}px, ${y + v}px)`;
   }
 }

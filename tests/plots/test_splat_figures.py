@@ -151,20 +151,6 @@ def test_marker_size_follows_scale(splats_factory):
     np.testing.assert_allclose(trace.marker.size[1:] / trace.marker.size[0], [2, 1], rtol=1e-5)
 
 
-def test_quantities_are_numbers_with_a_colour_bar(splats_factory):
-    splats = splats_factory(60)
-    figure = splat_figure(splats, color=splats.means[:, 2], color_label="z <m>")
-    assert points_of(figure)[0].marker.colorbar.title.text == "z &lt;m&gt;"
-    np.testing.assert_array_equal(points_of(figure)[0].marker.color, points_of(figure)[0].z)
-    assert "z &lt;m&gt; %{marker.color:.4~g}" in points_of(figure)[0].hovertemplate
-
-
-def test_a_tensor_with_nan_leaves_those_rows_out(splats_factory):
-    splats, values = splats_factory(10), torch.arange(10.0)
-    values[4] = float("nan")
-    assert 4 not in indices_of(splat_figure(splats, color=values))
-
-
 def test_ellipsoid_vertices_lie_on_their_ellipsoid(splats_factory):
     splats = splats_factory(200)
     figure = splat_figure(splats, ellipsoids=25)
@@ -210,7 +196,7 @@ def test_unknown_up_is_said_and_can_be_overridden(splats_factory):
 def test_tiny_inputs_draw(splats_factory, count):
     splats = splats_factory(count, degree=1)
     for figure in (
-        splat_figure(splats, ellipsoids=3, color=splats.opacities),
+        splat_figure(splats, ellipsoids=3),
         splat_figure(splats),
         attribute_histograms(splats),
     ):
