@@ -30,6 +30,7 @@ from torch import Tensor
 from .errors import ExplainedError
 from .files import replacing
 from .vectors import unit, unit_faults
+from .words import facts_table
 
 FORMAT = "clipgs-gallery/1"
 INDEX = "gallery.jsonl"
@@ -107,8 +108,16 @@ class Gallery:
         """D, the number of columns."""
         return int(self.embeds.shape[1])
 
+    def _repr_html_(self) -> str:
+        facts = {"rows": f"{len(self):,}", "numbers in a row": str(self.dim), "teacher": self._teacher_name}
+        return facts_table("Gallery of embeddings", facts)
+
     def __repr__(self) -> str:
-        return f"Gallery({len(self):,} rows, D={self.dim}, teacher {self.teacher.split(' sha256:')[0]!r})"
+        return f"Gallery({len(self):,} rows, D={self.dim}, teacher {self._teacher_name!r})"
+
+    @property
+    def _teacher_name(self) -> str:
+        return self.teacher.split(" sha256:")[0]
 
     def row(self, key: str) -> int:
         """Row of a key; ``gallery.embeds[gallery.row(key)]`` is the query by that object.

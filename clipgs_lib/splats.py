@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import geometry
+from .words import facts_table
 
 UP_AXES = ("+x", "-x", "+y", "-y", "+z", "-z", "unknown")
 COLUMNS = ("means", "quats", "scales", "opacities", "sh0", "shN")
@@ -151,19 +152,30 @@ class Splats:
         low = int(quantile * (len(means) - 1))
         return ordered[low], ordered[len(means) - 1 - low]
 
-    def __repr__(self) -> str:
-        head = f"Splats({len(self):,} gaussians, SH degree {self.sh_degree}, {self.device}, up {self.up_axis}"
-        lines = [head + (f", from {self.source!r}" if self.source else "")]
-        finite = self.finite_mask()
-        good = self if bool(finite.all()) else self[finite]
+    def facts(self) -> dict[str, str]:
+        """What a person asks first, name -> text: how many, which way is up, how large; of what is finite."""
+        good = self[self.finite_mask()]
+        facts = {"gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "up axis": self.up_axis}
         if len(good) < len(self):
-            lines.append(f"  {len(self) - len(good):,} not finite, left out below")
+            facts["left out below"] = f"{len(self) - len(good):,} not finite"
         if len(good):
             low, high = good.bounds()
-            lines.append(f"  extent    {_triple(high - low)}   centre {_triple((low + high) / 2)}")
-            lines.append(f"  scales    {_quantiles(good.scales.detach().amax(dim=1))}   (largest axis, 5/50/95 %)")
-            lines.append(f"  opacities {_quantiles(good.opacities.detach())}   (5/50/95 %)")
-        return "\n".join(lines) + ")"
+            facts |= {
+                "extent": _triple(high - low),
+                "centre": _triple((low + high) / 2),
+                "scales": f"{_quantiles(good.scales.detach().amax(dim=1))}   (largest axis, 5/50/95 %)",
+                "opacities": f"{_quantiles(good.opacities.detach())}   (5/50/95 %)",
+            }
+        return facts | {"device": str(self.device)}
+
+    def __repr__(self) -> str:
+        facts = self.facts()
+        head = f"Splats({facts.pop('gaussians')} gaussians, SH degree {facts.pop('SH degree')}, {facts.pop('device')}"
+        head += f", up {facts.pop('up axis')}" + (f", from {self.source!r}" if self.source else "")
+        return "\n".join([head, *(f"  {name:<10} {text}" for name, text in facts.items())]) + ")"
+
+    def _repr_html_(self) -> str:
+        return facts_table(self.source or "Gaussian splats", self.facts())
 
     # ---- choosing --------------------------------------------------------------------------------------------
 

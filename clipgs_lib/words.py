@@ -1,10 +1,11 @@
-"""Enough English to put a name into a sentence: articles, plurals and lists."""
+"""Enough English to put a name into a sentence: articles, plurals and lists; and facts as a small table."""
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def table(words: str) -> frozenset[str]:
@@ -47,6 +48,14 @@ def first_of(items: Iterable[object], most: int = 8, *, between: str = ", ") -> 
     texts = [str(item) for item in items]
     rest = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return between.join(texts[:most]) + rest
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> str:
+    """What a notebook shows of an object: a small HTML table of names and texts under a title."""
+    look = 'style="text-align:left"'
+    rows = ((html.escape(name), html.escape(text)) for name, text in facts.items())
+    body = "".join(f"<tr><th {look}>{name}</th><td {look}>{text}</td></tr>" for name, text in rows)
+    return f"<table><caption {look}><b>{html.escape(title)}</b></caption>{body}</table>"
 
 
 def indefinite(phrase: str) -> str:

@@ -41,6 +41,11 @@ def test_search_is_a_full_sort_whatever_the_blocks(monkeypatch, block, count):
     assert hits.keys == [[f"k{i}" for i in line] for line in order.tolist()]
 
 
+def test_a_notebook_shows_a_table():
+    shown = made()._repr_html_()
+    assert all(f">{fact}</td>" in shown for fact in ("30", "16", "mini")) and "Gallery(" not in shown
+
+
 def test_of_equal_scores_the_lower_row_comes_first():
     rows = torch.eye(4)[[2, 0, 1, 0, 2, 0, 3]]
     for query, first in ((torch.eye(4)[0], [1, 3, 5, 0, 2, 4, 6]), (-torch.eye(4)[0], [0, 2, 4, 6, 1, 3, 5])):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import nbformat
+import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+from clipgs_lib.plots.style import titled
 from clipgs_lib.runner.page import PLOTLY, WIDGET, freeze_widgets, notebook_page, plotly_javascript
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -75,6 +78,60 @@ def test_formulas_become_mathml():
 
 def test_titles_are_escaped():
     assert "<title>a &lt;b&gt; &amp; c</title>" in notebook_page(executed(), "a <b> & c")
+
+
+CONTRAST = """() => {  // of every text with what lies behind it, the least: [ratio, text]
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = numbers(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] > 0.5) return light(color);
+    }
+    return 1;
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), seen = [];
+  while (texts.nextNode()) {
+    const { parentElement: element, data } = texts.currentNode, style = getComputedStyle(element), word = data.trim();
+    if (!word || ["SCRIPT", "STYLE"].includes(element.tagName) || !element.getBoundingClientRect().width) continue;
+    const of = light(numbers(element.closest("svg") ? style.fill : style.color)), on = behind(element);
+    seen.push([(Math.max(of, on) + 0.05) / (Math.min(of, on) + 0.05), word]);
+  }
+  return seen.sort((a, b) => a[0] - b[0])[0].concat(seen.map(([, word]) => word).join(" "), behind(document.body));
+}"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium")
+def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    table = "<table><thead><tr><th>head</th></tr></thead><tbody><tr><td>entry</td></tr></tbody></table>"
+    figure = titled(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), "A curve", "below it").update_xaxes(title="steps")
+    outputs = [
+        {PLOTLY: json.loads(figure.to_json())},
+        {"text/html": table},
+        {"image/png": png()},
+        {"text/plain": "said"},
+    ]
+    notebook = executed(*outputs, markdown="# Heading\n\nText, `code`, $x^2$ and a [link](#a).\n\n> quoted")
+    notebook.cells[1].source = 'def f(x):  # a comment\n    return "text" + str(x > 1.5)'
+    path = tmp_path / "page.html"
+    path.write_text(notebook_page(notebook, "t"), encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--headless", "--no-sandbox"])
+        for scheme in ("light", "dark"):
+            page = browser.new_page(color_scheme=scheme)
+            page.set_default_timeout(120_000)
+            page.goto(path.as_uri())
+            page.wait_for_selector(".main-svg .xtitle")
+            least, where, words, ground = page.evaluate(CONTRAST)
+            assert least >= 3, (scheme, least, where)
+            assert all(word in words for word in ("Heading", "code", "entry", "comment", "steps", "below it", "said"))
+            assert ground < 0.03 if scheme == "dark" else ground > 0.9
+            white = "getComputedStyle(document.querySelector('.jp-RenderedImage img')).backgroundColor"
+            assert page.evaluate(white) == "rgb(255, 255, 255)"
+        browser.close()
 
 
 class _Counter(BaseHTTPRequestHandler):

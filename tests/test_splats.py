@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,6 +57,14 @@ def test_non_finite_rows_are_kept_counted_and_pruned():
     assert report.removed == 5
     assert str(report).startswith("kept 5, removed 5")
     assert torch.equal(kept.means, splats.means[[0, 1, 7, 8, 9]])
+
+
+def test_a_notebook_shows_a_table():
+    shown = replace(make_splats(1200, degree=2), source="<b>.ply", up_axis="+y")._repr_html_()
+    assert "<b>&lt;b&gt;.ply</b>" in shown and "Splats(" not in shown
+    for fact in ("1,200", "2", "+y", "cpu"):
+        assert f">{fact}</td>" in shown
+    assert "extent" in shown and "extent" not in make_splats(10)[[]]._repr_html_()
 
 
 def test_prune_of_clean_splats_returns_the_same_object():

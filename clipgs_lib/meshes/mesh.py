@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..splats import UP_AXES
+from ..words import facts_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,24 @@ class Mesh:
         """Triangles in all parts."""
         return sum(len(part.faces) for part in self.parts)
 
-    def __repr__(self) -> str:
+    def facts(self) -> dict[str, str]:
+        """What a person asks first, name -> text: how many triangles, how large, which way is up."""
         low, high = self.bounds()
-        size = " x ".join(f"{v:.3g}" for v in high - low)
-        textures = sum(part.texture is not None for part in self.parts)
-        head = f"Mesh({self.n_faces:,} triangles in {len(self.parts)} parts, {textures} textured"
-        return f"{head}, {size}, up {self.up_axis}, from {self.source!r})"
+        return {
+            "triangles": f"{self.n_faces:,}",
+            "parts": str(len(self.parts)),
+            "textured": str(sum(part.texture is not None for part in self.parts)),
+            "size": " x ".join(f"{v:.3g}" for v in high - low),
+            "up axis": self.up_axis,
+        }
+
+    def __repr__(self) -> str:
+        n_faces, parts, textured, size, up = self.facts().values()
+        head = f"Mesh({n_faces} triangles in {parts} parts, {textured} textured"
+        return f"{head}, {size}, up {up}, from {self.source!r})"
+
+    def _repr_html_(self) -> str:
+        return facts_table(self.source or "Mesh", self.facts())
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Low and high corner ``[3]`` of the vertices that triangles use."""

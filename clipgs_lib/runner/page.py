@@ -1,17 +1,20 @@
 """One executed notebook as one HTML file that asks no network for anything.
 
 nbconvert's pages load require.js, MathJax, mermaid and the widget manager from public servers. Here its template is
-cut down: plotly figures are drawn by the plotly.js that the installed plotly package carries, embedded once;
-formulas become MathML, which browsers draw themselves; splat viewers bring their own script and data and can be
-turned, other widgets leave the picture that they put beside their view.
+cut down: plotly figures are drawn by the plotly.js that the installed plotly package carries, embedded once and
+deflated; formulas become MathML, which browsers draw themselves; splat viewers bring their own script and data and can
+be turned, other widgets leave the picture that they put beside their view. Where the reader's system is dark, so is the
+page, in the colours of JupyterLab's dark theme.
 A content security policy in the page has the browser refuse whatever an output might still try to load.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import importlib.util
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +131,9 @@ def _take_views(notebook: NotebookNode) -> dict[str, Any]:
 
 
 def plotly_javascript() -> str:
-    """The plotly.js that the installed plotly package carries (read as a file; plotly itself is not imported).
+    """The plotly.js that the installed plotly package carries, deflated, in base64: 2 MB in the place of 4.8.
+
+    It is read as a file; plotly itself is not imported.
 
     Raises:
         FileNotFoundError: when plotly is not installed or carries no plotly.min.js.
@@ -138,7 +143,7 @@ def plotly_javascript() -> str:
     for folder in folders:
         path = Path(folder, "package_data", "plotly.min.js")
         if path.is_file():
-            return path.read_text(encoding="utf-8").replace("</script", "<\\/script")
+            return base64.b64encode(zlib.compress(path.read_bytes())).decode("ascii")
     raise FileNotFoundError("plotly must be installed with its plotly.min.js; run: pip install plotly")
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..vectors import unit
 from ..weights import state_sha256
+from ..words import facts_table
 from .preprocess import Pictures, Preprocess, check_images
 from .zero_shot import Templates, zero_shot_weights
 
@@ -145,6 +146,16 @@ class Teacher:
         with self._autocast():
             weights = zero_shot_weights(self._model, self._tokenizer, check_texts(labels), templates, self.device)
         return unit(weights)  # [C, D]
+
+    def _repr_html_(self) -> str:
+        name, _, digest = self.identity.partition(" sha256:")
+        facts = {
+            "embeddings": f"{self.embed_dim} numbers, unit-norm",
+            "pictures": f"resized to {self.preprocess.width} x {self.preprocess.height} pixels",
+            "computes": f"{self.precision} on {self.device}",
+            "weights": f"frozen, sha256 {digest[:12]}",
+        }
+        return facts_table(f"Teacher {name}", facts)
 
     def __repr__(self) -> str:
         size = f"{self.preprocess.height}x{self.preprocess.width}"

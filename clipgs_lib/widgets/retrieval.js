@@ -132,7 +132,9 @@ class Explorer {
 }
 
 export default () => ({
-  initialize() {},
+  initialize({ model }) {
+    keepStills(model.widget_manager);
+  },
   render({ model, el }) {
     const explorer = new Explorer(model, el);
     return () => explorer.close();

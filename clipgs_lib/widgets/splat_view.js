@@ -23,6 +23,7 @@ class SplatViewer {
     this.takeCameras();
     this.resizing = new ResizeObserver(() => this.layout());
     this.resizing.observe(this.root);
+    this.unwatch = watchColors(() => this.setTheme());
     this.watchModel();
     this.later(3000, () => this.root.dataset.state === "waiting" &&
       this.say("Waiting for the kernel; the live view starts when it is free. Without a kernel: run the cell again."));
@@ -391,6 +392,7 @@ class SplatViewer {
     for (const timer of this.timers) clearTimeout(timer);
     for (const [event, callback] of this.listeners) this.model.off(event, callback);
     this.resizing.disconnect();
+    this.unwatch();
     this.sorter?.close();
     this.renderer?.close();
     this.root.remove();

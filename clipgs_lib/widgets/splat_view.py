@@ -52,9 +52,11 @@ class SplatView(anywidget.AnyWidget):
 
     Drag to orbit, right-drag or shift-drag to pan, wheel or pinch to zoom, click to select, double click to focus;
     the page's ``?`` lists the keys. The splats travel to the page when it asks for them, so they never swell a saved
-    notebook; what is saved is a still picture (at most 100 kB) for readers without a kernel. nbconvert shows it
-    unless the notebook's metadata holds the widget state (then it asks the network for the widget manager: drop
-    ``metadata.widgets`` before exporting); JupyterLab without a kernel shows it only if that state was saved.
+    notebook; what is saved is a still picture (at most 100 kB) for readers after the kernel. JupyterLab shows it to
+    them as a widget state, which the page adds when the notebook is saved there (a state that holds the picture alone);
+    with no kernel at all JupyterLab has no widgets and says "Loading widget...". nbconvert shows the picture unless
+    there is such a state (then it asks the network for the widget manager: drop ``metadata.widgets`` before exporting,
+    as ``clipgs notebooks run`` does).
 
     Args:
         splats: one `Splats`, a list of them, or a dict from names to them; each gets a viewport.

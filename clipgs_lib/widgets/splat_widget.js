@@ -4,6 +4,7 @@ export default () => {
   let load = null;
   return {
     initialize({ model }) {
+      keepStills(model.widget_manager);
       load = splatSource(model);
     },
     render({ model, el }) {

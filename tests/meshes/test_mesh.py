@@ -91,5 +91,6 @@ def test_normalize_fits_the_unit_sphere_and_ignores_unused_vertices():
     assert np.allclose(used.min(axis=0), -used.max(axis=0), atol=1e-6)
     assert (mesh.up_axis, mesh.source) == ("+y", "q")
     assert "2 triangles in 1 parts" in repr(mesh)
+    assert mesh.facts()["triangles"] == "2" and ">+y</td>" in mesh._repr_html_() and "Mesh(" not in mesh._repr_html_()
     with pytest.raises(ValueError, match="some extent"):
         Mesh((quad(vertices=np.zeros_like(QUAD)),)).normalize()

@@ -160,7 +160,8 @@ def test_identity_changes_with_one_bit(teacher, weights, tmp_path):
     changed = load_teacher(f"{tiny.NAME}@{same}", device="cpu")
     assert changed.digest != teacher.digest
     assert re.fullmatch(rf"{tiny.NAME}@weights.safetensors sha256:[0-9a-f]{{64}}", teacher.identity)
-    assert str(weights.parent) not in repr(teacher)
+    assert str(weights.parent) not in repr(teacher) and str(weights.parent) not in teacher._repr_html_()
+    assert f"{teacher.embed_dim} numbers" in teacher._repr_html_() and teacher.digest[:12] in teacher._repr_html_()
 
 
 def test_identity_changes_with_preprocessing_and_activation(tmp_path, weights, teacher):

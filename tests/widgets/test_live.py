@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from clipgs_lib import geometry
 from clipgs_lib.runner.page import VIEW, notebook_page
 from clipgs_lib.widgets import SplatView, live
 from clipgs_lib.widgets.live import ASKED, MIME
@@ -43,6 +46,31 @@ def test_a_large_splat_is_thinned_and_says_so(splats_factory):
     assert count == live.WORDS // (12 + 24) and len(json.dumps(data)) < 800_000
     assert data["state"]["_info"]["views"][0]["note"] == f"{count:,} of 30,000 gaussians, some of every part · SH 3"
     assert data["sizes"] == [4 * (12 + 24 + 1) * count, count]
+
+
+@pytest.mark.browser
+def test_in_a_browser_black_splats_stay_visible_when_the_page_turns_dark(splats_factory, monkeypatch, tmp_path):
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
+    pytest.importorskip("playwright", reason="playwright drives the browser")
+    monkeypatch.setenv(ASKED, "1")
+    colored = splats_factory(60)
+    black = replace(colored, sh0=torch.full_like(colored.sh0, -0.5 / geometry.SH_C0))
+    path = tmp_path / "page.html"
+    path.write_text(page_of(SplatView({"black": black, "colored": colored}, width=120, height=90)), encoding="utf-8")
+    grounds = "[...document.querySelectorAll('.sv-surface')].map((s) => getComputedStyle(s).backgroundColor)"
+    grey, white = "rgb(115, 115, 115)", "rgb(255, 255, 255)"
+    with chromium() as browser:
+        page = browser.new_page(color_scheme="light")
+        page.set_default_timeout(120_000)
+        page.goto(path.as_uri())
+        page.wait_for_selector(".clipgs-sv[data-state=ready]")
+        assert page.evaluate(grounds) == [white, white]
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function(f"{grounds}[0] !== {white!r}")
+        assert page.evaluate(grounds) == [grey, "rgb(17, 17, 17)"]
+        page.emulate_media(color_scheme="light")
+        page.wait_for_function(f"{grounds}[0] === {white!r}")
 
 
 @pytest.mark.browser
