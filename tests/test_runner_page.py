@@ -108,6 +108,7 @@ def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(t
     sync_api = pytest.importorskip("playwright.sync_api")
     table = "<table><thead><tr><th>head</th></tr></thead><tbody><tr><td>entry</td></tr></tbody></table>"
     figure = titled(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), "A curve", "below it").update_xaxes(title="steps")
+    figure.add_hline(3.5)
     outputs = [
         {PLOTLY: json.loads(figure.to_json())},
         {"text/html": table},
@@ -115,7 +116,7 @@ def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(t
         {"text/plain": "said"},
     ]
     notebook = executed(*outputs, markdown="# Heading\n\nText, `code`, $x^2$ and a [link](#a).\n\n> quoted")
-    notebook.cells[1].source = 'def f(x):  # a comment\n    return "text" + str(x > 1.5)'
+    notebook.cells[1].source = 'def f(x):  # a comment\n    return "text" + str(x > 1.5)' + " + str(x)" * 30
     path = tmp_path / "page.html"
     path.write_text(notebook_page(notebook, "t"), encoding="utf-8")
     with sync_api.sync_playwright() as playwright:
@@ -129,6 +130,9 @@ def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(t
             assert least >= 3, (scheme, least, where)
             assert all(word in words for word in ("Heading", "code", "entry", "comment", "steps", "below it", "said"))
             assert ground < 0.03 if scheme == "dark" else ground > 0.9
+            assert page.evaluate("[...document.querySelectorAll('pre')].every((e) => e.scrollWidth <= e.clientWidth)")
+            line = "getComputedStyle(document.querySelector('.shapelayer path')).stroke"
+            assert page.evaluate(line) == "rgb(122, 128, 138)", "not plotly's black"
             white = "getComputedStyle(document.querySelector('.jp-RenderedImage img')).backgroundColor"
             assert page.evaluate(white) == "rgb(255, 255, 255)"
         browser.close()

@@ -51,7 +51,7 @@ def _row(images: Sequence[Tensor | np.ndarray], titles: Sequence[str], title: st
     ratios = [picture.shape[1] / picture.shape[0] for picture in pictures]
     widths = [max(ratios[column::columns]) for column in range(columns)]
     tall = min(TALLEST, (most - GAP * (columns + 1)) / sum(widths))
-    lines = [wrap(str(text), max(6, int(tall * widths[k % columns] / 7))) for k, text in enumerate(titles)]
+    lines = [wrap(str(text), max(6, int(tall * widths[k % columns] / 6.6))) for k, text in enumerate(titles)]
     below = 16 * max(map(len, lines), default=0) + GAP
     inner, high = tall * sum(widths) + GAP * (columns - 1), rows * (tall + below) - below
     spacing = {"horizontal_spacing": GAP / inner, "vertical_spacing": below / high}

@@ -76,6 +76,7 @@ TEMPLATE = go.layout.Template(
         "legend": {"bgcolor": _CLEAR, "itemsizing": "constant", "font": {"size": 11}},
         "modebar": {"bgcolor": _CLEAR, "color": GRID_3D, "activecolor": INK},
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
+        "shapedefaults": {"line": {"color": INK}},
         "annotationdefaults": {"font": {"family": FONT, "size": 13, "color": INK}, "showarrow": False},
     }
 )
