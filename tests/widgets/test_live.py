@@ -67,7 +67,7 @@ def test_in_a_browser_black_splats_stay_visible_when_the_page_turns_dark(splats_
         page.wait_for_selector(".clipgs-sv[data-state=ready]")
         assert page.evaluate(grounds) == [white, white]
         page.emulate_media(color_scheme="dark")
-        page.wait_for_function(f"{grounds}[0] !== {white!r}")
+        page.wait_for_function(f"{grounds}[0] === {grey!r}")
         assert page.evaluate(grounds) == [grey, "rgb(17, 17, 17)"]
         page.emulate_media(color_scheme="light")
         page.wait_for_function(f"{grounds}[0] === {white!r}")
