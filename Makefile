@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CELL_TIMEOUT ?= 300
 export OMP_WAIT_POLICY ?= PASSIVE# idle threads of torch sleep instead of spinning; see clipgs_lib/__init__.py
+unexport PYTHONDONTWRITEBYTECODE# tests start a hundred processes, which need not compile the library each
 
 .PHONY: help run test lint types contract pytest fuzz nbval lab bench clean distclean
 .DEFAULT_GOAL := help
@@ -47,8 +48,9 @@ types: $(VENV)/.dev ## static types
 contract: $(VENV)/.dev ## form of the committed notebooks
 	$(BIN)/python .ci/check_notebooks.py
 
+# A process per core, at most four, with one thread each; a file stays in one of them, for the sake of its fixtures.
 pytest: $(VENV)/.dev ## tests, with coverage
-	$(BIN)/python -m pytest --cov=clipgs_lib --cov-report=term --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --cov=clipgs_lib --cov-report=term --durations=25
 
 fuzz: $(VENV)/.dev ## read damaged files of every format for 15 s; .ci/fuzz --help says how to go on longer
 	$(BIN)/python .ci/fuzz --minutes 0.25
