@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import traceback
+import warnings
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from clipgs_lib import cli
 from clipgs_lib.splats import Splats
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +39,16 @@ def make_splats(n: int = 100, degree: int = 0, seed: int = 0) -> Splats:
         sh0=0.8 * torch.randn(n, 1, 3, generator=g),
         shN=0.2 * torch.randn(n, (degree + 1) ** 2 - 1, 3, generator=g),
     )
+
+
+def clipgs(*words: object) -> CompletedProcess[str]:
+    """The finished command, run in this process: a fresh one spends its seconds on importing torch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    error = done.exception
+    trace = [] if error is None or isinstance(error, SystemExit) else traceback.format_exception(error)
+    return CompletedProcess(words, done.exit_code, done.stdout, done.stderr + "".join(trace))
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from .conftest import clipgs
+
 
 def test_pipes_that_close(cases):
     command = f"{sys.executable} -m clipgs_lib diagnose --json {cases}/plain.ply {cases}/17_rgb_bytes/rgb.ply | head -1"
@@ -27,7 +29,4 @@ def test_streams_that_cannot_say_everything(cases, tmp_path, encoding):
 
 
 def test_json_report_is_json(cases):
-    done = subprocess.run(
-        [sys.executable, "-m", "clipgs_lib", "diagnose", "--json", cases / "plain.ply"], capture_output=True, text=True
-    )
-    json.loads(done.stdout)
+    json.loads(clipgs("diagnose", "--json", cases / "plain.ply").stdout)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import warnings
 import zipfile
 import zlib
@@ -23,6 +21,7 @@ import clipgs_lib as cg
 from clipgs_lib.formats import FormatError, ply
 from clipgs_lib.splats import COLUMNS, Splats
 
+from ..conftest import clipgs
 from .ply_samples import ply_bytes, stored_columns
 from .test_gltf import document, glb
 
@@ -155,10 +154,6 @@ def test_higher_sh_degrees_are_cut(tmp_path, splats_factory, degree, suffix):
 
 
 # ---- 2DGS --------------------------------------------------------------------------------------------------------
-
-
-def clipgs(*arguments) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "clipgs_lib", *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_2dgs_on_the_command_line(cases, tmp_path):
