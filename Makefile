@@ -11,7 +11,10 @@ CELL_TIMEOUT ?= 300
 export OMP_WAIT_POLICY ?= PASSIVE# idle threads of torch sleep instead of spinning; see clipgs_lib/__init__.py
 unexport PYTHONDONTWRITEBYTECODE# tests start a hundred processes, which need not compile the library each
 
-.PHONY: help run test lint types contract pytest fuzz nbval lab bench clean distclean
+# A process per core, at most four, with one thread each; a file stays in one of them, for the sake of its fixtures.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --durations=25
+
+.PHONY: help run test lint types contract pytest coverage fuzz nbval lab bench clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -48,9 +51,11 @@ types: $(VENV)/.dev ## static types
 contract: $(VENV)/.dev ## form of the committed notebooks
 	$(BIN)/python .ci/check_notebooks.py
 
-# A process per core, at most four, with one thread each; a file stays in one of them, for the sake of its fixtures.
-pytest: $(VENV)/.dev ## tests, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile --cov=clipgs_lib --cov-report=term --durations=25
+pytest: $(VENV)/.dev ## tests
+	$(PYTEST)
+
+coverage: $(VENV)/.dev ## tests, and which lines they reach; a third slower
+	$(PYTEST) --cov=clipgs_lib --cov-report=term
 
 fuzz: $(VENV)/.dev ## read damaged files of every format for 15 s; .ci/fuzz --help says how to go on longer
 	$(BIN)/python .ci/fuzz --minutes 0.25

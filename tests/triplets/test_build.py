@@ -154,7 +154,7 @@ def test_a_killed_build_goes_on_with_nothing_lost_or_doubled(tmp_path, monkeypat
     assert files(folder) == files(tmp_path / "undisturbed")
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def until(condition, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"
