@@ -106,10 +106,9 @@ def _tent(
     flags=Count("flags", (1, 2, 3), "flag"),
 ) -> Pieces:
     places, flag = np.linspace(n / 2, -n / 2, flags + 1)[:flags], extrude([(0, 0), (0.26, 0.08), (0, 0.16)], 0.02)
-    poles = join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in places])
     yield "canvas", "main", extrude([(-w / 2, 0), (w / 2, 0), (0, h)], n)
     yield "entrance", "black", extrude([(-0.2 * w, 0), (0.2 * w, 0), (0, 0.72 * h)], 0.02).move(0, 0, n / 2)
-    yield "poles", "gray", poles
+    yield "poles", "gray", join([rod((0, 0, z), (0, h + 0.34, z), 0.02) for z in places])
     yield "flags", "accent", join([flag.move(0, h + 0.18, z) for z in places])
 
 
@@ -127,11 +126,10 @@ def _temple(
     column = lathe([(0.11, 0), (0.11, 0.05), (0.08, 0.07), (0.065, c - 0.07), (0.11, c - 0.04), (0.11, c)], 18)
     k = count // 2
     columns = row(column, k, ((n - 0.16) / (k - 1), 0, 0))
-    roof = extrude([(-n / 2 - 0.1, 0), (n / 2 + 0.1, 0), (0, pediment)], w + 0.2).move(0, c + 0.26)
     yield "steps", "body", box(n + 0.3, 0.08, w + 0.3) + box(n + 0.15, 0.08, w + 0.15).move(0, 0.08)
     yield "columns", "main", join([columns.move(0, 0.16, 0.38), columns.move(0, 0.16, -0.38)])
     yield "beam", "body", box(n + 0.1, 0.1, w + 0.1).move(0, c + 0.16)
-    yield "roof", "accent", roof
+    yield "roof", "accent", extrude([(-n / 2 - 0.1, 0), (n / 2 + 0.1, 0), (0, pediment)], w + 0.2).move(0, c + 0.26)
     yield "cella", "body", box(0.75 * n, c, 0.4).move(0, 0.16)
 
 
@@ -144,15 +142,13 @@ def _church(
     count=Count("windows", (2, 3, 4), "side window"),
 ) -> Pieces:
     z = n / 2 + 0.14
-    cross = box(0.03, 0.2, 0.03).move(0, t + s, z) + box(0.12, 0.03, 0.03).move(0, t + s + 0.1, z)
-    windows = row(box(0.74, 0.26, 0.1).move(0, 0.2), count, (0, 0, n / (count + 0.5)))
     yield "walls", "main", box(0.7, 0.6, n)
     yield "tower", "main", box(0.42, t, 0.42).move(0, 0, z)
     yield "roof", "accent", _gable(0.7, n, 0.4, 0.05).move(0, 0.6)
     yield "spire", "accent", lathe([(0.36, 0), (0.01, s)], 4).turn("y", 45).move(0, t, z)
-    yield "cross", "golden", cross
+    yield "cross", "golden", box(0.03, 0.2, 0.03).move(0, t + s, z) + box(0.12, 0.03, 0.03).move(0, t + s + 0.1, z)
     yield "door", "dark brown", box(0.2, 0.32, 0.04).move(0, 0, z + 0.21)
-    yield "windows", "light blue", windows
+    yield "windows", "light blue", row(box(0.74, 0.26, 0.1).move(0, 0.2), count, (0, 0, n / (count + 0.5)))
 
 
 @painted(
@@ -177,9 +173,8 @@ def _skyscraper(
 ) -> Pieces:
     part = height / sections
     widths = [width * setback**i for i in range(sections)]
-    walls = join([box(w, part, 0.9 * w).move(0, part * i) for i, w in enumerate(widths)])
     caps = join([box(w + 0.04, 0.04, 0.9 * w + 0.04).move(0, part * (i + 1) - 0.02) for i, w in enumerate(widths)])
-    yield "sections", "main", walls
+    yield "sections", "main", join([box(w, part, 0.9 * w).move(0, part * i) for i, w in enumerate(widths)])
     yield "roof", "accent", caps
     yield "antenna", "silver", rod((0, height, 0), (0, height + 0.4, 0), 0.03, 0.008)
     yield "entrance", "navy", box(0.4 * width, 0.16, 0.04).move(0, 0, 0.45 * width)

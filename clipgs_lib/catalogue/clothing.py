@@ -19,11 +19,10 @@ def _top_hat(
     b=Range("brim", 0.14, 0.4, "narrow-brimmed", "wide-brimmed"),
     flare=Range("flare", 0.9, 1.2),
 ) -> Pieces:
-    crown = lathe([(0, 0), (r, 0), (flare * r, h), (0, h)], 30)
     brim = lathe([(r - 0.02, -0.02), (r + b, 0.03), (r + b, 0.06), (r, 0.02)], 30)
     brim = brim.push("y", lambda v: 0.28 * v[:, 0] ** 2 * (np.hypot(v[:, 0], v[:, 2]) > r + 0.05))
     band = lathe([(r + 0.005, 0.03), (r + 0.025, 0.03), (r + 0.025 + (flare - 1) * r * 0.2, 0.17), (r, 0.17)], 30)
-    yield "crown", "main", crown
+    yield "crown", "main", lathe([(0, 0), (r, 0), (flare * r, h), (0, h)], 30)
     yield "brim", "main", brim
     yield "ribbon", "accent", band
 
@@ -135,10 +134,9 @@ def _handbag(
     strap=Range("strap", 0.25, 0.6, "", "long-strapped"),
     count=Count("buckles", (1, 2, 3), "buckle"),
 ) -> Pieces:
-    buckles = row(box(0.09, 0.14, 0.06, 0.02), count, (0.6 * w / count, 0, 0)).move(0, 0.5 * h, 0.18)
     yield "body", "main", extrude([(-w / 2, 0), (w / 2, 0), (0.42 * w, h), (-0.42 * w, h)], 0.32, 0.04)
     yield "flap", "accent", box(0.86 * w, 0.45 * h, 0.36, 0.04).move(0, 0.58 * h)
-    yield "buckles", "golden", buckles
+    yield "buckles", "golden", row(box(0.09, 0.14, 0.06, 0.02), count, (0.6 * w / count, 0, 0)).move(0, 0.5 * h, 0.18)
     yield "handle", "dark brown", sweep(lay(arc(1.0, 0, 180, 18) * [0.3 * w, strap] + [0, h], "xy"), 0.03)
 
 
@@ -153,9 +151,8 @@ def _ring(
     g = min(gem_size, 1.4 * radius / count)
     gem = lathe([(0, -g), (g, 0.2 * g), (0.65 * g, 0.6 * g), (0, 0.6 * g)], 8).move(0, radius + band + 0.6 * g)
     step = np.rad2deg(2.0 * g / (radius + band + 0.6 * g))
-    gems = join([gem.turn("z", step * (i - (count - 1) / 2)) for i in range(count)])
     yield "band", "main", torus(radius, band, 36, 10).turn("x", 90)
-    yield "gems", "accent", gems
+    yield "gems", "accent", join([gem.turn("z", step * (i - (count - 1) / 2)) for i in range(count)])
 
 
 @painted(patterns=("plain", "gradient", "dots", "checks", "diagonal stripes", "speckles", "camouflage"), colors=SHINY)

@@ -46,11 +46,10 @@ def _ice_cream(
     count=Count("scoops", (1, 2, 3), "scoop"),
 ) -> Pieces:
     balls = [sphere(r * (1.05 - 0.1 * i), 13, 22).scale(y=squash) for i in range(count)]
-    scoops = join([ball.move(0, n + 0.5 * r + 1.25 * r * squash * i) for i, ball in enumerate(balls)])
     top = n + 0.5 * r + 1.25 * r * squash * (count - 1) + r * squash * 0.85
     yield "cone", "light brown", lathe([(0.01, 0), (r, n), (0.3 * r, n)])
     yield "waffle", "brown", join([torus(r * t, 0.018, 20, 6).move(0, n * t) for t in (0.35, 0.55, 0.75, 0.93)])
-    yield "scoops", "main", scoops
+    yield "scoops", "main", join([ball.move(0, n + 0.5 * r + 1.25 * r * squash * i) for i, ball in enumerate(balls)])
     yield "cherry", "red", sphere(0.09, 9, 12).move(0, top + 0.05)
 
 
@@ -109,9 +108,8 @@ def _apple(
     leaves=Count("leaves", (1, 2, 3), "leaf"),
 ) -> Pieces:
     radii = [0, 0.3 * taper, 0.5 * taper, 0.55, 0.36, 0.1, 0]
-    body = turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * dip, h - dip]), 28, 28)
     leaf = ellipsoid(0.03, 0.08, 0.17).move(0, 0, 0.16).turn("x", -25)
-    yield "fruit", "main", body
+    yield "fruit", "main", turned(line(radii, [0.08, 0, 0.25 * h, 0.65 * h, 0.95 * h, h - 0.5 * dip, h - dip]), 28, 28)
     yield "stem", "dark brown", sweep(curve([(0, h - dip - 0.05, 0), (0.02, h, 0), (0.08, h + 0.16, 0)], 8), 0.03)
     yield "leaves", "green", around(leaf, leaves, 60).move(0.02, h, 0)
 

@@ -192,10 +192,9 @@ def _bench(
 ) -> Pieces:
     rail = box(n, 0.75 * back / planks, 0.05)
     posts = [box(0.07, h, 0.07).move(0, 0, 0.22), box(0.07, h + back + 0.1, 0.07).move(0, 0, -0.35)]
-    side = join([*posts, box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06)])
     yield "seat", "main", row(box(n, 0.05, 0.4 / planks).move(0, h, 0), planks, (0, 0, 0.5 / planks))
     yield "planks", "main", row(rail, planks, (0, back / planks, 0), centred=False).move(0, h + 0.12, -0.3)
-    yield "legs", "black", side.move(n / 2 - 0.15).mirror()
+    yield "legs", "black", join([*posts, box(0.07, 0.06, 0.6).move(0, h - 0.06, -0.06)]).move(n / 2 - 0.15).mirror()
 
 
 @painted(

@@ -132,9 +132,8 @@ def _maraca(
     stretch=Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
     n=Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
 ) -> Pieces:
-    grip = turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
     yield "head", "main", ellipsoid_y(radius, radius * stretch).move(0, n + radius * stretch - 0.03)
-    yield "handle", "accent", grip
+    yield "handle", "accent", turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
 
 
 def ellipsoid_y(radius: float, half: float) -> Shape:

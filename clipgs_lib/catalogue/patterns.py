@@ -38,11 +38,6 @@ def _band(t: np.ndarray, share: float = 0.5) -> np.ndarray:
     return _step(share / 2 - np.abs(t % 1.0 - 0.5), 4.0 / SIZE)
 
 
-def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    row = np.floor(2 * y)
-    return _step(0.26 - np.hypot((2 * x + 0.5 * row) % 1 - 0.5, (2 * y) % 1 - 0.5), 4 / SIZE)
-
-
 def _checks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ((np.floor(4 * x) + np.floor(4 * y)) % 2).astype(float)
 
@@ -69,35 +64,33 @@ def _grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(_band(3 * x, 0.2), _band(3 * y, 0.2))
 
 
-def _motif(x: np.ndarray, y: np.ndarray, inside: Mask) -> np.ndarray:
+def _motif(inside: Mask) -> Mask:
     """Two motifs a tile, in staggered rows, each drawn in ``[-0.5, 0.5]²``."""
-    row = np.floor(2 * y)
-    return inside((2 * x + 0.5 * row) % 1 - 0.5, (2 * y) % 1 - 0.5)
+    return lambda x, y: inside((2 * x + 0.5 * np.floor(2 * y)) % 1 - 0.5, (2 * y) % 1 - 0.5)
 
 
+@_motif
+def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _step(0.26 - np.hypot(x, y), 4 / SIZE)
+
+
+@_motif
 def _stars(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    def star(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        angle = np.arctan2(a, b) % (2 * np.pi / 5)
-        corner = np.abs(angle - np.pi / 5) / (np.pi / 5)  # 1 at a tip, 0 between
-        return _step(0.17 + 0.24 * corner**1.6 - np.hypot(a, b), 4 / SIZE)
-
-    return _motif(x, y, star)
+    angle = np.arctan2(x, y) % (2 * np.pi / 5)
+    corner = np.abs(angle - np.pi / 5) / (np.pi / 5)  # 1 at a tip, 0 between
+    return _step(0.17 + 0.24 * corner**1.6 - np.hypot(x, y), 4 / SIZE)
 
 
+@_motif
 def _hearts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    def heart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a, b = a * 2.9, b * 2.9 + 0.1
-        return _step((a * a * b**3 - (a * a + b * b - 1) ** 3) * 0.3, 0.05)
-
-    return _motif(x, y, heart)
+    x, y = x * 2.9, y * 2.9 + 0.1
+    return _step((x * x * y**3 - (x * x + y * y - 1) ** 3) * 0.3, 0.05)
 
 
+@_motif
 def _flowers(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    def flower(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        petals = 0.26 + 0.12 * np.cos(5 * np.arctan2(b, a))
-        return _step(petals - np.hypot(a, b), 4 / SIZE) * _step(np.hypot(a, b) - 0.09, 4 / SIZE)
-
-    return _motif(x, y, flower)
+    petals = 0.26 + 0.12 * np.cos(5 * np.arctan2(y, x))
+    return _step(petals - np.hypot(x, y), 4 / SIZE) * _step(np.hypot(x, y) - 0.09, 4 / SIZE)
 
 
 def _noise(x: np.ndarray, y: np.ndarray, waves: tuple[tuple[int, int, float], ...]) -> np.ndarray:

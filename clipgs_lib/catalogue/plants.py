@@ -134,8 +134,7 @@ def _flower(
 ) -> Pieces:
     wide = min(0.6 * petal_size, 0.95 * (center_size + petal_size / 2) * np.sin(np.pi / petals))
     petal = ellipsoid(wide, 0.05, 0.62 * petal_size).move(0, 0, center_size + 0.5 * petal_size)
-    center = sphere(center_size, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, stem, 0.05)
     yield "petals", "main", (around(petal, petals)).turn("x", 60).move(0, stem, 0.05)
-    yield "center", "accent", center
+    yield "center", "accent", sphere(center_size, 10, 16).scale(y=0.55).move(0, 0.02).turn("x", 60).move(0, stem, 0.05)
     yield "stem", "green", rod((0, 0, 0), (0, stem, 0), 0.035)
     yield "leaves", "green", around(leaf(0.45, 0.2, 0.3), 2, 90).move(0, 0.2 * stem)

@@ -113,11 +113,10 @@ def grid(
     )
 
 
-def curve(points: Sequence[Vector] | np.ndarray, n: int = 24, closed: bool = False) -> np.ndarray:
-    """Smooth Catmull-Rom curve through ``points [P, D]`` as ``[n, D]``; a closed one repeats its start at the end."""
+def curve(points: Sequence[Vector] | np.ndarray, n: int = 24) -> np.ndarray:
+    """Smooth Catmull-Rom curve through ``points [P, D]`` as ``[n, D]``."""
     p = np.asarray(points, float)
-    before, after = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
-    p = np.concatenate([before, p, after])
+    p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
     t = np.linspace(0, len(p) - 3, n)
     i = np.minimum(t.astype(int), len(p) - 4)
     s = (t - i)[:, None]
@@ -234,11 +233,16 @@ def _plane_normal(path: np.ndarray, along: np.ndarray) -> np.ndarray:
 
 def _cap(ring: np.ndarray, center: np.ndarray, outline: np.ndarray, size: float) -> Shape:
     """Fan of ``ring [S + 1, 3]``, counter-clockwise from outside, about ``center``, with ``outline`` as UVs."""
+    flat = np.concatenate([outline, np.zeros((1, 2))]) / (2 * np.abs(outline).max()) + 0.5
+    return _fan(ring, center, flat, max(size, 1e-6))
+
+
+def _fan(ring: np.ndarray, center: np.ndarray, uvs: np.ndarray, span: float | np.ndarray) -> Shape:
+    """Triangles from ``center`` to a ring ``[S + 1, 3]`` that ends where it starts, with ``uvs [S + 2, 2]``."""
     n = len(ring) - 1
     faces = np.stack([np.full(n, n + 1), np.arange(n), np.arange(1, n + 1)], axis=1)
-    flat = np.concatenate([outline, np.zeros((1, 2))]) / (2 * np.abs(outline).max()) + 0.5
-    span = np.full((n + 2, 2), max(size, 1e-6))
-    return Shape(np.concatenate([ring, center[None]]), faces, flat, span, np.zeros((n + 2, 2), bool))
+    spans = np.broadcast_to(span, (n + 2, 2))
+    return Shape(np.concatenate([ring, center[None]]), faces, uvs, spans, np.zeros((n + 2, 2), bool))
 
 
 def extrude(polygon: Sequence[Vector] | np.ndarray, depth: float, bevel: float = 0.0) -> Shape:
@@ -258,15 +262,9 @@ def extrude(polygon: Sequence[Vector] | np.ndarray, depth: float, bevel: float =
     points = np.stack([np.column_stack([xy, np.full(len(xy), z)]) for xy, z in levels])
     edge = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(ring, axis=0).T))])
     wall = grid(points, edge / edge[-1], np.linspace(0, 1, len(levels)), (edge[-1], depth), (True, False))
-    n = len(flat)
-    fan = np.stack([np.full(n, n + 1), np.arange(n), np.arange(1, n + 1)], axis=1)
     uvs = (np.concatenate([ring, middle[None]]) - flat.min(axis=0)) / size
-    ends = []
-    for xyz, faces in ((points[-1], fan), (points[0], fan[:, ::-1])):
-        center = np.append(middle, xyz[0, 2])[None]
-        span = np.broadcast_to(size, (n + 2, 2))
-        ends.append(Shape(np.concatenate([xyz, center]), faces, uvs, span, np.zeros((n + 2, 2), bool)))
-    return join([wall, *ends])
+    front, back = (_fan(xyz, np.append(middle, xyz[0, 2]), uvs, size) for xyz in (points[-1], points[0]))
+    return join([wall, front, replace(back, faces=back.faces[:, ::-1])])
 
 
 def slab(low: np.ndarray, high: np.ndarray, depth: float) -> Shape:

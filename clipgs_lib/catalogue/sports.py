@@ -52,9 +52,8 @@ def _bowling_pin(
     profile = curve(line([0, 0.55 * b, b, 0.8 * b, n, d, 0.6 * d, 0], levels), 40)
     heights = (0.66 + 0.06 * np.arange(count)) * h
     radii = np.interp(heights, profile[8:34, 1], profile[8:34, 0])
-    rings = join([torus(r, 0.022, 20, 7).move(0, y) for r, y in zip(radii, heights, strict=True)])
     yield "body", "main", lathe(profile, 24, planar=False)
-    yield "rings", "accent", rings
+    yield "rings", "accent", join([torus(r, 0.022, 20, 7).move(0, y) for r, y in zip(radii, heights, strict=True)])
 
 
 @sport("tennis racket", "racquet", parts=("strings", "grip", "frame"), accent="grip")
@@ -108,7 +107,6 @@ def _surfboard(
     t = np.linspace(-1, 1, 28)
     wide = (1 - np.abs(t) ** 2.4).clip(0.002) ** np.where(t > 0, 1.35 - point, 0.5)
     cut = arc(1, 0, 360, 15)[:-1] * [width / 2, 0.05]
-    board = sweep(line(0 * t, (t + 1) * n / 2, 0.12 * t**2), wide, section=cut, normal=(0, 0, 1))
     fin = extrude([(0, 0), (0.22, 0), (0.02, -0.24), (-0.06, -0.22)], 0.03).turn("y", -90).turn("x", 90)
-    yield "board", "main", board
+    yield "board", "main", sweep(line(0 * t, (t + 1) * n / 2, 0.12 * t**2), wide, section=cut, normal=(0, 0, 1))
     yield "fins", "accent", row(fin.move(0, 0.2, 0.05), fins, (0.14, 0, 0))

@@ -177,9 +177,8 @@ def _spoon(
     oval=Range("oval", 1.0, 1.6, "", "oval"),
 ) -> Pieces:
     shell = lathe(np.concatenate([arc(1.0, -90, 0, 8) * [1, 0.6], (arc(0.93, 0, -90, 8) * [1, 0.55])]), planar=False)
-    scoop = shell.turn("x", 90).scale(w, w * oval, w).move(0, n + w * oval - 0.02, 0.06)
     yield "handle", "main", _grip(n, 0.45, 0.055)
-    yield "scoop", "accent", scoop
+    yield "scoop", "accent", shell.turn("x", 90).scale(w, w * oval, w).move(0, n + w * oval - 0.02, 0.06)
 
 
 @painted(
@@ -229,7 +228,6 @@ def _cake_stand(
         lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32) for r in radii
     ]
     top = 0.4 + gap * (tiers - 1)
-    stem = spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
     yield "tiers", "main", join([tray.move(0, 0.35 + gap * i) for i, tray in enumerate(trays)])
-    yield "stem", "accent", stem
+    yield "stem", "accent", spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
     yield "stem", "accent", sphere(0.07, 8, 12).move(0, top + 0.02)

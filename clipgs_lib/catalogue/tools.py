@@ -170,9 +170,8 @@ def _saw(
     taper=Range("taper", 0.3, 0.6),
     teeth=Count("teeth", (8, 10, 12), "tooth"),
 ) -> Pieces:
-    blade = extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + taper * d), (0, 0.5 * d)], 0.03)
     tooth = extrude([(0, 0), (-n / teeth, 0), (-0.5 * n / teeth, -0.1)], 0.03)
-    yield "blade", "main", blade
+    yield "blade", "main", extrude([(0, -0.5 * d), (n, -0.5 * d), (n, -0.5 * d + taper * d), (0, 0.5 * d)], 0.03)
     yield "teeth", "main", row(tooth, teeth, (n / teeth, 0, 0), centred=False).move(n / teeth, -0.5 * d)
     yield "handle", "accent", torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)
 

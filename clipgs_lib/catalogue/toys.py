@@ -115,7 +115,6 @@ def _robot(
     arm = arm + sphere(0.1, 9, 12).move(w / 2 + 0.22, n + 0.36 * h, 0.1)
     tip = n + h + 0.08 + d
     antenna = rod((0, 0, 0), (0, 0.2, 0), 0.02) + sphere(0.05, 7, 10).move(0, 0.22)
-    antennas = row(antenna, count, (0.15, 0, 0)).move(0, tip)
     yield "body", "main", box(w, h, 0.42, 0.05).move(0, n)
     yield "head", "main", box(0.8 * w, d, 0.4, 0.05).move(0, n + h + 0.08)
     yield "neck", "gray", cylinder(0.1, 0.12).move(0, n + h - 0.02)
@@ -123,7 +122,7 @@ def _robot(
     yield "legs", "accent", (box(0.18, n, 0.2) + box(0.22, 0.1, 0.34, 0.03).move(0, 0, 0.05)).move(0.25 * w).mirror()
     yield "eyes", "yellow", sphere(0.075, 9, 12).move(0.13, n + h + 0.08 + 0.58 * d, 0.2).mirror()
     yield "mouth", "black", box(0.3, 0.05, 0.03).move(0, n + h + 0.08 + 0.18 * d, 0.2)
-    yield "antennas", "red", antennas
+    yield "antennas", "red", row(antenna, count, (0.15, 0, 0)).move(0, tip)
 
 
 @toy("pinwheel", "paper windmill", parts=("blades", "stick"), accent="stick")
@@ -136,8 +135,7 @@ def _pinwheel(
     wide = min(0.75, 0.9 * np.tan(np.pi / count) + 0.2)
     blade = extrude([(0, 0), (0.55 * wide * r, 0.55 * r), (0.1 * r, r)], 0.03)
     bent = blade.push("z", lambda v: 2.2 * curl * v[:, 0].clip(0) / r)
-    blades = join([bent.turn("z", 360 * i / count) for i in range(count)]).move(0, stick, 0.06)
-    yield "blades", "main", blades
+    yield "blades", "main", join([bent.turn("z", 360 * i / count) for i in range(count)]).move(0, stick, 0.06)
     yield "stick", "accent", rod((0, 0, 0), (0, stick + 0.05, 0), 0.035)
     yield "pin", "yellow", sphere(0.06, 8, 12).move(0, stick, 0.1)
 

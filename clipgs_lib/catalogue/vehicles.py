@@ -57,11 +57,10 @@ def _truck(
     cab = [(x - 0.02, 0.2), (x + 0.5, 0.2), (x + 0.5, 0.55), (x + 0.38, 0.92), (x - 0.02, 0.92)]
     glass = box(0.3, 0.26, w + 0.06).move(x + 0.2, 0.58) + box(0.04, 0.28, 0.75 * w).turn("z", 18).move(x + 0.5, 0.58)
     xs = [x + 0.25, *np.linspace(-x + 0.25, -x + 0.25 + 0.42 * (axles - 2), axles - 1)]
-    lamps = join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
     yield "cargo box", "main", box(n, cargo, w, 0.03).move(-0.06, 0.3)
     yield "cab", "accent", extrude(cab, w, 0.04)
     yield "windows", "navy", glass
-    yield "headlights", "yellow", lamps
+    yield "headlights", "yellow", join([sphere(0.06, 7, 10).move(x + 0.5, 0.35, s * (w / 2 - 0.12)) for s in (-1, 1)])
     yield "frame", "gray", box(n + 0.4, 0.1, 0.5 * w).move(0.2, 0.2)
     yield from _wheels(0.2, 0.15, xs, w / 2 - 0.06)
 
@@ -76,11 +75,10 @@ def _bus(
 ) -> Pieces:
     step = (n - 0.3) / windows
     side = row(box(0.74 * step, 0.34 * h, w + 0.05, 0.01), windows, (step, 0, 0)).move(0, 0.15 + 0.52 * h)
-    lamps = join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
     yield "body", "main", box(n, h, w, 0.07).move(0, 0.15)
     yield "windows", "navy", side
     yield "windscreen", "navy", box(0.03, 0.4 * h, 0.8 * w).move(n / 2, 0.15 + 0.46 * h)
-    yield "headlights", "yellow", lamps
+    yield "headlights", "yellow", join([sphere(0.06, 7, 10).move(n / 2, 0.3, s * (w / 2 - 0.12)) for s in (-1, 1)])
     yield from _wheels(0.18, 0.14, [-0.32 * n, 0.32 * n], w / 2 - 0.04)
 
 
@@ -151,10 +149,9 @@ def _cart(
     ends = [((r - 0.05) * np.sin(a), r + (r - 0.05) * np.cos(a), 0) for a in np.arange(8) * np.pi / 4]
     spokes = join([rod((0, r, 0), end, 0.025, sides=6) for end in ends])
     tyre = torus(r - 0.05, 0.05, 24, 8).turn("x", 90).move(0, r) + spokes
-    wheels = join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
     x, y = n / 2 + 0.55, 1.1 * r + 0.35
     yield "box", "main", join([*ring, box(n, 0.06, w)]).move(0, r + 0.03)
-    yield "wheels", "accent", wheels
+    yield "wheels", "accent", join([tyre.move(x, 0, s * (w / 2 + 0.08)) for x in xs for s in (-1, 1)])
     yield "axles", "black", join([rod((x, r, -w / 2 - 0.12), (x, r, w / 2 + 0.12), 0.03) for x in xs])
     yield "handle", "black", rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)
 
@@ -174,10 +171,9 @@ def _skateboard(
     cut = [(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)]
     deck = sweep(line(t, 0, 0), wide / w, section=cut, normal=(0, 0, 1))
     xs = np.linspace(-0.55 * n, 0.55 * n, wheels // 2)
-    rolls = join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
     trucks = join(
         [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
     )
     yield "deck", "main", deck.push("y", lambda v: kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25)
-    yield "wheels", "accent", rolls
+    yield "wheels", "accent", join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
     yield "trucks", "silver", trucks
