@@ -17,7 +17,7 @@ from .clean import words
 from .duplicates import SeenTexts
 from .filtering import FilterReport, Kind, filter_captions
 from .names import natural_order
-from .synonyms import Synonyms
+from .synonyms import GROUPS, Groups, synonyms_of
 
 # "{it}" is the described object with its article, "a tall red chair"
 _FRAMES = (
@@ -53,7 +53,7 @@ def caption_object(
     shape: Mesh | Splats | None = None,
     *,
     kind: Kind = "auto",
-    synonyms: Synonyms | None = None,
+    synonyms: Groups = GROUPS,
     limit: int = 6,
     seed: int = 0,
 ) -> ObjectCaptions:
@@ -63,7 +63,7 @@ def caption_object(
         texts: as found: names, file names, descriptions.
         shape: the object, to measure; without it only names and synonyms are put into sentences.
         kind: see `filter_captions`.
-        synonyms: None for our own table.
+        synonyms: groups of names that can stand for each other.
         limit: enriched texts at most.
         seed: of measuring and choosing; equal input and seed give equal texts.
 
@@ -89,7 +89,7 @@ def enrich(
     names: Sequence[str],
     attributes: Attributes | None = None,
     *,
-    synonyms: Synonyms | None = None,
+    synonyms: Groups = GROUPS,
     limit: int = 6,
     seed: int = 0,
 ) -> list[Caption]:
@@ -102,7 +102,7 @@ def enrich(
     Args:
         names: filtered names of the object, the best first.
         attributes: what was measured; None when nothing was.
-        synonyms: None for our own table.
+        synonyms: groups of names that can stand for each other.
         limit: texts at most, ``>= 0``.
         seed: of the choice.
 
@@ -115,7 +115,7 @@ def enrich(
     if limit < 0:
         raise ValueError(f"limit must be >= 0, got {limit}")
     rng = np.random.default_rng(seed)
-    nouns = _nouns(names, synonyms or Synonyms())
+    nouns = _nouns(names, synonyms)
     if not nouns and attributes is None:
         return []
     phrases = [phrase for noun in nouns or ["object"] for phrase in _phrases(noun, attributes)]
@@ -130,7 +130,7 @@ def enrich(
     return out
 
 
-def _nouns(names: Sequence[str], synonyms: Synonyms) -> list[str]:
+def _nouns(names: Sequence[str], synonyms: Groups) -> list[str]:
     """Names that fit into a sentence, in natural order, each followed by its synonyms."""
     out = []
     for name in names:
@@ -142,7 +142,7 @@ def _nouns(names: Sequence[str], synonyms: Synonyms) -> list[str]:
         tokens = bare.split()
         if tokens[0].casefold() in ("a", "an", "the") and len(tokens) > 1:
             bare = " ".join(tokens[1:])
-        out += [natural_order(bare), *synonyms.of(bare)]
+        out += [natural_order(bare), *synonyms_of(bare, synonyms)]
     return list(dict.fromkeys(out))
 
 

@@ -212,9 +212,5 @@ def _reason(text: str) -> str | None:
         return "placeholder"
     if _SEVERAL.fullmatch(re.sub(r"[\W_]+", " ", text).strip()):
         return "several-objects"
-    return "pack-name" if len(tokens) <= 8 and _is_pack(text, bare) else None
-
-
-def _is_pack(text: str, bare: list[str]) -> bool:
     themed = len(bare) > 1 and bare[-1] in _PACK_ENDS and bare[-2] in _THEMES
-    return themed or _PACK.search(text) is not None
+    return "pack-name" if len(tokens) <= 8 and (themed or _PACK.search(text)) else None

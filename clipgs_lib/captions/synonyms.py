@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-# names that can stand for each other; kinds of a thing (a stool is no chair) are left out
+# kinds of a thing (a stool is no chair) are left out
 _TABLE = """
     sofa/couch/settee, television/TV set/telly, airplane/aeroplane/plane, bicycle/bike, car/automobile,
     police car/cop car/patrol car, refrigerator/fridge, donut/doughnut, hamburger/burger,
@@ -16,34 +16,22 @@ _TABLE = """
     robot/android, tap/faucet, stove/cooker, mobile phone/cell phone/cellphone, backpack/rucksack,
     potted plant/plant in a pot
 """
-GROUPS = tuple(tuple(group.strip().split("/")) for group in _TABLE.split(","))
+Groups = Sequence[Sequence[str]]  # of names that can stand for each other
+GROUPS: Groups = [group.strip().split("/") for group in _TABLE.split(",")]
 
 
-class Synonyms:
-    """Groups of names that can stand for each other.
+def synonyms_of(name: str, groups: Groups = GROUPS) -> list[str]:
+    """Other names of the same thing, whatever the capitals of ``name``.
 
-    A name that appears in several groups means several things and has no synonyms.
-
-    Args:
-        groups: each at least two names; spelling is kept, look-up ignores capitals.
+    None is known of a name outside the groups, nor of one in several of them, which means several things.
     """
+    key = name.casefold()
+    holding = [group for group in groups if key in map(str.casefold, group)]
+    return [other for other in holding[0] if other.casefold() != key] if len(holding) == 1 else []
 
-    def __init__(self, groups: Iterable[Iterable[str]] = GROUPS) -> None:
-        self._groups: dict[str, tuple[str, ...] | None] = {}
-        for group in groups:
-            names = tuple(dict.fromkeys(group))
-            for name in names:
-                key = name.casefold()
-                self._groups[key] = None if key in self._groups else names
 
-    @classmethod
-    def with_group(cls, names: Iterable[str]) -> Synonyms:
-        """Our own table and one more group, which wins where our table has one of its names as well."""
-        group = tuple(names)
-        said = {name.casefold() for name in group}
-        return cls([group, *(other for other in GROUPS if said.isdisjoint(name.casefold() for name in other))])
-
-    def of(self, name: str) -> tuple[str, ...]:
-        """Other names of the same thing; empty when none is known."""
-        group = self._groups.get(name.casefold()) or ()
-        return tuple(other for other in group if other.casefold() != name.casefold())
+def with_group(names: Iterable[str]) -> Groups:
+    """Our own groups and one more, which wins where a group of ours has one of its names as well."""
+    group = list(names)
+    said = set(map(str.casefold, group))
+    return [group, *(other for other in GROUPS if said.isdisjoint(map(str.casefold, other)))]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..captions.caption import Caption
 from ..words import indefinite, listing
-from .model import BINS, CATEGORIES, Category
+from .model import BINS, CATEGORIES, Count
 from .patterns import PATTERNS
 
 Kind = Literal["texture", "color", "shape", "count"]
@@ -50,27 +50,22 @@ def adjectives(params: dict[str, Any]) -> dict[str, str]:
 def feature(params: dict[str, Any], part: str, colored: bool = True) -> str:
     """A part with what is known of it: "four red legs", "a round handle"."""
     spec = CATEGORIES[params["category"]]
-    words = [params["accent"]] if colored and spec.accent == part else []
-    noun, counted = part, spec.count is not None and spec.count.name == part
-    words = [params["choices"][c.name] for c in spec.choices if c.noun == part] + words
-    if counted and spec.count is not None:
+    words = [params["choices"][c.name] for c in spec.choices if c.noun == part]
+    words += [params["accent"]] if colored and spec.accent == part else []
+    if spec.count and spec.count.name == part:
         n = params["count"]
-        return " ".join([number(n), *words, spec.count.one if n == 1 else _plural_of(spec)])
-    phrase = " ".join([*words, noun])
-    return phrase if plural(noun) or noun in MASS else article(phrase)
+        return " ".join([number(n), *words, spec.count.one if n == 1 else _plural_of(spec.count)])
+    phrase = " ".join([*words, part])
+    return phrase if plural(part) or part in MASS else article(phrase)
 
 
-def _plural_of(spec: Category) -> str:
+def _plural_of(count: Count) -> str:
     """Plural for speech: "finger holes" for the part "holes"."""
-    if spec.count is None:
-        raise ValueError(f"{spec.name} has no count")
-    one = spec.count.one
-    if " of " in one:
-        head, tail = one.split(" of ", 1)
+    head, of, tail = count.one.partition(" of ")
+    if of:
         return f"{head}s of {tail}"
-    *before, last = one.split()
-    named = spec.count.name if spec.count.name[0] == last[0] else f"{last}s"
-    return " ".join([*before, named])
+    *before, last = count.one.split()
+    return " ".join([*before, count.name if count.name[0] == last[0] else f"{last}s"])
 
 
 def pattern_phrase(params: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .parameters import Parameter, ParameterError, declared_parameters
 
@@ -44,7 +43,10 @@ def read_notebook(path: Path) -> Notebook:
         cells = document["cells"]
         if document["nbformat"] != 4:
             raise NotebookError(f"{path}: the notebook format must be 4, got {document['nbformat']}; save it again")
-        found = [(cell["cell_type"], _source(cell), tuple(_tags(cell))) for cell in cells]
+        found = [
+            (cell["cell_type"], "".join(cell["source"]), tuple(map(str, cell.get("metadata", {}).get("tags", []))))
+            for cell in cells
+        ]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise NotebookError(f"{path}: must be a Jupyter notebook (JSON with cells), got {error!r}") from None
     language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
@@ -107,12 +109,3 @@ def _match(name: str, stems: list[str], folder: Path) -> str:
     near = difflib.get_close_matches(stem, stems, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(stems)}"
     raise NotebookError(f"there must be a notebook {name!r} in {folder}; {hint}")
-
-
-def _source(cell: dict[str, Any]) -> str:
-    source = cell["source"]
-    return source if isinstance(source, str) else "".join(source)
-
-
-def _tags(cell: dict[str, Any]) -> list[str]:
-    return [str(tag) for tag in cell.get("metadata", {}).get("tags", [])]

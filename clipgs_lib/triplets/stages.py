@@ -19,7 +19,7 @@ import torch
 from ..captions.caption import Caption, score_captions
 from ..captions.enrich import caption_object, names_a_set
 from ..captions.filtering import filter_captions
-from ..captions.synonyms import Synonyms
+from ..captions.synonyms import GROUPS, Groups, with_group
 from ..files import file_sha256
 from ..fitting import FitConfig, FitJob, FitResult, fit_many, mesh_job, splat_job
 from ..formats import read_splats
@@ -149,11 +149,11 @@ def _texts_of(source: Source) -> list[str]:
     return texts or [Path(source.name).stem]
 
 
-def _synonyms_of(source: Source) -> Synonyms | None:
-    """Other names of the label that the table gives, beside our own; None for our own alone."""
+def _synonyms_of(source: Source) -> Groups:
+    """Other names of the label that the table gives, beside our own."""
     others = [name for word in source.info.get("synonyms", "").split(";") if (name := word.strip())]
     label = source.info.get("label", "")
-    return Synonyms.with_group(dict.fromkeys([label, *others])) if label and others else None
+    return with_group(dict.fromkeys([label, *others])) if label and others else GROUPS
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------

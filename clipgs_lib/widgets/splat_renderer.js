@@ -277,21 +277,16 @@ class SplatRenderer {
     gl.bindVertexArray(null);
   }
 
-  /** What `present` has just put on the canvas, as a 2D canvas with the viewports side by side. */
+  /** What `present` put on the canvas in this very task, as a 2D canvas with the viewports side by side. */
   sheet(places, columns, gap) {
-    const gl = this.gl, { width, height } = places[0];
+    const { width, height } = places[0];
     const sheet = document.createElement("canvas");
     sheet.width = columns * (width + gap) - gap;
     sheet.height = Math.ceil(places.length / columns) * (height + gap) - gap;
     const paper = sheet.getContext("2d");
-    const pixels = new Uint8Array(4 * width * height);
-    places.forEach((place, view) => {
-      const image = new ImageData(width, height);
-      gl.readPixels(place.x, this.canvas.height - place.y - height, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
-      for (let row = 0; row < height; row++) {
-        image.data.set(pixels.subarray(4 * width * row, 4 * width * (row + 1)), 4 * width * (height - 1 - row));
-      }
-      paper.putImageData(image, (view % columns) * (width + gap), Math.floor(view / columns) * (height + gap));
+    places.forEach(({ x, y }, view) => {
+      const left = (view % columns) * (width + gap), top = Math.floor(view / columns) * (height + gap);
+      paper.drawImage(this.canvas, x, y, width, height, left, top, width, height);
     });
     return sheet;
   }

@@ -12,7 +12,7 @@ from clipgs_lib.captions.enrich import caption_object, enrich
 from clipgs_lib.captions.filtering import filter_captions
 from clipgs_lib.captions.names import natural_order
 from clipgs_lib.captions.palette import Palette
-from clipgs_lib.captions.synonyms import Synonyms
+from clipgs_lib.captions.synonyms import synonyms_of
 from clipgs_lib.words import article, is_plural, listing, with_article
 
 from .test_attributes import box, mesh, stripes
@@ -84,14 +84,13 @@ def test_grammar_takes_any_text(text):
 
 
 def test_our_synonyms_go_both_ways_and_know_nothing_else():
-    ours = Synonyms()
-    assert ours.of("Sofa") == ("couch", "settee") and ours.of("couch") == ("sofa", "settee")
-    assert ours.of("chaise longue") == ()
+    assert synonyms_of("Sofa") == ["couch", "settee"] and synonyms_of("couch") == ["sofa", "settee"]
+    assert synonyms_of("chaise longue") == []
 
 
 def test_a_name_of_two_things_has_no_synonyms():
-    both = Synonyms([("bat", "racket"), ("bat", "flying mammal")])
-    assert both.of("bat") == () and both.of("racket") == ("bat",)
+    both = [("bat", "racket"), ("bat", "flying mammal")]
+    assert synonyms_of("bat", both) == [] and synonyms_of("racket", both) == ["bat"]
 
 
 def test_the_first_text_says_most_and_all_are_enriched():
