@@ -6,7 +6,7 @@ import numpy as np
 
 from .model import PACKED, Choice, Count, Pieces, Range, in_group, painted
 from .paints import METALS, SHINY
-from .shapes import Shape, arc, around, extrude, join, lathe, lay, line, row, sweep
+from .shapes import arc, around, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, capsule, cone, cylinder, rod, sphere, torus
 
 wear = in_group("clothing")
@@ -79,24 +79,14 @@ def _boot(
     h=Range("heel", 0.06, 0.2, "flat-heeled", "high-heeled"),
 ) -> Pieces:
     leg = lathe([(0.85 * w, 0), (w, 0.35 * s), (1.08 * w, s), (w, s), (0.8 * w, 0.2 * s)], 24).move(0, h + 0.28)
+    body = sphere(1.0, 13, 26).warp(lambda v: np.stack([v[:, 0], v[:, 1].clip(-0.35), v[:, 2]], axis=1))
+    tall = body.scale(0.55 * f + 0.35 * w, 0.42, w)
+    lower = tall.warp(lambda v: v * line(1, np.where(v[:, 0] > 0, 1 - 0.35 * v[:, 0] / f, 1.0), 1))  # towards the toe
     yield "shaft", "main", leg
-    yield "foot", "main", superquadric_foot(f, w).move(0.5 * f - 0.85 * w, h + 0.03)
-    yield "sole", "accent", ellipse_slab(0.55 * f + 0.4 * w, 1.04 * w, 0.07).move(0.5 * f - 0.55 * w, h)
+    yield "foot", "main", lower.move(0, 0.14).move(0.5 * f - 0.85 * w, h + 0.03)
+    yield "sole", "accent", cylinder(1.0, 0.07, 28).scale(0.55 * f + 0.4 * w, 1, 1.04 * w).move(0.5 * f - 0.55 * w, h)
     yield "heel", "accent", box(0.9 * w, h + 0.03, 1.5 * w, 0.02).move(-0.45 * w)
     yield "cuff", "accent", torus(1.05 * w, 0.035).move(0, h + 0.28 + s)
-
-
-def superquadric_foot(length: float, width: float) -> Shape:
-    """Shoe body that stands on y = 0, toe towards +x."""
-    body = sphere(1.0, 13, 26).warp(lambda v: np.stack([v[:, 0], v[:, 1].clip(-0.35), v[:, 2]], axis=1))
-    tall = body.scale(0.55 * length + 0.35 * width, 0.42, width)
-    lower = tall.warp(lambda v: v * line(1, np.where(v[:, 0] > 0, 1 - 0.35 * v[:, 0] / length, 1.0), 1))
-    return lower.move(0, 0.14)
-
-
-def ellipse_slab(x: float, z: float, height: float) -> Shape:
-    """Flat elliptic slab that stands on y = 0."""
-    return cylinder(1.0, height, 28).scale(x, 1, z)
 
 
 @wear("umbrella", "parasol", parts=("handle", "panels", "shaft"), accent="handle")

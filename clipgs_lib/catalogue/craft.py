@@ -27,7 +27,8 @@ def _airplane(
         return extrude(outline, 0.05).turn("x", 90).mirror()
 
     tail = extrude([(-0.34, 0), (0, 0), (-0.2, 0.4), (-0.38, 0.4)], 0.05).turn("y", -90).move(0, 0.08, -n / 2 + 0.05)
-    engine = capsule_x(0.075, 0.34)
+    ends = [arc(0.075, -90, 0, 5, (0, 0.075 - 0.17)), arc(0.075, 0, 90, 5, (0, 0.17 - 0.075))]
+    engine = lathe(np.concatenate(ends), 14, planar=False).turn("x", 90)
     at = np.array([0.4]) if engines == 2 else np.array([0.3, 0.62])
     yield "fuselage", "main", turned(half, 20).turn("x", 90)
     yield "wings", "accent", wing(s, 0.46, 0.2, sweep).move(0, -0.03, 0.05)
@@ -35,16 +36,6 @@ def _airplane(
     yield "tail", "accent", wing(0.4, 0.26, 0.14, 0.12).move(0, 0.05, -0.43 * n)
     yield "engines", "gray", join([engine.move(t * s, -0.09, -sweep * t + 0.1) for t in at]).mirror()
     yield "cockpit", "navy", ellipsoid(0.1, 0.06, 0.14).move(0, 0.12, 0.34 * n)
-
-
-def capsule_x(radius: float, length: float) -> Shape:
-    """Round-ended bar along z about the origin."""
-    half = length / 2
-    return lathe(
-        np.concatenate([arc(radius, -90, 0, 5, (0, radius - half)), arc(radius, 0, 90, 5, (0, half - radius))]),
-        14,
-        planar=False,
-    ).turn("x", 90)
 
 
 @vehicle("rocket", "space rocket", parts=("fins", "nose cone", "porthole"), accent="fins")

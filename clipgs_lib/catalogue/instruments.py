@@ -6,8 +6,8 @@ import numpy as np
 
 from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
 from .paints import METALS, PAINTS, contrasting
-from .shapes import Shape, arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
-from .solids import box, cylinder, rod, sphere, torus
+from .shapes import arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
+from .solids import box, cylinder, ellipsoid, rod, sphere, torus
 
 instrument = in_group("musical instruments")
 
@@ -132,13 +132,8 @@ def _maraca(
     stretch=Range("stretch", 1.0, 1.4, "round", "egg-shaped"),
     n=Range("handle_length", 0.49, 1.42, "short-handled", "long-handled"),
 ) -> Pieces:
-    yield "head", "main", ellipsoid_y(radius, radius * stretch).move(0, n + radius * stretch - 0.03)
+    yield "head", "main", ellipsoid(radius, radius * stretch, radius, 17, 26).move(0, n + radius * stretch - 0.03)
     yield "handle", "accent", turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
-
-
-def ellipsoid_y(radius: float, half: float) -> Shape:
-    """Ball stretched along y."""
-    return sphere(1.0, 17, 26).scale(radius, half, radius)
 
 
 @painted(colors=(*METALS, *PAINTS))

@@ -108,16 +108,10 @@ def difference_figure(
 def error_image(a: Tensor | np.ndarray, b: Tensor | np.ndarray, *, limit: float = 0.1) -> np.ndarray:
     """Colour the mean absolute error of the channels, dark blue for none and yellow from ``limit`` upwards.
 
-    Args:
-        a: ``[H, W, 3]`` or ``[H, W]``, floats in ``[0, 1]`` or uint8.
-        b: another of the same size.
-        limit: the error that gets the brightest colour, in ``(0, 1]``.
+    Arguments and errors are those of `difference_figure`.
 
     Returns:
         ``[H, W, 3]`` uint8, for `image_row` or `PIL.Image.fromarray`.
-
-    Raises:
-        ValueError: when the sizes differ or ``limit`` is out of range.
     """
     if not 0 < limit <= 1:
         raise ValueError(f"limit must lie in (0, 1], got {limit}")
