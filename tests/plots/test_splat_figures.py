@@ -229,7 +229,6 @@ def test_titles_are_escaped(splats_factory):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"color": torch.zeros(3)}, r"color must have shape \[5\].*got \[3\]"),
         ({"max_points": 0}, "max_points must lie in 1..50,000, got 0"),
         ({"max_points": 60_000}, "max_points must lie in"),
         ({"ellipsoids": -1}, "ellipsoids must be >= 0"),
