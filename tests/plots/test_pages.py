@@ -55,7 +55,6 @@ def figures() -> dict[str, go.Figure]:
     cosines = {name: random.random((12, 12)) for name in ("step 0", "step 30", "shipped clipgs-mini")}
     return {
         "splat": plots.splat_figure(splats, ellipsoids=20),
-        "splat by value": plots.splat_figure(splats, color=splats.means[:, 0], color_label="x, scene units"),
         "patches": plots.patch_figure(splats, patches.indices, max_points=600),
         "coverage": plots.coverage_figure(points, {"farthest points": torch.arange(24)}),
         "tokens": plots.token_coverage_figure(patches.indices, 800),
