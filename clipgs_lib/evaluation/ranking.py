@@ -98,7 +98,11 @@ def retrieval(
         ValueError: for other shapes, non-finite or unnormalised rows (named), or queries without a relevant item.
     """
     ks, hits, chance, _ = _rank("queries", queries, "gallery", gallery, relevant, ks)
-    groups = _check_objects(objects, len(queries))
+    if objects is None:
+        objects = torch.arange(len(queries))
+    if objects.shape != (len(queries),) or objects.is_floating_point():
+        raise ValueError(f"objects must be integers [{len(queries)}], got {objects.dtype} {list(objects.shape)}")
+    groups = objects.cpu().numpy()
     return Recalls(
         ks=ks,
         values=intervals(hits, groups, seed),
@@ -151,7 +155,9 @@ def _rank(
 
     The latter takes one relevant item for granted.
     """
-    queries, gallery, ks = checked(name, queries), checked(other, gallery), _check_ks(ks)
+    queries, gallery, ks = checked(name, queries), checked(other, gallery), tuple(ks)
+    if not ks or ks[0] < 1 or any(a >= b for a, b in pairwise(ks)):
+        raise ValueError(f"ks must be increasing numbers >= 1, got {ks}")
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"{name} and {other} must have one width, got {queries.shape[1]} and {gallery.shape[1]}; "
@@ -172,14 +178,6 @@ def _rank(
     return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist()), torch.cat(ranks)
 
 
-def _check_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    """Increasing positive ks, or a sentence."""
-    ks = tuple(ks)
-    if not ks or ks[0] < 1 or any(a >= b for a, b in pairwise(ks)):
-        raise ValueError(f"ks must be increasing numbers >= 1, got {ks}")
-    return ks
-
-
 def _check_relevant(relevant: Tensor, queries: int, size: int) -> None:
     """Refuse targets of another shape, and targets that the gallery does not hold."""
     if relevant.dtype == torch.bool and relevant.shape == (queries, size):
@@ -196,12 +194,3 @@ def _check_relevant(relevant: Tensor, queries: int, size: int) -> None:
             f"each query needs its target among the {size} candidates; queries {rows_of(missing)} have none: "
             "leave them out and report how many, or complete the gallery"
         )
-
-
-def _check_objects(objects: Tensor | None, queries: int) -> np.ndarray:
-    """Ids of the objects of all queries ``[Q]``."""
-    if objects is None:
-        return np.arange(queries)
-    if objects.shape != (queries,) or objects.is_floating_point():
-        raise ValueError(f"objects must be integers [{queries}], got {objects.dtype} {list(objects.shape)}")
-    return objects.cpu().numpy()
