@@ -24,7 +24,9 @@ from .samples import config
 
 SHARP = {"groups": 8, "group_size": 8, "dim": 16, "width": 24, "depth": 2, "patch_dropout": 0.0, "drop_path": 0.0}
 CHILD = """
-import json, sys, torch
+import json, os, sys, torch, torch._dynamo
+from pathlib import Path
+from clipgs_lib.libraries import import_timm
 from safetensors.torch import save_file
 from clipgs_lib.settings import from_plain
 from clipgs_lib.training import Objects, TrainConfig, gather_with_grad, train
@@ -35,6 +37,9 @@ from clipgs_lib.training.step import Learner
 
 torch.set_num_threads(1)
 job = json.loads(sys.argv[1])
+import_timm()
+other = os.fork()  # only now, since imports take seconds
+os.environ |= {"RANK": "0" if other else "1", "LOCAL_RANK": "0" if other else "1"}
 with join(torch.device("cpu")) as place:
     sizes = (3, 1)
     mine = torch.arange(float(2 * sizes[place.rank])).reshape(-1, 2) + 10 * place.rank
@@ -59,8 +64,10 @@ with join(torch.device("cpu")) as place:
         raise AssertionError("two different runs went through as one")
     told = {key: value.contiguous().clone() for key, value in told.items()}
     save_file(told, f"{job['out']}/{place.rank}.safetensors")
-    records = list(train(from_plain(TrainConfig, job["run"])))
-    print(json.dumps([row.get("loss") for row in records]))
+    losses = [row.get("loss") for row in train(from_plain(TrainConfig, job["run"]))]
+    Path(job["out"], f"{place.rank}.json").write_text(json.dumps(losses))
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
 
 
@@ -84,16 +91,12 @@ def two(shards, tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    children = []
-    for rank in range(2):
-        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, "-c", CHILD, text]
-        children.append(subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    outputs = [child.communicate(timeout=300) for child in children]
-    for child, (_, wrong) in zip(children, outputs, strict=True):
-        assert child.returncode == 0, wrong.decode()[-3000:]
-    losses = [json.loads(said.decode().splitlines()[-1]) for said, _ in outputs]
+    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", CHILD, text]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
     return out, [load_file(out / f"{rank}.safetensors") for rank in range(2)], losses
 
 
