@@ -38,7 +38,8 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 run: $(VENV)/.run ## run the notebooks; ARGS="01_splats -p SEED 1 --force", JOBS=2
 	$(BIN)/clipgs notebooks run --jobs $(JOBS) $(ARGS)
 
-test: lint types contract pytest fuzz nbval ## all checks: style, types, notebooks' form, tests, damaged files, notebooks' outputs
+# The notebooks come early, since they are one process for longest: with -j2 everything else is done beside them.
+test: lint contract types nbval pytest fuzz ## all checks: style, notebooks' form, types, notebooks' outputs, tests, damaged files
 
 lint: $(VENV)/.dev ## style of code and notebooks
 	$(BIN)/ruff check .
