@@ -32,7 +32,6 @@ ROOMS = {
     "splats": {"geometry"},
     # 2
     "formats": {"errors", "files", "splats", "geometry"},
-    "samples": {"splats", "geometry"},
     "meshes": {"files", "colors", "errors", "splats", "formats"},
     "rendering": {"files", "splats", "geometry", "meshes"},
     # 3

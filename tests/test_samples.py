@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clipgs_lib.formats import read_splats
-from clipgs_lib.samples import COUNTS, make_sample
 from tests.conftest import ROOT
+from tests.made_samples import COUNTS, make_sample
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .orders import CURVE_BITS, z_keys
+from .orders import CURVE_BITS, grid_cells, z_keys
 
 _LARGEST = 1e18  # coordinate whose square is still finite
 
@@ -158,15 +158,10 @@ def _nearest_any_device(points: Tensor, centers: Tensor, k: int, valid: Tensor) 
 
 def _canonical_order(points: Tensor, valid: Tensor) -> Tensor:
     """Permutations ``[B, N]``: valid points first, by key along the Z-order curve, then coordinates, then index."""
-    inside = valid[..., None]
-    axes = min(points.shape[2], 3)
-    low = points.masked_fill(~inside, torch.inf).amin(dim=1, keepdim=True)[..., :axes]
-    high = points.masked_fill(~inside, -torch.inf).amax(dim=1, keepdim=True)[..., :axes]
-    size = (high - low).amax(dim=2, keepdim=True).clamp_min(1e-38)
-    points = points.masked_fill(~inside, 0.0)
-    cells = ((points[..., :axes] - low) / size * 2**CURVE_BITS).long().clamp(0, 2**CURVE_BITS - 1)
-    cells = torch.nn.functional.pad(cells, (0, 3 - axes))
-    columns = [~valid, z_keys(cells, CURVE_BITS), *points.unbind(2)]  # the first matters most
+    first = valid.int().argmax(dim=1)[:, None, None].expand(-1, 1, points.shape[2])
+    points = torch.where(valid[..., None], points, points.gather(1, first))  # leaves the box as it is
+    axes = torch.nn.functional.pad(points[..., :3], (0, max(0, 3 - points.shape[2])))
+    columns = [~valid, z_keys(grid_cells(axes, CURVE_BITS)), *points.unbind(2)]  # the first matters most
     order = torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
     for column in columns[::-1]:
         order = order.gather(1, column.gather(1, order).argsort(dim=1, stable=True))

@@ -245,7 +245,7 @@ def _nearest(columns, order, lows, highs, centers, out):
                 bound = _keep_smallest(keys, size, kept)
                 size = kept
         _keep_smallest(keys, size, kept)
-        _sort(keys, kept)
+        keys[:kept].sort()
         for i in range(k):
             out[g, i] = order[keys[i if i < kept else 0] & 0xFFFFFFFF]
 
@@ -287,20 +287,3 @@ def _keep_smallest(keys, size, kept):
         else:
             break
     return keys[kept - 1]
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _sort(keys, size):
-    """Sort ``keys[:size]`` in place (Shell's method): up to a hundred, faster than numpy's."""
-    gap = 1
-    while gap < size // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, size):
-            moved = keys[i]
-            j = i
-            while j >= gap and keys[j - gap] > moved:
-                keys[j] = keys[j - gap]
-                j -= gap
-            keys[j] = moved
-        gap //= 3

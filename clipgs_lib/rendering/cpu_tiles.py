@@ -1,4 +1,4 @@
-"""Numba kernels that order gaussians, share them out to tiles and composite them front to back.
+"""Gaussians ordered by depth, shared out to tiles and composited front to back, mostly by numba kernels.
 
 A tile is ``TILE x TILE`` pixels, one row of it one vector register of the widest kind. The inner
 loops hold no branch, so that LLVM vectorises them; what must not count is masked to zero. No
@@ -39,36 +39,11 @@ def _exp2_minus(e):
     return p * np.int32(bits).view(np.float32)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def order_by_depth(keys):
+def order_by_depth(keys: np.ndarray) -> np.ndarray:
     """Indices ``[V]`` int32 of the visible gaussians, near to far; equal depths stay in index order."""
-    n = keys.shape[0]
-    count = 0
-    histogram = np.zeros((3, 2048), np.int64)
-    for i in range(n):
-        key = keys[i]
-        if key != INVISIBLE:
-            count += 1
-            histogram[0, key & 2047] += 1
-            histogram[1, (key >> 11) & 2047] += 1
-            histogram[2, key >> 22] += 1
-    order, spare = np.empty(count, np.int32), np.empty(count, np.int32)
-    j = 0
-    for i in range(n):
-        if keys[i] != INVISIBLE:
-            order[j] = i
-            j += 1
-    for digit in range(3):
-        total = 0
-        for b in range(2048):
-            total, histogram[digit, b] = total + histogram[digit, b], total
-        shift = np.uint32(11 * digit)
-        for i in range(count):
-            b = (keys[order[i]] >> shift) & np.uint32(2047)
-            spare[histogram[digit, b]] = order[i]
-            histogram[digit, b] += 1
-        order, spare = spare, order
-    return order
+    indices = np.arange(len(keys), dtype=np.uint64)
+    order = np.sort(keys.astype(np.uint64) << np.uint64(32) | indices)  # the key above the index: all differ
+    return order[: np.count_nonzero(keys != INVISIBLE)].astype(np.uint32).view(np.int32)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -21,8 +21,8 @@ from clipgs_lib.formats import FormatError, read_splats, write_splats
 from clipgs_lib.formats import doctor_geometry as geometry
 from clipgs_lib.formats import doctor_values as values
 from clipgs_lib.formats.diagnose import Diagnosis, Finding, diagnose
-from clipgs_lib.samples import make_sample
 from clipgs_lib.splats import Splats
+from tests.made_samples import make_sample
 
 from .mutations import fuzz_settings, mutations
 from .ply_samples import ply_bytes, stored_columns

@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from . import geometry
-from .splats import Splats
+from clipgs_lib import geometry
+from clipgs_lib.splats import Splats
 
 Surface = Callable[[Tensor, Tensor], Tensor]
 """Maps ``u [N]`` and ``v [N]`` in ``[0, 1]`` to points ``[N, 3]``, float64, +y up."""
