@@ -129,7 +129,9 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
         },
         began=time.time(),
     )
-    print(environment_line(device, seed))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    threads = torch.get_num_threads()
+    print(f"clipgs_lib {__version__} · torch {torch.__version__} · {where} · {threads} threads · seed {seed}")
     return _latest
 
 
@@ -233,15 +235,6 @@ def mixed_precision(name: str, device: torch.device) -> torch.autocast:
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(name, device) == "bf16")
-
-
-def environment_line(device: torch.device, seed: int) -> str:
-    """One line that says what ran: package and torch versions, device, CPU threads, seed."""
-    import torch
-
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    threads = torch.get_num_threads()
-    return f"clipgs_lib {__version__} · torch {torch.__version__} · {where} · {threads} threads · seed {seed}"
 
 
 def real_data_dir() -> Path | None:

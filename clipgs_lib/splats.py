@@ -80,7 +80,7 @@ class Splats:
 
     def __post_init__(self) -> None:
         for name in COLUMNS:
-            _check_column(name, getattr(self, name), self.means)
+            check_column(name, getattr(self, name), self.means)
         if self.up_axis not in UP_AXES:
             raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)}, got {self.up_axis!r}")
         if len(self) == 0:
@@ -364,7 +364,8 @@ def column_fits(name: str, value: Tensor) -> bool:
     return value.dim() == 1 + len(tail) and tuple(value.shape[1:]) == tail
 
 
-def _check_column(name: str, value: Any, means: Any) -> None:
+def check_column(name: str, value: Any, means: Any) -> None:
+    """Raise TypeError or ValueError unless ``value`` is the column of that name beside ``means``."""
     text = _SHAPES[name][0]
     if not isinstance(value, Tensor) or value.dtype != torch.float32:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__

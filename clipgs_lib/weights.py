@@ -15,12 +15,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .errors import ExplainedError
 from .words import first_of
 
 CONTAINERS = ("state_dict", "model_state_dict", "module", "model")  # where trainers keep a state dict in their files
 # what DistributedDataParallel, torch.compile, Lightning and FSDP put before names; compile and FSDP inside them, too
 _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|_fsdp_wrapped_module)\.)+")
 _INNER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module)\.")
+
+
+_TODO_SAVE = "save its state dict alone, best as .safetensors"
 
 
 class WeightsError(ValueError):
@@ -42,7 +46,12 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"a checkpoint must be a file, got none at {path}; fetch it and check the path")
-    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    try:
+        content = load_file(path) if _is_safetensors(path) else read_torch(path, _TODO_SAVE)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} must be a safetensors file, got SafetensorError: {error}; fetch it anew") from error
+    except ExplainedError as error:
+        raise WeightsError(str(error)) from None
     held = (content.get(name) for name in CONTAINERS) if isinstance(content, Mapping) else ()
     state = next((value for value in held if isinstance(value, Mapping)), content)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
@@ -60,27 +69,21 @@ def _is_safetensors(path: Path) -> bool:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} must be a safetensors file, got SafetensorError: {error}; fetch it anew") from error
+def read_torch(path: Path, save: str) -> Any:
+    """What ``torch.save`` wrote, of nothing but tensors and plain containers; ``save`` says how to make such a file.
 
-
-def _read_torch(path: Path) -> Any:
+    Raises:
+        ExplainedError: when it is damaged, of another format, or holds objects, which are never unpickled.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
-        must = f"{path} must be a checkpoint of nothing but tensors and plain containers"
         text = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split())
-        if odd := re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)|TorchScript", text):
-            raise WeightsError(
-                f"{must}, got an object of {odd[1] or 'TorchScript'}; objects are never unpickled: save its state dict "
-                "alone, best as .safetensors"
-            ) from None
-        raise WeightsError(
-            f"{must}, got {type(error).__name__}: {text[:300]}; it is damaged or of another format: fetch it anew"
-        ) from None
+        odd = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)|TorchScript", text)
+        got = f"a {(odd[1] or 'TorchScript')[:100]}" if odd else f"{type(error).__name__}: {text[:200]}"
+        todo = f"objects are never unpickled, as that can run code; {save}" if odd else "fetch or save it again"
+        must = "the checkpoint must be intact, of nothing but tensors and plain containers"
+        raise ExplainedError(path, must, got, todo) from None
 
 
 def misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mesh_fits import fit_mesh, mesh_job, splat_job
+from .mesh_fits import mesh_job, splat_job
 from .optimise import CurvePoint, FitConfig, FitJob, FitResult, fit, fit_many
 from .starts import init_from_mesh, init_from_points, init_from_splats, init_random
 
@@ -13,7 +13,6 @@ __all__ = [
     "FitResult",
     "fit",
     "fit_many",
-    "fit_mesh",
     "init_from_mesh",
     "init_from_points",
     "init_from_splats",

@@ -88,11 +88,8 @@ class Adam:
 def confine(parameters: Tensor, extent: float | Tensor) -> None:
     """Keep log-scales, logits and base colours, in place, where they stay finite and can still learn.
 
-    A colour below black is drawn as black and gets no gradient, so it would never come back.
-
-    Args:
-        parameters: ``[..., N, D]``.
-        extent: largest scale, one number or one per object ``[..., 1, 1]``.
+    The largest scale is ``extent``, one number or one per object ``[..., 1, 1]``. A colour below black is drawn as
+    black and gets no gradient, so it would never come back.
     """
     most = torch.as_tensor(extent, device=parameters.device)
     parameters[..., SCALES].clamp_((1e-5 * most).log(), most.log())

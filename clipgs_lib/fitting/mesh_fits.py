@@ -2,14 +2,13 @@
 
 The paper starts from a coloured point cloud and optimises for 5,000 steps. Here the start is a clustering of the
 surface itself (`fitting.starts`), which already stands near the goal, so that a few hundred steps on small pictures do.
-`fit` takes any start and any views, `fit_mesh` makes both; `fit_many` fits a list of jobs, on CUDA in batches, and
-`mesh_job` and `splat_job` make such jobs.
+`fit` takes any start and any views, `fit_many` a list of such jobs, on CUDA in batches; `mesh_job` and `splat_job` make
+them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,28 +17,12 @@ from torch import Tensor
 from ..meshes import Mesh
 from ..rendering import Cameras, render, render_views, sphere_cameras, visible_sphere
 from ..splats import Splats
-from .optimise import FitConfig, FitJob, FitResult, Progress, fit
+from .optimise import FitConfig, FitJob
 from .starts import check_count, init_from_mesh, init_from_splats
 from .supervision import split_views
 
 _FOV = 40.0
 _MARGIN = 1.03  # space about the object in the views
-
-
-def fit_mesh(
-    mesh: Mesh, n: int, config: FitConfig | None = None, *, progress: Progress | None = None, **options: Any
-) -> FitResult:
-    """Fit ``n`` gaussians to a mesh: cover its surface, draw it from all around, optimise.
-
-    Args:
-        mesh, n, config, options: as in `mesh_job`; the splats are in the mesh's frame.
-        progress: called at every check.
-
-    Raises:
-        ValueError: when a number is out of range or the surface has no area.
-    """
-    pictures, cameras, init, _ = mesh_job(mesh, n, config, **options)
-    return fit(pictures, cameras, init, config, progress=progress)
 
 
 def mesh_job(
@@ -52,7 +35,7 @@ def mesh_job(
     light: float = 0.3,
     device: str | torch.device = "cpu",
 ) -> FitJob:
-    """Cover a mesh with ``n`` gaussians and draw it from all around: what `fit_mesh` optimises.
+    """Cover a mesh with ``n`` gaussians and draw it from all around: what to fit.
 
     SH 0 cannot hold a headlight, which depends on the view, so lit fits come out a little mottled. They are the
     default nevertheless, for they look like what a teacher sees: unlit ones lose every inner edge, and a white cup on

@@ -223,14 +223,9 @@ def _optimise(batch: _Batch, config: FitConfig, progress: Progress | None) -> No
 
 
 class _Batch:
-    """B objects in the middle of their fits. Each has dice, an order of views and backgrounds to itself.
+    """B objects, of ``parameters [B, N, D]`` and sizes ``extents``, in the middle of their fits to training views.
 
-    Args:
-        scene: training views of B objects.
-        parameters: ``[B, N, D]`` at the start.
-        extents: B sizes of the objects.
-        seeds: B of them.
-        config: of all.
+    Each has dice, an order of views and backgrounds to itself.
     """
 
     def __init__(
@@ -319,11 +314,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _extent(init: Splats) -> float:
-    """Half the diagonal of the box about the centres.
-
-    Raises:
-        ValueError: when a gaussian is not finite or all centres coincide.
-    """
+    """Half the diagonal of the box about the centres, which must be finite and not all in one place."""
     bad = int((~init.finite_mask()).sum())
     if bad:
         raise ValueError(f"initial gaussians must be finite, got {bad} of {len(init)} that are not; prune() them first")

@@ -131,7 +131,7 @@ class _Similarity(torch.autograd.Function):
 
 
 def photometric_loss(rendered: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
-    """Mean ``[]`` of ``L1 + ssim_weight (1 - SSIM)`` over pictures ``[B, H, W, 3]``, as in `photometric_losses`."""
+    """Mean ``[]`` of ``L1 + ssim_weight (1 - SSIM)`` over ``[B, H, W, 3]``; a weight of 0 leaves the SSIM out."""
     if ssim_weight == 0:
         return (rendered - target).abs().mean()
     if rendered.device.type == "cpu":
@@ -140,15 +140,9 @@ def photometric_loss(rendered: Tensor, target: Tensor, ssim_weight: float) -> Te
 
 
 def photometric_losses(rendered: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
-    """Sum over objects of `photometric_loss`, so that each gets the gradient that it would get alone.
+    """Sum ``[]`` over objects of `photometric_loss`, so that each gets the gradient that it would get alone.
 
-    Args:
-        rendered: ``[B, C, H, W, 3]`` float32, C pictures of each object; differentiable.
-        target: ``[B, C, H, W, 3]`` float32.
-        ssim_weight: ``>= 0``; 0 leaves the SSIM out.
-
-    Returns:
-        ``[]``.
+    ``rendered`` and ``target`` are ``[B, C, H, W, 3]`` float32, C pictures of each object.
     """
     if rendered.device.type == "cpu":
         return torch.stack([photometric_loss(a, b, ssim_weight) for a, b in zip(rendered, target, strict=True)]).sum()

@@ -93,19 +93,17 @@ class Scene(NamedTuple):
         """Pictures ``[B, V, H, W, 3]`` of gaussians over backgrounds ``[B, 3]``."""
         if columns.means.device.type == "cuda":
             return self._draw_together(columns, background)
-        pictures = []
-        for i, each in enumerate(zip(*(column.unbind() for column in columns), strict=True)):
-            cameras = Cameras(self.viewmats[i], self.Ks[i], self.alphas.shape[3], self.alphas.shape[2])
-            pictures.append(render(Gaussians._make(each), *cameras, background=background[i]).colors)
-        return torch.stack(pictures)
+        size = (self.alphas.shape[3], self.alphas.shape[2])
+        objects = zip(zip(*columns, strict=True), self.viewmats, self.Ks, background, strict=True)
+        return torch.stack([render(Gaussians(*one), w, K, *size, background=b).colors for one, w, K, b in objects])
 
     def _draw_together(self, columns: Gaussians, background: Tensor) -> Tensor:
         """`draw` in one call of gsplat."""
         from ..rendering.cuda import rasterize_cuda_batch
 
-        height, width = self.alphas.shape[2:4]
         behind = background[:, None].expand(-1, self.viewmats.shape[1], -1)  # [B, V, 3]
-        return rasterize_cuda_batch(columns, self.viewmats, self.Ks, width, height, behind)
+        cameras = Cameras(self.viewmats, self.Ks, self.alphas.shape[3], self.alphas.shape[2])
+        return rasterize_cuda_batch(columns, cameras, behind)
 
     def psnr(self, columns: Gaussians) -> Tensor:
         """Mean PSNR of each object's gaussians over the background of the views, dB ``[B]``."""

@@ -128,24 +128,17 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
         return splats
     what = f"{int((~finite).sum()):,} non-finite and {int((finite & ~turned).sum()):,} zero-quaternion"
     if on_invalid == "raise" or bad == len(splats):
-        raise FormatError(
-            path,
-            "every gaussian must be finite with a non-zero quaternion"
-            if on_invalid == "raise"
-            else "at least one gaussian must be finite with a non-zero quaternion",
-            f"{what} of {len(splats):,}",
-            'pass on_invalid="keep" to look at them, or run `clipgs diagnose` on the file',
+        must = (
+            f"{'every' if on_invalid == 'raise' else 'at least one'} gaussian must be finite with a non-zero quaternion"
         )
+        todo = 'pass on_invalid="keep" to look at them, or run `clipgs diagnose` on the file'
+        raise FormatError(path, must, f"{what} of {len(splats):,}", todo)
     warnings.warn(f"{path}: dropped {what} gaussians of {len(splats):,}", SplatWarning, stacklevel=3)
     return splats[finite & turned]
 
 
 def check_regular_file(path: str | os.PathLike[str]) -> Path:
-    """The path, if it is a readable regular file.
-
-    Raises:
-        FormatError: for a missing path, a directory, a FIFO, a device or a file that may not be read.
-    """
+    """The path, if it is a readable regular file; FormatError for any other, or a missing one."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -161,15 +154,8 @@ def check_regular_file(path: str | os.PathLike[str]) -> Path:
 
 
 def check_count(path: str | os.PathLike[str], count: int, available: int, bytes_each: int) -> None:
-    """Refuse a claimed gaussian count that the bytes at hand cannot hold, before anything is allocated.
-
-    Args:
-        count: what the header claims.
-        available: bytes there are for the gaussians.
-        bytes_each: the fewest bytes one gaussian takes.
-
-    Raises:
-        FormatError: when the count is negative, absurd, or more than fit.
+    """Refuse a count that a header claims, before anything is allocated: negative, absurd, or more than can fit into
+    the ``available`` bytes when one gaussian takes ``bytes_each`` at the least.
     """
     if not 0 <= count <= MAX_GAUSSIANS:
         must = f"the gaussian count must lie in 0..{MAX_GAUSSIANS:,}"
@@ -189,11 +175,7 @@ def read_up_to(read: Callable[[int], bytes], size: int) -> bytearray:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; rename it over ``path`` on success, delete it on any failure.
-
-    Raises:
-        FormatError: when the folder does not exist, is not writable, or ``path`` is a directory.
-    """
+    """`files.writing`, with FormatError for a folder that is missing or not writable, or that ``path`` is itself."""
     path = Path(path)
     if path.exists() and not path.is_file():
         got = "a directory" if path.is_dir() else "a FIFO or device"

@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import ExplainedError
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import COLUMNS, column_fits
+from ..weights import read_torch
 from .base import FormatError, RawSplats, check_count, check_regular_file
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 
@@ -58,7 +60,10 @@ def read(path: Path) -> RawSplats:
     """
     path = check_regular_file(path)
     _check_archive(path)
-    content = _load(path)
+    try:
+        content = read_torch(path, _TODO_SAVE)
+    except ExplainedError as error:
+        raise FormatError(path, error.must, error.got, error.todo) from None
     splats = content.get("splats", content) if isinstance(content, Mapping) else content
     if isinstance(splats, Mapping) and splats is content:
         splats = _splatfacto(path, splats)
@@ -136,19 +141,6 @@ def _notes(path: Path, content: Any) -> list[str]:
     if re.search(r"_rank[0-9]+\.", path.name):
         notes.append("one rank of a distributed run; the other ranks hold the rest of the gaussians (Splats.cat)")
     return notes
-
-
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(str(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler runs on foreign bytes: almost any exception can come out of it
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign:
-            must, got = "the checkpoint must hold only tensors and plain containers", f"a {foreign[1][:100]}"
-            todo = f"objects are never unpickled, as that can run code; {_TODO_SAVE}"
-            raise FormatError(path, must, got, todo) from None
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise FormatError(path, "torch must be able to load the checkpoint", got, "fetch or save it again") from None
 
 
 def _check_archive(path: Path) -> None:

@@ -79,12 +79,8 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
     """Encode as PlayCanvas compressed PLY with colour bounds, and with SH when there is any.
 
     Args:
-        splats: finite gaussians with non-zero quaternions.
-        path: where to.
+        splats: finite gaussians with non-zero quaternions, else FormatError.
         sort: reorder along a Z-curve, so that chunks are small and little is lost; False keeps the order.
-
-    Raises:
-        FormatError: when a gaussian is not finite or has no rotation, or the file cannot be written.
     """
     raw = columns_to_write(splats, path)
     raw = raw.rows(z_order(raw.means)) if sort else raw

@@ -34,6 +34,7 @@ _MAGIC = (
     (b"PK\x03\x04", "a zip archive"), (b"BZh", "a bzip2 archive"), (b"\xfd7zXZ", "an xz archive"),
     (b"7z\xbc\xaf", "a 7-Zip archive"), (b"Rar!", "a RAR archive"), (b"\x28\xb5\x2f\xfd", "a zstd stream"),
     (b"\x1f\x8b", "a gzip stream"), (b"# Blender", "an OBJ mesh"), (b"solid ", "an STL mesh"),
+    (b"Kaydara FBX", "an FBX mesh"), (b"BLENDER", "a Blender file"),
 )  # fmt: skip
 _ARCHIVES = ("zip", "bzip2", "xz", "7-Zip", "RAR", "zstd", "gzip")
 
@@ -143,9 +144,9 @@ def _explain(path: Path, head: bytes, error: FormatError) -> Finding:
     """A reader's refusal as a finding with its code and words, or what the first bytes say instead."""
     if head.startswith(b"\x1f\x8b") and (inner := _gzip_head(head)):
         mend = f"unpack it first: gunzip -c {path.name} > {path.stem}"
-        message = f"a gzip stream around {_looks_like(inner) or 'something else than SPZ'}"
+        message = f"a gzip stream around {looks_like(inner) or 'something else than SPZ'}"
         return Finding("gzip_wrapped", "error", message, mend)
-    kind = _looks_like(head)
+    kind = looks_like(head)
     if error.code != "unknown_format" or not kind:
         return Finding(error.code, "error", error.reason, error.todo)
     if any(word in kind for word in _ARCHIVES):
@@ -153,7 +154,7 @@ def _explain(path: Path, head: bytes, error: FormatError) -> Finding:
     return Finding("unknown_format", "error", f"{kind}, not a splat file", error.todo)
 
 
-def _looks_like(head: bytes) -> str:
+def looks_like(head: bytes) -> str:
     """What the first bytes say in words; empty when they say nothing."""
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 

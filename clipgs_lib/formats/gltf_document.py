@@ -23,13 +23,7 @@ _JSON_LIMIT = 64 << 20
 
 
 class Document:
-    """Checked access to a glTF's JSON and bytes.
-
-    Attributes:
-        path: the file, for messages and for buffers beside it.
-        root: the JSON.
-        total_bytes: size of everything read so far.
-    """
+    """Checked access to the JSON (``root``) and the bytes (``total_bytes`` so far) of a glTF."""
 
     def __init__(self, path: Path, root: dict[str, Any], binary: bytes | None, total_bytes: int) -> None:
         self.path, self.root, self.total_bytes = path, root, total_bytes
@@ -85,16 +79,7 @@ class Document:
         return np.array(values, np.float64)
 
     def attribute(self, attributes: dict[str, Any], name: str, width: int) -> np.ndarray:
-        """The numbers of a vertex attribute.
-
-        Args:
-            attributes: of the primitive.
-            name: semantic name.
-            width: components per vertex.
-
-        Returns:
-            ``[N, width]`` float32, own memory; normalised integers are mapped to ``[0, 1]`` or ``[-1, 1]``.
-        """
+        """A vertex attribute ``[N, width]`` float32; normalised integers are mapped to ``[0, 1]`` or ``[-1, 1]``."""
         if name not in attributes:
             raise self.refuse(f"the primitive must have the attribute {name}", sorted(attributes), "it is no splat")
         accessors = self.listed("accessors")
@@ -145,11 +130,8 @@ class Document:
         if "sparse" not in accessor:
             return values
         sparse = self.child(accessor, "sparse")
-        places, changed, number = (
-            self.child(sparse, "indices"),
-            self.child(sparse, "values"),
-            self.whole(sparse, "count"),
-        )
+        places, changed = self.child(sparse, "indices"), self.child(sparse, "values")
+        number = self.whole(sparse, "count")
         code = self.whole(places, "componentType")
         if code not in _UNSIGNED:
             raise self.refuse(f"componentType of sparse indices must be one of {_UNSIGNED}", code)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..geometry import quat_to_rotmat
 from .gltf_document import Document
 
 _DEPTH = 256
@@ -15,10 +17,7 @@ INSTANCING = "EXT_mesh_gpu_instancing"
 def world_matrices(document: Document) -> dict[int, np.ndarray]:
     """World matrix ``[4, 4]`` float64 of every node of the scene, by node index, parents before children.
 
-    The scene is the document's default, else its first; without scenes, all root nodes.
-
-    Raises:
-        FormatError: when the nodes are no tree, or a transform is broken.
+    The scene is the document's default, else its first; without scenes, all root nodes. They must form a tree.
     """
     nodes = document.listed("nodes")
     world: dict[int, np.ndarray] = {}
@@ -39,9 +38,6 @@ def placed_meshes(document: Document) -> list[tuple[dict[str, Any], dict[str, An
     """Each mesh of the scene with its node and its world matrix; all meshes when there are no nodes.
 
     A node with ``EXT_mesh_gpu_instancing`` comes once per instance.
-
-    Raises:
-        FormatError: as `world_matrices`, and for a mesh index that does not exist.
     """
     nodes, meshes = document.listed("nodes"), document.listed("meshes")
     if not nodes:
@@ -95,17 +91,10 @@ def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
 
 def _matrices(document: Document, translations: np.ndarray, rotations: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """``[I, 4, 4]`` float64 of translations ``[I, 3]``, rotations ``[I, 4]`` (xyzw) and scales ``[I, 3]``."""
-    x, y, z, w = rotations.T.astype(np.float64)
-    length = x * x + y * y + z * z + w * w
-    if not (length > 1e-12).all():
+    if not (np.linalg.norm(rotations, axis=1) > 1e-6).all():
         raise document.refuse("a node's rotation must not be zero", (0, 0, 0, 0))
-    s = 2 / length
-    turns = np.array([
-        [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-        [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-        [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-    ])  # fmt: skip
+    turns = quat_to_rotmat(torch.from_numpy(rotations[:, [3, 0, 1, 2]].astype(np.float64))).numpy()  # [I, 3, 3]
     matrices = np.tile(np.eye(4), (len(scales), 1, 1))
-    matrices[:, :3, :3] = turns.transpose(2, 0, 1) * scales[:, None, :]
+    matrices[:, :3, :3] = turns * scales[:, None, :]
     matrices[:, :3, 3] = translations
     return matrices

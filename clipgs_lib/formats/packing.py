@@ -26,14 +26,9 @@ _SPREAD = np.array([[3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 3, 2], [0, 1, 2, 3]])
 
 
 def restore_largest(smallest: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """Unit quaternions from their three smallest components ("smallest three" packing).
+    """Unit quaternions ``[N, 4]`` float32 of their three ``smallest [N, 3]`` components in order, any component order.
 
-    Args:
-        smallest: ``[N, 3]`` float32, in the order of the components they are.
-        largest: ``[N]`` int, 0 to 3: the place of the component that was left out, taken as >= 0.
-
-    Returns:
-        ``[N, 4]`` float32 in the component order of the format.
+    ``largest [N]``, 0 to 3, is the place of the component that was left out, taken as >= 0.
     """
     rows = np.empty((len(smallest), 4), np.float32)
     rows[:, :3] = smallest
@@ -43,15 +38,9 @@ def restore_largest(smallest: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def drop_largest(quats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split unit quaternions into their three smallest components and the place of the largest.
+    """The inverse of `restore_largest`: ``smallest [N, 3]``, each in +-1/sqrt 2, and ``largest [N]`` of unit ``quats``.
 
     The sign is chosen so that the largest component is positive; ``-q`` is the same rotation.
-
-    Args:
-        quats: ``[N, 4]`` unit quaternions, any component order.
-
-    Returns:
-        ``(smallest [N, 3], each in [-1/sqrt 2, 1/sqrt 2], largest [N] int)``.
     """
     largest = np.abs(quats).argmax(axis=1)  # [N]
     sign = np.where(np.take_along_axis(quats, largest[:, None], axis=1) < 0, -1.0, 1.0)
@@ -69,14 +58,10 @@ def z_order(means: np.ndarray) -> np.ndarray:
 
 
 def flip_axes(raw: RawSplats, signs: tuple[int, int, int]) -> None:
-    """Change the frame in place by flipping coordinate axes, SH included.
+    """Change the frame in place by flipping coordinate axes (``signs`` +1 or -1 for x, y, z), SH included.
 
     Each rotation becomes ``F R F`` with ``F = diag(signs)``: the covariance turns as it must, an even or odd number
     of flips alike, and an identity rotation stays one.
-
-    Args:
-        raw: changed in place.
-        signs: +1 or -1 for x, y, z.
     """
     x, y, z = signs
     raw.means *= np.array([x, y, z], np.float32)
@@ -122,11 +107,7 @@ def concatenate(parts: list[RawSplats]) -> RawSplats:
 
 
 def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
-    """Numpy columns of ``splats`` with unit quaternions, refused when they hold what no format can store.
-
-    Raises:
-        FormatError: when a value is not finite or a quaternion is zero.
-    """
+    """Numpy columns of ``splats`` with unit quaternions; FormatError when one is zero or a value is not finite."""
     columns = RawSplats(*(getattr(splats, name).detach().cpu().numpy() for name in COLUMNS))
     lengths = np.linalg.norm(columns.quats, axis=1, keepdims=True)
     bad = ~splats.detach().finite_mask().cpu().numpy() | ~(lengths[:, 0] > 1e-12)
@@ -157,11 +138,7 @@ def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: i
 
 
 def json_object(path: str | os.PathLike[str], data: bytes, what: str) -> dict[str, Any]:
-    """Parse bytes as one JSON object.
-
-    Args:
-        data: the bytes; the caller has bounded their length.
-        what: their name, for the message.
+    """Parse bytes, whose length the caller has bounded, as one JSON object called ``what``.
 
     Raises:
         FormatError: when they are no UTF-8, no JSON, nested absurdly deep, or another JSON value.

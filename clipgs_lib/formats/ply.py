@@ -98,11 +98,7 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
 
 
 def write(splats: Splats, path: Path) -> None:
-    """Encode as little-endian float32 PLY with the properties, and their order, of the INRIA code; normals are zero.
-
-    Raises:
-        FormatError: when the file cannot be written.
-    """
+    """Encode as little-endian float32 PLY with the properties, and their order, of the INRIA code; normals are zero."""
     higher = splats.shN.shape[1]
     rest = [f"f_rest_{i}" for i in range(3 * higher)]
     names = [*_MEANS, "nx", "ny", "nz", *_SH0, *rest, "opacity", *_SCALES, *_QUATS]
@@ -149,9 +145,6 @@ def _column_groups(header: Header, vertex: Element) -> list[list[str]]:
     """Names of the properties to read: means, sh0, shN, opacity, scales, quats.
 
     Of a 2DGS file the second scale stands in for the third. Without ``f_dc``, sh0 are the colours, still as stored.
-
-    Raises:
-        FormatError: when some are missing; the message says what the file is instead.
     """
     names = set(vertex.names)
     flat = {"scale_0", "scale_1"} <= names and "scale_2" not in names
@@ -164,10 +157,8 @@ def _column_groups(header: Header, vertex: Element) -> list[list[str]]:
 
 
 def sh_columns(header: Header, names: set[str]) -> list[str]:
-    """Names of the higher SH coefficients up to degree 3, channel by channel; what lies above is warned about.
-
-    Raises:
-        FormatError: when they are not those of a whole degree, numbered from 0.
+    """Names of the higher SH coefficients up to degree 3, channel by channel; what lies above is warned about, and
+    names that are not those of a whole degree, numbered from 0, are a FormatError.
     """
     count = sum(re.fullmatch(r"f_rest_[0-9]+", n) is not None for n in names)
     rest = [f"f_rest_{i}" for i in range(count)]

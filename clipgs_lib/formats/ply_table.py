@@ -5,7 +5,6 @@ Layout: Greg Turk, "The PLY Polygon File Format" (1994). Comments may hold any b
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-from plyfile import PlyData, PlyParseError
 
 from .base import FormatError, check_count
 
@@ -81,11 +79,7 @@ class Header:
         return next((e for e in self.elements if e.name == name), None)
 
     def require(self, name: str) -> Element:
-        """The element of that name, without list properties and with a sane count.
-
-        Raises:
-            FormatError: when it is absent, or holds a list.
-        """
+        """The element of that name, with a sane count; FormatError when it is absent, or holds a list."""
         element = self.element(name)
         if element is None:
             names = ", ".join(e.name for e in self.elements) or "none"
@@ -100,11 +94,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Parse the header of a PLY file, reading no more than `MAX_HEADER_BYTES`.
-
-    Raises:
-        FormatError: when it is not a PLY header, does not end, is too long, or contradicts itself.
-    """
+    """The header of a PLY file; FormatError when it is none, exceeds `MAX_HEADER_BYTES` or contradicts itself."""
     with path.open("rb") as stream:
         head = stream.read(MAX_HEADER_BYTES)
     if re.match(rb"ply[ \t]*[\r\n]", head) is None:
@@ -123,10 +113,7 @@ def read_header(path: Path) -> Header:
 
 
 def classify(path: Path, head: bytes) -> str:
-    """Tell the three kinds of PLY apart by their properties.
-
-    Args:
-        head: the first bytes of the file; anything that does not start ``ply`` costs no further look.
+    """Tell the three kinds of PLY apart by their properties; a ``head`` that does not start ``ply`` costs no more.
 
     Returns:
         ``"compressed_ply"``, ``"ply"`` (gaussians, or a header so broken that reading it will say why), ``"points"``,
@@ -197,9 +184,7 @@ def _refuse_duplicates(path: Path, what: str, names: list[str]) -> None:
 
 
 def locate(header: Header, element: Element) -> int:
-    """Byte offset of the first row of an element of a **binary** file.
-
-    Elements before it are skipped; those with list properties row by row.
+    """Byte offset of the first row of an element of a **binary** file, elements with lists skipped row by row.
 
     Raises:
         FormatError: when what comes before does not fit in the file, or cannot be skipped in bounded time.
@@ -242,13 +227,10 @@ def _skip_lists(header: Header, element: Element, stream: BinaryIO, offset: int)
 
 
 def open_rows(header: Header, element: Element) -> np.ndarray:
-    """The rows of an element, as a structured array ``[count]`` with one field per property.
+    """The rows of an element without lists, as a structured array ``[count]`` with one field per property.
 
     Binary rows are mapped, not read; their fields have the stored types and byte order. ASCII rows are parsed, and
     all their fields are float64, whatever the header declares.
-
-    Args:
-        element: one without list properties (see `Header.require`).
 
     Raises:
         FormatError: when the rows do not fit in the file, or ASCII rows are no numbers.
@@ -313,22 +295,23 @@ def trailing_bytes(header: Header) -> int:
 
 
 def _parse_ascii(header: Header, element: Element) -> np.ndarray:
-    """Let plyfile parse the text, under a header of our own words: no comments, every scalar a double."""
+    """Rows of text, one a line."""
     columns = len(element.properties)
     available = header.path.stat().st_size - header.size
     check_count(header.path, element.count, available + 1, 2 * columns)  # a digit and a separator; the last may lack
-    before = header.elements[: header.elements.index(element)]
-    check_count(header.path, sum(e.count for e in before), available, 1)
-    lines = ["ply", "format ascii 1.0"]
-    for e in (*before, element):
-        lines.append(f"element {e.name} {e.count}")
-        lines += [f"property {'list uint8 double' if p.length_code else 'double'} {p.name}" for p in e.properties]
+    before = sum(e.count for e in header.elements[: header.elements.index(element)])
+    check_count(header.path, before, available, 1)
+    dtype = np.dtype([(p.name, np.float64) for p in element.properties])
+    if element.count == 0:
+        return np.empty(0, dtype)
     with header.path.open("rb") as stream:
         stream.seek(header.size)
-        body = b"\n".join(line for line in stream.read().splitlines() if line.strip())
-    text = "\n".join([*lines, "end_header", ""]).encode() + body + b"\n"
+        lines = [line for line in stream.read().splitlines() if line.strip()][before : before + element.count]
+    must = f"ASCII rows of element {element.name!r} must be {element.count:,} of {columns} numbers each"
+    todo = "export the file again, or fetch it again"
+    if len(lines) < element.count:
+        raise FormatError(header.path, must, f"{len(lines):,} rows", todo)
     try:
-        return np.asarray(PlyData.read(io.BytesIO(text))[element.name].data)
-    except (PlyParseError, ValueError) as error:
-        must = f"ASCII rows of element {element.name!r} must be {element.count:,} of {columns} numbers each"
-        raise FormatError(header.path, must, str(error), "export the file again, or fetch it again") from None
+        return np.loadtxt(lines, dtype, comments=None, ndmin=1)
+    except ValueError as error:
+        raise FormatError(header.path, must, str(error), todo) from None

@@ -23,19 +23,10 @@ _HEADER_BYTES = 1 << 12
 
 
 def pixels(path: Path, name: str, load: Load, count: int) -> np.ndarray:
-    """The first ``count`` pixels of an image, row by row.
-
-    Args:
-        path: for messages.
-        name: the image.
-        load: where its bytes come from.
-        count: gaussians, one pixel each; the image may hold up to 4 times as many and 16,384 more.
-
-    Returns:
-        ``[count, 4]`` uint8 RGBA.
+    """The first ``count`` pixels of an image ``[count, 4]`` uint8 RGBA, row by row; ``path`` is for messages.
 
     Raises:
-        FormatError: when the image is broken, too small, or larger than the count justifies.
+        FormatError: when the image is broken, too small, or holds more than 4 times ``count`` and 16,384 pixels.
     """
     most = 4 * count + _SLACK_PIXELS
     image = _decode(path, name, load(name, 4 * most + _HEADER_BYTES), count, most)
@@ -43,11 +34,7 @@ def pixels(path: Path, name: str, load: Load, count: int) -> np.ndarray:
 
 
 def palette(path: Path, name: str, load: Load) -> np.ndarray:
-    """A palette image ``[h, w, 4]`` uint8 RGBA of at most 960 x 1024 pixels.
-
-    Raises:
-        FormatError: when the image is broken or larger.
-    """
+    """A palette image ``[h, w, 4]`` uint8 RGBA of at most 960 x 1024 pixels, else FormatError."""
     return _decode(path, name, load(name, 4 * _PALETTE_PIXELS + _HEADER_BYTES), 1, _PALETTE_PIXELS)
 
 

@@ -121,16 +121,10 @@ def _higher_sh(shN: np.ndarray, degree: int, palette: int | None, seed: int, met
 
 
 def codebook(values: np.ndarray) -> np.ndarray:
-    """256 ascending levels that fit the values well (Lloyd's algorithm in one dimension).
+    """256 ascending levels ``[256]`` float64 that fit finite values well (Lloyd's algorithm in one dimension).
 
     Up to 2^18 evenly picked values are looked at, the least and the greatest always. 256 or fewer different values
     are kept exactly.
-
-    Args:
-        values: any shape, finite.
-
-    Returns:
-        ``[256]`` float64.
     """
     ordered = np.sort(values, axis=None).astype(np.float64)
     if len(ordered) == 0:
@@ -165,7 +159,6 @@ def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
     Args:
         vectors: ``[N, D]`` float32, finite, N >= 1.
         size: the most palette entries, ``1 <= size <= N``.
-        seed: same seed, same palette.
 
     Returns:
         ``(palette [P, D] with P <= size, labels [N] int)``.

@@ -74,12 +74,7 @@ def read(path: Path) -> RawSplats:
 def write(splats: Splats, path: Path) -> None:
     """Write a ``.splat`` file; order is kept, SH above degree 0 is dropped with a `SplatWarning`.
 
-    Args:
-        splats: at least one gaussian, all finite. Colours are clipped to ``[0, 1]`` with a `SplatWarning`.
-        path: where to; written atomically.
-
-    Raises:
-        FormatError: when there is no gaussian, or one is not finite.
+    Colours are clipped to ``[0, 1]`` with a `SplatWarning`. There must be a gaussian, and all must be finite.
     """
     if len(splats) == 0:
         must = "a .splat file must hold at least one gaussian"

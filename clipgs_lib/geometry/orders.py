@@ -19,15 +19,7 @@ CURVE_BITS = 20  # of each axis in the keys that decide ties among equally far p
 
 
 def xyz_keys(cells: Tensor, bits: int = BITS) -> Tensor:
-    """Rank of cells by x, then y, then z.
-
-    Args:
-        cells: ``[..., 3]`` int64 in ``[0, 2 ** bits)``.
-        bits: 1 to 20.
-
-    Returns:
-        ``[...]`` int64 in ``[0, 8 ** bits)``.
-    """
+    """Rank ``[...]`` in ``[0, 8 ** bits)`` of cells ``[..., 3]`` int64 in ``[0, 2 ** bits)`` by x, then y, then z."""
     x, y, z = cells.unbind(-1)
     return (x << (2 * bits)) | (y << bits) | z
 

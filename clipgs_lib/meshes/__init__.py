@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from .checks import MeshError, MeshWarning
-from .folders import ImportReport, ImportRow, import_folder, mesh_files, mesh_pieces
+from .folders import mesh_files, mesh_pieces
 from .importing import MeshImport, read_mesh, read_mesh_notes
 from .mesh import Mesh, Part, SurfaceSamples
 from .sweethome import Furniture, list_furniture, read_furniture
 
 __all__ = [
     "Furniture",
-    "ImportReport",
-    "ImportRow",
     "Mesh",
     "MeshError",
     "MeshImport",
     "MeshWarning",
     "Part",
     "SurfaceSamples",
-    "import_folder",
     "list_furniture",
     "mesh_files",
     "mesh_pieces",

@@ -49,13 +49,7 @@ class Lost(str):
 
 
 class Textures:
-    """Reads the textures of one mesh, within bounds, from nowhere but a folder.
-
-    Args:
-        path: the mesh file.
-        notes: remarks go here.
-        root: the folder that what the mesh names must lie in; None is the mesh's own.
-    """
+    """Reads the textures of a mesh, within bounds, from nowhere but the folder ``root`` (None: the mesh's own)."""
 
     def __init__(self, path: Path, notes: list[str], root: Path | None = None) -> None:
         self.path, self.notes, self._texels = path, notes, 0
@@ -68,9 +62,7 @@ class Textures:
         try:
             return neighbour(self.path, name, self.root).read_bytes()
         except (OSError, ValueError) as error:
-            self.notes.append(
-                Lost.of(what, name, error.strerror if isinstance(error, OSError) and error.strerror else error)
-            )
+            self.notes.append(Lost.of(what, name, getattr(error, "strerror", None) or error))
             return None
 
     def decode(self, data: bytes, name: str) -> np.ndarray | None:
@@ -156,15 +148,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def neighbour(path: Path, name: str, root: Path) -> Path:
-    """The regular file that a mesh calls ``name``.
+    """The regular file inside the resolved folder ``root`` that the mesh at ``path`` calls ``name``.
 
     Quotes are taken off and ``\\`` is ``/``. A path that leads nowhere, or to another machine's folders, is looked for
     by its last part beside the mesh. A file whose name differs in case alone serves when no exact one is there.
-
-    Args:
-        path: the mesh file.
-        name: as it stands in the mesh.
-        root: resolved folder that the file must lie in.
 
     Raises:
         ValueError: for URLs, and for what lies outside ``root``, by its path or through links.
@@ -213,13 +200,9 @@ def _in_any_case(folder: Path, name: str) -> Path | None:
 
 
 def sound_part(part_vertices: np.ndarray, faces: np.ndarray, notes: list[str], **columns: object) -> Part | None:
-    """A `Part` of the triangles whose corners are finite and within reach; None when there is none.
+    """A `Part` of the triangles whose corners are finite and within reach, with a note on others; None without any.
 
-    Args:
-        part_vertices: ``[V, 3]``.
-        faces: ``[F, 3]`` indices, already within ``0..V-1``.
-        notes: a remark on what was dropped goes here.
-        **columns: the other fields of `Part`.
+    ``part_vertices [V, 3]``, ``faces [F, 3]`` already within ``0..V-1``, the other fields of `Part` as ``columns``.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         vertices = np.ascontiguousarray(part_vertices, np.float32)

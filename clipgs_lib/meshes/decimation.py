@@ -11,12 +11,7 @@ from .mesh import Part
 
 
 def decimate(parts: Sequence[Part], most: int) -> list[Part]:
-    """Parts with at most about ``most`` triangles in all, each part losing the same share.
-
-    Args:
-        parts: of the mesh.
-        most: triangles to keep, ``>= 1``; parts of few triangles stay as they are.
-    """
+    """Parts with at most about ``most >= 1`` triangles in all, each losing the same share; small ones stay whole."""
     total = sum(len(part.faces) for part in parts)
     small = [len(part.faces) <= 64 for part in parts]
     fixed = sum(len(part.faces) for part, keep in zip(parts, small, strict=True) if keep)

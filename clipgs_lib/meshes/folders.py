@@ -1,4 +1,4 @@
-"""Folders of meshes: which files are read, which objects they hold, and what comes of reading them all."""
+"""Folders of meshes: which files are read, and which objects they hold."""
 
 from __future__ import annotations
 
@@ -30,42 +30,6 @@ class Piece(NamedTuple):
                 list_furniture(self.file)
             return read_mesh_notes(self.file, factors=factors, root=root)
         return read_furniture(self.file, self.furniture.number)[1]
-
-
-class ImportRow(NamedTuple):
-    """What became of one object of a folder."""
-
-    path: str  # below the folder
-    ok: bool  # whether it was read
-    faces: int = 0  # triangles
-    textures: int = 0  # different ones
-    lost: tuple[str, ...] = ()  # textures and materials that are missing
-    reason: str = ""  # why it was not read, or notes on what was left out
-
-
-class ImportReport(NamedTuple):
-    """One row per object, by path."""
-
-    rows: tuple[ImportRow, ...]
-
-    def __str__(self) -> str:
-        passed, lost = sum(row.ok for row in self.rows), sum(bool(row.lost) for row in self.rows)
-        failed = "".join(f"\n  {row.path}: {row.reason}" for row in self.rows if not row.ok)
-        return f"{passed} of {len(self.rows)} meshes were read, {lost} of them without a texture or material{failed}"
-
-
-def import_folder(folder: str | os.PathLike[str], *, factors: str = "linear") -> ImportReport:
-    """Read every mesh below a folder, and tell what passed, what did not and why; no error stops it."""
-    rows = []
-    for piece in mesh_pieces(folder):
-        try:
-            read = piece.read(folder, factors=factors)
-        except MeshError as error:
-            rows.append(ImportRow(piece.name, False, reason=str(error)))
-            continue
-        textures = {id(part.texture) for part in read.mesh.parts if part.texture is not None}
-        rows.append(ImportRow(piece.name, True, read.mesh.n_faces, len(textures), read.lost, "; ".join(read.notes)))
-    return ImportReport(tuple(rows))
 
 
 def mesh_files(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:

@@ -37,13 +37,7 @@ class _Material(NamedTuple):
 
 
 def read_gltf(path: Path, notes: list[str], root: Path | None = None, factors: str = "linear") -> list[Part]:
-    """Parts of the default scene, in world coordinates, y up.
-
-    Args:
-        path: the file.
-        notes: remarks go here.
-        root: the folder that pictures must lie in; None is the file's own.
-        factors: what base colour factors are, ``"linear"``, ``"srgb"`` or ``"guess"``; see `read_mesh`.
+    """Parts of the default scene, in world coordinates, y up; arguments as of `importing.read_mesh_notes`.
 
     Raises:
         MeshError: when the file is broken, compressed, or holds no triangles.

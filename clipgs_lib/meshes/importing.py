@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..formats import FormatError, sniff
 from ..formats.base import check_regular_file
+from ..formats.diagnose import looks_like
 from ..splats import UP_AXES
 from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
 from .decimation import decimate
@@ -25,14 +26,6 @@ MAX_FACES = 1_000_000
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
 FACTORS = ("linear", "srgb", "guess")
 _READERS = {"obj": read_obj, "ply": read_ply, "stl": read_stl, "off": read_off}
-_FOREIGN = {
-    b"Kaydara FBX": "FBX",
-    b"BLENDER": "a Blender file",
-    b"\x28\xb5\x2f\xfd": "a compressed Blender file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-}
 
 
 class MeshImport(NamedTuple):
@@ -84,14 +77,8 @@ def read_mesh_notes(
 ) -> MeshImport:
     """Read a mesh as `read_mesh` does, with remarks instead of warnings.
 
-    Args:
-        root: folder that material files and pictures may lie in, such as the one whose meshes are imported; ``..`` is
-            followed inside it. None is the mesh's own folder.
-        up_axis, max_faces, factors: see `read_mesh`.
-
-    Raises:
-        MeshError: when it cannot be read; the message says why and what to do.
-        ValueError: when ``up_axis``, ``max_faces`` or ``factors`` is out of range.
+    ``root`` is the folder that material files and pictures may lie in, such as the one whose meshes are imported;
+    ``..`` is followed inside it. None is the mesh's own folder.
     """
     if up_axis is not None and up_axis not in UP_AXES:
         raise ValueError(f"up_axis must be one of {', '.join(UP_AXES)} or None, got {up_axis!r}")
@@ -127,11 +114,7 @@ def read_mesh_notes(
 
 
 def _kind(path: Path) -> str:
-    """ "gltf" or a key of `_READERS`.
-
-    Raises:
-        MeshError: for what is no mesh, with a hint what it is.
-    """
+    """ "gltf" or a key of `_READERS`; MeshError for what is no mesh, with a hint what it is."""
     with path.open("rb") as stream:
         head = stream.read(1 << 16)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -166,5 +149,4 @@ def _no_mesh(path: Path, head: bytes) -> MeshError:
         return MeshError(path, must, f"{path.stat().st_size:,} bytes that no STL header explains", "it is truncated")
     if path.suffix.lower() == ".sh3f":
         return MeshError(path, must, "a catalogue of Sweet Home 3D", "read_furniture reads its pieces")
-    known = next((name for mark, name in _FOREIGN.items() if head.startswith(mark)), "something else")
-    return MeshError(path, must, known, "export it as GLB")
+    return MeshError(path, must, looks_like(head) or "something else", "export it as GLB")

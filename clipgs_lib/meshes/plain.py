@@ -27,9 +27,6 @@ def read_ply(path: Path, notes: list[str], root: Path | None = None) -> list[Par
     """Parts with vertex or face colours, or the textures that comments name (``TextureFile``), by ``texnumber``.
 
     UVs stand at vertices or, as ``texcoord``, at the corners of faces; colours of faces may stand in materials.
-
-    Raises:
-        MeshError: when trimesh cannot parse it, or faces are missing.
     """
     from trimesh.exchange.ply import load_ply
 
@@ -112,11 +109,7 @@ def _by_texture(
 
 
 def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
-    """One grey part; colours, which some writers hide in attribute bytes, are not read.
-
-    Raises:
-        MeshError: when trimesh cannot parse it.
-    """
+    """One grey part; colours, which some writers hide in attribute bytes, are not read."""
     from trimesh.exchange.stl import load_stl
 
     with parsing(path):
@@ -129,11 +122,7 @@ def read_stl(path: Path, notes: list[str], root: Path | None = None) -> list[Par
 
 
 def read_off(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
-    """One grey part; colours of OFF are not read. The counts may stand on the first line, as in ModelNet40.
-
-    Raises:
-        MeshError: when trimesh cannot parse it, or faces are missing.
-    """
+    """One grey part; colours of OFF are not read. The counts may stand on the first line, as in ModelNet40."""
     from trimesh.exchange.off import load_off
 
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
@@ -164,10 +153,8 @@ def parsing(path: Path) -> Iterator[None]:
 
 
 def fans(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Polygons ``[P, k]``, or ``[P]`` lists, cut into triangles.
-
-    Returns:
-        Their corners ``[F, 3]``, as places in all polygons end to end, and the polygon that each comes from ``[F]``.
+    """Polygons ``[P, k]``, or ``[P]`` lists, cut into triangles: corners ``[F, 3]``, as places in all polygons end to
+    end, and the polygon that each comes from ``[F]``.
     """
     ragged = polygons.dtype == object
     sizes = np.array([len(p) for p in polygons], int) if ragged else np.full(len(polygons), polygons.shape[1])
@@ -192,11 +179,8 @@ def part_of(
 ) -> Part | None:
     """A `Part` of what trimesh parsed; None without faces.
 
-    Args:
-        vertices: ``[V, 3]``.
-        faces: ``[F, k]`` of three corners or more.
-        look: fields of `Part`.
-        colors, face_colors: ``[V, 3 or 4]``, ``[F, 3 or 4]`` bytes or floats; the former count.
+    ``vertices [V, 3]``, ``faces [F, k]`` of three corners or more, fields of `Part` as ``look``, and as bytes or floats
+    ``colors [V, 3 or 4]`` or, without these, ``face_colors [F, 3 or 4]``.
     """
     try:
         vertices, faces = np.asarray(vertices, np.float64), np.asarray(faces).astype(np.int64)

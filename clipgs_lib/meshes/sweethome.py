@@ -92,8 +92,8 @@ def read_furniture(
             links, encrypted files, more than `MAX_PIECE_BYTES`.
     """
     path = Path(path)
-    entry = path.stat()
-    piece = next((p for p in _listed(path, entry.st_mtime_ns, entry.st_size) if p.number == number), None)
+    version = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else ()
+    piece = next((p for p in _listed(path, version) if p.number == number), None)
     if piece is None:
         raise MeshError(path, f"the catalogue must have a piece {number}", "none", "list_furniture lists them")
     place = f"{path}/{piece.model}"
@@ -110,7 +110,7 @@ def read_furniture(
 
 
 @functools.lru_cache(maxsize=16)
-def _listed(path: Path, _changed: int, _size: int) -> tuple[Furniture, ...]:
+def _listed(path: Path, _version: tuple[int, ...]) -> tuple[Furniture, ...]:
     return tuple(list_furniture(path))
 
 
@@ -189,11 +189,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Bytes of a plain file in the zip that occurs once; no more than ``limit``, whatever the zip claims.
-
-    Raises:
-        MeshError: when it is missing or must not be read.
-    """
+    """Bytes of a plain file in the zip that occurs once; no more than ``limit``, whatever the zip claims."""
     alike = [info for info in archive.infolist() if info.filename == name]
     must = f"the zip must hold {name[:120]!r}, once, as a plain file of at most {limit:,} bytes"
     faults = {

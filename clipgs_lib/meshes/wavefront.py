@@ -26,11 +26,7 @@ _COLORED = re.compile(rb"^v(?: +\S+){6}", re.MULTILINE)
 
 
 def read_obj(path: Path, notes: list[str], root: Path | None = None) -> list[Part]:
-    """One part per material.
-
-    Raises:
-        MeshError: when trimesh cannot parse it, or there are no triangles.
-    """
+    """One part per material."""
     from trimesh.exchange.obj import load_obj
 
     materials = _Materials(Textures(path, notes, root), notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cameras import (
     Cameras,
+    Gaussians,
     axis_vector,
     look_at,
     orbit_cameras,
@@ -14,7 +15,7 @@ from .cameras import (
 )
 from .images import contact_sheet, psnr, save_gif, save_png, ssim
 from .mesh_views import MeshViews, render_views
-from .rasterize import Gaussians, RenderOutput, render
+from .rasterize import RenderOutput, render
 
 __all__ = [
     "Cameras",

@@ -1,4 +1,4 @@
-"""Pinhole cameras: world-to-camera matrices with OpenCV axes (x right, y down, z forward)."""
+"""What a rasteriser takes: gaussians, and pinhole cameras with OpenCV axes (x right, y down, z forward)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,52 @@ class Cameras(NamedTuple):
         """Positions of the cameras in the world ``[C, 3]``."""
         rotation, shift = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
         return -(rotation.transpose(1, 2) @ shift[:, :, None])[:, :, 0]
+
+
+class Gaussians(NamedTuple):
+    """The six attributes of `Splats` as plain tensors, for fitting, where a new `Splats` each step is in the way.
+
+    Leading dimensions ``[..., N, D]`` are objects that are fitted together; `render` takes one object.
+    """
+
+    means: Tensor  # [..., N, 3]
+    quats: Tensor  # [..., N, 4] wxyz, any non-zero length
+    scales: Tensor  # [..., N, 3] linear, >= 0
+    opacities: Tensor  # [..., N] in [0, 1]
+    sh0: Tensor  # [..., N, 1, 3]
+    shN: Tensor  # [..., N, K-1, 3], K-1 in 0, 3, 8, 15
+
+
+def check_cameras(viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
+    """``viewmats [C, 4, 4]`` and ``Ks [C, 3, 3]`` in float64 on the CPU, once everything holds.
+
+    Raises:
+        TypeError: when they are no tensors.
+        ValueError: when shapes, a viewmat or a focal length are wrong; the message says which.
+    """
+    if not isinstance(viewmats, Tensor) or not isinstance(Ks, Tensor):
+        got = f"{type(viewmats).__name__} and {type(Ks).__name__}"
+        raise TypeError(f"viewmats and Ks must be torch tensors [C, 4, 4] and [C, 3, 3], got {got}")
+    count = viewmats.shape[0] if viewmats.ndim else 0
+    if tuple(viewmats.shape) != (count, 4, 4):
+        raise ValueError(f"viewmats must have shape [C, 4, 4], got {list(viewmats.shape)}; add a camera dimension?")
+    if tuple(Ks.shape) != (count, 3, 3):
+        raise ValueError(f"Ks must have shape [C, 3, 3] with C = {count} as in viewmats, got {list(Ks.shape)}")
+    views, intrinsics = viewmats.detach().double().cpu(), Ks.detach().double().cpu()
+    rotations = views[:, :3, :3]
+    errors = (rotations @ rotations.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().amax(dim=(1, 2))
+    last = views[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    rigid = (errors < 1e-3) & (torch.linalg.det(rotations) > 0) & (last == 0).all(dim=1)
+    if not bool(rigid.all() & views.isfinite().all()):
+        raise ValueError(
+            "viewmats must be finite and rigid world-to-camera matrices (rotation, translation, last row 0 0 0 1), got "
+            "a scaled, mirrored or non-finite one; scale or mirror the object, not the camera"
+        )
+    below = intrinsics[:, (1, 2, 2, 2), (0, 0, 1, 2)] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    if not bool(intrinsics.isfinite().all() & (intrinsics[:, (0, 1), (0, 1)] > 0).all() & (below == 0).all()):
+        must = "Ks must read [[fx, skew, cx], [0, fy, cy], [0, 0, 1]], finite, with focal lengths fx, fy > 0 in pixels"
+        raise ValueError(f"{must}, got another")
+    return views, intrinsics
 
 
 def pinhole(width: int, height: int, fov: float) -> Tensor:
@@ -113,8 +159,7 @@ def orbit_cameras(
         distance: from the centre, scene units, ``> 0``.
         elevation: degrees above the horizon, between -90 and 90 (excluded).
         up: one of ``UP_AXES`` but "unknown".
-        width, height: pixels.
-        fov: across the shorter side of the picture, degrees.
+        width, height, fov: see `pinhole`.
         azimuth: where the circle starts, degrees; 0 faces the front (+z for up +y, -z for -y, -y for +z).
 
     Raises:
@@ -146,11 +191,7 @@ def sphere_cameras(
 
     Args:
         n: how many, ``>= 1``; a single one looks at the front.
-        center: ``[3]`` point that all of them look at.
-        distance: from the centre, scene units, ``> 0``.
-        up: one of ``UP_AXES`` but "unknown".
-        width, height: pixels.
-        fov: across the shorter side of the picture, degrees.
+        center, distance, up, width, height, fov: as in `orbit_cameras`.
         elevations: lowest and highest of the belt, degrees, ``-90 <= lowest < highest <= 90``.
 
     Raises:
@@ -212,10 +253,7 @@ def turntable_cameras(
 
     Args:
         splats: what to frame; at least one gaussian with finite centre.
-        n: how many cameras, ``>= 1``.
-        width, height: pixels.
-        fov: across the shorter side of the picture, degrees.
-        elevation: degrees above the horizon.
+        n, width, height, fov, elevation: as in `orbit_cameras`.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
 
     Raises:

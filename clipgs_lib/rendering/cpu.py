@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .cameras import Cameras, Gaussians
 from .cpu_projection import RECORD, project, project_backward
 from .cpu_tiles import MOMENTS, TILE, add_moments, composite, composite_backward, order_by_depth, share_out
 
 ROWS = 2**21  # gradient rows (one gaussian in one tile, 40 bytes) held at a time
 
 
+class _Camera(NamedTuple):
+    """What the projection kernels take of a camera, in their order."""
+
+    numbers: np.ndarray  # [16] float64: rows of the viewmat, fx, fy, cx, cy
+    position: np.ndarray  # [3] float64, in the world
+    degree: int  # of the spherical harmonics
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class _View:
     """One projected view: V visible gaussians in depth order, and their tiles."""
 
-    camera: np.ndarray  # [16] float64: rows of the viewmat, fx, fy, cx, cy
-    position: np.ndarray  # [3] float64, the camera in the world
+    camera: _Camera
     order: np.ndarray  # [V] int32, index of the gaussian
     centers: np.ndarray  # [V, 2] float64, pixels
     records: np.ndarray  # [V, RECORD] float32
@@ -45,39 +55,27 @@ class _Trace:
 
 
 def rasterize_cpu(
-    gaussians: tuple[Tensor, ...],
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    degree: int,
-    background: Tensor,
+    gaussians: Gaussians, cameras: Cameras, degree: int, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`.
 
     Without gradients nothing is kept; with them, per view, the projected gaussians and two numbers a pixel.
     """
-    cameras = _cameras(viewmats, Ks)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*gaussians, background)):
-        return _Rasterize.apply(cameras, width, height, degree, background, *gaussians)
-    return _forward(cameras, width, height, degree, background, gaussians, None)
+        return _Rasterize.apply(cameras, degree, background, *gaussians)
+    return _forward(cameras, degree, background, gaussians, None)
 
 
 def _forward(
-    cameras: list[tuple[np.ndarray, np.ndarray]],
-    width: int,
-    height: int,
-    degree: int,
-    background: Tensor,
-    gaussians: tuple[Tensor, ...],
-    traces: list[_Trace] | None,
+    cameras: Cameras, degree: int, background: Tensor, gaussians: Sequence[Tensor], traces: list[_Trace] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw all views; append to ``traces`` what the backward pass needs, unless it is None."""
     arrays = [t.detach().contiguous().numpy() for t in gaussians]
-    pictures = [np.empty((len(cameras), height, width, channels), np.float32) for channels in (3, 1, 1)]
+    height, width = cameras.height, cameras.width
+    pictures = [np.empty((len(cameras.Ks), height, width, channels), np.float32) for channels in (3, 1, 1)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for c, (camera, position) in enumerate(cameras):
-            view = _project(pool, arrays, camera, position, degree, width, height)
+        for c, camera in enumerate(_kernel_cameras(cameras, degree)):
+            view = _project(pool, arrays, camera)
             size = (height, width) if traces is not None else (0, 0)
             tiles = len(view.tile_starts) - 1 if traces is not None else 0
             trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.float32), np.empty(tiles, np.int64))
@@ -98,17 +96,11 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        cameras: list[tuple[np.ndarray, np.ndarray]],
-        width: int,
-        height: int,
-        degree: int,
-        background: Tensor,
-        *gaussians: Tensor,
+        ctx: Any, cameras: Cameras, degree: int, background: Tensor, *gaussians: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.traces, ctx.size, ctx.degree = [], (width, height), degree
-        colors, alphas, depths = _forward(cameras, width, height, degree, background, gaussians, ctx.traces)
+        ctx.traces = []
+        colors, alphas, depths = _forward(cameras, degree, background, gaussians, ctx.traces)
         ctx.save_for_backward(background, alphas, depths, *gaussians)
         return colors, alphas, depths
 
@@ -127,10 +119,9 @@ class _Rasterize(torch.autograd.Function):
             for c, trace in enumerate(ctx.traces):
                 behind = background[c].detach().contiguous().numpy()
                 images = [picture[c] for picture in pictures]
-                v_background[c] = _backward(pool, trace, behind, images, arrays, gradients, ctx.degree, *ctx.size)
+                v_background[c] = _backward(pool, trace, behind, images, arrays, gradients)
         results = [torch.from_numpy(array) for array in (v_background, *gradients)]
-        needed = ctx.needs_input_grad[4:]
-        return (None, None, None, None, *(r if need else None for r, need in zip(results, needed, strict=True)))
+        return (None, None, *(r if need else None for r, need in zip(results, ctx.needs_input_grad[2:], strict=True)))
 
 
 def _backward(
@@ -140,9 +131,6 @@ def _backward(
     images: list[np.ndarray],
     arrays: list[np.ndarray],
     gradients: list[np.ndarray],
-    degree: int,
-    width: int,
-    height: int,
 ) -> np.ndarray:
     """Add one view's share to ``gradients``; return the gradient by its background ``[3]``.
 
@@ -161,7 +149,7 @@ def _backward(
         moments = np.empty((int(row_starts[last] - row_starts[first]), MOMENTS), np.float32)
         _share(
             pool, composite_backward, _by_load(row_starts, first, last), view.tile_starts, view.items, row_starts,
-            view.centers, view.records, view.rects, background, view.tiles_x, width, height,
+            view.centers, view.records, view.rects, background, view.tiles_x, view.camera.width, view.camera.height,
             alphas, depths, trace.transmittances, trace.lasts, *v_images, first, moments, v_backgrounds,
         )  # fmt: skip
         spans = _even(visible, 1000)
@@ -169,20 +157,16 @@ def _backward(
         first = last
     positions = np.full(len(arrays[0]), -1, np.int32)
     positions[view.order] = np.arange(visible, dtype=np.int32)
-    _share(
-        pool, project_backward, _even(len(positions), 2000), positions, totals, *arrays,
-        view.camera, view.position, degree, width, height, *gradients,
-    )  # fmt: skip
+    spans = _even(len(positions), 2000)
+    _share(pool, project_backward, spans, positions, totals, *arrays, *view.camera, *gradients)
     return v_backgrounds.sum(axis=0, dtype=np.float64)
 
 
-def _cameras(viewmats: Tensor, Ks: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per camera, ``[16]`` numbers for the kernels and the position ``[3]`` in the world, float64."""
-    out = []
-    for viewmat, K in zip(viewmats.double().numpy(), Ks.double().numpy(), strict=True):
-        camera = np.concatenate([viewmat[:3].reshape(-1), [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]])
-        out.append((camera, np.ascontiguousarray(np.linalg.inv(viewmat)[:3, 3])))
-    return out
+def _kernel_cameras(cameras: Cameras, degree: int) -> Iterator[_Camera]:
+    for viewmat, K in zip(cameras.viewmats.double().numpy(), cameras.Ks.double().numpy(), strict=True):
+        numbers = np.concatenate([viewmat[:3].reshape(-1), [K[0, 0], K[1, 1], K[0, 2], K[1, 2]]])
+        position = np.ascontiguousarray(np.linalg.inv(viewmat)[:3, 3])
+        yield _Camera(numbers, position, degree, cameras.width, cameras.height)
 
 
 def _share(pool: ThreadPoolExecutor, kernel: Callable[..., None], bounds: list[int], *arguments: object) -> None:
@@ -202,33 +186,23 @@ def _even(count: int, least: int) -> list[int]:
     return [count * i // parts for i in range(parts + 1)]
 
 
-def _project(
-    pool: ThreadPoolExecutor,
-    arrays: list[np.ndarray],
-    camera: np.ndarray,
-    position: np.ndarray,
-    degree: int,
-    width: int,
-    height: int,
-) -> _View:
+def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera) -> _View:
     n = len(arrays[0])
     keys = np.empty(n, np.uint32)
     centers, records = np.empty((n, 2)), np.empty((n, RECORD), np.float32)
     rects = np.empty((n, 4), np.int32)
-    bounds = _even(n, 2000)
-    _share(pool, project, bounds, *arrays, camera, position, degree, width, height, keys, centers, records, rects)
+    _share(pool, project, _even(n, 2000), *arrays, *camera, keys, centers, records, rects)
     order = order_by_depth(keys)
     centers, records, rects = (array.take(order, axis=0) for array in (centers, records, rects))
-    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+    tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
     tile_starts, items = share_out(rects, tiles_x, tiles_y)
-    return _View(camera, position, order, centers, records, rects, tile_starts, items, tiles_x)
+    return _View(camera, order, centers, records, rects, tile_starts, items, tiles_x)
 
 
 def _by_load(starts: np.ndarray, first: int = 0, last: int | None = None) -> list[int]:
     """Bounds of spans of tiles ``first..last`` that hold about equal numbers of gaussians: four spans per thread.
 
-    Args:
-        starts: ``[T + 1]`` cumulative number of gaussians in the tiles.
+    ``starts [T + 1]`` is the cumulative number of gaussians in the tiles.
     """
     last = len(starts) - 1 if last is None else last
     threads = torch.get_num_threads()

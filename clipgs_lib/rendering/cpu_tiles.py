@@ -48,11 +48,9 @@ def order_by_depth(keys: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def share_out(rects, tiles_x, tiles_y):
-    """List, for every tile, the gaussians whose rectangle meets it, near to far.
+    """List, for every tile, the gaussians whose rectangle meets it, near to far, as positions in depth order.
 
-    Returns:
-        ``(tile_starts [T + 1] int64, items [I] int32)``: tile t holds
-        ``items[tile_starts[t]:tile_starts[t + 1]]``, positions in depth order.
+    Tile t holds ``items[tile_starts[t]:tile_starts[t + 1]]`` of ``(tile_starts [T + 1] int64, items [I] int32)``.
     """
     n = rects.shape[0]
     starts = np.zeros(tiles_x * tiles_y + 1, np.int64)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .cameras import Cameras, Gaussians
+
+_CLASSIC: dict[str, Any] = {"packed": False, "rasterize_mode": "classic"}
+
 
 def rasterize_cuda(
-    gaussians: tuple[Tensor, ...],
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    degree: int,
-    background: Tensor,
+    gaussians: Gaussians, cameras: Cameras, degree: int, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rasterise on the GPU with gsplat 1.5.3, classic mode; arguments are those of `render`, checked.
-
-    Args:
-        gaussians: the six attributes of one object, on a CUDA device.
-        viewmats, Ks: ``[C, 4, 4]`` and ``[C, 3, 3]``.
-        width, height: pixels.
-        degree: of the spherical harmonics, 0 to 3.
-        background: ``[C, 3]``.
+    """Rasterise one object on the GPU with gsplat 1.5.3, classic mode; arguments are those of `render`, checked.
 
     Returns:
         colours ``[C, H, W, 3]``, alphas ``[C, H, W, 1]``, depths ``[C, H, W, 1]``.
@@ -38,32 +30,18 @@ def rasterize_cuda(
     good &= (quats.detach() != 0).any(dim=1)
     if not bool(good.all()):  # one such gaussian would turn every pixel it meets into NaN
         means, quats, scales, opacities, sh = (t[good] for t in (means, quats, scales, opacities, sh))
-    if len(means) == 0 or len(viewmats) == 0:
+    if len(means) == 0 or len(cameras.Ks) == 0:
         nothing = means.sum() + quats.sum() + scales.sum() + opacities.sum() + sh.sum()  # keeps the gradients zero
-        colors = (background + 0 * nothing)[:, None, None, :].expand(-1, height, width, -1)
+        colors = (background + 0 * nothing)[:, None, None, :].expand(-1, cameras.height, cameras.width, -1)
         return colors, torch.zeros_like(colors[..., :1]), torch.zeros_like(colors[..., :1])
     pictures, alphas, _ = gsplat.rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
-        sh,
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=degree,
-        packed=False,
-        backgrounds=background,
-        render_mode="RGB+ED",
-        rasterize_mode="classic",
+        *(means, quats, scales, opacities, sh, *cameras),
+        **_CLASSIC | {"sh_degree": degree, "backgrounds": background, "render_mode": "RGB+ED"},
     )
     return pictures[..., :3], alphas, pictures[..., 3:]
 
 
-def rasterize_cuda_batch(
-    gaussians: tuple[Tensor, ...], viewmats: Tensor, Ks: Tensor, width: int, height: int, background: Tensor
-) -> Tensor:
+def rasterize_cuda_batch(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> Tensor:
     """Draw B objects, each through C cameras, in one call of gsplat 1.5.3; arguments are not checked.
 
     As `rasterize_cuda`, with all harmonics that there are. A gaussian that is not finite is drawn with opacity 0,
@@ -72,8 +50,7 @@ def rasterize_cuda_batch(
     Args:
         gaussians: ``[B, N, ...]`` on a CUDA device. ``N >= 32`` where B > 1: gsplat's backward pass sums gradients
             of equal gaussian index within a warp of 32, whatever their object.
-        viewmats, Ks: ``[B, C, 4, 4]`` and ``[B, C, 3, 3]``.
-        width, height: pixels.
+        cameras: of viewmats ``[B, C, 4, 4]`` and Ks ``[B, C, 3, 3]``.
         background: ``[B, C, 3]``.
 
     Returns:
@@ -92,20 +69,9 @@ def rasterize_cuda_batch(
     good = torch.stack([row.detach().isfinite().all(dim=2) for row in rows]).all(dim=0)
     good &= (quats.detach() != 0).any(dim=2)  # [B, N]
     means, quats, scales = (torch.where(good[..., None], row, 1.0) for row in rows[:3])
+    opacities, sh = torch.where(good, opacities, 0.0), torch.where(good[..., None, None], sh, 0.0)
     colors, _, _ = gsplat.rasterization(
-        means,
-        quats,
-        scales,
-        torch.where(good, opacities, 0.0),
-        torch.where(good[..., None, None], sh, 0.0),
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=math.isqrt(sh.shape[2]) - 1,
-        packed=False,
-        backgrounds=background,
-        render_mode="RGB",
-        rasterize_mode="classic",
+        *(means, quats, scales, opacities, sh, *cameras),
+        **_CLASSIC | {"sh_degree": math.isqrt(sh.shape[2]) - 1, "backgrounds": background, "render_mode": "RGB"},
     )
     return colors

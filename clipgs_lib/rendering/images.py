@@ -145,17 +145,8 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004): 11x11 gaussian window, sigma 1.5, values in ``[0, 1]``; differentiable.
 
-    Pixels beyond the border count as zero, as in 3D Gaussian splatting's training loss.
-
-    Args:
-        a: ``[H, W, C]``, or ``[B, H, W, C]`` for one number per picture.
-        b: the same shape.
-
-    Returns:
-        ``[]`` or ``[B]``; 1 for equal pictures.
-
-    Raises:
-        ValueError: when shapes differ or have another rank.
+    Pixels beyond the border count as zero, as in 3D Gaussian splatting's training loss. 1 for equal pictures; arguments
+    and shapes are those of `psnr`.
     """
     _check_pair(a, b)
     offsets = torch.arange(11, dtype=a.dtype, device=a.device) - 5

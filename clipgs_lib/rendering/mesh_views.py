@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cameras import Cameras
+from .cameras import Cameras, check_cameras
 
 if TYPE_CHECKING:
     from ..meshes import Mesh, Part  # at run time it would load the readers of all formats
@@ -71,7 +71,8 @@ def render_views(
         RuntimeError: when OpenGL cannot start.
     """
     _forbid_forks()
-    viewmats, intrinsics = _checked(cameras, background, light, samples)
+    viewmats, intrinsics = (cameras.numpy() for cameras in check_cameras(cameras.viewmats, cameras.Ks))
+    _check_options(cameras, background, light, samples)
     width, height = cameras.width, cameras.height
     colors = np.full((len(viewmats), height, width, 3), np.asarray(background, np.float32), np.float32)
     alphas, depths = (np.zeros((len(viewmats), height, width), np.float32) for _ in range(2))
@@ -96,33 +97,17 @@ def render_views(
     return MeshViews(torch.from_numpy(colors), torch.from_numpy(alphas), torch.from_numpy(depths))
 
 
-def _checked(
-    cameras: Cameras, background: Sequence[float], light: float, samples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """``viewmats [V, 4, 4]`` and ``Ks [V, 3, 3]`` in float64, once everything holds."""
-    viewmats = cameras.viewmats.detach().cpu().double().numpy()
-    intrinsics = cameras.Ks.detach().cpu().double().numpy()
-    count = len(viewmats)
-    if count < 1 or viewmats.shape != (count, 4, 4) or intrinsics.shape != (count, 3, 3):
-        got = f"{list(viewmats.shape)} and {list(intrinsics.shape)}"
-        raise ValueError(f"cameras need viewmats [V, 4, 4] and Ks [V, 3, 3] with V >= 1, got {got}")
+def _check_options(cameras: Cameras, background: Sequence[float], light: float, samples: int) -> None:
     if not 1 <= samples <= 8:
         raise ValueError(f"samples must lie between 1 and 8, got {samples}")
     most = MAX_SIDE // samples
     if not (1 <= cameras.width <= most and 1 <= cameras.height <= most):
         got = f"{cameras.width} x {cameras.height}"
         raise ValueError(f"width and height must lie between 1 and {most} pixels at samples={samples}, got {got}")
-    rotations = viewmats[:, :3, :3]
-    rigid = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max() < 1e-3
-    if not (np.isfinite(viewmats).all() and rigid and (np.linalg.det(rotations) > 0).all()):
-        raise ValueError("viewmats must be rotation and shift, got a scaled, mirrored or non-finite one")
-    if not (np.isfinite(intrinsics).all() and (intrinsics[:, [0, 1], [0, 1]] > 0).all()):
-        raise ValueError("Ks must be finite with positive focal lengths, got others; in pixels")
     if len(tuple(background)) != 3 or not all(0 <= v <= 1 for v in background):
         raise ValueError(f"background must be three numbers in [0, 1], got {background!r}")
     if not 0 <= light <= 1:
         raise ValueError(f"light must lie in [0, 1], got {light}")
-    return viewmats, intrinsics
 
 
 def _projection(K: np.ndarray, width: int, height: int, near: float, far: float) -> np.ndarray:

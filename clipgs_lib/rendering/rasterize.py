@@ -7,24 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..splats import Splats
+from ..splats import Splats, check_column
+from .cameras import Cameras, Gaussians, check_cameras
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**28
-
-
-class Gaussians(NamedTuple):
-    """The six attributes of `Splats` as plain tensors, for fitting, where a new `Splats` each step is in the way.
-
-    Leading dimensions ``[..., N, D]`` are objects that are fitted together; `render` takes one object.
-    """
-
-    means: Tensor  # [..., N, 3]
-    quats: Tensor  # [..., N, 4] wxyz, any non-zero length
-    scales: Tensor  # [..., N, 3] linear, >= 0
-    opacities: Tensor  # [..., N] in [0, 1]
-    sh0: Tensor  # [..., N, 1, 3]
-    shN: Tensor  # [..., N, K-1, 3], K-1 in 0, 3, 8, 15
 
 
 class RenderOutput(NamedTuple):
@@ -81,10 +68,18 @@ def render(
         ValueError: when shapes, devices, ranges or cameras are wrong; the message says which.
     """
     gaussians = Gaussians(*(getattr(splats, name) for name in Gaussians._fields))
-    _check_gaussians(gaussians)
+    for name, column in gaussians._asdict().items():
+        check_column(name, column, gaussians.means)
     device = gaussians.means.device
-    viewmats, Ks = _check_cameras(viewmats, Ks, device)
+    _, intrinsics = check_cameras(viewmats, Ks)
+    if bool((intrinsics[:, 0, 1] != 0).any()):
+        raise ValueError(
+            "Ks must read [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], got one with skew; undistort the pictures"
+        )
+    if viewmats.requires_grad or Ks.requires_grad:
+        raise ValueError("cameras get no gradient here, got viewmats or Ks that require one; detach them")
     _check_size(width, height, len(viewmats))
+    cameras = Cameras(viewmats.to(device, torch.float32), Ks.to(device, torch.float32), width, height)
     if sh_degree is not None and sh_degree not in (0, 1, 2, 3):
         raise ValueError(f"sh_degree must be 0, 1, 2, 3 or None, got {sh_degree!r}")
     degree = {0: 0, 3: 1, 8: 2, 15: 3}[gaussians.shN.shape[1]]
@@ -96,25 +91,7 @@ def render(
         from .cpu import rasterize_cpu as back_end
     else:
         raise ValueError(f"gaussians must be on the CPU or a CUDA device, got {device}; move them with .to()")
-    return RenderOutput(*back_end(gaussians, viewmats, Ks, width, height, degree, colors))
-
-
-def _check_gaussians(gaussians: Gaussians) -> None:
-    means, shN = gaussians.means, gaussians.shN
-    n = means.shape[0] if isinstance(means, Tensor) and means.ndim else -1
-    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,), "sh0": (n, 1, 3)}
-    for name, value in gaussians._asdict().items():
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{name} must be a float32 torch tensor, got {got}")
-        if value.device != means.device:
-            raise ValueError(f"{name} must be on the device of means ({means.device}), got {value.device}")
-        if name != "shN" and tuple(value.shape) != shapes[name]:
-            raise ValueError(
-                f"{name} must have shape {list(shapes[name])} for N = {n} gaussians, got {list(value.shape)}"
-            )
-    if shN.ndim != 3 or shN.shape[0] != n or shN.shape[1] not in (0, 3, 8, 15) or shN.shape[2] != 3:
-        raise ValueError(f"shN must have shape [{n}, K-1, 3] with K-1 in 0, 3, 8, 15, got {list(shN.shape)}")
+    return RenderOutput(*back_end(gaussians, cameras, degree, colors))
 
 
 def _check_size(width: int, height: int, cameras: int) -> None:
@@ -126,34 +103,6 @@ def _check_size(width: int, height: int, cameras: int) -> None:
             f"a call may draw at most {MAX_PIXELS:,} pixels, got {cameras} x {width} x {height}; "
             "draw fewer cameras at a time"
         )
-
-
-def _check_cameras(viewmats: Tensor, Ks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    if not isinstance(viewmats, Tensor) or not isinstance(Ks, Tensor):
-        got = f"{type(viewmats).__name__} and {type(Ks).__name__}"
-        raise TypeError(f"viewmats and Ks must be torch tensors [C, 4, 4] and [C, 3, 3], got {got}")
-    count = viewmats.shape[0] if viewmats.ndim else 0
-    if tuple(viewmats.shape) != (count, 4, 4):
-        raise ValueError(f"viewmats must have shape [C, 4, 4], got {list(viewmats.shape)}; add a camera dimension?")
-    if tuple(Ks.shape) != (count, 3, 3):
-        raise ValueError(f"Ks must have shape [C, 3, 3] with C = {count} as in viewmats, got {list(Ks.shape)}")
-    if viewmats.requires_grad or Ks.requires_grad:
-        raise ValueError("cameras get no gradient here, got viewmats or Ks that require one; detach them")
-    host, intrinsics = viewmats.double().cpu(), Ks.double().cpu()
-    if not bool(host.isfinite().all() & intrinsics.isfinite().all()):
-        raise ValueError("viewmats and Ks must be finite, got NaN or infinity")
-    rotation = host[:, :3, :3]
-    error = float((rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().max()) if count else 0
-    last = host[:, 3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    if error > 1e-3 or bool((torch.linalg.det(rotation) < 0).any()) or bool((last != 0).any()):
-        raise ValueError(
-            "viewmats must be rigid world-to-camera matrices (rotation, translation, last row 0 0 0 1), got one whose "
-            f"3x3 part departs from a rotation by {error:.2g}; scale or mirror the splats, not the camera"
-        )
-    focal, rest = intrinsics[:, (0, 1), (0, 1)], intrinsics[:, (0, 1, 2, 2), (1, 0, 0, 1)]
-    if bool((focal <= 0).any()) or bool((rest != 0).any()) or bool((intrinsics[:, 2, 2] != 1).any()):
-        raise ValueError("Ks must read [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 in pixels, got another")
-    return viewmats.to(device, torch.float32), Ks.to(device, torch.float32)
 
 
 def _check_background(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..meshes import import_folder, read_mesh_notes  # what the factory reads, under its name as well
+from ..meshes import read_mesh_notes  # what the factory reads, under its name as well
 from .build import build_triplets
 from .embed import embed_triplets
 from .embedded import build_sample_set, open_set, sample_set
@@ -23,7 +23,6 @@ __all__ = [
     "catalogue_sources",
     "embed_triplets",
     "folder_sources",
-    "import_folder",
     "open_set",
     "read_mesh_notes",
     "sample_set",

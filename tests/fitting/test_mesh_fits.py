@@ -12,7 +12,6 @@ from clipgs_lib.fitting import (
     FitConfig,
     fit,
     fit_many,
-    fit_mesh,
     init_from_mesh,
     init_from_points,
     init_from_splats,
@@ -200,6 +199,10 @@ def test_refit_needs_something_visible():
     ghosts = Splats(*(getattr(start(), name) for name in COLUMNS[:3]), torch.zeros(250), start().sh0, start().shN)
     with pytest.raises(ValueError, match="refit needs visible gaussians, got none among 250"):
         splat_job(ghosts, 100)
+
+
+def fit_mesh(mesh, n, config, **options):
+    return fit(*mesh_job(mesh, n, config, **options)[:3], config)
 
 
 @pytest.mark.parametrize(("pattern", "least"), [("checks", 19), ("stripes", 19), ("dots", 19), ("stool", 23)])

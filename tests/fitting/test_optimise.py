@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipgs_lib.fitting import FitConfig, FitJob, fit, fit_many, fit_mesh, init_from_mesh, mesh_job, optimise
+from clipgs_lib.fitting import FitConfig, FitJob, fit, fit_many, init_from_mesh, mesh_job, optimise
 from clipgs_lib.fitting.optimise import _fit_together, _groups
 from clipgs_lib.fitting.photometric import photometric_loss, photometric_losses
 from clipgs_lib.fitting.supervision import Scene
-from clipgs_lib.rendering import Gaussians, render
+from clipgs_lib.rendering import Cameras, Gaussians, render
 from clipgs_lib.rendering.cuda import rasterize_cuda_batch
 from clipgs_lib.splats import COLUMNS, Splats
 from tests.conftest import make_splats
@@ -141,7 +141,7 @@ def test_one_call_draws_what_single_ones_do(gsplat_calls):
     columns = [column.requires_grad_() for column in columns]
     viewmats, Ks = views.viewmats.reshape(2, 2, 4, 4), views.Ks.reshape(2, 2, 3, 3)
     behind = torch.rand(2, 2, 3, generator=torch.Generator().manual_seed(1))
-    colors = rasterize_cuda_batch(tuple(columns), viewmats, Ks, 48, 40, behind)
+    colors = rasterize_cuda_batch(Gaussians(*columns), Cameras(viewmats, Ks, 48, 40), behind)
     wants = [
         render(Gaussians(*(column[i] for column in columns)), viewmats[i], Ks[i], 48, 40, background=behind[i]).colors
         for i in range(2)
@@ -157,10 +157,12 @@ def test_one_call_draws_what_single_ones_do(gsplat_calls):
 
 
 def test_a_batch_of_very_few_gaussians_is_refused(gsplat_calls):
-    columns = tuple(getattr(make_splats(31), name).expand(2, *getattr(make_splats(31), name).shape) for name in COLUMNS)
+    few = make_splats(31)
+    columns = Gaussians(*(getattr(few, name).expand(2, *getattr(few, name).shape) for name in COLUMNS))
     views = cameras_about(2)
+    cameras = Cameras(views.viewmats[:, None], views.Ks[:, None], 48, 48)
     with pytest.raises(ValueError, match="needs N >= 32 gaussians each, got 31; draw them one by one"):
-        rasterize_cuda_batch(columns, views.viewmats[:, None], views.Ks[:, None], 48, 48, torch.zeros(2, 1, 3))
+        rasterize_cuda_batch(columns, cameras, torch.zeros(2, 1, 3))
 
 
 def test_whole_fits_through_the_one_call(gsplat_calls, monkeypatch):
@@ -217,11 +219,11 @@ def test_a_job_that_does_not_hold_is_named_before_any_is_fitted(monkeypatch):
     assert fit_many([], BUSY) == []
 
 
-def test_a_job_of_a_mesh_is_what_fit_mesh_fits():
+def test_a_job_of_a_mesh_is_fitted_alone_as_among_others():
     settings = {"views": 8, "size": 40, "light": 0.1}
     job = mesh_job(stool(), 100, BUSY, **settings)
     (result,) = fit_many([job], BUSY)
-    assert same(result.splats, fit_mesh(stool(), 100, BUSY, **settings).splats)
+    assert same(result.splats, fit(*job[:3], BUSY).splats)
 
 
 @pytest.mark.cuda

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipgs_lib.meshes import MeshError, import_folder, list_furniture, read_furniture, read_mesh
+from clipgs_lib.meshes import MeshError, list_furniture, mesh_pieces, read_furniture, read_mesh
 from clipgs_lib.meshes import sweethome as module
 
 from .mesh_files import FOUR, png
@@ -156,13 +156,18 @@ def test_a_bad_piece_costs_only_itself(tmp_path):
     both = BED + "name#8=Gone\nmodel#8=/shop/gone.obj\nwidth#8=1\ndepth#8=1\nheight#8=1\n"
     catalogue(tmp_path / "a.sh3f", both)
     (tmp_path / "b.sh3f").write_bytes(b"no zip")
-    report = import_folder(tmp_path)
-    assert [(row.path, row.ok) for row in report.rows] == [
-        ("a.sh3f/shop/bed/a.obj", True),
-        ("a.sh3f/shop/gone.obj", False),
-        ("b.sh3f", False),
-    ]
-    assert "no such file" in report.rows[1].reason and "intact zip" in report.rows[2].reason
+    good, gone, broken = mesh_pieces(tmp_path)
+    assert [good.name, gone.name, broken.name] == ["a.sh3f/shop/bed/a.obj", "a.sh3f/shop/gone.obj", "b.sh3f"]
+    assert good.read(tmp_path).mesh.n_faces > 0
+    for piece, words in ((gone, "no such file"), (broken, "intact zip")):
+        with pytest.raises(MeshError, match=words):
+            piece.read(tmp_path)
+
+
+def test_a_missing_catalogue_is_a_mesh_error_for_both_readers(tmp_path):
+    for read in (list_furniture, lambda path: read_furniture(path, 7)):
+        with pytest.raises(MeshError, match="must name an existing file"):
+            read(tmp_path / "gone.sh3f")
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 
+from clipgs_lib.rendering import Cameras, Gaussians
 from clipgs_lib.rendering.cuda import rasterize_cuda
 from clipgs_lib.splats import COLUMNS, Splats
 
@@ -44,7 +45,7 @@ def test_the_call_to_gsplat_means_what_ours_does(splats_factory, fake_gsplat):
     splats, views = Splats.cat([splats_factory(60, 3), bad]), cameras()
     columns, behind = leaves(splats, BACKGROUNDS)
     gaussians = tuple(columns[name] for name in COLUMNS)
-    found = rasterize_cuda(gaussians, *views, 2, behind)
+    found = rasterize_cuda(Gaussians(*gaussians), views, 2, behind)
     expected = rasterize(*gaussians, *views, sh_degree=2, background=behind)
     for ours, theirs in zip(expected, found, strict=True):
         assert ours.shape == theirs.shape
@@ -69,7 +70,7 @@ def test_nothing_to_draw_never_reaches_gsplat(splats_factory, fake_gsplat, kind)
     else:
         viewmats, Ks, behind = viewmats[:0], Ks[:0], behind[:0]
     columns, behind = leaves(splats, behind)
-    colors, alphas, depths = rasterize_cuda(tuple(columns.values()), viewmats, Ks, 9, 7, 1, behind)
+    colors, alphas, depths = rasterize_cuda(Gaussians(*columns.values()), Cameras(viewmats, Ks, 9, 7), 1, behind)
     assert fake_gsplat == []
     assert torch.equal(colors, behind[:, None, None].expand(-1, 7, 9, -1))
     assert alphas.shape == depths.shape == (len(behind), 7, 9, 1)

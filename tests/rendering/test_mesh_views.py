@@ -253,12 +253,12 @@ def test_sphere_cameras_keep_the_up_axis_up(up):
     [
         ({"width": 0}, "width and height"),
         ({"height": 100_000}, "width and height"),
-        ({"viewmats": torch.eye(4)}, r"viewmats \[V, 4, 4\]"),
+        ({"viewmats": torch.eye(4)}, r"viewmats must have shape \[C, 4, 4\]"),
         ({"viewmats": 2 * torch.eye(4)[None]}, "scaled"),
         ({"viewmats": torch.diag(torch.tensor([1.0, -1, 1, 1]))[None]}, "mirrored"),
         ({"viewmats": torch.full((1, 4, 4), torch.nan)}, "non-finite"),
         ({"Ks": torch.zeros(1, 3, 3)}, "focal"),
-        ({"Ks": torch.eye(3).repeat(2, 1, 1)}, r"Ks \[V, 3, 3\]"),
+        ({"Ks": torch.eye(3).repeat(2, 1, 1)}, r"Ks must have shape \[C, 3, 3\] with C = 1"),
     ],
 )
 def test_bad_cameras_are_refused(change, words):

@@ -72,9 +72,9 @@ def test_projection_agrees_with_gsplat(splats_factory):
 
     splats, views = splats_factory(200, 3, 5), cameras(1.5, n=1)
     arrays = [getattr(splats, name).numpy() for name in COLUMNS]
-    ((camera, position),) = cpu._cameras(views.viewmats, views.Ks)
+    (camera,) = cpu._kernel_cameras(views, 3)
     with ThreadPoolExecutor(1) as pool:
-        view = cpu._project(pool, arrays, camera, position, 3, views.width, views.height)
+        view = cpu._project(pool, arrays, camera)
     double = {name: getattr(splats, name).double() for name in COLUMNS}
     covars, _ = _quat_scale_to_covar_preci(double["quats"], double["scales"], compute_preci=False)
     radii, means2d, depths, conics, _ = _fully_fused_projection(
@@ -90,7 +90,7 @@ def test_projection_agrees_with_gsplat(splats_factory):
     a, b, c = records[:, :3].T / HALF_LOG2E**0.5
     ours = torch.stack([a * a, a * b, b * b + c * c], dim=1)
     assert torch.allclose(ours, conics[0][order], rtol=1e-5, atol=1e-6)
-    colors = _spherical_harmonics(3, (double["means"] - torch.from_numpy(position)), splats.sh.double()) + 0.5
+    colors = _spherical_harmonics(3, (double["means"] - torch.from_numpy(camera.position)), splats.sh.double()) + 0.5
     assert torch.allclose(records[:, 4:7], colors[order].clamp_min(0), atol=1e-6)
     assert torch.allclose(records[:, 7], depths[0][order], rtol=1e-6)
 
