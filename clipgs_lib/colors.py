@@ -89,11 +89,7 @@ def linear_from_srgb(values: np.ndarray) -> np.ndarray:
 
 
 def oklab(colors: np.ndarray) -> np.ndarray:
-    """OKLab of sRGB colours ``[..., 3]`` in ``[0, 1]``.
-
-    Returns:
-        ``[..., 3]`` lightness in ``[0, 1]``, green-red and blue-yellow, both within about ``+-0.4``.
-    """
+    """OKLab ``[..., 3]`` of sRGB in ``[0, 1]``: lightness in ``[0, 1]``, green-red and blue-yellow within ``+-0.4``."""
     return np.cbrt(linear_from_srgb(colors) @ _TO_CONES.T) @ _TO_LAB.T
 
 

@@ -59,11 +59,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hex sha256 of a file's bytes, read in pieces.
-
-    Raises:
-        OSError: when it cannot be read.
-    """
+    """Hex sha256 of a file's bytes, read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

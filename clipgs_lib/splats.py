@@ -135,10 +135,9 @@ class Splats:
         return torch.stack([row.isfinite().all(dim=1) for row in rows]).all(dim=0)
 
     def bounds(self, quantile: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Low and high corner ``[3], [3]`` of the centres, leaving out a ``quantile`` at either end of each axis.
+        """Low and high corner ``[3], [3]`` of the finite centres, of which there must be one, else ValueError.
 
-        Raises:
-            ValueError: when there is no finite centre, or ``quantile`` is outside ``[0, 0.5)``.
+        ``quantile`` in ``[0, 0.5)`` is the share left out at either end of each axis.
         """
         if not 0 <= quantile < 0.5:
             raise ValueError(f"quantile must lie in [0, 0.5), got {quantile}")
@@ -254,13 +253,9 @@ class Splats:
         return self[index.sort().values.to(self.device)]
 
     def prune(self, *, min_opacity: float = 1 / 255) -> tuple[Splats, PruneReport]:
-        """Remove non-finite gaussians, zero quaternions, and those too transparent or too small to draw.
+        """Remove non-finite gaussians, zero quaternions, and those too transparent or too small to draw; say how many.
 
-        Args:
-            min_opacity: below this a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
-
-        Returns:
-            ``(pruned, report)``.
+        Below ``min_opacity`` a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
         """
         finite = self.finite_mask()
         turned = self.quats.detach().norm(dim=1) > 1e-12

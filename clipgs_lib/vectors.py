@@ -23,11 +23,7 @@ def unit_faults(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_unit(name: str, rows: Tensor, valid: Tensor | None = None) -> None:
-    """Refuse rows ``[..., D]`` that are not unit-norm, but for those that ``valid [...]`` says are not there.
-
-    Raises:
-        ValueError: naming the rows, and apart those that are not finite.
-    """
+    """ValueError for rows ``[..., D]`` that are not unit-norm, but for those that are not ``valid [...]``."""
     norms, bad = unit_faults(rows)
     bad = bad if valid is None else bad & valid
     if not bool(bad.any()):

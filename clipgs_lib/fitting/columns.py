@@ -51,9 +51,7 @@ def unpack(parameters: Tensor, like: Splats) -> Splats:
 class Adam:
     """Adam (Kingma & Ba 2015) with one learning rate per column, and moments that can be cleared by row.
 
-    Args:
-        parameters: ``[..., N, D]`` leaf tensor, updated in place.
-        rates: learning rates, ``[D]`` or, one set per object, ``[..., 1, D]``.
+    ``parameters [..., N, D]`` is a leaf, updated in place; ``rates`` are ``[D]`` or, per object, ``[..., 1, D]``.
     """
 
     def __init__(self, parameters: Tensor, rates: Tensor) -> None:
@@ -101,7 +99,7 @@ def confine(parameters: Tensor, extent: float | Tensor) -> None:
 def relocate(
     parameters: Tensor, error: Tensor, seen: Tensor, *, dead_opacity: float, generator: torch.Generator
 ) -> Tensor:
-    """Move gaussians that do nothing to where the error is; n stays.
+    """Move gaussians that do nothing to where the error is, in place; n stays.
 
     A dead gaussian (opacity below ``dead_opacity``, not seen by any view, or not finite) takes one half of a living
     one, drawn with probability proportional to ``error``. The halves sit 0.5 standard deviations to either side along
@@ -110,10 +108,9 @@ def relocate(
     al. 2024) relocates likewise, onto the same centre, and adds noise to part the copies.
 
     Args:
-        parameters: ``[N, D]``, changed in place.
+        parameters: ``[N, D]``.
         error: ``[N]`` how wrong the picture is about each gaussian, ``>= 0``.
         seen: ``[N]`` bool.
-        dead_opacity: in (0, 1).
         generator: on the CPU; decides who is split.
 
     Returns:

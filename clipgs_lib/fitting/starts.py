@@ -86,11 +86,8 @@ def init_from_splats(splats: Splats, n: int, *, seed: int = 0, sh_degree: int = 
     """Cover what splats cover with ``n`` gaussians, from points drawn out of them by opacity and visible area.
 
     Args:
-        splats: at least one visible gaussian, all finite; may be fewer than ``n``.
+        splats: at least one visible gaussian, all finite, else ValueError; may be fewer than ``n``.
         n, seed, sh_degree: as in `init_from_mesh`.
-
-    Raises:
-        ValueError: when ``n`` is out of range or there are no splats.
     """
     check_count(n)
     count = _PER_CLUSTER * n
@@ -106,14 +103,11 @@ def init_from_splats(splats: Splats, n: int, *, seed: int = 0, sh_degree: int = 
 
 
 def init_random(low: np.ndarray | Tensor, high: np.ndarray | Tensor, n: int, *, seed: int = 0) -> Splats:
-    """``n`` round grey gaussians, evenly at random in a box: the baseline that knows nothing of the object.
+    """``n`` round grey gaussians of opacity 0.1, evenly at random in a box: the baseline that knows nothing.
 
     Args:
-        low, high: corners of the box ``[3]``.
-        n, seed: as in `init_from_mesh`; each is of opacity 0.1.
-
-    Raises:
-        ValueError: when ``n`` is out of range or the box has no volume.
+        low, high: corners of the box ``[3]``, with some size, else ValueError.
+        n, seed: as in `init_from_mesh`.
     """
     check_count(n)
     corner, far = (np.asarray(c, np.float64) for c in (low, high))

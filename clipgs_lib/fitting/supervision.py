@@ -27,11 +27,7 @@ class Views(Protocol):
 
 
 def split_views(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out views (every ``holdout``-th, at least one) and of the training views (at least one).
-
-    Raises:
-        ValueError: when there are fewer than 2 views.
-    """
+    """Indices of the held-out views (every ``holdout``-th, at least one) and of the training views (at least one)."""
     if count < 2:
         raise ValueError(f"a fit needs at least 2 views, one to train on and one to measure, got {count}")
     held = list(range(holdout // 2, count, holdout)) or [count // 2]

@@ -193,13 +193,7 @@ def _salvage(path: Path, module: ModuleType) -> RawSplats | None:
         prefix = re.sub(rb"(element[ \t]+(?!vertex)\S+[ \t]+)[0-9]+", rb"\g<1>0", prefix)
     with tempfile.TemporaryDirectory(prefix="clipgs-") as folder:
         whole = Path(folder) / f"whole{suffix}"
-        with path.open("rb") as source, whole.open("wb") as target:
-            target.write(prefix)
-            source.seek(start)
-            left = count * row
-            while left > 0 and (piece := source.read(min(left, 1 << 22))):
-                target.write(piece)
-                left -= len(piece)
+        whole.write_bytes(prefix + path.read_bytes()[start : start + count * row])
         raw: RawSplats = module.read(whole)
     return raw
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +63,9 @@ def broken_rows(raw: RawSplats) -> tuple[np.ndarray, np.ndarray]:
     return ~finite, zero
 
 
-def check_rows(non_finite: np.ndarray, zero: np.ndarray) -> list[Finding]:
+def check_rows(non_finite: np.ndarray, zero: np.ndarray) -> Iterator[Finding]:
     """Broken rows, counted."""
-    total, findings = len(non_finite), []
+    total = len(non_finite)
     why = "; find out why the training diverged"
     for code, mask, what, more in (
         ("non_finite", non_finite, "hold NaN or infinity", why),
@@ -72,8 +73,7 @@ def check_rows(non_finite: np.ndarray, zero: np.ndarray) -> list[Finding]:
     ):
         if count := int(mask.sum()):
             severity, message = "error" if count == total else "warning", f"{count:,} of {total:,} gaussians {what}"
-            findings.append(Finding(code, severity, message, f"readers drop them{more}", fixable=count < total))
-    return findings
+            yield Finding(code, severity, message, f"readers drop them{more}", fixable=count < total)
 
 
 def activated_opacities(opacities: np.ndarray) -> bool:
@@ -140,10 +140,10 @@ def check_colors(sh0: np.ndarray) -> list[Finding]:
     return [Finding("colors_out_of_range", "warning", message, mend)]
 
 
-def check_shapes(scales: np.ndarray, opacities: np.ndarray, extent: Extent) -> list[Finding]:
+def check_shapes(scales: np.ndarray, opacities: np.ndarray, extent: Extent) -> Iterator[Finding]:
     """Needles, giants and made-up third axes. Non-empty input."""
     ordered = np.sort(scales, axis=1)  # [N, 3] ascending
-    seen, size, findings = opacities > VEIL_OPACITY, extent.diagonal, []
+    seen, size = opacities > VEIL_OPACITY, extent.diagonal
     needles = seen & (ordered[:, 2] > NEEDLE_RATIO * ordered[:, 1]) & (ordered[:, 2] > NEEDLE_LENGTH * size)
     if size > 0 and needles.mean() > MANY_NEEDLES and needles.sum() > 1:
         message = (
@@ -151,7 +151,7 @@ def check_shapes(scales: np.ndarray, opacities: np.ndarray, extent: Extent) -> l
             f"and longer than {NEEDLE_LENGTH:.0%} of the extent"
         )
         mend = "train with a limit on the ratio of scales, or remove them: splats[mask]"
-        findings.append(Finding("needles", "warning", message, mend))
+        yield Finding("needles", "warning", message, mend)
     giants = seen & (ordered[:, 2] > GIANT * size)
     if size > 0 and giants.any():
         worst = float(ordered[giants, 2].max()) / size
@@ -159,31 +159,29 @@ def check_shapes(scales: np.ndarray, opacities: np.ndarray, extent: Extent) -> l
         mend = (
             "they veil the scene: remove them (splats[splats.scales.amax(1) < limit]), or scale means and scales alike"
         )
-        findings.append(Finding("giants", "warning", message, mend))
+        yield Finding("giants", "warning", message, mend)
     _, counts = np.unique(ordered[:, 0], return_counts=True)
     flat = np.median(ordered[:, 2]) > SURFEL_RATIO * np.median(ordered[:, 0])
     if len(scales) >= 10 and counts.max() >= SURFEL * len(scales) and flat:
         message = "the smallest scale is the same everywhere: flat surfels (2DGS) with a made-up third axis"
-        findings.append(Finding("surfels", "info", message, "render them with a 2DGS rasteriser for exact surfaces"))
-    return findings
+        yield Finding("surfels", "info", message, "render them with a 2DGS rasteriser for exact surfaces")
 
 
-def check_place(means: np.ndarray, scales: np.ndarray, extent: Extent) -> list[Finding]:
+def check_place(means: np.ndarray, scales: np.ndarray, extent: Extent) -> Iterator[Finding]:
     """Far from the origin, or too far for float32. Non-empty input."""
-    middle, findings = (extent.low + extent.high) / 2, []
+    middle = (extent.low + extent.high) / 2
     away, size = float(np.linalg.norm(middle)), extent.diagonal
     if size > 0 and away > FAR_ORIGIN * size:
         text = "(" + ", ".join(f"{value:.4g}" for value in middle) + ")"
         message = f"the middle lies at {text}, {away / size:,.0f} times the extent from the origin"
         mend = "Splats.center() moves it; not done by --fix, since cameras and other files may share the frame"
-        findings.append(Finding("huge_offset", "warning", message, mend))
+        yield Finding("huge_offset", "warning", message, mend)
     step = float(np.spacing(np.float32(np.abs(means).max())))
     fine = float(np.median(scales))
     if fine > 0 and step > COARSE * fine:
         message = f"float32 steps of {step:.2g} at these coordinates are coarse against the median scale of {fine:.2g}"
         mend = "the digits are lost in this file: subtract the offset in double precision before saving as float32"
-        findings.append(Finding("precision", "warning", message, mend))
-    return findings
+        yield Finding("precision", "warning", message, mend)
 
 
 def check_duplicates(raw: RawSplats) -> list[Finding]:

@@ -74,7 +74,7 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     groups = _column_groups(header, vertex)
     rows = open_rows(header, vertex)
     raw = RawSplats.allocate(len(rows), len(groups[2]) // 3)
-    starts = _starts(groups, vertex.names) if _is_plain(header, vertex) else None
+    starts = _starts(header, vertex, groups)
     if starts is None:
         raw.clean = _decode_gathered(rows, groups, raw)
     else:
@@ -202,17 +202,14 @@ def _notes(header: Header, vertex: Element, groups: list[list[str]], trailing: i
     return notes
 
 
-def _is_plain(header: Header, vertex: Element) -> bool:
-    """Whether a row is a run of float32 in this machine's byte order."""
+def _starts(header: Header, vertex: Element, groups: list[list[str]]) -> Starts | None:
+    """Index of the first column of each group; None unless each is a run in order of this machine's float32."""
     native = "<" if sys.byteorder == "little" else ">"
-    return header.byte_order == native and all(p.code == "f4" for p in vertex.properties)
-
-
-def _starts(groups: list[list[str]], names: list[str]) -> Starts | None:
-    """Index in ``names`` of the first column of each group; None unless each group is a run in order."""
+    names = vertex.names
     starts = [names.index(group[0]) if group else 0 for group in groups]
     runs = all(names[s : s + len(g)] == g for s, g in zip(starts, groups, strict=True))
-    return tuple(starts) if runs else None
+    plain = header.byte_order == native and all(p.code == "f4" for p in vertex.properties)
+    return tuple(starts) if runs and plain else None
 
 
 def _fuse_filter(raw: RawSplats, axes: int, filters: np.ndarray) -> None:

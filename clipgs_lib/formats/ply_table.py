@@ -71,7 +71,6 @@ class Header:
     path: Path
     byte_order: str  # "<", ">" or "" for ASCII
     elements: list[Element]
-    comments: list[str]
     size: int  # bytes up to and including the line end after end_header
 
     def element(self, name: str) -> Element | None:
@@ -135,13 +134,12 @@ def classify(path: Path, head: bytes) -> str:
 def _parse_lines(path: Path, lines: list[str], size: int) -> Header:
     byte_order: str | None = None
     elements: list[Element] = []
-    comments: list[str] = []
     for line in lines:
         words = line.split()
         keyword = words[0] if words else ""
-        if keyword in ("comment", "obj_info"):
-            comments.append(line.strip()[len(keyword) :].strip())
-        elif keyword == "format" and byte_order is None and len(words) == 3 and words[1] in _BYTE_ORDERS:
+        if keyword in ("", "comment", "obj_info"):
+            continue
+        if keyword == "format" and byte_order is None and len(words) == 3 and words[1] in _BYTE_ORDERS:
             if words[2] != "1.0":
                 must = "the PLY version must be 1.0"
                 raise FormatError(path, must, words[2][:40], "convert it to version 1.0", "unknown_version")
@@ -150,7 +148,7 @@ def _parse_lines(path: Path, lines: list[str], size: int) -> Header:
             elements.append(Element(words[1], int(words[2])))
         elif keyword == "property" and elements:
             elements[-1].properties.append(_parse_property(path, words))
-        elif keyword:
+        else:
             must = "a header line must be a format, element, property or comment in its proper form and place"
             raise FormatError(path, must, repr(line[:80]), "the header is broken; export the file again")
     if byte_order is None:
@@ -161,7 +159,7 @@ def _parse_lines(path: Path, lines: list[str], size: int) -> Header:
         if element.count < 0:
             must = f"the count of element {element.name!r} must be >= 0"
             raise FormatError(path, must, str(element.count), "the header is broken; export the file again")
-    return Header(path, byte_order, elements, comments, size)
+    return Header(path, byte_order, elements, size)
 
 
 def _parse_property(path: Path, words: list[str]) -> Property:

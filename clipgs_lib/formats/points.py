@@ -40,11 +40,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Refuse: a point cloud or mesh holds no gaussians.
-
-    Raises:
-        FormatError: always; it names `read_points`.
-    """
+    """Refuse, naming `read_points`: a point cloud or mesh holds no gaussians."""
     header = read_header(check_regular_file(path))
     face = header.element("face")
     if face is not None and face.count > 0:
@@ -60,12 +56,6 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
 
     Integer colours are divided by the full range of their type (32-bit ones by 255); float colours are taken as they
     are, or divided by 255 when some exceed 1.
-
-    Args:
-        path: a PLY file, ASCII or binary.
-
-    Returns:
-        Points ``[N, 3]``, colours ``[N, 3]`` in [0, 1] or None, normals ``[N, 3]`` or None.
 
     Raises:
         FormatError: when it is no PLY, is broken, holds gaussians, or its colours have no meaning.
@@ -99,11 +89,7 @@ def color_names(vertex: Element) -> list[str] | None:
 
 
 def read_colors(header: Header, vertex: Element, rows: np.ndarray) -> np.ndarray | None:
-    """RGB ``[N, 3]`` float32 in [0, 1] of the rows of an element; None when it holds no colours.
-
-    Raises:
-        FormatError: when they are of several types, or out of range.
-    """
+    """RGB ``[N, 3]`` in [0, 1] of rows, or None; FormatError for several types, or values out of range."""
     names = color_names(vertex)
     if names is None:
         return None

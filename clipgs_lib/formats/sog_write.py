@@ -195,7 +195,10 @@ def _k_means(vectors: np.ndarray, size: int, random: np.random.Generator) -> tup
         sample = vectors[random.choice(len(vectors), _PER_CENTER * size, replace=False)]
     centers = np.ascontiguousarray(sample[random.choice(len(sample), size, replace=False)], np.float32)
     for _ in range(_ROUNDS):
-        _move_centers(sample, _nearest_center(sample, centers), centers)
+        labels = _nearest_center(sample, centers)
+        members = np.bincount(labels, minlength=size)
+        sums = np.stack([np.bincount(labels, column, size) for column in sample.T], axis=1)  # [size, D]
+        centers[members > 0] = (sums / np.maximum(members, 1)[:, None])[members > 0]
     return centers, _nearest_center(vectors, centers)
 
 
@@ -209,13 +212,13 @@ def _nearest_center(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return labels
 
 
-# Compiled loops instead of a matrix product: there are thousands of small ones, and a BLAS that spreads each over
-# threads took 7 times as long on two busy cores.
-
-
 @njit(cache=True, fastmath=True)
 def _assign(vectors: np.ndarray, middle: np.ndarray, centers: np.ndarray, half: np.ndarray, labels: np.ndarray) -> None:
-    """``labels[i] = argmin_k half[k] - (vectors[i] - middle) . centers[:, k]``."""
+    """``labels[i] = argmin_k half[k] - (vectors[i] - middle) . centers[:, k]``.
+
+    A compiled loop instead of a matrix product: there are thousands of small ones, and a BLAS that spreads each over
+    threads took 7 times as long on two busy cores.
+    """
     count, width = vectors.shape
     score = np.empty(half.shape[0], np.float32)
     for i in range(count):
@@ -225,18 +228,3 @@ def _assign(vectors: np.ndarray, middle: np.ndarray, centers: np.ndarray, half: 
             for k in range(score.shape[0]):
                 score[k] -= value * centers[d, k]
         labels[i] = score.argmin()
-
-
-@njit(cache=True)
-def _move_centers(vectors: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> None:
-    """Put each centre into the middle of its vectors; one without vectors stays."""
-    sums = np.zeros(centers.shape)
-    members = np.zeros(centers.shape[0])
-    for i in range(vectors.shape[0]):
-        members[labels[i]] += 1
-        for d in range(vectors.shape[1]):
-            sums[labels[i], d] += vectors[i, d]
-    for k in range(centers.shape[0]):
-        if members[k] > 0:
-            for d in range(centers.shape[1]):
-                centers[k, d] = sums[k, d] / members[k]

@@ -51,15 +51,12 @@ def curve_order(points: Tensor, keys: Callable[[Tensor, int], Tensor], bits: int
     """Sort each set of points by a key of its grid cell; points of one cell keep their order.
 
     Args:
-        points: ``[..., M, 3]`` finite.
+        points: ``[..., M, 3]`` finite, else ValueError; the grid fits the box of the M points.
         keys: one of `xyz_keys`, `z_keys`, `hilbert_keys`.
-        bits: 1 to 20; the grid has ``2 ** bits`` cells a side and fits the box of the M points.
+        bits: 1 to 20; the grid has ``2 ** bits`` cells a side.
 
     Returns:
         ``[..., M]`` int64: the i-th of the sorted points is ``points[..., order[..., i], :]``.
-
-    Raises:
-        ValueError: when ``points`` has another shape or ``bits`` is out of range.
     """
     return keys(grid_cells(points, bits), bits).argsort(dim=-1, stable=True)
 

@@ -30,14 +30,7 @@ MAX_SH_DEGREE = 3
 
 
 def quat_to_rotmat(quats: Tensor) -> Tensor:
-    """Rotation matrices of quaternions; the quaternions need not be normalised.
-
-    Args:
-        quats: ``[..., 4]`` wxyz, any non-zero length. ``q`` and ``-q`` give the same matrix.
-
-    Returns:
-        ``[..., 3, 3]`` rotation matrices.
-    """
+    """Rotation matrices ``[..., 3, 3]`` of ``quats [..., 4]`` wxyz of any non-zero length; ``q`` and ``-q`` agree."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -48,16 +41,10 @@ def quat_to_rotmat(quats: Tensor) -> Tensor:
 
 
 def rotmat_to_quat(rotmats: Tensor) -> Tensor:
-    """Unit quaternions of rotation matrices, with ``w >= 0``.
+    """Unit quaternions ``[..., 4]`` wxyz with ``w >= 0`` of rotation matrices ``[..., 3, 3]`` with determinant +1.
 
     Picks, per matrix, the largest of the four quaternion components to divide by, so it is
     accurate for every rotation, half turns included.
-
-    Args:
-        rotmats: ``[..., 3, 3]`` with determinant +1.
-
-    Returns:
-        ``[..., 4]`` wxyz.
     """
     m = rotmats
     m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -79,10 +66,7 @@ def rotmat_to_quat(rotmats: Tensor) -> Tensor:
 
 
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product ``a * b``: rotate by ``b`` first, then by ``a``.
-
-    All are ``[..., 4]`` wxyz; ``a`` and ``b`` may be broadcast.
-    """
+    """Hamilton product ``a * b`` of ``[..., 4]`` wxyz, which broadcast: rotate by ``b`` first, then by ``a``."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(
@@ -97,11 +81,7 @@ def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rotation_about(axis: str, degrees: float) -> Tensor:
-    """Rotation matrix ``[3, 3]`` (float64) about ``"x"``, ``"y"`` or ``"z"``, right-handed.
-
-    Raises:
-        ValueError: when ``axis`` is another letter.
-    """
+    """Rotation matrix ``[3, 3]`` (float64) about ``"x"``, ``"y"`` or ``"z"``, right-handed; ValueError for others."""
     if axis not in ("x", "y", "z"):
         raise ValueError(f'axis must be "x", "y" or "z", got {axis!r}')
     angle = torch.deg2rad(torch.tensor(float(degrees), dtype=torch.float64))
@@ -113,17 +93,9 @@ def rotation_about(axis: str, degrees: float) -> Tensor:
 
 
 def sh_basis(directions: Tensor, degree: int) -> Tensor:
-    """Values of the real spherical harmonics at unit directions.
+    """Values ``[..., (degree + 1) ** 2]`` of the real spherical harmonics of ``degree`` 0 to 3, else ValueError.
 
-    Args:
-        directions: ``[..., 3]`` unit vectors, from the camera to the gaussian.
-        degree: 0 to 3.
-
-    Returns:
-        ``[..., (degree + 1) ** 2]``.
-
-    Raises:
-        ValueError: when ``degree`` is outside 0..3.
+    ``directions`` are unit vectors ``[..., 3]`` from the camera to the gaussian.
     """
     if not 0 <= degree <= MAX_SH_DEGREE:
         raise ValueError(f"degree must be 0, 1, 2 or 3, got {degree}")
@@ -147,18 +119,12 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def sh_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices that rotate SH coefficients of degree 1, 2 and 3.
+    """Matrices float64 ``[3, 3]``, ``[5, 5]``, ``[7, 7]`` that rotate SH coefficients of degree 1, 2, 3: ``D_l @ old``.
 
     A rotated object looks, from direction ``d``, as the original did from ``R^T d``; each band
     maps to itself. The band matrix is the exact solution of
     ``Y_l(d) @ D_l = Y_l(R^T d)`` over 64 directions, so it cannot disagree with ``sh_basis``.
-    Reflections are valid input too.
-
-    Args:
-        rotation: ``[3, 3]`` orthogonal.
-
-    Returns:
-        Three float64 matrices ``[3, 3]``, ``[5, 5]``, ``[7, 7]``; new coefficients are ``D_l @ old``.
+    The ``rotation [3, 3]`` is orthogonal; reflections are valid input too.
     """
     i = torch.arange(64, dtype=torch.float64) + 0.5
     z = 1 - 2 * i / 64
@@ -173,15 +139,7 @@ def sh_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rotate_sh(shN: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the view-dependent part of the colours.
-
-    Args:
-        shN: ``[N, K-1, 3]`` with K-1 in 0, 3, 8, 15.
-        rotation: ``[3, 3]`` orthogonal.
-
-    Returns:
-        ``[N, K-1, 3]``, same dtype and device.
-    """
+    """The view-dependent colours ``[N, K-1, 3]``, K-1 in 0, 3, 8, 15, turned by an orthogonal ``rotation [3, 3]``."""
     out, start = [], 0
     for band in sh_rotation(rotation):
         if start >= shN.shape[1]:
@@ -193,14 +151,9 @@ def rotate_sh(shN: Tensor, rotation: Tensor) -> Tensor:
 
 
 def split_similarity(matrix: Tensor) -> tuple[float, Tensor, Tensor]:
-    """Split ``[4, 4]`` into scale, orthogonal part and translation.
+    """Split an affine ``[4, 4]`` into scale ``> 0``, orthogonal part ``[3, 3]`` and translation ``[3]``, float64.
 
-    Args:
-        matrix: ``[4, 4]`` affine with a uniformly scaled orthogonal 3x3 part.
-
-    Returns:
-        ``(scale > 0, orthogonal [3, 3] float64, translation [3] float64)``; the orthogonal part has
-        determinant -1 for a reflection.
+    The orthogonal part has determinant -1 for a reflection.
 
     Raises:
         ValueError: when the matrix is not 4x4, singular, sheared or scaled unevenly.

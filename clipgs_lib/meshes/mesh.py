@@ -44,14 +44,11 @@ class Part:
             raise ValueError(f"faces must index the {count} vertices, got {self.faces.min()}..{self.faces.max()}")
 
     def lookup(self, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
-        """Colours of surface points.
+        """Colours ``[n, 3]`` float32 in ``[0, 1]`` of surface points; textures are read bilinearly and repeat.
 
         Args:
             faces: ``[n]`` index of the triangle.
             barycentric: ``[n, 3]`` weights of its corners, summing to 1.
-
-        Returns:
-            ``[n, 3]`` float32 in ``[0, 1]``; textures are read bilinearly and repeat.
         """
         corners = self.faces[faces]  # [n, 3]
         out = np.broadcast_to(np.asarray(self.base_color[:3], np.float32), (len(faces), 3)).copy()
@@ -76,13 +73,8 @@ class SurfaceSamples(NamedTuple):
 class Mesh:
     """A textured object made of parts, in one frame.
 
-    Args:
-        parts: at least one part with at least one triangle.
-        up_axis: one of ``splats.UP_AXES``.
-        source: where it came from, for people.
-
-    Raises:
-        ValueError: when there is no triangle, a vertex is not finite, or ``up_axis`` is another word.
+    There must be a triangle, and all vertices must be finite, else ValueError. ``up_axis`` is one of
+    ``splats.UP_AXES``; ``source`` says where it came from, for people.
     """
 
     parts: tuple[Part, ...]
@@ -146,11 +138,7 @@ class Mesh:
         return replace(self, parts=tuple(parts))
 
     def sample(self, n: int, rng: np.random.Generator) -> SurfaceSamples:
-        """``n`` area-weighted random points with normals and colours.
-
-        Raises:
-            ValueError: when ``n < 1`` or the surface has no area.
-        """
+        """``n >= 1`` area-weighted random points with normals and colours; ValueError when the surface has no area."""
         corners = [part.vertices[part.faces].astype(np.float64) for part in self.parts]  # [F, 3, 3] each
         crosses = [np.cross(c[:, 1] - c[:, 0], c[:, 2] - c[:, 0]) for c in corners]
         areas = np.concatenate([0.5 * np.linalg.norm(c, axis=1) for c in crosses])

@@ -54,12 +54,10 @@ class Furniture:
 
 
 def list_furniture(path: str | os.PathLike[str], *, language: str = "") -> list[Furniture]:
-    """The pieces of a catalogue, in its order.
+    """The pieces of a catalogue (``.sh3f``), in its order.
 
-    Args:
-        path: the ``.sh3f``.
-        language: code of a language that the catalogue has ("fr", "pt_BR") for names, categories and tags; "" is the
-            catalogue's first, which is English as a rule.
+    ``language`` is the code of one that the catalogue has ("fr", "pt_BR") for names, categories and tags; "" is the
+    catalogue's first, which is English as a rule.
 
     Raises:
         MeshError: when it is no such zip, has no pieces, or lacks the language.
@@ -77,15 +75,9 @@ def list_furniture(path: str | os.PathLike[str], *, language: str = "") -> list[
 def read_furniture(
     path: str | os.PathLike[str], number: int, *, max_faces: int = MAX_FACES
 ) -> tuple[Furniture, MeshImport]:
-    """Read one piece: turned as its catalogue says and scaled to its true size.
+    """Read a piece: what the catalogue says of it, and its mesh in centimetres, y up, with notes on what was left out.
 
-    Args:
-        path: the ``.sh3f``.
-        number: of the piece.
-        max_faces: see `importing.read_mesh`.
-
-    Returns:
-        What the catalogue says of it, and its mesh in centimetres, y up, with remarks on what was left out.
+    It is turned as its catalogue says and scaled to its true size; ``max_faces`` as in `importing.read_mesh`.
 
     Raises:
         MeshError: when the zip or the piece cannot be read, or must not be: names that leave the zip or occur twice,

@@ -89,11 +89,8 @@ def pinhole(width: int, height: int, fov: float) -> Tensor:
     """Intrinsics ``[3, 3]`` of a camera that looks through the middle of the picture.
 
     Args:
-        width, height: pixels, ``>= 1``.
+        width, height: pixels, ``>= 1``, else ValueError.
         fov: field of view across the **shorter** side, degrees in (0, 180).
-
-    Raises:
-        ValueError: when a number is out of range.
     """
     if width < 1 or height < 1:
         raise ValueError(f"width and height must be at least 1 pixel, got {width} x {height}")
@@ -106,15 +103,10 @@ def pinhole(width: int, height: int, fov: float) -> Tensor:
 def look_at(
     eye: Tensor | Sequence[float], target: Tensor | Sequence[float], up: Tensor | Sequence[float] | str = "+y"
 ) -> Tensor:
-    """World-to-camera matrices of cameras at ``eye`` that look at ``target``.
+    """World-to-camera matrices ``[..., 4, 4]`` float32, OpenCV axes, from ``eye [..., 3]`` to ``target [..., 3]``.
 
     Args:
-        eye: ``[..., 3]``.
-        target: ``[..., 3]``.
         up: which way is up in the picture: ``[..., 3]``, or one of ``UP_AXES`` but "unknown".
-
-    Returns:
-        ``[..., 4, 4]`` float32, OpenCV axes.
 
     Raises:
         ValueError: when ``eye`` and ``target`` coincide, or ``up`` is parallel to the line of sight.
@@ -271,11 +263,8 @@ def visible_sphere(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, flo
     """Centre ``[3]`` and radius of the sphere that holds the visible substance.
 
     Args:
-        splats: at least one gaussian with finite centre.
+        splats: at least one gaussian with finite centre, else ValueError.
         quantile: share of the substance (opacity times area, giants capped) left out at either end of each axis.
-
-    Raises:
-        ValueError: when no gaussian has a finite centre.
     """
     means, sizes, weights = _substance(splats)
     corners = [weighted_quantiles(means[:, axis], weights, (quantile, 1 - quantile)) for axis in range(3)]
@@ -320,11 +309,7 @@ def weighted_quantiles(values: Tensor, weights: Tensor, quantiles: Sequence[floa
 
 
 def axis_vector(axis: str) -> Tensor:
-    """Unit vector ``[3]`` (float64) of one of ``UP_AXES``.
-
-    Raises:
-        ValueError: for "unknown" or another word.
-    """
+    """Unit vector ``[3]`` (float64) of one of ``UP_AXES``; ValueError for "unknown" or another word."""
     if axis not in UP_AXES or axis == "unknown":
         raise ValueError(f"up must be one of {', '.join(UP_AXES[:-1])}, got {axis!r}")
     vector = torch.zeros(3, dtype=torch.float64)

@@ -20,11 +20,7 @@ _GAP = 2  # pixels between the pictures of a contact sheet
 
 
 def to_uint8(image: Tensor | np.ndarray) -> np.ndarray:
-    """8-bit picture ``[H, W, 3 or 4]`` of floats in ``[0, 1]``; values outside are clipped, NaN is black.
-
-    Raises:
-        ValueError: when the shape is another, or the numbers are no floats.
-    """
+    """8-bit picture of floats in ``[0, 1]``, ``[H, W, 3 or 4]``, else ValueError; clipped, NaN is black."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
         raise ValueError(f"image must have shape [H, W, 3] or [H, W, 4] with H, W >= 1, got {list(array.shape)}")
@@ -128,15 +124,7 @@ def _wrapped(text: str, width: int) -> str:
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures with values in ``[0, 1]``; infinite when equal.
 
-    Args:
-        a: ``[H, W, C]``, or ``[B, H, W, C]`` for one number per picture.
-        b: the same shape.
-
-    Returns:
-        ``[]`` or ``[B]``.
-
-    Raises:
-        ValueError: when shapes differ or have another rank.
+    ``a`` and ``b`` are ``[H, W, C]``, which gives ``[]``, or ``[B, H, W, C]``, which gives ``[B]``; else ValueError.
     """
     _check_pair(a, b)
     return -10 * ((a - b) ** 2).mean(dim=(-3, -2, -1)).log10()

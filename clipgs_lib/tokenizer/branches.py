@@ -17,11 +17,8 @@ class PointPatchEncoder(nn.Module):
     """Uni3D's mini-PointNet: one vector of the positions and colours of a patch.
 
     Names and shapes in the state dict are those of Uni3D's ``point_encoder.encoder``: ``first_conv.0, 1, 3`` and
-    ``second_conv.0, 1, 3``.
-
-    Args:
-        dim: width of the output.
-        widths: channels ``a, b, c`` of 6 -> a -> b, max over the patch beside each, 2 b -> c -> dim, max.
+    ``second_conv.0, 1, 3``. ``widths`` are the channels ``a, b, c`` of 6 -> a -> b, max over the patch beside each,
+    2 b -> c -> ``dim``, max.
     """
 
     def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512)) -> None:
@@ -36,14 +33,7 @@ class PointPatchEncoder(nn.Module):
         )
 
     def forward(self, points: Tensor) -> Tensor:
-        """Encode patches.
-
-        Args:
-            points: ``[P, M, 6]`` positions relative to the patch's centre, then red, green, blue in ``[0, 1]``.
-
-        Returns:
-            ``[P, dim]``.
-        """
+        """Encode patches ``[P, M, 6]``, positions about the patch's centre, then RGB in ``[0, 1]``, as ``[P, dim]``."""
         patches, size, _ = points.shape
         expand, norm, lift = _layers(self.first_conv)
         rows = F.relu(norm(_pointwise(expand, points.reshape(patches * size, 6))))
@@ -66,11 +56,9 @@ class AttributeEncoder(nn.Module):
     would stay zero for ever.)
 
     Args:
-        channels: of the input.
-        dim: width of the output.
+        channels, dim: of the input, and of the output.
         widths: output channels of the convolutions.
         pool: "max" or "mean" over the sequence.
-        zero_init: start at zero.
         norm_inputs: standardise the input by batch statistics first.
     """
 
@@ -99,14 +87,9 @@ class AttributeEncoder(nn.Module):
             nn.init.zeros_(self.out_norm.bias)
 
     def forward(self, features: Tensor, orders: Tensor) -> Tensor:
-        """Encode patches.
+        """Encode patches of attributes ``[P, M, C]`` as ``[P, dim]``.
 
-        Args:
-            features: ``[P, M, C]`` attributes.
-            orders: ``[O, P, M]`` int64, the sequences in which to see each patch; the result is the mean over O.
-
-        Returns:
-            ``[P, dim]``.
+        ``orders [O, P, M]`` int64 are the sequences in which to see each patch; the result is the mean over O.
         """
         patches, size, channels = features.shape
         features = self.norm_inputs(features.reshape(patches * size, channels)).view(patches, size, channels)

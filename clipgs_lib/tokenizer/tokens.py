@@ -26,9 +26,6 @@ class GSTokenizer(nn.Module):
 
     The result is a function of the set of gaussians: their order, the sign of their quaternions and the padding of the
     batch change it by rounding only.
-
-    Args:
-        config: all switches.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -51,15 +48,7 @@ class GSTokenizer(nn.Module):
         return patchify(batch, self.config.groups, self.config.group_size, sort=self.config.sort_patches)
 
     def forward(self, batch: SplatBatch, patches: Patches | None = None) -> Tokens:
-        """Make tokens.
-
-        Args:
-            batch: B objects in the unit sphere.
-            patches: of this batch, when they are known already.
-
-        Returns:
-            ``tokens [B, G, dim]`` and the patches.
-        """
+        """Tokens ``[B, G, dim]`` of B objects in the unit sphere, and their patches, which may be known already."""
         patches = self.patchify(batch) if patches is None else patches
         where = patches.mask.nonzero(as_tuple=True)  # object and patch of P real patches
         rows = patches.indices[where]  # [P, M]
@@ -93,9 +82,7 @@ def attribute_channels(
     """What the attribute branch sees of gaussians ("linear & norm"), in the order of `TokenizerConfig.channels`.
 
     Args:
-        batch: the objects.
-        objects: ``[P, 1]`` int64 into B.
-        rows: ``[P, M]`` int64 into N.
+        objects, rows: ``[P, 1]`` and ``[P, M]`` int64 into B and N.
         offsets: ``[P, M, 3]`` means relative to the centre of the patch.
         config: squash and rotation.
 
