@@ -83,22 +83,15 @@ def conform(value: Any, hint: Any, name: str, exact: bool = False) -> Any:
 
 
 def check(config: Any) -> None:
-    """Every field of a dataclass is of its annotated type.
-
-    Raises:
-        SettingError: (a ValueError) for the first that is not.
-    """
+    """SettingError (a ValueError) for the first field of a dataclass that is not of its annotated type."""
     for name, hint in _hints(config.__class__).items():
         conform(getattr(config, name), hint, name)
 
 
 def from_plain(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
-    """A dataclass from plain values, nothing unknown and nothing missing.
+    """A dataclass from plain values by field, nothing unknown and nothing missing.
 
-    Args:
-        kind: the dataclass.
-        values: field -> plain value.
-        where: put before names in sentences, e.g. ``"augment."``.
+    ``where`` is put before names in sentences, e.g. ``"augment."``.
 
     Raises:
         ValueError: for unknown or missing names, or a value of another type; the message names the setting.

@@ -223,17 +223,13 @@ class Splats:
         return replace(self, shN=torch.cat([have, pad], dim=1))
 
     def subsample(self, n: int, *, seed: int = 0, replacement: bool = False) -> Splats:
-        """Exactly ``n`` gaussians, drawn with probability proportional to opacity times visible area.
+        """``n >= 1`` gaussians, drawn with probability proportional to opacity times visible area; too many: ValueError.
 
         Weights are floored at 1 % of their mean, so small opaque detail keeps a chance. Order is kept.
 
         Args:
-            n: how many to keep, ``>= 1``.
             seed: same seed, same choice.
             replacement: allow repeats; needed when ``n`` exceeds the count.
-
-        Raises:
-            ValueError: when ``n`` is not positive, or exceeds the count without ``replacement``.
         """
         if n < 1 or len(self) == 0:
             raise ValueError(f"subsample needs n >= 1 and at least one gaussian, got n={n} of {len(self)}")
@@ -282,11 +278,8 @@ class Splats:
         components is not the way to get it; hence reflections have to be asked for.
 
         Args:
-            matrix: ``[4, 4]`` rotation (or reflection), uniform scale and translation.
+            matrix: ``[4, 4]`` rotation (or reflection), uniform scale and translation, else ValueError.
             allow_reflection: accept determinant < 0, which mirrors the object.
-
-        Raises:
-            ValueError: when the matrix is no similarity, or mirrors without ``allow_reflection``.
         """
         scale, orthogonal, shift = geometry.split_similarity(matrix)
         mirrored = bool(torch.linalg.det(orthogonal) < 0)

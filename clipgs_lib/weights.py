@@ -46,8 +46,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"a checkpoint must be a file, got none at {path}; fetch it and check the path")
+    with path.open("rb") as file:
+        is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     try:
-        content = load_file(path) if _is_safetensors(path) else read_torch(path, _TODO_SAVE)
+        content = load_file(path) if is_safetensors else read_torch(path, _TODO_SAVE)
     except SafetensorError as error:
         raise WeightsError(f"{path} must be a safetensors file, got SafetensorError: {error}; fetch it anew") from error
     except ExplainedError as error:
@@ -62,11 +64,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if len(plain) < len(state):
         raise WeightsError(f"{path} must hold one model, got some names both with and without a wrapper's prefix")
     return plain
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def read_torch(path: Path, save: str) -> Any:

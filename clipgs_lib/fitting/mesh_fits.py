@@ -68,12 +68,9 @@ def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views:
     """Cover what splats cover with ``n`` gaussians and draw it from all around: what fitting them anew optimises.
 
     Args:
-        splats: any number, in any frame, on the device to fit on; the result is in the same frame.
+        splats: any number, some visible, else ValueError; on the device to fit on; the result is in the same frame.
         n: how many gaussians, 4 to 2^20; may exceed the number of ``splats``.
         config, views, size: as in `mesh_job`.
-
-    Raises:
-        ValueError: when a number is out of range or there is nothing visible.
     """
     config = config or FitConfig()
     check_count(n)

@@ -111,9 +111,7 @@ def fit(
     gaussians are used on the device of ``init``.
 
     Args:
-        views: V >= 2 pictures over ``config.background``.
-        cameras: V cameras of their size.
-        init: n gaussians, 4 to 2^20, finite.
+        views, cameras, init: as of a `FitJob`; 4 to 2^20 finite gaussians.
         config: None takes the defaults.
         progress: called at every check.
 
@@ -127,7 +125,7 @@ def fit(
 
 
 def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: int = 16) -> list[FitResult]:
-    """Fit many objects as `fit` does, each with the same settings and by itself; on CUDA several at once.
+    """Fit many objects as `fit` does, each with the same settings and by itself; one result per job, in order.
 
     On CUDA, neighbours of equal n, number and size of views share every call of the rasteriser and of the optimiser,
     which one small object leaves mostly idle. An object that reached the target leaves its batch. On the CPU, and
@@ -137,9 +135,6 @@ def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: 
         jobs: what to fit; one ``init`` lies on one device.
         config: of all; None takes the defaults.
         batch: objects at once, at most, ``>= 1``; 30 views of 128 px take 8 MB each.
-
-    Returns:
-        one result per job, in order.
 
     Raises:
         ValueError: when a job does not hold together, as in `fit`; the message says which. Nothing was fitted then.
@@ -248,7 +243,9 @@ class _Batch:
         config = self.config
         pictures = self.scene.pick_each([[next(order) for _ in range(config.views_per_step)] for order in self.orders])
         behind = torch.stack([torch.rand(3, generator=dice) for dice in self.dice]).to(self.parameters.device)
-        gradient = self._gradient(pictures, behind)
+        drawn, targets = pictures.draw(activate(self.parameters), behind), pictures.over(behind)
+        loss = photometric_losses(drawn, targets, config.ssim_weight)
+        (gradient,) = torch.autograd.grad(loss, self.parameters)
         size = self.parameters.detach()[..., SCALES].amax(dim=-1).exp()
         self.error += gradient[..., MEANS].norm(dim=-1) * size
         self.adam.step(gradient, (config.lr_means_final / config.lr_means) ** share if config.lr_means else 0.0)
@@ -275,24 +272,13 @@ class _Batch:
             else:
                 stay.append(row)
         if len(stay) < len(self.running):
-            self._go_on_with(stay)
+            self.running = [self.running[i] for i in stay]
+            self.dice, self.orders = [self.dice[i] for i in stay], [self.orders[i] for i in stay]
+            if stay:
+                rows = torch.tensor(stay, device=self.parameters.device)
+                self.scene, self.probe = self.scene.keep(rows), self.probe.keep(rows)
+                self.extents, self.error, self.parameters = self.extents[rows], self.error[rows], self.adam.keep(rows)
         return sum(ratios) / len(ratios)
-
-    def _go_on_with(self, stay: list[int]) -> None:
-        """Drop all rows but those that ``stay``."""
-        self.running = [self.running[i] for i in stay]
-        self.dice, self.orders = [self.dice[i] for i in stay], [self.orders[i] for i in stay]
-        if stay:
-            rows = torch.tensor(stay, device=self.parameters.device)
-            self.scene, self.probe = self.scene.keep(rows), self.probe.keep(rows)
-            self.extents, self.error, self.parameters = self.extents[rows], self.error[rows], self.adam.keep(rows)
-
-    def _gradient(self, pictures: Scene, behind: Tensor) -> Tensor:
-        """Gradient ``[B, N, D]`` of the sum of all objects' losses over ``pictures`` before backgrounds ``[B, 3]``."""
-        drawn, targets = pictures.draw(activate(self.parameters), behind), pictures.over(behind)
-        loss = photometric_losses(drawn, targets, self.config.ssim_weight)
-        (gradient,) = torch.autograd.grad(loss, self.parameters)
-        return gradient
 
 
 def _rates(parameters: Tensor, extent: float, config: FitConfig) -> Tensor:

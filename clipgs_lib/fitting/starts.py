@@ -37,16 +37,12 @@ def check_count(n: int) -> None:
 
 
 def init_from_mesh(mesh: Mesh, n: int, *, seed: int = 0, sh_degree: int = 0) -> Splats:
-    """Cover a mesh with ``n`` flat gaussians of opacity 0.9.
+    """Cover a mesh, which must have an area, with ``n`` flat gaussians of opacity 0.9.
 
     Args:
-        mesh: with some surface.
-        n: how many, 4 to 2^20.
+        n: how many, 4 to 2^20, else ValueError.
         seed: same seed, same gaussians.
         sh_degree: 0 to 3; higher coefficients start at zero.
-
-    Raises:
-        ValueError: when ``n`` is out of range or the surface has no area.
     """
     check_count(n)
     samples = mesh.sample(_PER_CLUSTER * n, np.random.default_rng(seed))
@@ -61,11 +57,8 @@ def init_from_points(cloud: PointCloud, n: int, *, seed: int = 0, sh_degree: int
     filled up with points half way between neighbours.
 
     Args:
-        cloud: at least 4 points; without colours all are grey (0.4).
+        cloud: at least 4 points, all finite, else ValueError; without colours all are grey (0.4).
         n, seed, sh_degree: as in `init_from_mesh`.
-
-    Raises:
-        ValueError: when ``n`` is out of range, or there are too few points or not all are finite.
     """
     check_count(n)
     points = cloud.points.detach().cpu().numpy().astype(np.float32)

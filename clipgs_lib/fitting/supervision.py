@@ -27,7 +27,7 @@ class Views(Protocol):
 
 
 def split_views(count: int, holdout: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out views (every ``holdout``-th, at least one) and of the training views (at least one)."""
+    """Indices of held-out views (every ``holdout``-th, one at least) and of the others; ValueError for fewer than 2."""
     if count < 2:
         raise ValueError(f"a fit needs at least 2 views, one to train on and one to measure, got {count}")
     held = list(range(holdout // 2, count, holdout)) or [count // 2]
@@ -135,11 +135,7 @@ class Scene(NamedTuple):
 
 
 def check_views(views: Views, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """Colours ``[V, H, W, 3]`` and alphas ``[V, H, W, 1]`` of views that fit the cameras.
-
-    Raises:
-        ValueError: when they do not, or hold NaN or infinity.
-    """
+    """Colours ``[V, H, W, 3]`` and alphas ``[V, H, W, 1]``, finite and fit for the cameras, else ValueError."""
     colors, alphas = views.colors.detach().float(), views.alphas.detach().float()
     alphas = alphas[..., None] if alphas.ndim == 3 else alphas
     count, height, width = len(cameras.viewmats), cameras.height, cameras.width

@@ -92,17 +92,15 @@ class RawSplats:
 
 
 def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
-    """Turn a decoded record into `Splats`, with unit quaternions.
+    """Turn a decoded record into `Splats`, with unit quaternions; its arrays are not copied.
 
     Args:
-        raw: the decoded record; its arrays are not copied.
         path: for messages and ``Splats.source``.
         on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion:
             ``"drop"`` them with a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them as they are.
 
     Raises:
         FormatError: with ``"raise"`` when there is one; with ``"drop"`` when no gaussian is left.
-        ValueError: when ``on_invalid`` is another word.
     """
     if on_invalid not in ("drop", "raise", "keep"):
         raise ValueError(f'on_invalid must be "drop", "raise" or "keep", got {on_invalid!r}')

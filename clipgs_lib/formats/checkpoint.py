@@ -81,7 +81,10 @@ def read(path: Path) -> RawSplats:
     opacities = torch.from_numpy(columns["opacities"]).sigmoid().numpy()
     shN = columns.get("shN", np.empty((count, 0, 3), np.float32))
     raw = RawSplats(columns["means"], columns["quats"], scales, opacities, columns["sh0"], shN)
-    raw.notes = _notes(path, content)
+    if isinstance(content, Mapping) and isinstance(content.get("step"), int):
+        raw.notes.append(f"saved at training step {content['step']:,}")
+    if re.search(r"_rank[0-9]+\.", path.name):
+        raw.notes.append("one rank of a distributed run; the other ranks hold the rest of the gaussians (Splats.cat)")
     others = {str(key): value for key, value in splats.items() if key not in COLUMNS}
     raw.ignore(name for name, value in others.items() if isinstance(value, Tensor) and value.shape[:1] == (count,))
     return raw
@@ -132,15 +135,6 @@ def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
         raise FormatError(path, must, f"shape {list(value.shape)}", _TODO_SAVE)
     check_count(path, value.numel(), path.stat().st_size, value.element_size())  # strides may repeat a small storage
     return value.detach().to(torch.float32).contiguous().numpy()
-
-
-def _notes(path: Path, content: Any) -> list[str]:
-    notes = []
-    if isinstance(content, Mapping) and isinstance(content.get("step"), int):
-        notes.append(f"saved at training step {content['step']:,}")
-    if re.search(r"_rank[0-9]+\.", path.name):
-        notes.append("one rank of a distributed run; the other ranks hold the rest of the gaussians (Splats.cat)")
-    return notes
 
 
 def _check_archive(path: Path) -> None:

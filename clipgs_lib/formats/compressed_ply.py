@@ -55,7 +55,12 @@ def read(path: Path) -> RawSplats:
     """
     path = check_regular_file(path)
     header = read_header(path)
-    packed = _packed_rows(header)
+    vertex = header.require("vertex")
+    types = {p.name: p.code for p in vertex.properties}
+    if wrong := [name for name in _PACKED if types.get(name) != "u4"]:
+        must = f"element 'vertex' must have uint properties {', '.join(_PACKED)}"
+        raise FormatError(path, must, f"no such {wrong[0]}", "export the file again")
+    packed = open_rows(header, vertex)
     n = len(packed)
     bounds = _chunk_bounds(header, n)
     sh, rest = _sh_rows(header, n)
@@ -103,16 +108,6 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
-
-
-def _packed_rows(header: Header) -> np.ndarray:
-    vertex = header.require("vertex")
-    types = {p.name: p.code for p in vertex.properties}
-    wrong = [name for name in _PACKED if types.get(name) != "u4"]
-    if wrong:
-        must = f"element 'vertex' must have uint properties {', '.join(_PACKED)}"
-        raise FormatError(header.path, must, f"no such {wrong[0]}", "export the file again")
-    return open_rows(header, vertex)
 
 
 def _chunk_bounds(header: Header, count: int) -> np.ndarray:

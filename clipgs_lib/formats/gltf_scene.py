@@ -19,9 +19,14 @@ def world_matrices(document: Document) -> dict[int, np.ndarray]:
 
     The scene is the document's default, else its first; without scenes, all root nodes. They must form a tree.
     """
-    nodes = document.listed("nodes")
+    nodes, scenes = document.listed("nodes"), document.listed("scenes")
+    if scenes:
+        roots = document.items(document.item(scenes, document.root.get("scene", 0), "scene"), "nodes", int)
+    else:
+        children = {child for node in nodes for child in document.items(node, "children", int)}
+        roots = [index for index in range(len(nodes)) if index not in children]
     world: dict[int, np.ndarray] = {}
-    waiting = [(index, np.eye(4), 0) for index in reversed(_root_nodes(document, nodes))] if nodes else []
+    waiting = [(index, np.eye(4), 0) for index in reversed(roots)]
     while waiting:
         index, parent, depth = waiting.pop()
         if index in world or depth > _DEPTH:
@@ -69,15 +74,6 @@ def _instances(document: Document, node: dict[str, Any]) -> np.ndarray:
     if not all(np.isfinite(v).all() for v in values):
         raise document.refuse("the places of instances must be finite", "NaN or infinity")
     return _matrices(document, *values)
-
-
-def _root_nodes(document: Document, nodes: list[dict[str, Any]]) -> list[int]:
-    scenes = document.listed("scenes")
-    if scenes:
-        scene = document.item(scenes, document.root.get("scene", 0), "scene")
-        return document.items(scene, "nodes", int)
-    children = {child for node in nodes for child in document.items(node, "children", int)}
-    return [index for index in range(len(nodes)) if index not in children]
 
 
 def _local_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:

@@ -27,7 +27,7 @@ from ..files import ZIP_ERRORS
 from . import sog_images
 from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
-from .sog_levels import LOD_META, Ranges, finest, is_levels
+from .sog_levels import LOD_META, finest, is_levels
 from .sog_write import write
 
 __all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
@@ -165,23 +165,19 @@ def _read_levels(source: _Source, meta: dict[str, Any]) -> RawSplats:
     parts = []
     for name, ranges in finest(source.path, meta).items():
         part = _read_from(source.chunk(name), whole=False)
-        parts.append(part.rows(_mask(source.path, name, ranges, len(part.means))))
+        count, kept = len(part.means), np.zeros(len(part.means), bool)
+        for first, rows in ranges:
+            if first + rows > count:
+                must = f"rows of {name} must lie in 0..{count:,}"
+                raise FormatError(source.path, must, f"{first:,} to {first + rows:,}")
+            kept[first : first + rows] = True
+        parts.append(part.rows(kept))
     raw = concatenate(parts)
     raw.notes = list(dict.fromkeys(raw.notes))
     raw.notes.append(f"the finest level of detail, from {len(parts):,} file(s); coarser ones were left out")
     if meta.get("environment"):
         raw.notes.append(f"the environment was left out: {meta['environment']!r}"[:200])
     return raw
-
-
-def _mask(path: Path, name: str, ranges: Ranges, count: int) -> np.ndarray:
-    """``[count]`` bool: rows in one of the ranges."""
-    mask = np.zeros(count, bool)
-    for first, rows in ranges:
-        if first + rows > count:
-            raise FormatError(path, f"rows of {name} must lie in 0..{count:,}", f"{first:,} to {first + rows:,}")
-        mask[first : first + rows] = True
-    return mask
 
 
 def _read_from(source: _Source, whole: bool = True) -> RawSplats:

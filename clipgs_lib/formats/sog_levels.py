@@ -47,20 +47,15 @@ def finest(path: Path, meta: dict[str, Any]) -> dict[str, Ranges]:
         nodes += reversed(children)
         levels = [level for level in lods if level.isdecimal()]
         if levels:
-            index, first, count = _range(path, lods[min(levels, key=int)], len(names))
+            lod = lods[min(levels, key=int)]
+            values = [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else [None]
+            if any(type(value) is not int or value < 0 for value in values):
+                raise FormatError(path, "a level must have a file, an offset and a count >= 0", repr(lod)[:80])
+            index, first, count = values
+            if index >= len(names):
+                raise FormatError(path, f"a level must point to one of {len(names):,} files", f"file {index}")
             chosen.setdefault(names[index], []).append((first, count))
     if not chosen:
         must = f"the tree of {LOD_META} must say which rows the levels hold"
         raise FormatError(path, must, "none", f"read one level by itself: {names[0].rpartition('/')[0] or names[0]}")
     return chosen
-
-
-def _range(path: Path, lod: Any, files: int) -> tuple[int, int, int]:
-    """File index, first row and number of rows of one leaf at one level."""
-    values: list[Any] = [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else []
-    if len(values) != 3 or any(not isinstance(v, int) or isinstance(v, bool) or v < 0 for v in values):
-        raise FormatError(path, "a level must have a file, an offset and a count >= 0", repr(lod)[:80])
-    index, first, count = values
-    if index >= files:
-        raise FormatError(path, f"a level must point to one of {files:,} files", f"file {index}")
-    return index, first, count

@@ -45,8 +45,15 @@ def write(splats: Splats, path: Path, *, palette: int | None = None, seed: int =
     meta: dict[str, Any] = {"version": 2, "asset": {"generator": "clipgs_lib"}, "count": len(splats)}
     if splats.antialiased:
         meta["antialias"] = True
-    members = _means(columns.means, meta) | _quats(columns.quats, meta)
-    members |= _scales(path, columns.scales, meta) | _colors(columns.sh0, columns.opacities, meta)
+    members = _means(columns.means, meta)
+    smallest, largest = drop_largest(columns.quats)
+    turns = np.rint((smallest * 2**0.5 * 0.5 + 0.5) * 255)
+    meta["quats"] = {"files": ["quats.webp"]}
+    members["quats.webp"] = _image(np.clip(turns, 0, 255), 252 + largest)
+    members |= _scales(path, columns.scales, meta)
+    levels = codebook(columns.sh0)
+    meta["sh0"] = {"codebook": levels.tolist(), "files": ["sh0.webp"]}
+    members["sh0.webp"] = _image(nearest(columns.sh0[:, 0], levels), np.rint(columns.opacities * 255))
     if splats.sh_degree and len(splats):
         members |= _higher_sh(columns.shN, splats.sh_degree, palette, seed, meta)
     members["meta.json"] = json.dumps(meta).encode()
@@ -76,13 +83,6 @@ def _means(means: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
     return {files[0]: _image(fixed & 255), files[1]: _image(fixed >> 8)}
 
 
-def _quats(quats: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
-    smallest, largest = drop_largest(quats)
-    stored = np.rint((smallest * 2**0.5 * 0.5 + 0.5) * 255)
-    meta["quats"] = {"files": ["quats.webp"]}
-    return {"quats.webp": _image(np.clip(stored, 0, 255), 252 + largest)}
-
-
 def _scales(path: Path, scales: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
     flat = int((scales < _SMALLEST_SCALE).sum())
     if flat:
@@ -92,12 +92,6 @@ def _scales(path: Path, scales: np.ndarray, meta: dict[str, Any]) -> dict[str, b
     levels = codebook(logs)
     meta["scales"] = {"codebook": levels.tolist(), "files": ["scales.webp"]}
     return {"scales.webp": _image(nearest(logs, levels))}
-
-
-def _colors(sh0: np.ndarray, opacities: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
-    levels = codebook(sh0)
-    meta["sh0"] = {"codebook": levels.tolist(), "files": ["sh0.webp"]}
-    return {"sh0.webp": _image(nearest(sh0[:, 0], levels), np.rint(opacities * 255))}
 
 
 def _higher_sh(shN: np.ndarray, degree: int, palette: int | None, seed: int, meta: dict[str, Any]) -> dict[str, bytes]:
@@ -152,16 +146,10 @@ def nearest(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cluster vectors into a palette: k-means into about sqrt(size) groups, then k-means within each.
+    """Cluster finite vectors ``[N, D]`` into at most ``size`` palette entries, ``1 <= size <= N``.
 
-    Time grows with ``count * sqrt(size)``, not with ``count * size``.
-
-    Args:
-        vectors: ``[N, D]`` float32, finite, N >= 1.
-        size: the most palette entries, ``1 <= size <= N``.
-
-    Returns:
-        ``(palette [P, D] with P <= size, labels [N] int)``.
+    K-means into about sqrt(size) groups, then k-means within each: time grows with ``count * sqrt(size)``, not with
+    ``count * size``. Returns ``(palette [P, D] with P <= size, labels [N] int)``.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
     if size == len(vectors):

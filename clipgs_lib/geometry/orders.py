@@ -69,7 +69,7 @@ ORDERS = {  # from points ``[..., M, 3]`` to their order ``[..., M]``
 
 
 def grid_cells(points: Tensor, bits: int = BITS) -> Tensor:
-    """Cells ``[..., M, 3]`` (int64, ``[0, 2 ** bits)``) of points on the cubic grid that fits the box of each set.
+    """Cells ``[..., M, 3]`` int64 in ``[0, 2 ** bits)`` of points on the cubic grid that fits the box of each set.
 
     Raises:
         ValueError: when ``points`` is not ``[..., M, 3]`` or ``bits`` is out of range.

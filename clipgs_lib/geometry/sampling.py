@@ -36,8 +36,7 @@ def farthest_points(points: Tensor, count: int, *, mask: Tensor | None = None) -
         ``[B, count]`` int64 indices into N.
 
     Raises:
-        TypeError: when ``points`` is not float32.
-        ValueError: when shapes do not hold, a cloud has no valid point, or a valid point is not finite.
+        TypeError, ValueError: when dtypes or shapes do not hold, a cloud has no valid point, or one is not finite.
     """
     valid = _checked(points, mask, "points")
     if isinstance(count, bool) or count < 1:
@@ -51,20 +50,15 @@ def farthest_points(points: Tensor, count: int, *, mask: Tensor | None = None) -
 
 
 def nearest(points: Tensor, centers: Tensor, k: int, *, mask: Tensor | None = None) -> Tensor:
-    """The k valid points nearest to each centre, nearest first.
+    """The k valid points nearest to each centre, nearest first; errors as of `farthest_points`.
 
     Args:
-        points: ``[B, N, 3]`` float32, finite where valid.
+        points, mask: as in `farthest_points`, with D = 3.
         centers: ``[B, G, 3]`` float32, finite.
         k: how many, ``>= 1``; where fewer points are valid, the nearest repeats at the end.
-        mask: ``[B, N]`` bool, True where a point is valid; all are without it.
 
     Returns:
         ``[B, G, k]`` int64 indices into N.
-
-    Raises:
-        TypeError: when ``points`` or ``centers`` are not float32.
-        ValueError: when shapes do not hold, a cloud has no valid point, or something is not finite.
     """
     valid = _checked(points, mask, "points")
     _checked(centers, None, "centers")

@@ -43,18 +43,13 @@ def save_png(path: str | os.PathLike[str], image: Tensor | np.ndarray) -> Path:
 
 
 def save_gif(path: str | os.PathLike[str], images: Sequence[Tensor | np.ndarray] | Tensor, fps: float = 12.0) -> Path:
-    """Write pictures ``[H, W, 3]``, floats in ``[0, 1]``, as an endless GIF; atomically.
+    """Write pictures ``[H, W, 3]``, floats in ``[0, 1]``, as an endless GIF; atomically; errors as of `save_png`.
 
     All frames share one palette of 256 colours, so that still parts stay still.
 
     Args:
-        path: where to.
         images: at least one, all of one size.
         fps: frames per second in (0, 50]; GIF counts in hundredths of a second.
-
-    Raises:
-        ValueError: when there is no picture, sizes differ, or ``fps`` is out of range.
-        OSError: when the folder does not exist or is not writable.
     """
     if not 0 < fps <= 50:
         raise ValueError(f"fps must lie in (0, 50], got {fps}")
@@ -82,13 +77,10 @@ def contact_sheet(
     Args:
         images: at least one of ``[H, W, C]``.
         columns: pictures in a row; None makes the sheet about square.
-        captions: what stands below each picture, in up to three lines; or none.
+        captions: what stands below each picture, in up to three lines; one each or none, else ValueError.
 
     Returns:
         ``[H', W', C]`` on the device of the first.
-
-    Raises:
-        ValueError: when there is no picture, sizes differ, or there are captions for more or fewer pictures.
     """
     images = list(images)
     if not images or len({image.shape for image in images}) != 1 or images[0].ndim != 3:
@@ -101,7 +93,8 @@ def contact_sheet(
     if captions and len(captions) != len(images):
         raise ValueError(f"captions must be one per picture ({len(images)}), got {len(captions)}")
     height, width, channels = images[0].shape
-    font, texts = ImageFont.load_default(11), [_wrapped(text, width) for text in captions]
+    letters = max(4, width // 6)  # that fit a line
+    font, texts = ImageFont.load_default(11), [fill(c, letters, max_lines=3, placeholder="…") for c in captions]
     below = 13 * max((text.count("\n") + 1 for text in texts), default=0) + (4 if texts else 0)
     tall, wide = height + below + _GAP, width + _GAP
     ink = Image.new("L", (columns * wide - _GAP, math.ceil(len(images) / columns) * tall - _GAP), 255)
@@ -114,11 +107,6 @@ def contact_sheet(
         top, left = i // columns * tall, i % columns * wide
         sheet[top : top + height, left : left + width] = image
     return sheet
-
-
-def _wrapped(text: str, width: int) -> str:
-    """A caption in lines that fit ``width`` pixels, about six for a letter."""
-    return fill(text, max(4, width // 6), max_lines=3, placeholder="…")
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

@@ -70,7 +70,12 @@ def render_views(
         ValueError: when a number is out of range or ``viewmats`` or ``Ks`` have another shape.
         RuntimeError: when OpenGL cannot start.
     """
-    _forbid_forks()
+    _OWNERS.add(os.getpid())
+    if len(_OWNERS) > 1:
+        raise RuntimeError(
+            "render_views must run in processes that did not fork after its first picture, got such a fork; "
+            'start workers by "spawn"'
+        )
     viewmats, intrinsics = (cameras.numpy() for cameras in check_cameras(cameras.viewmats, cameras.Ks))
     _check_options(cameras, background, light, samples)
     width, height = cameras.width, cameras.height
@@ -291,16 +296,6 @@ def _egl_devices(egl: ctypes.CDLL) -> int:
     count = ctypes.c_int(0)
     query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
     return count.value if query(0, None, ctypes.byref(count)) else 0
-
-
-def _forbid_forks() -> None:
-    """Refuse to draw where drawing would hang."""
-    _OWNERS.add(os.getpid())
-    if len(_OWNERS) > 1:
-        raise RuntimeError(
-            "render_views must run in processes that did not fork after its first picture, got such a fork; "
-            'start workers by "spawn"'
-        )
 
 
 @contextmanager

@@ -22,6 +22,8 @@ class TokenizerWarning(UserWarning):
 class SplatBatch:
     """B objects of up to N gaussians each. Row i of an object is row i of the splats that it was made of.
 
+    Shapes, dtypes and devices must fit together, else ValueError.
+
     Args:
         means: ``[B, N, 3]`` centres; `collate` puts each object in the unit sphere.
         quats: ``[B, N, 4]`` wxyz, any non-zero length and either sign.
@@ -29,9 +31,6 @@ class SplatBatch:
         opacities: ``[B, N]`` linear, in ``[0, 1]``.
         colors: ``[B, N, 3]`` in ``[0, 1]``.
         mask: ``[B, N]`` bool, True for a real gaussian; False for padding and for what must be left out, anywhere.
-
-    Raises:
-        ValueError: when shapes, dtypes or devices do not fit together.
     """
 
     means: Tensor
@@ -70,7 +69,7 @@ class SplatBatch:
 
 
 def collate(splats: Sequence[Splats], *, normalize: bool = True, color_default: float = 0.4) -> SplatBatch:
-    """Pad splats to one size; leave out what is not finite.
+    """Pad splats to one size, the largest number of gaussians; leave out what is not finite.
 
     Gaussians of which a mean, quaternion, scale or opacity is not finite are masked out and counted in one
     `TokenizerWarning`; rows keep their places. A colour that is not finite becomes ``color_default``; view-dependent
@@ -80,9 +79,6 @@ def collate(splats: Sequence[Splats], *, normalize: bool = True, color_default: 
         splats: one or more, on one device.
         normalize: centre each and scale it into the unit sphere (`Splats.normalize`), over its finite gaussians.
         color_default: in ``[0, 1]``.
-
-    Returns:
-        B = ``len(splats)`` objects of N = the largest number of gaussians.
 
     Raises:
         TypeError: when something else than `Splats` comes.

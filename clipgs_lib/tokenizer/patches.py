@@ -43,13 +43,12 @@ def patchify(batch: SplatBatch, groups: int, group_size: int, *, sort: str | Non
 
     Args:
         batch: B objects, each with at least one gaussian.
-        groups: G, ``>= 1``.
-        group_size: M, ``>= 1``.
+        groups, group_size: G and M, ``>= 1``.
         sort: order of the patches by their centres: "xyz", "hilbert" or "z"; None keeps the order in which farthest
             point sampling chose them, coarse to fine. Masked patches are last in either case.
 
     Raises:
-        ValueError: when an object has no gaussian, a number is below 1 or ``sort`` is another word.
+        ValueError: when one of these does not hold.
     """
     if sort is not None and sort not in ORDERS:
         raise ValueError(f"sort must be None or one of {', '.join(ORDERS)}, got {sort!r}")
