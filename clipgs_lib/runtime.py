@@ -220,7 +220,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
-    """Turn ``"auto"`` into ``"bf16"`` where ``device`` has it natively, else ``"fp32"``; ValueError for another word."""
+    """Turn ``"auto"`` into ``"bf16"`` where ``device`` has it natively, else ``"fp32"``; ValueError for other words."""
     if name not in ("auto", "fp32", "bf16"):
         raise ValueError(f'precision must be "auto", "fp32" or "bf16", got {name!r}')
     return "bf16" if name == "bf16" or (name == "auto" and native_bf16(device)) else "fp32"

@@ -223,7 +223,7 @@ class Splats:
         return replace(self, shN=torch.cat([have, pad], dim=1))
 
     def subsample(self, n: int, *, seed: int = 0, replacement: bool = False) -> Splats:
-        """``n >= 1`` gaussians, drawn with probability proportional to opacity times visible area; too many: ValueError.
+        """``n >= 1`` gaussians, drawn with probability in proportion to opacity times visible area; else ValueError.
 
         Weights are floored at 1 % of their mean, so small opaque detail keeps a chance. Order is kept.
 

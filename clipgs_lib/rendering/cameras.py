@@ -21,7 +21,7 @@ FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
 class Cameras(NamedTuple):
     """C cameras of one picture size; ``render(splats, *cameras)`` takes them as they are.
 
-    ``viewmats [C, 4, 4]`` lead from world to camera, OpenCV axes; ``Ks [C, 3, 3]`` are intrinsics in pixels, as width and
+    ``viewmats [C, 4, 4]`` lead from world to camera, OpenCV axes; ``Ks [C, 3, 3]`` are intrinsics, pixels as width and
     height are; the centre of the top left pixel is (0.5, 0.5).
     """
 
