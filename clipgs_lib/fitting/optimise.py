@@ -20,7 +20,7 @@ from torch import Tensor
 from ..rendering import Cameras, render
 from ..splats import Splats
 from .columns import MEANS, SCALES, SH, Adam, activate, confine, pack, relocate, unpack
-from .photometric import photometric_losses
+from .photometric import photometric_loss
 from .starts import check_count
 from .supervision import Scene, Views, check_views, split_views
 
@@ -244,8 +244,8 @@ class _Batch:
         pictures = self.scene.pick_each([[next(order) for _ in range(config.views_per_step)] for order in self.orders])
         behind = torch.stack([torch.rand(3, generator=dice) for dice in self.dice]).to(self.parameters.device)
         drawn, targets = pictures.draw(activate(self.parameters), behind), pictures.over(behind)
-        loss = photometric_losses(drawn, targets, config.ssim_weight)
-        (gradient,) = torch.autograd.grad(loss, self.parameters)
+        loss = photometric_loss(drawn.flatten(0, 1), targets.flatten(0, 1), config.ssim_weight)
+        (gradient,) = torch.autograd.grad(len(drawn) * loss, self.parameters)  # of each object as if it were alone
         size = self.parameters.detach()[..., SCALES].amax(dim=-1).exp()
         self.error += gradient[..., MEANS].norm(dim=-1) * size
         self.adam.step(gradient, (config.lr_means_final / config.lr_means) ** share if config.lr_means else 0.0)

@@ -137,13 +137,3 @@ def photometric_loss(rendered: Tensor, target: Tensor, ssim_weight: float) -> Te
     if rendered.device.type == "cpu":
         return _Similarity.apply(rendered, target, ssim_weight)
     return (rendered - target).abs().mean() + ssim_weight * (1 - ssim(rendered, target)).mean()
-
-
-def photometric_losses(rendered: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
-    """Sum ``[]`` over objects of `photometric_loss`, so that each gets the gradient that it would get alone.
-
-    ``rendered`` and ``target`` are ``[B, C, H, W, 3]`` float32, C pictures of each object.
-    """
-    if rendered.device.type == "cpu":
-        return torch.stack([photometric_loss(a, b, ssim_weight) for a, b in zip(rendered, target, strict=True)]).sum()
-    return len(rendered) * photometric_loss(rendered.flatten(0, 1), target.flatten(0, 1), ssim_weight)

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..geometry import SH_C0
-from ..rendering import Cameras, Gaussians, psnr, render, ssim
+from ..rendering import Cameras, Gaussians, MeshViews, RenderOutput, psnr, render, ssim
 
 _BEST = 100.0  # dB at most, so that one perfect view does not make a mean infinite
 
 
-class Views(Protocol):
-    """Pictures of an object from V cameras, such as `rendering.RenderOutput` or `rendering.mesh_views.MeshViews`."""
-
-    @property
-    def colors(self) -> Tensor:
-        """``[V, H, W, 3]`` in ``[0, 1]``, drawn over `fitting.FitConfig.background`."""
-
-    @property
-    def alphas(self) -> Tensor:
-        """``[V, H, W]`` or ``[V, H, W, 1]`` in ``[0, 1]``, how much of the background is covered."""
+Views = RenderOutput | MeshViews  # pictures of an object, drawn over `fitting.FitConfig.background`
 
 
 def split_views(count: int, holdout: int) -> tuple[list[int], list[int]]:

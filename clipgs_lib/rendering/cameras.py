@@ -21,8 +21,10 @@ FRONT = {"+y": "+z", "-y": "-z", "+z": "-y", "-z": "+y", "+x": "+z", "-x": "+z"}
 class Cameras(NamedTuple):
     """C cameras of one picture size; ``render(splats, *cameras)`` takes them as they are.
 
-    ``viewmats [C, 4, 4]`` lead from world to camera, OpenCV axes; ``Ks [C, 3, 3]`` are intrinsics, pixels as width and
-    height are; the centre of the top left pixel is (0.5, 0.5).
+    Args:
+        viewmats: ``[C, 4, 4]`` world to camera, OpenCV axes.
+        Ks: ``[C, 3, 3]`` intrinsics in pixels; the centre of the top left pixel is (0.5, 0.5).
+        width, height: pixels.
     """
 
     viewmats: Tensor
