@@ -24,11 +24,7 @@ class LockedError(OSError):
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Name of a new file beside ``path`` that takes its place on success and is deleted on any failure.
-
-    Raises:
-        OSError: when the name cannot take the place of ``path``.
-    """
+    """Name of a new file beside ``path`` that takes its place on success (OSError if it cannot), else is deleted."""
     path = Path(path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:

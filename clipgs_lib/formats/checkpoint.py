@@ -91,11 +91,7 @@ def read(path: Path) -> RawSplats:
 
 
 def _splatfacto(path: Path, content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The parameters of a nerfstudio checkpoint under gsplat's names; anything else as it is.
-
-    Raises:
-        FormatError: when nerfstudio saved another method's model.
-    """
+    """The parameters of a nerfstudio checkpoint of splatfacto under gsplat's names; anything else as it is."""
     model = content.get("pipeline", content)
     if not isinstance(model, Mapping):
         return content

@@ -203,11 +203,7 @@ class Document:
 
 
 def load_document(path: Path) -> Document:
-    """Read a ``.glb`` or ``.gltf``; buffers are fetched when they are needed.
-
-    Raises:
-        FormatError: for another version, broken chunks, bytes missing or left over, broken JSON.
-    """
+    """Read a ``.glb`` or ``.gltf``, or refuse a broken or cut one; buffers are fetched when they are needed."""
     data = path.read_bytes()
     binary = None
     text = data

@@ -138,11 +138,7 @@ def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: i
 
 
 def json_object(path: str | os.PathLike[str], data: bytes, what: str) -> dict[str, Any]:
-    """Parse bytes, whose length the caller has bounded, as one JSON object called ``what``.
-
-    Raises:
-        FormatError: when they are no UTF-8, no JSON, nested absurdly deep, or another JSON value.
-    """
+    """Parse bytes, whose length the caller has bounded, as one JSON object called ``what``; refuse what is none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

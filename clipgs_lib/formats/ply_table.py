@@ -184,8 +184,7 @@ def _refuse_duplicates(path: Path, what: str, names: list[str]) -> None:
 def locate(header: Header, element: Element) -> int:
     """Byte offset of the first row of an element of a **binary** file, elements with lists skipped row by row.
 
-    Raises:
-        FormatError: when what comes before does not fit in the file, or cannot be skipped in bounded time.
+    FormatError when what comes before does not fit in the file, or cannot be skipped in bounded time.
     """
     offset, total = header.size, header.path.stat().st_size
     for before in header.elements:

@@ -25,8 +25,7 @@ _HEADER_BYTES = 1 << 12
 def pixels(path: Path, name: str, load: Load, count: int) -> np.ndarray:
     """The first ``count`` pixels of an image ``[count, 4]`` uint8 RGBA, row by row; ``path`` is for messages.
 
-    Raises:
-        FormatError: when the image is broken, too small, or holds more than 4 times ``count`` and 16,384 pixels.
+    FormatError when it is broken, too small, or holds more than 4 times ``count`` and 16,384 pixels.
     """
     most = 4 * count + _SLACK_PIXELS
     image = _decode(path, name, load(name, 4 * most + _HEADER_BYTES), count, most)

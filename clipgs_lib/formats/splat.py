@@ -44,11 +44,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Read a ``.splat`` file.
-
-    Raises:
-        FormatError: when the size is zero or no multiple of 32 bytes.
-    """
+    """Read a ``.splat`` file; FormatError when its size is zero or no multiple of 32 bytes."""
     path = check_regular_file(path)
     size = path.stat().st_size
     count, rest = divmod(size, RECORD.itemsize)

@@ -140,23 +140,14 @@ def sh_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def rotate_sh(shN: Tensor, rotation: Tensor) -> Tensor:
     """The view-dependent colours ``[N, K-1, 3]``, K-1 in 0, 3, 8, 15, turned by an orthogonal ``rotation [3, 3]``."""
-    out, start = [], 0
-    for band in sh_rotation(rotation):
-        if start >= shN.shape[1]:
-            break
-        coefficients = shN[:, start : start + band.shape[0]]  # [N, 2l+1, 3]
-        out.append(torch.einsum("ij,njc->nic", band.to(shN), coefficients))
-        start += band.shape[0]
-    return torch.cat(out, dim=1) if out else shN
+    turn = torch.block_diag(*sh_rotation(rotation)).to(shN)[: shN.shape[1], : shN.shape[1]]
+    return torch.einsum("ij,njc->nic", turn, shN)
 
 
 def split_similarity(matrix: Tensor) -> tuple[float, Tensor, Tensor]:
     """Split an affine ``[4, 4]`` into scale ``> 0``, orthogonal part ``[3, 3]`` and translation ``[3]``, float64.
 
-    The orthogonal part has determinant -1 for a reflection.
-
-    Raises:
-        ValueError: when the matrix is not 4x4, singular, sheared or scaled unevenly.
+    The orthogonal part has determinant -1 for a reflection. Singular, sheared or uneven ones are a ValueError.
     """
     if tuple(matrix.shape) != (4, 4):
         raise ValueError(f"matrix must have shape [4, 4], got {list(matrix.shape)}")

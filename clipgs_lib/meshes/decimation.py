@@ -29,23 +29,21 @@ def _fewer(part: Part, share: float) -> Part:
     target = max(int(len(part.faces) * share), 4)
     if target >= len(part.faces):
         return part
-    if part.uvs is None and part.colors is None:
-        vertices, faces = fast_simplification.simplify(part.vertices, part.faces, target_count=target)
-        return replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32)) if len(faces) else part
-    _, _, collapses = fast_simplification.simplify(
+    vertices, faces, collapses = fast_simplification.simplify(
         part.vertices, part.faces, target_count=target, return_collapses=True
     )
-    vertices, faces, new_of_old = fast_simplification.replay_simplification(part.vertices, part.faces, collapses)
+    looks: dict[str, np.ndarray] = {}
+    if part.uvs is not None or part.colors is not None:
+        vertices, faces, new_of_old = fast_simplification.replay_simplification(part.vertices, part.faces, collapses)
+        looks = _looks(part, _representatives(part.vertices, vertices, np.asarray(new_of_old)))
     if not len(faces):
         return part
-    kept = _representatives(part.vertices, vertices, np.asarray(new_of_old))
-    return replace(
-        part,
-        vertices=_as(vertices, np.float32),
-        faces=_as(faces, np.int32),
-        uvs=None if part.uvs is None else part.uvs[kept],
-        colors=None if part.colors is None else part.colors[kept],
-    )
+    return replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32), **looks)
+
+
+def _looks(part: Part, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """UVs and colours of some vertices, of those that the part has."""
+    return {name: column[rows] for name in ("uvs", "colors") if (column := getattr(part, name)) is not None}
 
 
 def _representatives(old: np.ndarray, new: np.ndarray, new_of_old: np.ndarray) -> np.ndarray:
@@ -66,13 +64,8 @@ def welded(part: Part) -> Part:
     first, inverse = _distinct(rows)
     faces = inverse[part.faces].astype(np.int32)
     sound = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    return replace(
-        part,
-        vertices=part.vertices[first],
-        faces=np.ascontiguousarray(faces[sound] if sound.any() else faces),
-        uvs=None if part.uvs is None else part.uvs[first],
-        colors=None if part.colors is None else part.colors[first],
-    )
+    faces = np.ascontiguousarray(faces[sound] if sound.any() else faces)
+    return replace(part, vertices=part.vertices[first], faces=faces, **_looks(part, first))
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

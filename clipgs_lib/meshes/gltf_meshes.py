@@ -37,11 +37,7 @@ class _Material(NamedTuple):
 
 
 def read_gltf(path: Path, notes: list[str], root: Path | None = None, factors: str = "linear") -> list[Part]:
-    """Parts of the default scene, in world coordinates, y up; arguments as of `importing.read_mesh_notes`.
-
-    Raises:
-        MeshError: when the file is broken, compressed, or holds no triangles.
-    """
+    """Parts of the default scene, in world coordinates, y up; arguments and errors are those of `read_mesh_notes`."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is dropped, with a note
             return _Reader(load_document(path), notes, root, factors).parts()

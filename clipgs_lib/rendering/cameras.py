@@ -54,12 +54,7 @@ class Gaussians(NamedTuple):
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
-    """``viewmats [C, 4, 4]`` and ``Ks [C, 3, 3]`` in float64 on the CPU, once everything holds.
-
-    Raises:
-        TypeError: when they are no tensors.
-        ValueError: when shapes, a viewmat or a focal length are wrong; the message says which.
-    """
+    """``viewmats [C, 4, 4]`` and ``Ks [C, 3, 3]`` in float64 on the CPU; TypeError or ValueError unless all holds."""
     if not isinstance(viewmats, Tensor) or not isinstance(Ks, Tensor):
         got = f"{type(viewmats).__name__} and {type(Ks).__name__}"
         raise TypeError(f"viewmats and Ks must be torch tensors [C, 4, 4] and [C, 3, 3], got {got}")

@@ -66,8 +66,5 @@ def _sorted(patches: Patches, name: str) -> Patches:
     order = ORDERS[name](patches.centers)  # [B, G]
     late = ~patches.mask.gather(1, order)
     order = order.gather(1, late.int().argsort(dim=1, stable=True))
-    return Patches(
-        patches.centers.gather(1, order[..., None].expand_as(patches.centers)),
-        patches.indices.gather(1, order[..., None].expand_as(patches.indices)),
-        patches.mask,
-    )
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    return Patches(patches.centers[rows, order], patches.indices[rows, order], patches.mask)

@@ -95,12 +95,9 @@ def attribute_channels(
     elif config.squash == "sigmoid-linear":
         opacities, scales = opacities.sigmoid(), scales.sigmoid()
     quats = batch.quats[objects, rows]
-    rotations = quat_to_rotmat(quats).flatten(2) if config.rotation == "matrix" else _upper_half(quats)
+    if config.rotation == "matrix":
+        rotations = quat_to_rotmat(quats).flatten(2)
+    else:  # the first component that is not zero is positive: one quaternion for each rotation
+        first = (quats != 0).int().argmax(dim=-1, keepdim=True)
+        rotations = nn.functional.normalize(quats * quats.gather(-1, first).sign(), dim=-1)
     return torch.cat([offsets, batch.colors[objects, rows], opacities, scales, rotations], dim=2)
-
-
-def _upper_half(quats: Tensor) -> Tensor:
-    """Unit quaternions of which the first component that is not zero is positive: one for each rotation."""
-    quats = nn.functional.normalize(quats, dim=-1)
-    first = (quats != 0).int().argmax(dim=-1, keepdim=True)
-    return torch.where(quats.gather(-1, first) < 0, -quats, quats)
