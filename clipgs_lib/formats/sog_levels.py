@@ -22,7 +22,7 @@ def is_levels(meta: dict[str, Any]) -> bool:
 
 
 def finest(path: Path, meta: dict[str, Any]) -> dict[str, Ranges]:
-    """The rows of the finest level of every leaf, by file name; FormatError for none, and for files outside the folder."""
+    """The rows of the finest level of every leaf, by file name; FormatError for none, or for files elsewhere."""
     names = meta.get("filenames")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise FormatError(path, f"{LOD_META} must list file names in filenames", repr(names)[:80])
