@@ -75,12 +75,6 @@ class Adam:
         self.first[rows] = 0
         self.second[rows] = 0
 
-    def keep(self, objects: Tensor) -> Tensor:
-        """Go on with some ``objects [K]`` of the first dimension; returns their parameters, a new leaf tensor."""
-        self.parameters = self.parameters.detach()[objects].requires_grad_()
-        self.rates, self.first, self.second = self.rates[objects], self.first[objects], self.second[objects]
-        return self.parameters
-
 
 @torch.no_grad()
 def confine(parameters: Tensor, extent: float | Tensor) -> None:

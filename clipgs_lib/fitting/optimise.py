@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -23,8 +23,6 @@ from .columns import MEANS, SCALES, SH, Adam, activate, confine, pack, relocate,
 from .photometric import photometric_loss
 from .starts import check_count
 from .supervision import Scene, Views, check_views, split_views
-
-Progress = Callable[[int, int, float], None]  # steps done, steps in all, PSNR of training views in dB
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ class FitConfig:
     relocate_until: float = 0.75  # share of the steps after which none is moved any more
     dead_opacity: float = 0.02  # below this a gaussian is dead
     dead_weight: float = 0.02  # so is one that makes up less of the training views than this share of the mean
-    target_psnr: float | None = None  # dB on training views at which to stop early
-    check_every: int = 100  # steps between measurements for `curve`, `progress` and the early stop
+    check_every: int = 100  # steps between measurements for the curve
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the views; training composites over random ones
     threads: int = 1  # of torch and the rasteriser during the fit: small pictures gain more from a second process
     seed: int = 0  # of view order, backgrounds and relocation
@@ -96,14 +93,11 @@ class FitResult(NamedTuple):
     psnr: float  # dB, mean over the held-out views, on the views' background
     ssim: float  # mean over the held-out views
     iterations: int  # steps taken
-    seconds: float  # of optimisation, with its measurements, without the final one; of the batch until this one ended
+    seconds: float  # of optimisation, with its measurements, without the final one; of the batch as a whole
     curve: tuple[CurvePoint, ...]  # from step 0 to the last
-    reached: bool  # whether `FitConfig.target_psnr` was met (False without a target)
 
 
-def fit(
-    views: Views, cameras: Cameras, init: Splats, config: FitConfig | None = None, *, progress: Progress | None = None
-) -> FitResult:
+def fit(views: Views, cameras: Cameras, init: Splats, config: FitConfig | None = None) -> FitResult:
     """Optimise ``init`` until it looks like ``views``; the number of gaussians stays.
 
     Every step draws some training views over a random background, which punishes holes and floaters alike. On the CPU
@@ -113,7 +107,6 @@ def fit(
     Args:
         views, cameras, init: as of a `FitJob`; 4 to 2^20 finite gaussians.
         config: None takes the defaults.
-        progress: called at every check.
 
     Raises:
         ValueError: when views, cameras and gaussians do not fit together or are not finite; the message says which.
@@ -121,15 +114,15 @@ def fit(
     config = config or FitConfig()
     job = FitJob(views, cameras, init)
     _check_job(job, config)
-    return _fit_together([job], config, progress)[0]
+    return _fit_together([job], config)[0]
 
 
 def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: int = 16) -> list[FitResult]:
     """Fit many objects as `fit` does, each with the same settings and by itself; one result per job, in order.
 
     On CUDA, neighbours of equal n, number and size of views share every call of the rasteriser and of the optimiser,
-    which one small object leaves mostly idle. An object that reached the target leaves its batch. On the CPU, and
-    below 32 gaussians (see `rendering.cuda.rasterize_cuda_batch`), they are fitted one after the other.
+    which one small object leaves mostly idle. On the CPU, and below 32 gaussians (see
+    `rendering.cuda.rasterize_cuda_batch`), they are fitted one after the other.
 
     Args:
         jobs: what to fit; one ``init`` lies on one device.
@@ -147,7 +140,7 @@ def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: 
             _check_job(job, config)
         except ValueError as error:
             raise ValueError(f"job {number} of {len(jobs)}: {error}") from error
-    return [result for group in _groups(jobs, batch) for result in _fit_together(group, config, None)]
+    return [result for group in _groups(jobs, batch) for result in _fit_together(group, config)]
 
 
 def _check_job(job: FitJob, config: FitConfig) -> None:
@@ -172,7 +165,7 @@ def _groups(jobs: Sequence[FitJob], batch: int) -> Iterator[list[FitJob]]:
         yield from (group[i : i + most] for i in range(0, len(group), most))
 
 
-def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress | None) -> list[FitResult]:
+def _fit_together(jobs: Sequence[FitJob], config: FitConfig) -> list[FitResult]:
     """Fit objects of equal n, number and size of views, on one device, that were checked."""
     device = jobs[0].init.device
     inits = [job.init.detach().with_sh_degree(config.sh_degree) for job in jobs]
@@ -188,33 +181,16 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig, progress: Progress 
         scene = Scene.stack(scenes)
         starts = torch.stack([pack(init, extent) for init, extent in zip(inits, extents, strict=True)])
         batch = _Batch(scene.pick(kept), starts, extents, seeds, config)
-        _optimise(batch, config, progress)
-        parameters = torch.stack([batch.ends[i] for i in range(len(jobs))])
+        batch.run()
+        parameters = batch.parameters.detach()
         columns, test = activate(parameters), scene.pick(held)
         ratios, likenesses = test.psnr(columns).tolist(), test.ssim(columns).tolist()
-    results = []
-    for i, init in enumerate(inits):
-        last, scores = batch.curves[i][-1], (ratios[i], likenesses[i])
-        reached = config.target_psnr is not None and last.psnr >= config.target_psnr
-        splats = unpack(parameters[i], init)
-        results.append(FitResult(splats, *scores, last.iteration, last.seconds, tuple(batch.curves[i]), reached))
-    return results
-
-
-def _optimise(batch: _Batch, config: FitConfig, progress: Progress | None) -> None:
-    """Take all steps."""
-    batch.check(0)
-    for done in range(1, config.iterations + 1):
-        if not batch.running:
-            break
-        batch.step((done - 1) / max(config.iterations - 1, 1))
-        last = config.relocate_until * config.iterations
-        if config.relocate_every and done % config.relocate_every == 0 and done <= last:
-            batch.relocate()
-        if done % config.check_every == 0 or done == config.iterations:
-            ratio = batch.check(done)
-            if progress is not None:
-                progress(done, config.iterations, ratio)
+    splats = (unpack(rows, init) for rows, init in zip(parameters, inits, strict=True))
+    seconds = batch.curves[0][-1].seconds
+    return [
+        FitResult(one, ratio, likeness, config.iterations, seconds, tuple(curve))
+        for one, ratio, likeness, curve in zip(splats, ratios, likenesses, batch.curves, strict=True)
+    ]
 
 
 class _Batch:
@@ -234,9 +210,19 @@ class _Batch:
         self.dice = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.orders = [_epochs(scene.alphas.shape[1], dice) for dice in self.dice]
         self.error = torch.zeros_like(parameters[..., 0]).detach()  # [B, N]
-        self.running = list(range(len(extents)))  # which objects the rows are
         self.curves: list[list[CurvePoint]] = [[] for _ in extents]
-        self.ends: dict[int, Tensor] = {}  # parameters [N, D] of those that are done
+
+    def run(self) -> None:
+        """Take all steps."""
+        config = self.config
+        self.check(0)
+        for done in range(1, config.iterations + 1):
+            self.step((done - 1) / max(config.iterations - 1, 1))
+            last = config.relocate_until * config.iterations
+            if config.relocate_every and done % config.relocate_every == 0 and done <= last:
+                self.relocate()
+            if done % config.check_every == 0 or done == config.iterations:
+                self.check(done)
 
     def step(self, share: float) -> None:
         """One step of every object, ``share`` in ``[0, 1]`` of the way."""
@@ -260,25 +246,12 @@ class _Batch:
             self.adam.clear(i, relocate(rows[i], self.error[i], seen[i], dead_opacity=dead, generator=dice))
         self.error.zero_()
 
-    def check(self, done: int) -> float:
-        """Measure all after ``done`` steps and let go of those that are finished; their mean PSNR in dB."""
+    def check(self, done: int) -> None:
+        """Measure all after ``done`` steps."""
         ratios = self.probe.psnr(activate(self.parameters.detach())).tolist()
-        seconds, target = time.perf_counter() - self.begin, self.config.target_psnr
-        stay = []
-        for row, (number, ratio) in enumerate(zip(self.running, ratios, strict=True)):
-            self.curves[number].append(CurvePoint(done, seconds, ratio))
-            if done == self.config.iterations or (target is not None and ratio >= target):
-                self.ends[number] = self.parameters.detach()[row].clone()
-            else:
-                stay.append(row)
-        if len(stay) < len(self.running):
-            self.running = [self.running[i] for i in stay]
-            self.dice, self.orders = [self.dice[i] for i in stay], [self.orders[i] for i in stay]
-            if stay:
-                rows = torch.tensor(stay, device=self.parameters.device)
-                self.scene, self.probe = self.scene.keep(rows), self.probe.keep(rows)
-                self.extents, self.error, self.parameters = self.extents[rows], self.error[rows], self.adam.keep(rows)
-        return sum(ratios) / len(ratios)
+        seconds = time.perf_counter() - self.begin
+        for curve, ratio in zip(self.curves, ratios, strict=True):
+            curve.append(CurvePoint(done, seconds, ratio))
 
 
 def _rates(parameters: Tensor, extent: float, config: FitConfig) -> Tensor:

@@ -65,10 +65,6 @@ class Scene(NamedTuple):
         rows = torch.arange(len(views), device=index.device)[:, None]
         return self._each(lambda column: column[rows, index])
 
-    def keep(self, objects: Tensor) -> Scene:
-        """Some ``objects [K]``."""
-        return self._each(lambda column: column[objects])
-
     def _each(self, change: Callable[[Tensor], Tensor]) -> Scene:
         return Scene._make((*map(change, self[:4]), self.background))
 
