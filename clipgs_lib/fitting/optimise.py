@@ -171,14 +171,11 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig) -> list[FitResult]:
     inits = [job.init.detach().with_sh_degree(config.sh_degree) for job in jobs]
     extents = [_extent(init) for init in inits]
     seeds = [config.seed if job.seed is None else job.seed for job in jobs]
-    pictures = [check_views(job.views, job.cameras) for job in jobs]
-    views = list(range(len(pictures[0][0])))
-    held, kept = split_views(len(views), config.holdout) if config.iterations else (views, views)
+    views = [(*check_views(job.views, job.cameras), job.cameras) for job in jobs]
+    every = list(range(len(views[0][0])))
+    held, kept = split_views(len(every), config.holdout) if config.iterations else (every, every)
     with _arithmetic(config.threads, device):
-        scenes = [
-            Scene.of(*both, job.cameras, config.background, device) for both, job in zip(pictures, jobs, strict=True)
-        ]
-        scene = Scene.stack(scenes)
+        scene = Scene.of(views, config.background, device)
         starts = torch.stack([pack(init, extent) for init, extent in zip(inits, extents, strict=True)])
         batch = _Batch(scene.pick(kept), starts, extents, seeds, config)
         batch.run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,23 +37,16 @@ class Scene(NamedTuple):
     @classmethod
     def of(
         cls,
-        colors: Tensor,
-        alphas: Tensor,
-        cameras: Cameras,
+        views: Sequence[tuple[Tensor, Tensor, Cameras]],
         background: tuple[float, float, float],
         device: torch.device,
     ) -> Scene:
-        """Take the background out of ``colors [V, H, W, 3]`` of one object, and move everything to ``device``."""
+        """Take the background out of colours ``[V, H, W, 3]`` and alphas ``[V, H, W, 1]`` of each object."""
+        rows = [(colors, alphas, cameras.viewmats, cameras.Ks) for colors, alphas, cameras in views]
+        columns = zip(*rows, strict=True)
+        colors, alphas, viewmats, Ks = (torch.stack([one.to(device).float() for one in each]) for each in columns)
         behind = torch.tensor(background, device=device)
-        colors, alphas = colors.to(device), alphas.to(device)
-        viewmats, Ks = cameras.viewmats.to(device).float(), cameras.Ks.to(device).float()
-        return cls((colors - (1 - alphas) * behind)[None], alphas[None], viewmats[None], Ks[None], behind)
-
-    @classmethod
-    def stack(cls, scenes: list[Scene]) -> Scene:
-        """The objects of several scenes of equally many and equally large views."""
-        columns = (torch.cat(column) for column in zip(*(scene[:4] for scene in scenes), strict=True))
-        return cls._make((*columns, scenes[0].background))
+        return cls(colors - (1 - alphas) * behind, alphas, viewmats, Ks, behind)
 
     def pick(self, views: list[int]) -> Scene:
         """The same ``views`` of every object."""

@@ -111,7 +111,7 @@ def test_visibility_counts_the_pixels_that_a_gaussian_makes_up():
     black.sh0.fill_(-3.0)  # below black, where colours get no gradient
     cameras = cameras_about(5)
     alphas = render(black, *cameras).alphas
-    scene = Scene.of(torch.zeros(5, 48, 48, 3), torch.zeros(5, 48, 48, 1), cameras, (0.0, 0.0, 0.0), black.device)
+    scene = Scene.of([(torch.zeros(5, 48, 48, 3), torch.zeros(5, 48, 48, 1), cameras)], (0.0, 0.0, 0.0), black.device)
     columns = activate(pack(black, 3.0)[None])
     visible = scene.visibility(columns)[0]
     assert float(visible.sum()) == pytest.approx(float(alphas.sum()), rel=1e-4)
