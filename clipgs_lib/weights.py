@@ -78,7 +78,11 @@ def read_torch(path: Path, save: str) -> Any:
         text = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split())
         odd = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)|TorchScript", text)
         got = f"a {(odd[1] or 'TorchScript')[:100]}" if odd else f"{type(error).__name__}: {text[:200]}"
-        todo = f"objects are never unpickled, as that can run code; {save}" if odd else "fetch or save it again"
+        todo = (
+            f"objects are never unpickled, as that can run code; {save}"
+            if odd
+            else "it is damaged or of another format: fetch it anew"
+        )
         must = "the checkpoint must be intact, of nothing but tensors and plain containers"
         raise ExplainedError(path, must, got, todo) from None
 

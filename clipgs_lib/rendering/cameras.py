@@ -70,7 +70,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
     rigid = (errors < 1e-3) & (torch.linalg.det(rotations) > 0) & (last == 0).all(dim=1)
     if not bool(rigid.all() & views.isfinite().all()):
         raise ValueError(
-            "viewmats must be finite and rigid world-to-camera matrices (rotation, translation, last row 0 0 0 1), got "
+            "viewmats must be rigid and finite world-to-camera matrices (rotation, translation, last row 0 0 0 1), got "
             "a scaled, mirrored or non-finite one; scale or mirror the object, not the camera"
         )
     below = intrinsics[:, (1, 2, 2, 2), (0, 0, 1, 2)] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
