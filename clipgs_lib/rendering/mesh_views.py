@@ -76,7 +76,7 @@ def render_views(
             "render_views must run in processes that did not fork after its first picture, got such a fork; "
             'start workers by "spawn"'
         )
-    viewmats, intrinsics = (cameras.numpy() for cameras in check_cameras(cameras.viewmats, cameras.Ks))
+    viewmats, intrinsics = (each.numpy() for each in check_cameras(cameras.viewmats, cameras.Ks))
     _check_options(cameras, background, light, samples)
     width, height = cameras.width, cameras.height
     colors = np.full((len(viewmats), height, width, 3), np.asarray(background, np.float32), np.float32)
