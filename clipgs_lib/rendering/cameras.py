@@ -71,7 +71,8 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(rigid.all() & views.isfinite().all()):
         raise ValueError(
             "viewmats must be rigid and finite world-to-camera matrices (rotation, translation, last row 0 0 0 1), got "
-            "a scaled, mirrored or non-finite one; scale or mirror the object, not the camera"
+            f"a scaled, mirrored or non-finite one (off a rotation by {float(errors.max()):.2g}); scale or mirror the "
+            "object, not the camera"
         )
     below = intrinsics[:, (1, 2, 2, 2), (0, 0, 1, 2)] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     if not bool(intrinsics.isfinite().all() & (intrinsics[:, (0, 1), (0, 1)] > 0).all() & (below == 0).all()):
