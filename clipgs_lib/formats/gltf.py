@@ -22,7 +22,7 @@ from . import spz
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file
 from .gltf_document import Document, load_document
 from .gltf_scene import INSTANCING, placed_meshes
-from .packing import SH_COEFFICIENTS, concatenate, flip_axes, no_sh, positive_scales
+from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
 NAME = "gltf"
 SUFFIXES = (".glb", ".gltf")
@@ -37,7 +37,6 @@ _COLOR_SPACE = "srgb_rec709_display"
 _INSTANCES = 64
 _VISITS = 10_000
 _OPACITY_ERROR = 1e-4
-_HALF_TURN = (-1, -1, 1)  # about z: from the frame of glTF to that of the PLY, and back
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -65,7 +64,7 @@ def read(path: Path) -> RawSplats:
         raise FormatError(path, f"a primitive must carry {EXTENSION}", kind, todo, "mesh")
     raw = concatenate(parts)
     raw.notes = list(dict.fromkeys(raw.notes))
-    flip_axes(raw, _HALF_TURN)
+    _half_turn(raw)
     raw.up_axis = "-y"
     return raw
 
@@ -139,13 +138,22 @@ def _stretched(path: Path, splats: Splats, matrix: np.ndarray) -> Splats:
     return replace(turned, means=means.float(), quats=quats.float(), scales=scales.float())
 
 
+def _half_turn(raw: RawSplats) -> None:
+    """Turn by 180 degrees about z, in place: from the frame of glTF to that of the PLY."""
+    raw.means *= np.array([-1, -1, 1], np.float32)
+    w, x, y, z = raw.quats.T
+    raw.quats = np.stack([z, y, -x, -w], axis=1)  # (0, 0, 0, -1) * q
+    if raw.shN.shape[1]:
+        raw.shN *= sh_flips((-1, -1, 1), raw.shN.shape[1])[:, None]
+
+
 def _read_primitive(document: Document, primitive: dict[str, Any]) -> RawSplats:
     path = document.path
     extension = document.child(document.child(primitive, "extensions"), EXTENSION)
     packed = document.child(extension, "extensions")
     if PACKED in packed:
         raw = spz.decode(path, document.view_bytes(document.child(packed, PACKED).get("bufferView")))
-        flip_axes(raw, _HALF_TURN)  # back into the frame of glTF
+        _half_turn(raw)  # back into the frame of glTF
         return raw
     if packed:
         raise FormatError(path, "the gaussians must be stored plainly", f"packed by {', '.join(sorted(packed))[:200]}")
