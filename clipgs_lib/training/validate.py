@@ -137,6 +137,7 @@ def teach_class_weights(labels: Sequence[str], config: TrainConfig, teacher: Tea
         raise ValueError(f"zero-shot needs the shards' teacher {name!r}, got: {error}; {way}") from error
     if loaded.digest != digest:
         raise ValueError(
-            f"the teacher must be the shards' {teacher.identity}, got {loaded.identity}; build them again, or {way}"
+            f"the teacher must be the shards' {teacher.identity}, got {loaded.identity}; embed them anew "
+            f"(clipgs triplets embed SET --teacher {name} --out NEW), or {way}"
         )
     return loaded.zero_shot_weights(list(labels), list(config.prompts)).float().cpu()

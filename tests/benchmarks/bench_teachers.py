@@ -19,6 +19,7 @@ from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers import Teacher, mini
+from clipgs_lib.teachers.mini_tower import MiniTower
 
 
 def best_rate(count: int, repeats: int, work: Callable[[], object]) -> float:
@@ -41,8 +42,8 @@ def show(name: str, unit: str, rates: dict[str, float]) -> None:
 
 def random_mini() -> tuple[object, object, dict]:
     """The towers of `mini` with a random image tower of the default size."""
-    config = mini.default_config()
-    return mini.build_model(config).eval(), mini.build_tokenizer(config), config["model_cfg"]
+    config = mini.default_config(MiniTower(4.0, 20, 0.5), 160)
+    return mini.Mini(config).eval(), mini.MiniTokenizer(), config["model_cfg"]
 
 
 def random_vit() -> tuple[object, object, dict]:

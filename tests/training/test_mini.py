@@ -68,7 +68,7 @@ def test_it_starts_from_what_imagenet_knows(start):
 def test_it_overfits_sixteen_objects(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model.visual, "share", 0.0)  # the classes' texts of random features would only disturb
     objects = read_views(tiny.save_views(tmp_path)).objects
-    config = replaced(steps=100, batch_size=16, lr=3e-4, anchor=0.0, label_share=1.0)
+    config = replaced(steps=100, batch_size=16, lr=3e-4, label_share=1.0)
     losses = [record["loss"] for record in fit_map(model, toy_features(objects), objects, config)]
     assert losses[-1] < 0.2 * losses[0]
 
@@ -89,25 +89,6 @@ def test_the_result_lies_between_start_and_end(model, views):
         maps[share] = model.visual.map.weight.detach().clone()
     assert torch.equal(maps[0.0], before["visual.map.weight"])
     torch.testing.assert_close(maps[0.5], (maps[0.0] + maps[1.0]) / 2)
-
-
-def test_an_anchor_holds(model, views):
-    objects = read_views(views).split("train")
-    before, moves = {k: v.clone() for k, v in model.state_dict().items()}, []
-    for anchor in (0.0, 30.0):
-        model.load_state_dict(before)
-        features = toy_features(objects)
-        list(fit_map(model, features, objects, replaced(anchor=anchor, average=1.0, steps=30)))
-        with torch.no_grad():
-            scale, flat = model.logit_scale.exp(), features.float().flatten(0, 1)
-            near = (
-                scale
-                * torch.nn.functional.normalize(model.visual.embed(flat), dim=-1)
-                @ torch.nn.functional.normalize(model.visual.class_texts, dim=-1).T
-            )
-            opinion = model.visual.classifier(flat).softmax(dim=-1)
-            moves.append(float(torch.nn.functional.kl_div(near.log_softmax(dim=-1), opinion, reduction="batchmean")))
-    assert moves[1] < moves[0]
 
 
 def test_a_run_writes_tower_records_and_card(views, tmp_path, monkeypatch):
