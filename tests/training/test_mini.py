@@ -10,7 +10,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clipgs_lib.cli import app
-from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.settings import to_plain
 from clipgs_lib.teachers import TeacherError, load_teacher, mini
 from clipgs_lib.training import mini as training
@@ -56,7 +55,7 @@ def toy_features(objects, seed=0) -> torch.Tensor:
 
 def test_it_starts_from_what_imagenet_knows(start):
     """A picture's features that are a class's own weights lead to the text of that class, by both ways."""
-    names = import_open_clip().IMAGENET_CLASSNAMES
+    names = mini.imagenet_classes()
     chosen = [names.index(name) for name in ("banana", "teapot", "soccer ball", "cowboy hat")]
     rows = start.visual.classifier.weight[chosen]
     with torch.no_grad():
