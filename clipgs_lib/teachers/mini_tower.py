@@ -50,8 +50,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[B, inputs, H, W]`` -> ``[B, outputs, H / stride, W / stride]``."""
-        y = x if self.widen is None else F.relu6(self.widen(x))
-        y = self.narrow(F.relu6(self.filter(y)))
+        y = x if self.widen is None else F.relu6(self.widen(x), inplace=True)
+        y = self.narrow(F.relu6(self.filter(y), inplace=True))
         return x + y if self.adds else y
 
 
@@ -82,8 +82,8 @@ class MiniTower(nn.Module):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[B, 3, H, W]``, normalised, of any size -> pooled features ``[B, 1280]``."""
-        x = F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
-        return F.relu6(self.head(self.blocks(x))).mean(dim=(2, 3))
+        x = F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True)
+        return F.relu6(self.head(self.blocks(x)), inplace=True).mean(dim=(2, 3))
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
         """Features ``[B, 1280]`` -> embeddings ``[B, 384]``, not normalised."""
