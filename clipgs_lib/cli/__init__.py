@@ -32,6 +32,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "teacher views": (training_commands.views, "--catalogue 2000 --out views"),
     "teacher train": (training_commands.train_teacher, "--views views --out mini --steps 1000"),
     "train": (training_commands.train, "--shards set --init point-mini --out run --steps 2000"),
+    "evaluate": (training_commands.evaluate, "set --encoder clipgs-mini --encoder point-mini"),
     "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
     "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
     "render": (splat_commands.render, "thing.sog turn.gif --views 36"),

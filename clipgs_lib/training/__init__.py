@@ -10,6 +10,7 @@ from .distributed import gather_with_grad
 from .loop import train
 from .mini import MiniConfig, train_mini
 from .step import DivergedError
+from .validate import measure
 
 __all__ = [
     "AugmentConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "TrainConfig",
     "augment",
     "gather_with_grad",
+    "measure",
     "train",
     "train_mini",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..encoders import Encoder
+from ..evaluation import Interval
 from ..settings import to_plain
 from .checkpoint import flat
 from .config import FREE, TrainConfig
@@ -21,7 +22,7 @@ _CURVES = (
     *("loss", "loss_text", "loss_image", "lr", "logit_scale"),
     *("val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1"),
 )
-_TASKS = (
+TASKS = (
     ("zero_shot_top1", "zero-shot by category, Top-1"),
     ("zero_shot_top3", "zero-shot by category, Top-3"),
     ("zero_shot_top5", "zero-shot by category, Top-5"),
@@ -128,14 +129,17 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines += ["In brackets: 95 % intervals by bootstrap over objects.", ""]
     lines += ["| split | objects | task | this encoder | bag of views | chance |", "|---|---|---|---|---|---|"]
     for split, scores in metrics.items():
-        for key, task in _TASKS:
+        for key, task in TASKS:
             if key in scores:
-                low, high = scores["low_" + key], scores["high_" + key]
-                score = f"{100 * scores[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-                others = [scores.get("views_" + key), scores.get("chance_" + key)]
-                shown = " | ".join("" if value is None else f"{100 * value:.1f} %" for value in others)
-                lines.append(f"| {split} | {scores['objects']} | {task} | {score} | {shown} |")
+                lines.append(f"| {split} | {scores['objects']} | {task} | {scores_row(scores, key)} |")
     return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
+
+
+def scores_row(scores: Mapping[str, float], key: str) -> str:
+    """A score with its interval, that of the bag of views, and chance, in percent."""
+    score = Interval(scores[key], scores["low_" + key], scores["high_" + key])
+    others = [scores.get("views_" + key), scores.get("chance_" + key)]
+    return " | ".join([str(score), *("" if value is None else f"{100 * value:.1f} %" for value in others)])
 
 
 def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:

@@ -81,8 +81,8 @@ class Objects:
         return len(self.rows)
 
     def numbers(self, split: str) -> list[int]:
-        """Objects of a split in all sets that have it."""
-        return [number for number, (_, row) in enumerate(self.rows) if row["split"] == split]
+        """Objects of a split in all sets that have it; of every split for "all"."""
+        return [number for number, (_, row) in enumerate(self.rows) if split in ("all", row["split"])]
 
     def categories(self) -> list[str]:
         """Every known category, sorted."""
