@@ -3,7 +3,7 @@
 # Paths with spaces in the checkout's own path are not supported by make.
 
 PYTHON ?= python3
-JOBS ?= 1
+JOBS ?= 2
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +35,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.run
 
-run: $(VENV)/.run ## run the notebooks; ARGS="01_splats -p SEED 1 --force", JOBS=2
+run: $(VENV)/.run ## run the notebooks; ARGS="01_splats -p SEED 1 --force", JOBS=1
 	$(BIN)/clipgs notebooks run --jobs $(JOBS) $(ARGS)
 
 # The notebooks come early, since they are one process for longest: with -j2 everything else is done beside them.

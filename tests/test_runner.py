@@ -80,7 +80,7 @@ def run(folder: Path, out: Path, *words: tuple[str, str], names: tuple[str, ...]
 # ---- all endings at once -------------------------------------------------------------------------------------
 
 ENDINGS = {
-    "01_good": ["print('SEED is', SEED)", RECORD],
+    "01_good": ["import os\nprint('SEED is', SEED)", "print(os.environ['OMP_NUM_THREADS'])", RECORD],
     "02_raises": ["x = 1\ny = x / 0", RECORD],
     "03_silent": ["x = 1"],
     "04_leaves": ["import sys\nsys.exit(0)", RECORD],
@@ -104,13 +104,20 @@ def endings(tmp_path_factory):
     stale.parent.mkdir(parents=True)
     earlier = {"notebook": "08_stale", "recorded": time.time() - 5, "metrics": {"a": 1}, "findings": []}
     stale.write_text(json.dumps(earlier))
-    report, said = run(root / "notebooks", out, ("SEED", "7"), ("NOTE", "12e3456"), jobs=2, timeout=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        report, said = run(root / "notebooks", out, ("SEED", "7"), ("NOTE", "12e3456"), jobs=2, timeout=8)
     runner.write_index(runner.find_notebooks(root / "notebooks"), out)
     return report, said, out, root / "notebooks"
 
 
 def outcome(report, name):
     return next(o for o in report.outcomes if o.name == name)
+
+
+def test_notebooks_that_run_together_share_the_cores(endings):
+    executed = nbformat.read(endings[2] / "01_good.ipynb", as_version=4)
+    assert executed.cells[4].outputs[0].text == f"{max(1, os.cpu_count() // 2)}\n"
 
 
 def test_failures_do_not_stop_the_others(endings):

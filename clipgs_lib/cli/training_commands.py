@@ -1,4 +1,4 @@
-"""``clipgs train`` and ``clipgs evaluate``, for encoders; ``clipgs teacher``: views and training of `mini`, the teacher."""
+"""``clipgs train`` and ``clipgs evaluate``, for encoders; ``clipgs teacher``: views, and training of `mini`."""
 
 from __future__ import annotations
 

@@ -183,7 +183,10 @@ def _start(job: _Job, options: Options, scratch: Path, inbox: queue.Queue[Any]) 
     } | {key: str(path) for key, path in files.items()}
     order_file = scratch / f"{job.name}.json"
     order_file.write_text(json.dumps(order), encoding="utf-8")
+    threads = str(max(1, (os.cpu_count() or 1) // options.jobs))  # so that kernels do not fight for cores
+    limits = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads} if options.jobs > 1 else {}
     environment = {
+        **limits,
         **os.environ,
         "JUPYTER_RUNTIME_DIR": str(scratch),  # connection files of killed kernels go with it
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this environment, not one of the user's home
