@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,9 +10,12 @@ import numpy as np
 import pytest
 
 from clipgs_lib import catalogue
+from clipgs_lib.encoders import load_encoder
 from clipgs_lib.meshes.importing import read_mesh
 from clipgs_lib.shards.shard_set import ShardSet
+from clipgs_lib.shards.writer import split_hashes
 from clipgs_lib.splits import HELD_LABELS, RULE, SHARES, SPLITS, UNSEEN, assign, deal, is_held, shape_group
+from clipgs_lib.teachers import mini
 from clipgs_lib.triplets import catalogue_sources, folder_sources, sample_set
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.recipe import BuildConfig
@@ -76,25 +78,6 @@ def test_a_new_set_names_the_rule_and_an_old_one_opens_without(tmp_path):
 # ---- what the shipped weights were trained on --------------------------------------------------------------------
 
 
-def old_mini_split(label: str, group: str) -> str:
-    """The rule by which the shipped `mini` was trained, frozen; ``label``: the first one of the group."""
-    share = unit(f"label {label}")
-    if share < 0.1:
-        return "val" if share < 0.05 else "test"
-    share = unit(f"group {group}")
-    return "val" if share < 0.1 else "test" if share < 0.2 else "train"
-
-
-def old_set_split(group: str) -> str:
-    """The rule by which the triplets of the shipped encoders were split, frozen."""
-    share = unit(group)
-    return "train" if share < 0.8 else "val" if share < 0.9 else "test"
-
-
-def unit(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
 def test_no_test_object_of_the_catalogue_was_trained_on():
     """All that was ever trained on catalogue objects went by their cells, which stand."""
     rows = sample_set().rows
@@ -102,27 +85,21 @@ def test_no_test_object_of_the_catalogue_was_trained_on():
 
 
 @pytest.mark.filterwarnings("ignore::clipgs_lib.meshes.MeshWarning")
-def test_what_is_shipped_was_trained_on_no_other_test_objects_than_is_known(real_data: Path):
-    """Known: the shipped `mini`, split by a rule of its own, saw 76 of the 106 real test objects. Issue F: none."""
+def test_what_is_shipped_was_trained_on_no_test_object(real_data: Path):
+    """The rule, applied anew to the real objects, gives the very training split that the weights name by its hash."""
     folder = real_data / "objects"
-    rows = []  # key, label, group, whether it is in the encoders' set
+    everything, built = list[dict[str, str]](), list[dict[str, str]]()
     for source in folder_sources(folder, labels=folder / "OBJECTS.tsv"):
         group = group_of(read_mesh(source.path).normalize())
-        rows.append((source.key, source.info.get("label", "").strip().lower(), group, has_texts(source)))
-    first = dict[str, str]()
-    for _, label, group, _ in rows:
-        first[group] = min(label, first.get(group, label))
-    of_encoders = {key: old_set_split(group) for key, _, group, built in rows if built}
-    of_mini = {key: old_mini_split(first[group], group) for key, _, group, _ in rows}
-    assert Counter(of_encoders.values()) == {"train": 827, "val": 110, "test": 106}  # as in the encoders' cards
-    now = {key: assign(group, label) for key, label, group, _ in rows}
-    old = {"mini": of_mini, "encoders": of_encoders}
-    trained = {name: {key for key, split in splits.items() if split == "train"} for name, splits in old.items()}
-    tests = {key for key, split in now.items() if split == "test"}
-    unseen = {key for key, split in now.items() if split == UNSEEN}
-    assert {name: len(keys & tests) for name, keys in trained.items()} == {"mini": 76, "encoders": 0}
-    assert {name: len(keys & unseen) for name, keys in trained.items()} == {"mini": 0, "encoders": 86}
-    assert len(tests) == 106 and tests == {key for key, split in of_encoders.items() if split == "test"}
+        everything.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
+        built += everything[-1:] if has_texts(source) else []
+    hashes = {name: entry["sha256"] for name, entry in split_hashes(built).items()}
+    for name in ("clipgs-mini", "point-mini"):
+        sets = load_encoder(name).info["data"]["sets"]
+        assert [entry["split_sha256"] for entry in sets if entry["name"] == "kits"] == [hashes]
+    counts = Counter(row["split"] for row in everything)
+    card = (mini.FOLDER / mini.CARD).read_text(encoding="utf-8")
+    assert "`kits`: 1044 objects " + f"({', '.join(f'{name} {counts[name]}' for name in (*SPLITS, UNSEEN))})" in card
 
 
 def has_texts(source) -> bool:

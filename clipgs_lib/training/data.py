@@ -89,12 +89,13 @@ class Objects:
         return sorted({row["category"] for _, row in self.rows} - {""})
 
     def facts(self) -> list[dict[str, Any]]:
-        """Name, counts, hash and licences of each set, without folders of this machine."""
+        """Name, counts, hashes and licences of each set, without folders of this machine."""
         return [
             {
                 "name": shards.folder.resolve().name,
                 "objects": len(shards),
                 "splits": {name: entry["objects"] for name, entry in shards.manifest["splits"].items()},
+                "split_sha256": {name: entry["sha256"] for name, entry in shards.manifest["splits"].items()},  # of keys
                 "content_sha256": shards.manifest["content_sha256"],
                 "licences": dict(Counter(row["licence"] or "not stated" for row in shards.rows)),
             }
