@@ -38,8 +38,9 @@ def command_of(config: TrainConfig) -> str:
     values, plain = flat(to_plain(config)), flat(to_plain(TrainConfig(shards=("?",), out="?")))
     words = ["clipgs train", *(f"--shards {Path(folder).name}" for folder in config.shards)]
     words += [f"--encoder {config.encoder}", f"--init {Path(config.init).name}", f"--out {Path(config.out).name}"]
+    named = {*FREE, "encoder", "init"} - {"steps"}  # more steps may follow, but these made the weights
     for name, value in values.items():
-        if name not in (*FREE, "encoder", "init") and (name not in plain or plain[name] != value):
+        if name not in named and (name not in plain or plain[name] != value):
             text = Path(value).name if name == "zero_shot" else json.dumps(value).replace(" ", "")
             words.append(f"--set {name}={text}")
     return " \\\n  ".join(words)

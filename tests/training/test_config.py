@@ -62,11 +62,12 @@ def test_warm_up_and_cosine():
 
 def test_the_command_of_the_card_holds_every_departure_and_no_folder_of_this_machine():
     config = from_plain(
-        TrainConfig, {"shards": ["/here/one", "/here/two"], "out": "/there/run", "augment": {"drop": 0.1}, "lr": 0.002}
+        TrainConfig,
+        {"shards": ["/here/one", "/here/two"], "out": "/there/run", "augment": {"drop": 0.1}, "lr": 0.002, "steps": 7},
     )
     command = command_of(config)
     assert "/here" not in command and "/there" not in command
     assert "--shards one" in command and "--set augment.drop=0.1" in command and "--set lr=0.002" in command
-    assert "weight_decay" not in command
+    assert "--set steps=7" in command and "weight_decay" not in command
     started = from_plain(TrainConfig, PLAIN | {"init": "/here/point/encoder"})
     assert "--init encoder" in command_of(started) and "/here" not in json.dumps(started.identity())
