@@ -111,10 +111,11 @@ def in_group(group: str) -> Callable[..., Callable[[Builder], Category]]:
     return category
 
 
-def painted(patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS) -> Callable[[Category], None]:
+def painted(patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS) -> Callable[[Category], Category]:
     """Limit the patterns and colours that objects of the decorated category may have."""
 
-    def limit(spec: Category) -> None:
+    def limit(spec: Category) -> Category:
         CATEGORIES[spec.name] = replace(spec, patterns=patterns, colors=colors)
+        return CATEGORIES[spec.name]
 
     return limit
