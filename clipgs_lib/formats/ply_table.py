@@ -5,6 +5,7 @@ Layout: Greg Turk, "The PLY Polygon File Format" (1994). Comments may hold any b
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+from plyfile import PlyData, PlyParseError
 
 from .base import FormatError, check_count
 
@@ -292,23 +294,22 @@ def trailing_bytes(header: Header) -> int:
 
 
 def _parse_ascii(header: Header, element: Element) -> np.ndarray:
-    """Rows of text, one a line."""
+    """Let plyfile parse the text, under a header of our own words: no comments, every scalar a double."""
     columns = len(element.properties)
     available = header.path.stat().st_size - header.size
     check_count(header.path, element.count, available + 1, 2 * columns)  # a digit and a separator; the last may lack
-    before = sum(e.count for e in header.elements[: header.elements.index(element)])
-    check_count(header.path, before, available, 1)
-    dtype = np.dtype([(p.name, np.float64) for p in element.properties])
-    if element.count == 0:
-        return np.empty(0, dtype)
+    before = header.elements[: header.elements.index(element)]
+    check_count(header.path, sum(e.count for e in before), available, 1)
+    lines = ["ply", "format ascii 1.0"]
+    for e in (*before, element):
+        lines.append(f"element {e.name} {e.count}")
+        lines += [f"property {'list uint8 double' if p.length_code else 'double'} {p.name}" for p in e.properties]
     with header.path.open("rb") as stream:
         stream.seek(header.size)
-        lines = [line for line in stream.read().splitlines() if line.strip()][before : before + element.count]
-    must = f"ASCII rows of element {element.name!r} must be {element.count:,} of {columns} numbers each"
-    todo = "export the file again, or fetch it again"
-    if len(lines) < element.count:
-        raise FormatError(header.path, must, f"{len(lines):,} rows", todo)
+        body = b"\n".join(line for line in stream.read().splitlines() if line.strip())
+    text = "\n".join([*lines, "end_header", ""]).encode() + body + b"\n"
     try:
-        return np.loadtxt(lines, dtype, comments=None, ndmin=1)
-    except ValueError as error:
-        raise FormatError(header.path, must, str(error), todo) from None
+        return np.asarray(PlyData.read(io.BytesIO(text))[element.name].data)
+    except (PlyParseError, ValueError) as error:
+        must = f"ASCII rows of element {element.name!r} must be {element.count:,} of {columns} numbers each"
+        raise FormatError(header.path, must, str(error), "export the file again, or fetch it again") from None
