@@ -42,7 +42,7 @@ ROOMS = {
     # 4
     "teachers": {"libraries", "weights", "files", "splits", "runtime"},
     "tokenizer": {"splats", "geometry"},
-    "encoders": {"files", "weights", "settings", "splats", "geometry", "tokenizer", "libraries"},
+    "encoders": {"files", "weights", "settings", "splats", "geometry", "teachers", "tokenizer", "libraries"},
     "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),

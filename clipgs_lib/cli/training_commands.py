@@ -58,8 +58,11 @@ def train(
     with bar("training", chosen.steps, silent=not _FIRST) as show:
         for last in run(chosen):
             latest |= {name: f"{last[name]:.3f}" for name in _SHOWN if name in last}
+            if "read" in last:
+                show(last["read"], total=last["of"], note="objects whose views are read")
+                continue
             numbers = ", ".join(f"{name} {value}" for name, value in latest.items())
-            show(last["step"], note=numbers)
+            show(last["step"], total=chosen.steps, note=numbers)
             if "val_score" in last and _FIRST and not sys.stderr.isatty():
                 typer.echo(f"step {last['step']}: {numbers}", err=True)
     if _FIRST:

@@ -1,25 +1,32 @@
-"""Encoders of splats behind one interface: CLIP-GS, Uni3D's and OpenShape's point models, by name or from disk."""
+"""Encoders behind one interface, by name or from disk: CLIP-GS, the point models of Uni3D and OpenShape, DuoduoCLIP."""
 
 from __future__ import annotations
 
 from .adoption import Adoption
-from .base import Encoder, TokenOutput
+from .base import Encoder
 from .checkpoint import load_encoder, save_encoder
-from .config import EncoderConfig, EncoderError, PointBertConfig, config_from_dict
+from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
+from .duoduo import MultiViewEncoder, ViewTokens
 from .factory import build_encoder, encoder_config, encoder_names
-from .published import import_openshape, import_uni3d, init_from_point
+from .published import import_duoduo, import_openshape, import_uni3d, init_from_point
+from .token_encoder import TokenEncoder, TokenOutput
 
 __all__ = [
     "Adoption",
     "Encoder",
     "EncoderConfig",
     "EncoderError",
+    "MultiViewConfig",
+    "MultiViewEncoder",
     "PointBertConfig",
+    "TokenEncoder",
     "TokenOutput",
+    "ViewTokens",
     "build_encoder",
     "config_from_dict",
     "encoder_config",
     "encoder_names",
+    "import_duoduo",
     "import_openshape",
     "import_uni3d",
     "init_from_point",

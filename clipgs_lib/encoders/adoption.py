@@ -13,7 +13,7 @@ from torch import Tensor
 from .base import Encoder
 from .config import EncoderError
 
-_BLOCK = re.compile(r"\b(blocks|layers)\.\d+\.")
+_BLOCK = re.compile(r"\b(blocks|layers|resblocks|cross)\.\d+\.")
 _HEAD = ("from", "to", "shape", "tensors", "what became of it")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from ..settings import from_plain
 from ..tokenizer import TokenizerConfig
@@ -92,12 +92,26 @@ class PointBertConfig(_Config):
     color_default: float = 0.4  # colour of a gaussian that has none [C]
 
 
-AnyConfig = EncoderConfig | PointBertConfig
-_KINDS: dict[str, type[EncoderConfig] | type[PointBertConfig]] = {c.kind: c for c in (EncoderConfig, PointBertConfig)}
+@dataclass(frozen=True, kw_only=True)
+class MultiViewConfig(_Config):
+    """DuoduoCLIP: a teacher's frozen image tower whose last blocks look at all views of an object together."""
+
+    kind: ClassVar[str] = "duoduo"
+    name: str = "duoduo-mini"  # for people and for the files
+    # whose tower it is: a name for `load_teacher`, which brings the frozen weights; or, for weights that came from a
+    # local file, open_clip's name of the model alone: then the checkpoint holds the frozen weights, too
+    teacher: str = "mini"
+    teacher_sha256: str = "unknown"  # digest of that teacher; "unknown" takes it as it is
+    depth: int = 2  # blocks that look at all views: the last ones of a ViT, or new ones after mini's convolutions
+    embed_dim: int = 384  # D, the teacher's
+
+
+AnyConfig = EncoderConfig | PointBertConfig | MultiViewConfig
+_KINDS: dict[str, type[_Config]] = {c.kind: c for c in (EncoderConfig, PointBertConfig, MultiViewConfig)}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
-    """The settings that either ``to_dict`` wrote, by their ``kind``.
+    """The settings that any ``to_dict`` wrote, by their ``kind``.
 
     Raises:
         EncoderError: for another kind, and for unknown, missing or impossible settings.
@@ -105,7 +119,7 @@ def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
     kind = values.get("kind")
     if kind not in _KINDS:
         raise EncoderError(f"an encoder's kind must be one of {', '.join(_KINDS)}, got {kind!r}")
-    return _KINDS[kind].from_dict(values)
+    return cast(AnyConfig, _KINDS[kind].from_dict(values))
 
 
 def override(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:

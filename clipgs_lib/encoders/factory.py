@@ -6,7 +6,8 @@ from typing import Any
 
 from ..tokenizer import TokenizerConfig
 from .base import Encoder
-from .config import AnyConfig, EncoderConfig, EncoderError, PointBertConfig, override
+from .config import AnyConfig, EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, override
+from .duoduo import build_multi_view
 from .pointbert import PointBert
 from .transformer import SplatTransformer
 
@@ -21,11 +22,16 @@ UNI3D = {
 }
 SIZES = ("mini", *UNI3D)
 FAMILIES = ("clipgs", "point")
+# DuoduoCLIP [C], and the same idea over mini
+DUODUO = {
+    "duoduo-mini": MultiViewConfig(),
+    "duoduo-b32": MultiViewConfig(name="duoduo-b32", teacher="ViT-B-32/laion2b_s34b_b79k", depth=6, embed_dim=512),
+}
 
 
 def encoder_names() -> list[str]:
     """All names that `build_encoder` knows."""
-    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + ["pointbert"]
+    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + ["pointbert", *DUODUO]
 
 
 def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) -> AnyConfig:
@@ -33,7 +39,8 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
 
     Args:
         name: one of `encoder_names`. ``clipgs-SIZE`` reads all attributes of a splat, ``point-SIZE`` only centres and
-            colours. ``mini`` is ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's.
+            colours. ``mini`` is ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's;
+            ``duoduo-mini`` and ``duoduo-b32`` read views through the tower of a ``teacher``.
         embed_dim: D; without it the dimension of the teacher that the size is made for.
         **overrides: other settings, of the encoder or its tokenizer, by name (``depth=4``, ``groups=64``).
 
@@ -46,6 +53,8 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
     config: AnyConfig
     if family == "pointbert":
         config = PointBertConfig()
+    elif family == "duoduo":
+        config = DUODUO[name]
     else:
         attributes = "all" if family == "clipgs" else "points"
         config = _mini(name, attributes) if size == "mini" else _uni3d(name, attributes, size)
@@ -53,7 +62,7 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
 
 
 def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None, **overrides: Any) -> Encoder:
-    """Build an encoder with new weights, drawn from torch's generator.
+    """Build an encoder with new weights, drawn from torch's generator; a multi-view one with the tower of its teacher.
 
     Args:
         name_or_config: one of `encoder_names`, or settings.
@@ -67,6 +76,8 @@ def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None,
         config = encoder_config(name_or_config, embed_dim, **overrides)
     else:
         config = override(name_or_config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
+    if isinstance(config, MultiViewConfig):
+        return build_multi_view(config)
     return PointBert(config) if isinstance(config, PointBertConfig) else SplatTransformer(config)
 
 

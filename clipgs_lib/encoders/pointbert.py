@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch
-from .base import Encoder, TokenOutput
 from .config import PointBertConfig
+from .token_encoder import TokenEncoder, TokenOutput
 
 HEAD_DIM = 64  # channels of a head [C]
 _IN_DIM = 9  # centred xyz, xyz, rgb [C]
@@ -23,13 +23,14 @@ _HIDDEN = (64, 64)  # channels of the set abstraction before its output [C]
 _CELLS = 2**15  # per unit length, for the order within a ball
 
 
-class PointBert(Encoder):
+class PointBert(TokenEncoder):
     """Centres and colours through OpenShape's transformer into the teacher's space.
 
     Args:
         config: sizes and switches.
     """
 
+    inputs = "points"
     block_parameters = r"ppat\.transformer\.layers\.(\d+)\."
     last_parameters = ("proj.",)
     config: PointBertConfig

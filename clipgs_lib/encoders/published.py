@@ -1,4 +1,4 @@
-"""Weights of point-cloud encoders as a start for CLIP-GS: published Uni3D and OpenShape checkpoints, and our own.
+"""Weights from elsewhere: published checkpoints of Uni3D, OpenShape and DuoduoCLIP, and our own point models.
 
 Checkpoints are read as tensors and nothing else; `adoption` tells what went where.
 """
@@ -6,6 +6,7 @@ Checkpoints are read as tensors and nothing else; `adoption` tells what went whe
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..weights import WeightsError, read_weights
 from .adoption import Adoption, adopt
 from .base import Encoder
 from .config import EncoderError
+from .duoduo import VitViews
 from .factory import FAMILIES, UNI3D, build_encoder
 from .transformer import SplatTransformer
 
@@ -26,6 +28,13 @@ _UNI3D_UNUSED = {
     r"logit_scale": "training only: exp of it multiplies the cosines",
     r"point_encoder\.visual\.(cls_token|pos_embed|patch_embed\.proj\.(weight|bias))": "stem for pictures, never run",
     r"point_encoder\.visual\.head\.(weight|bias)": "classifier for pictures, never run",
+}
+_DUODUO_UNUSED = {
+    r"contrastive_loss\.logit_scale": "training only: exp of it multiplies the cosines",
+    r"duoduoclip\.logit_scale": "of the CLIP that training began with, not used",
+    r"duoduoclip\.(transformer|token_embedding|positional_embedding|ln_final|text_projection)\b.*": (
+        "text tower, never trained: that of the teacher"
+    ),
 }
 
 
@@ -80,6 +89,43 @@ def import_openshape(path: str | os.PathLike[str], **overrides: Any) -> tuple[En
     title = f"{Path(path).name} -> {encoder.config.name}"
     table = adopt(encoder, state, title=title, rename=lambda key: key, unused={}, fresh={})
     return encoder.eval(), table
+
+
+def import_duoduo(path: str | os.PathLike[str], **overrides: Any) -> tuple[Encoder, Adoption]:
+    """Build ``duoduo-b32`` from a published DuoduoCLIP checkpoint (github.com/3dlg-hcvc/DuoduoCLIP).
+
+    Embeddings lie in the space of ``ViT-B-32/laion2b_s34b_b79k``, whose text tower goes with them. Theirs are of
+    pictures cropped to 208 of 224 pixels at random, in evaluation too; ours are of whole ones.
+
+    Args:
+        path: Lightning's ``.ckpt`` with ``{"state_dict": ...}`` such as ``Four_1to6F_bs1600_LT6.ckpt``, or
+            ``.safetensors`` with the same names (``duoduoclip.*``).
+        **overrides: settings to change, as for `build_encoder`: ``depth`` for other files than those of "LT6", in which
+            the last 6 of 12 blocks see all views; ``teacher`` for another ViT of open_clip.
+
+    Returns:
+        The encoder in evaluation mode, and the table of what went where.
+
+    Raises:
+        EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
+    """
+    state = _read(path)
+    encoder = build_encoder("duoduo-b32", **({"teacher": "ViT-B-32"} | overrides))
+    if not isinstance(encoder, VitViews):
+        raise EncoderError(f"teacher must be a ViT of open_clip, got {overrides['teacher']!r}; leave it out")
+    first = len(encoder.tower.transformer.resblocks) - len(encoder.cross)  # block that sees all views
+
+    def rename(key: str) -> str:
+        name = key.removeprefix("duoduoclip.visual.")
+        if name == key:
+            return f"(not below duoduoclip.visual) {key}"
+        block = re.fullmatch(r"transformer\.resblocks\.(\d+)\.attn\.(.+)", name)
+        if block and int(block[1]) >= first:
+            return f"cross.{int(block[1]) - first}.{block[2]}"
+        return f"tower_weights.{name}"
+
+    title = f"{Path(path).name} -> {encoder.config.name}"
+    return encoder.eval(), adopt(encoder, state, title=title, rename=rename, unused=_DUODUO_UNUSED, fresh={})
 
 
 def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:

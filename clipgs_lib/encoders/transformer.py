@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch
-from .base import Encoder, TokenOutput
 from .config import EncoderConfig, EncoderError
+from .token_encoder import TokenEncoder, TokenOutput
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
 
@@ -43,7 +43,7 @@ def eva_blocks(config: EncoderConfig) -> nn.ModuleDict:
     return nn.ModuleDict({"blocks": model.blocks, "fc_norm": model.fc_norm})
 
 
-class SplatTransformer(Encoder):
+class SplatTransformer(TokenEncoder):
     """Tokens of a splat (or of its centres and colours) through a transformer into the teacher's space.
 
     Args:
@@ -59,6 +59,7 @@ class SplatTransformer(Encoder):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
+        self.inputs = "splats" if config.tokenizer.attributes == "all" else "points"
         width = config.width
         self.tokenizer = GSTokenizer(config.tokenizer)
         self.encoder2trans = nn.Linear(config.tokenizer.dim, width)

@@ -1,7 +1,7 @@
 """Teachers: frozen pairs of CLIP towers behind one interface and the embedded teacher `mini`."""
 
 from .base import Teacher, TeacherError
-from .loading import load_teacher
+from .loading import load_teacher, random_tower
 from .preprocess import Preprocess
 
 __all__ = [
@@ -9,4 +9,5 @@ __all__ = [
     "Teacher",
     "TeacherError",
     "load_teacher",
+    "random_tower",
 ]

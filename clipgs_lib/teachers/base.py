@@ -76,6 +76,11 @@ class Teacher:
         self._model = model.requires_grad_(False).eval().to(self.device)
         self._tokenizer = tokenizer
 
+    @property
+    def tower(self) -> torch.nn.Module:
+        """The image tower: ``[B, 3, h, w]``, preprocessed, to embeddings ``[B, D]`` that are not normalised."""
+        return self._model.visual
+
     def _autocast(self) -> torch.autocast:
         dtype = _DTYPES[self.precision]
         return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)

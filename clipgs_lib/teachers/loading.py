@@ -56,6 +56,12 @@ def load_teacher(
     )
 
 
+def random_tower(model: str) -> torch.nn.Module:
+    """The image tower of a model that open_clip lists, with random weights and ``preprocess_cfg``."""
+    with _without_warnings():
+        return import_open_clip().create_model(model, load_weights=False, pretrained_text=False).visual
+
+
 @dataclass(frozen=True)
 class _Source:
     """What to hand to open_clip."""

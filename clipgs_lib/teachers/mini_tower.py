@@ -82,8 +82,15 @@ class MiniTower(nn.Module):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """``[B, 3, H, W]``, normalised, of any size -> pooled features ``[B, 1280]``."""
-        x = F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True)
-        return F.relu6(self.head(self.blocks(x)), inplace=True).mean(dim=(2, 3))
+        return self.pool(self.maps(pixels))
+
+    def maps(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``[B, 3, H, W]``, normalised, of any size -> last feature map ``[B, 320, ceil(H / 32), ceil(W / 32)]``."""
+        return self.blocks(F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True))
+
+    def pool(self, maps: torch.Tensor) -> torch.Tensor:
+        """A last feature map ``[B, 320, h, w]`` -> pooled features ``[B, 1280]``."""
+        return F.relu6(self.head(maps), inplace=True).mean(dim=(2, 3))
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
         """Features ``[B, 1280]`` -> embeddings ``[B, 384]``, not normalised."""

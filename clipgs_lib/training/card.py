@@ -86,6 +86,8 @@ def _about(
     progress: Mapping[str, Any],
 ) -> list[str]:
     count = sum(value.numel() for value in encoder.parameters())
+    reads = "views of objects" if encoder.inputs == "views" else "3D Gaussian splats"
+    beside = " beside the teacher's frozen image tower" if encoder.inputs == "views" else ""
     start = "random weights" if config.init == "none" else f"`{Path(config.init).name}`"
     processes = f", {place.world} processes" if place.world > 1 else ""
     threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
@@ -93,8 +95,8 @@ def _about(
     return [
         f"# {encoder.config.name}",
         "",
-        f"An encoder of 3D Gaussian splats in the space of the teacher `{teacher['identity']}` (D = {teacher['dim']}).",
-        f"{count:,} parameters; averaged weights, stored as float16.",
+        f"An encoder of {reads} in the space of the teacher `{teacher['identity']}` (D = {teacher['dim']}).",
+        f"{count:,} parameters{beside}; averaged weights, stored as float16.",
         "",
         "```",
         command_of(config),

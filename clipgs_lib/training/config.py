@@ -43,7 +43,7 @@ class TrainConfig:
     steps: int = 2000  # optimiser steps
     batch_size: int = 64  # objects per step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches per step and rank; the loss is still that of the whole batch
-    views: int = 5  # K views drawn per object and step [N: 5]
+    views: int = 5  # K views drawn per object and step [N: 5]; multi-view encoders read 1 to K of them
     text_sources: Mapping[str, float] | None = None  # share of raw/filtered/enriched texts; None: alike
     seed: int = 0  # of everything that is drawn
 

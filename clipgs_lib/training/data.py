@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..captions import Caption, draw_caption
+from ..encoders import ViewTokens
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
@@ -30,6 +31,7 @@ from .augment import augment
 from .config import TrainConfig
 from .distributed import Place, share, shares
 
+Content: TypeAlias = Splats | ViewTokens
 _GAUSSIAN = 56  # bytes of one gaussian of SH degree 0 in float32
 
 
@@ -38,7 +40,7 @@ class Sample:
     """What training needs of one object."""
 
     key: str  # of its set
-    splats: Splats  # SH degree 0, normalised into the unit sphere
+    content: Content  # splats of SH degree 0, normalised into the unit sphere; or views, see `FrozenViews`
     category: str  # empty when unknown
     captions: tuple[Caption, ...]  # T
     image_embeds: Tensor  # [V, D] float16
@@ -70,12 +72,22 @@ class Objects:
         self.rows = [(shards, row) for shards in self.sets for row in shards.rows]
         self.starts = np.cumsum([0] + [len(shards) for shards in self.sets]).tolist()
         _check_splits(self.rows)
-        need = sum(
-            row["n_gaussians"] * _GAUSSIAN + (row["n_views"] + row["n_texts"]) * 2 * first.dim for _, row in self.rows
-        )
-        self.in_memory = need <= memory_gb * 1e9
+        self._memory_gb = memory_gb
         self._kept: dict[int, Sample] = {}
         self._reading = Lock()
+        self.read_as(_splats, lambda row: row["n_gaussians"] * _GAUSSIAN)
+
+    def read_as(self, reader: Callable[[ShardSet, Triplet], Content], size: Callable[[Mapping[str, Any]], int]) -> None:
+        """Say what samples hold of their objects; without it that is splats.
+
+        Args:
+            reader: makes it of an object of a set.
+            size: bytes of it, from the object's row of the index.
+        """
+        embeds = sum((row["n_views"] + row["n_texts"]) * 2 * self.teacher.dim for _, row in self.rows)
+        self.in_memory = embeds + sum(size(row) for _, row in self.rows) <= self._memory_gb * 1e9
+        self._reader = reader
+        self._kept.clear()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,21 +124,25 @@ class Objects:
         if sample is None:
             shards, row = self.rows[number]
             with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
-                sample = _sample(shards.read(row["key"]))
+                triplet = shards.read(row["key"])
+                sample = _sample(triplet, self._reader(shards, triplet))
             if self.in_memory:
                 self._kept[number] = sample
         return sample
 
 
-def _sample(triplet: Triplet) -> Sample:
+def _splats(shards: ShardSet, triplet: Triplet) -> Splats:
     try:
-        splats = triplet.splats.with_sh_degree(0).normalize()
+        return triplet.splats.with_sh_degree(0).normalize()
     except ValueError as error:
         raise ShardError(f"object {triplet.key}", "the splat must have a size", str(error), "leave it out") from None
+
+
+def _sample(triplet: Triplet, content: Content) -> Sample:
     assert triplet.image_embeds is not None and triplet.text_embeds is not None  # the set has a teacher
     return Sample(
         key=triplet.key,
-        splats=splats,
+        content=content,
         category=triplet.category,
         captions=triplet.texts,
         image_embeds=torch.from_numpy(triplet.image_embeds),
@@ -233,7 +249,7 @@ class Batch:
 
     step: int
     keys: tuple[str, ...]  # b
-    parts: tuple[SplatBatch, ...]  # micro-batches, b objects in all
+    parts: tuple[SplatBatch | ViewTokens, ...]  # micro-batches, b objects in all
     sizes: tuple[int, ...]  # objects of every rank
     images: Tensor  # [b, K, D] float32 unit rows; zeros where there is no view
     views_valid: Tensor  # [b, K] bool
@@ -250,23 +266,35 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
     samples = [objects.sample(number) for number in numbers]
     images, texts = torch.zeros(len(samples), count, dim), torch.zeros(len(samples), dim)
     views_valid, text_ids = torch.zeros(len(samples), count, dtype=torch.bool), torch.full((len(samples),), -1)
-    changed = []
+    changed: list[Any] = []  # splats, or tokens of the drawn views
     for row, sample in enumerate(samples):
         rng = np.random.default_rng([config.seed, 2, step, first + row])
-        drawn = rng.permutation(len(sample.image_embeds))[:count]
-        images[row, : len(drawn)] = unit(sample.image_embeds[drawn])
-        views_valid[row, : len(drawn)] = True
+        looks = isinstance(sample.content, ViewTokens)
+        most = int(rng.integers(1, config.views, endpoint=True)) if looks else count
+        drawn = rng.permutation(len(sample.image_embeds))[:most]
+        targets = unit(sample.image_embeds[drawn])
+        if looks and config.loss == "contrastive_3d":  # DuoduoCLIP: the mean of what the encoder sees
+            targets = unit(targets.mean(dim=0, keepdim=True))
+        targets = targets[:count]
+        images[row, : len(targets)] = targets
+        views_valid[row, : len(targets)] = True
         weights = config.text_sources
         if weights is None or any(weights.get(caption.source, 0) > 0 for caption in sample.captions):
             text = sample.captions.index(draw_caption(sample.captions, rng, weights))
             texts[row], text_ids[row] = unit(sample.text_embeds[text]), sample.text_ids[text]
-        changed.append(augment(sample.splats, rng, config.augment))
+        if isinstance(sample.content, ViewTokens):
+            changed.append(ViewTokens(sample.content.tokens[drawn], (len(drawn),)))
+        else:
+            changed.append(augment(sample.content, rng, config.augment))
     cuts = [len(changed) * part // config.accumulate for part in range(config.accumulate + 1)]
     pieces = [changed[low:high] for low, high in itertools.pairwise(cuts)]
     return Batch(
         step=step,
         keys=tuple(sample.key for sample in samples),
-        parts=tuple(collate(piece, normalize=False) for piece in pieces),
+        parts=tuple(
+            ViewTokens.join(piece) if isinstance(piece[0], ViewTokens) else collate(piece, normalize=False)
+            for piece in pieces
+        ),
         sizes=sizes,
         images=images,
         views_valid=views_valid,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..encoders import Encoder, build_encoder, init_from_point, load_encoder, save_encoder
+from ..encoders import Encoder, MultiViewEncoder, ViewTokens, build_encoder, init_from_point, load_encoder, save_encoder
 from ..files import locked, write_text
 from ..runtime import resolve_device, resolve_precision
 from ..settings import read_file, to_plain
@@ -34,6 +34,7 @@ from .checkpoint import (
 from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
+from .frozen_views import FrozenViews
 from .step import Learner
 from .validate import Validator
 
@@ -56,7 +57,8 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
         ``logit_scale``, ``objects``, ``without_text``, ``without_view``, ``views``, ``seconds`` (of the whole run),
         ``objects_per_second``, ``share_data``, ``share_encoder``, ``share_loss``, ``share_optimizer`` (of the step's
         time); after a validation ``val_*``, see `Validator.measure`. The first record has step 0 and nothing but a
-        validation. The last one has ``finished`` and what the test split gave.
+        validation. The last one has ``finished`` and what the test split gave. Before all of them, while the frozen
+        tower of a multi-view encoder reads the views: ``step``, ``read`` and ``of``, in objects.
 
     Raises:
         ValueError: for settings, data or a checkpoint that do not fit (`ShardError`, `CheckpointError`), and when
@@ -132,8 +134,11 @@ class Trainer:
                 "go on with --resume, or choose another folder"
             )
         self.objects = Objects(config.shards, config.memory_gb)
+        encoder = make_encoder(config, self.objects).to(place.device)
+        if isinstance(encoder, MultiViewEncoder):
+            frozen = FrozenViews(encoder, self.out.parent)
+            self.objects.read_as(frozen, frozen.size)
         self.plan = Plan(self.objects, config, place)
-        encoder = make_encoder(config, self.objects)
         self.identity: dict[str, Any] = {
             "config": config.identity(),
             "encoder": encoder.config.to_dict(),
@@ -145,7 +150,7 @@ class Trainer:
         self.step = 0
         self.progress: dict[str, Any] = {"best": {"step": 0, "score": None, "metrics": {}}}
         self.progress |= {"since_best": 0, "seconds": 0.0}
-        self.learner = Learner(encoder.to(place.device), config, place)
+        self.learner = Learner(encoder, config, place)
         self.best_weights = self._averaged()
         if path is not None:
             self._resume(path)
@@ -156,8 +161,6 @@ class Trainer:
             write_text(self.out / CONFIG, json.dumps(to_plain(config), indent=1) + "\n")
         wait(place)
         self.validator = Validator(self.objects, config, place)
-        for number in range(len(self.objects) if self.objects.in_memory else 0):
-            self.objects.sample(number)  # kept from now on
 
     # ---- the loop --------------------------------------------------------------------------------------------
 
@@ -165,6 +168,7 @@ class Trainer:
         """Train from where the run stands to its end, and yield records; see `train`."""
         loader = Loader(self.objects, self.plan, self.config, self.step)
         try:
+            yield from self._read()
             if not self.config.resume:
                 record = self._record({"step": 0, "epoch": 0.0} | self._validate())
                 self._save()
@@ -176,6 +180,12 @@ class Trainer:
             yield self._finish()
         finally:
             loader.close()
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """Keep all samples from now on, if they fit; a frozen tower that reads their views says how far it is."""
+        for number in range(len(self.objects) if self.objects.in_memory else 0):
+            if isinstance(self.objects.sample(number).content, ViewTokens) and number % 50 == 0:
+                yield {"step": self.step, "read": number, "of": len(self.objects)}
 
     def _one_step(self, loader: Loader) -> dict[str, Any]:
         start = time.perf_counter()
@@ -293,6 +303,12 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
         torch.manual_seed(config.seed)
         options = {n: tuple(v) if isinstance(v, list) else v for n, v in config.encoder_options.items()}
         encoder = build_encoder(config.encoder, embed_dim=objects.teacher.dim, **options)
+    seen = getattr(encoder.config, "teacher_sha256", None)
+    if seen is not None and not objects.teacher.identity.endswith(f" sha256:{seen}"):
+        raise ValueError(
+            f"--encoder must read views through the tower of the shards' teacher {objects.teacher}, got "
+            f"{config.encoder} with sha256:{seen}; name it with --set encoder_options.teacher=NAME, or embed them anew"
+        )
     if config.init == "none":
         return encoder
     start = load_encoder(config.init)

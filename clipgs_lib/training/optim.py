@@ -23,9 +23,11 @@ def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) 
         weight_decay: of matrices and kernels.
         layer_decay: in ``(0, 1]``; layer L learns at ``layer_decay ** (depth + 1 - L)``.
     """
-    last = encoder.config.depth + 1
+    last = len(encoder.blocks) + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, value in encoder.named_parameters():
+        if not value.requires_grad:  # of a frozen tower
+            continue
         layer, decayed = encoder.layer_of(name), sum(size > 1 for size in value.shape) > 1
         empty: dict[str, Any] = {"params": [], "names": [], "lr_scale": layer_decay ** (last - layer)}
         group = groups.setdefault((layer, decayed), empty | {"weight_decay": weight_decay if decayed else 0.0})

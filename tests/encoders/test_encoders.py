@@ -15,8 +15,8 @@ from clipgs_lib.encoders import (
     encoder_config,
     encoder_names,
 )
-from clipgs_lib.encoders.base import attended, drop_patches
 from clipgs_lib.encoders.pointbert import ball_query, scattered_order
+from clipgs_lib.encoders.token_encoder import attended, drop_patches
 from clipgs_lib.formats import read_splats
 from clipgs_lib.tokenizer import SplatBatch, collate
 
@@ -62,7 +62,9 @@ def objects():
 
 def test_names():
     sizes = ("mini", "tiny", "small", "base", "large", "giant")
-    assert encoder_names() == [f"{f}-{s}" for f in ("clipgs", "point") for s in sizes] + ["pointbert"]
+    assert encoder_names() == [f"{f}-{s}" for f in ("clipgs", "point") for s in sizes] + [
+        *("pointbert", "duoduo-mini", "duoduo-b32")
+    ]
     for name in encoder_names():
         assert encoder_config(name).name == name
 
