@@ -10,7 +10,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..libraries import import_open_clip
 from ..teachers import Preprocess, TeacherError, load_teacher, random_tower
 from ..teachers.preprocess import Picture, check_images, read_picture
-from .base import Encoder
+from .base import Encoder, Inputs
 from .config import EncoderError, MultiViewConfig
 
 Views: TypeAlias = "Tensor | np.ndarray | Sequence[Picture]"
@@ -59,7 +59,7 @@ class MultiViewEncoder(Encoder):
         held: whether the tower's weights belong to the encoder's own, and so into its checkpoint.
     """
 
-    inputs = "views"
+    inputs: Inputs = "views"
     block_parameters = r"cross\.(\d+)\."
     config: MultiViewConfig
     cross: nn.ModuleList  # what is trained: one entry for each block that looks at all views
@@ -93,13 +93,13 @@ class MultiViewEncoder(Encoder):
         """The frozen image tower."""
         return self._towers[0]
 
-    def train(self, mode: bool = True) -> MultiViewEncoder:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of the trained part; the tower stays in evaluation mode."""
         super().train(mode)
         self.tower.eval()
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> MultiViewEncoder:
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self.tower._apply(fn, recurse)  # moves to where the encoder moves
         return super()._apply(fn, recurse)
 
@@ -122,21 +122,21 @@ class MultiViewEncoder(Encoder):
                 raise ValueError(f"an object must have at least one view, got none for object {number}; leave it out")
         return listed
 
+    @torch.no_grad()
     def collate(self, objects: Sequence[Any]) -> ViewTokens:
-        """Objects as one batch on the encoder's device, the frozen part done."""
+        """Objects, as `listed` gives them, as one batch on the encoder's device, the frozen part of the tower done."""
         if isinstance(objects[0], ViewTokens):
             return ViewTokens.join(objects).to(self.device)
-        return self.freeze(objects)
+        pixels = [self.preprocess(check_views(views), self.device) for views in objects]
+        return ViewTokens(self.view_tokens(torch.cat(pixels)), tuple(map(len, pixels)))
 
-    @torch.no_grad()
-    def freeze(self, objects: Views | Sequence[Views]) -> ViewTokens:
+    def freeze(self, objects: Any) -> ViewTokens:
         """Run the frozen part of the tower over the views of one object or many.
 
         Raises:
             ValueError: when an object has no view, or views of several sizes.
         """
-        pixels = [self.preprocess(check_views(views), self.device) for views in self.listed(objects)]
-        return ViewTokens(self.view_tokens(torch.cat(pixels)), tuple(map(len, pixels)))
+        return self.collate(self.listed(objects))
 
     def forward(self, batch: ViewTokens) -> Tensor:
         """Embed a batch, with gradients: ``[B, D]``, **not** normalised.

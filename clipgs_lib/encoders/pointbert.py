@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch
+from .base import Inputs
 from .config import PointBertConfig
 from .token_encoder import TokenEncoder, TokenOutput
 
@@ -30,7 +31,7 @@ class PointBert(TokenEncoder):
         config: sizes and switches.
     """
 
-    inputs = "points"
+    inputs: Inputs = "points"
     block_parameters = r"ppat\.transformer\.layers\.(\d+)\."
     last_parameters = ("proj.",)
     config: PointBertConfig

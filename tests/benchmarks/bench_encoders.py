@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import torch
 
-from clipgs_lib.encoders import Encoder, build_encoder
+from clipgs_lib.encoders import TokenEncoder, build_encoder
 from clipgs_lib.splats import Splats
 from clipgs_lib.teachers import load_teacher
 from clipgs_lib.tokenizer import collate
@@ -78,7 +78,7 @@ def show(title: str, times: dict[str, float], objects: int) -> None:
         print(f"  {name:<34} {1e3 * each:8.2f} ms/object {1 / each:8.1f} objects/s {seconds / base:7.2f} x")
 
 
-def shares(encoder: Encoder, objects: list[Splats], repeats: int) -> dict[str, float]:
+def shares(encoder: TokenEncoder, objects: list[Splats], repeats: int) -> dict[str, float]:
     """CPU seconds of the parts of one pass of four objects."""
     objects = objects[:4]
     batch = collate(objects)

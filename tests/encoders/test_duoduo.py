@@ -181,7 +181,7 @@ def test_views_come_in_many_forms(moved, views, tmp_path):
         (torch.zeros(8, 8, 3), r"shape \[B, H, W, 3\] .*add a batch axis"),
         (torch.zeros(2, 3, 8, 8), "move channels last"),
         (torch.full((1, 8, 8, 3), 7.0), r"must lie in \[0, 1\]"),
-        ([["nowhere.png"]], "nowhere.png at 0 must be a file"),
+        ([["nowhere.png"]], "'nowhere.png' at 0 must be a file"),
         (Image.new("RGB", (8, 8)), "must be its views, got one Image; put it into a list"),
         ("a.png", "got one str; put it into a list"),
     ],
@@ -276,12 +276,12 @@ def published(teachers, tmp_path_factory):
     return path
 
 
-def test_names_and_shapes_of_the_published_file_have_their_place(monkeypatch):
+def test_names_and_shapes_of_the_published_file_have_their_place(teachers, monkeypatch):
     """Of the real size, without its weights."""
     with torch.device("meta"):
-        tower = import_open_clip().create_model("ViT-B-32", load_weights=False).visual
-        preprocess = load_teacher("mini", device="cpu").preprocess
-        encoder = VitViews(MultiViewConfig(teacher="ViT-B-32", depth=6, embed_dim=512), tower, preprocess, held=True)
+        tower = import_open_clip().CLIP(**import_open_clip().get_model_config("ViT-B-32")).visual
+        config = MultiViewConfig(name="duoduo-b32", teacher="ViT-B-32", depth=6, embed_dim=512)
+        encoder = VitViews(config, tower, teachers["b32"].preprocess, held=True)
         state = {name: torch.empty(shape) for name, shape in names.duoduo().items()}
     monkeypatch.setattr("clipgs_lib.encoders.published._read", lambda path: state)
     monkeypatch.setattr("clipgs_lib.encoders.published.build_encoder", lambda *args, **options: encoder)
