@@ -88,7 +88,8 @@ def _about(
     count = sum(value.numel() for value in encoder.parameters())
     reads = "views of objects" if encoder.inputs == "views" else "3D Gaussian splats"
     beside = " beside the teacher's frozen image tower" if encoder.inputs == "views" else ""
-    start = "random weights" if config.init == "none" else f"`{Path(config.init).name}`"
+    new = "the teacher's tower as it is" if encoder.inputs == "views" else "random weights"
+    start = new if config.init == "none" else f"`{Path(config.init).name}`"
     processes = f", {place.world} processes" if place.world > 1 else ""
     threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
     chosen = "the last" if progress["best"]["score"] is None else "the best on validation objects"

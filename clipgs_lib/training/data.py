@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..captions import Caption, draw_caption
-from ..encoders import ViewTokens
+from ..encoders import Encoder, MultiViewEncoder, ViewTokens
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
@@ -30,6 +31,7 @@ from ..vectors import unit
 from .augment import augment
 from .config import TrainConfig
 from .distributed import Place, share, shares
+from .frozen_views import FrozenViews
 
 Content: TypeAlias = Splats | ViewTokens
 _GAUSSIAN = 56  # bytes of one gaussian of SH degree 0 in float32
@@ -75,19 +77,29 @@ class Objects:
         self._memory_gb = memory_gb
         self._kept: dict[int, Sample] = {}
         self._reading = Lock()
-        self.read_as(_splats, lambda row: row["n_gaussians"] * _GAUSSIAN)
+        self._views: FrozenViews | None = None
+        self._measure()
 
-    def read_as(self, reader: Callable[[ShardSet, Triplet], Content], size: Callable[[Mapping[str, Any]], int]) -> None:
-        """Say what samples hold of their objects; without it that is splats.
+    def read_for(self, encoder: Encoder, folder: Path | None = None) -> None:
+        """Have samples hold what an encoder reads; without a call that is splats.
 
         Args:
-            reader: makes it of an object of a set.
-            size: bytes of it, from the object's row of the index.
+            encoder: on its device. The views of a multi-view encoder go through the frozen part of its tower.
+            folder: where what that makes of them is kept, see `FrozenViews`; None keeps it in memory alone.
         """
-        embeds = sum((row["n_views"] + row["n_texts"]) * 2 * self.teacher.dim for _, row in self.rows)
-        self.in_memory = embeds + sum(size(row) for _, row in self.rows) <= self._memory_gb * 1e9
-        self._reader = reader
-        self._kept.clear()
+        before, self._views = self._views, None
+        if isinstance(encoder, MultiViewEncoder):
+            self._views = FrozenViews(encoder, folder)
+        if before is not self._views:  # else they hold splats as before
+            self._kept.clear()
+            self._measure()
+
+    def _measure(self) -> None:
+        """Find out whether all samples fit into memory."""
+        need = sum((row["n_views"] + row["n_texts"]) * 2 * self.teacher.dim for _, row in self.rows)
+        for _, row in self.rows:
+            need += row["n_gaussians"] * _GAUSSIAN if self._views is None else self._views.size(row)
+        self.in_memory = need <= self._memory_gb * 1e9
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,13 +137,14 @@ class Objects:
             shards, row = self.rows[number]
             with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
                 triplet = shards.read(row["key"])
-                sample = _sample(triplet, self._reader(shards, triplet))
+                content = _splats(triplet) if self._views is None else self._views(shards, triplet)
+                sample = _sample(triplet, content)
             if self.in_memory:
                 self._kept[number] = sample
         return sample
 
 
-def _splats(shards: ShardSet, triplet: Triplet) -> Splats:
+def _splats(triplet: Triplet) -> Splats:
     try:
         return triplet.splats.with_sh_degree(0).normalize()
     except ValueError as error:

@@ -23,10 +23,10 @@ class FrozenViews:
 
     Args:
         encoder: on its device.
-        folder: made when missing.
+        folder: made when missing; None for no files.
     """
 
-    def __init__(self, encoder: MultiViewEncoder, folder: Path) -> None:
+    def __init__(self, encoder: MultiViewEncoder, folder: Path | None) -> None:
         self.encoder, self.folder = encoder, folder
         self.shape = encoder.freeze([np.zeros((1, 8, 8, 3), np.uint8)]).tokens.shape[1:]  # of one view
         self._files: dict[str, tuple[np.ndarray, dict[str, int]]] = {}  # by content of the set; place of each object
@@ -41,29 +41,35 @@ class FrozenViews:
         Raises:
             ShardError: when a view is damaged, or the views are of several sizes.
         """
+        if self.folder is None:
+            return self._read(triplet)
         content = shards.manifest["content_sha256"]
         if content not in self._files:
-            self._files[content] = self._open(shards, content)
+            self._files[content] = self._open(shards, content, self.folder)
         tokens, places = self._files[content]
         count, start = len(triplet.views), places[triplet.key]
         rows = tokens[start : start + count]
         if not rows.any(axis=-1).all():  # no token is all zeros once it is written
-            pictures = [triplet.images([view])[0] for view in range(count)]
-            try:
-                rows[:] = self.encoder.freeze([pictures]).tokens.half().cpu().numpy()
-            except ValueError as error:
-                must = "the views must be fit for a multi-view encoder"
-                raise ShardError(f"object {triplet.key}", must, str(error), "leave the object out") from None
+            rows[:] = self._read(triplet).tokens.numpy()
         return ViewTokens(torch.from_numpy(np.array(rows)), (count,))
 
-    def _open(self, shards: ShardSet, content: str) -> tuple[np.ndarray, dict[str, int]]:
+    def _read(self, triplet: Triplet) -> ViewTokens:
+        pictures = [triplet.images([view])[0] for view in range(len(triplet.views))]
+        try:
+            views = self.encoder.freeze([pictures])
+        except ValueError as error:
+            must = "the views must be fit for a multi-view encoder"
+            raise ShardError(f"object {triplet.key}", must, str(error), "leave the object out") from None
+        return ViewTokens(views.tokens.half().cpu(), views.counts)
+
+    def _open(self, shards: ShardSet, content: str, folder: Path) -> tuple[np.ndarray, dict[str, int]]:
         config = self.encoder.config
         facts = f"{config.teacher} {config.teacher_sha256} {config.depth} {content}"
         digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
-        path = self.folder / f"{shards.folder.resolve().name}-views-{digest}.npy"
+        path = folder / f"{shards.folder.resolve().name}-views-{digest}.npy"
         starts = np.cumsum([0, *(row["n_views"] for row in shards.rows)]).tolist()
         if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:
                 np.lib.format.open_memmap(draft, "w+", np.float16, (starts[-1], *self.shape)).flush()
         tokens = np.lib.format.open_memmap(path, "r+")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..encoders import Encoder, MultiViewEncoder, ViewTokens, build_encoder, init_from_point, load_encoder, save_encoder
+from ..encoders import Encoder, ViewTokens, build_encoder, init_from_point, load_encoder, save_encoder
 from ..files import locked, write_text
 from ..runtime import resolve_device, resolve_precision
 from ..settings import read_file, to_plain
@@ -34,7 +34,6 @@ from .checkpoint import (
 from .config import TrainConfig
 from .data import Loader, Objects, Plan
 from .distributed import Place, agree, join, wait
-from .frozen_views import FrozenViews
 from .step import Learner
 from .validate import Validator
 
@@ -135,9 +134,7 @@ class Trainer:
             )
         self.objects = Objects(config.shards, config.memory_gb)
         encoder = make_encoder(config, self.objects).to(place.device)
-        if isinstance(encoder, MultiViewEncoder):
-            frozen = FrozenViews(encoder, self.out.parent)
-            self.objects.read_as(frozen, frozen.size)
+        self.objects.read_for(encoder, self.out.parent)
         self.plan = Plan(self.objects, config, place)
         self.identity: dict[str, Any] = {
             "config": config.identity(),

@@ -143,7 +143,11 @@ def measure(
             raise ValueError(f"split {split!r} must hold at least 2 objects, got {count}; --split all takes every one")
         loaded = {name: load_encoder(name, place.device, teacher=objects.teacher.identity) for name in encoders}
         validator = Validator(objects, TrainConfig(shards=tuple(sets), out="", zero_shot=zero_shot), place)
-        return {name: validator.measure(encoder, split) for name, encoder in loaded.items()}
+        results = {}
+        for name, encoder in loaded.items():
+            objects.read_for(encoder)
+            results[name] = validator.measure(encoder, split)
+        return results
 
 
 def _scores(prefix: str, result: Recalls | TopK) -> dict[str, float]:

@@ -18,7 +18,7 @@ from clipgs_lib.shards import ShardError, ShardSet
 from clipgs_lib.shards.triplet import TeacherInfo, encode_triplet, encode_view
 from clipgs_lib.shards.writer import write_set
 from clipgs_lib.teachers import load_teacher
-from clipgs_lib.training import Objects, train
+from clipgs_lib.training import Objects, measure, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.frozen_views import FrozenViews
@@ -100,8 +100,7 @@ def objects_of(run):
     """Objects whose views have been read, as a trainer has them, and the encoder."""
     objects = Objects(run.shards, run.memory_gb)
     encoder = make_encoder(run, objects)
-    frozen = FrozenViews(encoder, Path(run.out).parent)
-    objects.read_as(frozen, frozen.size)
+    objects.read_for(encoder, Path(run.out).parent)
     return objects, encoder
 
 
@@ -167,6 +166,8 @@ def test_a_run_learns_and_its_export_stands_alone(settings, teacher, seen):
     encoder = load_encoder(Path(run.out) / "encoder", teacher=teacher.loaded.identity)
     assert encoder.inputs == "views" and str(Path(teacher.name.partition("@")[2]).parent) not in str(encoder.config)
     assert encoder.encode(ShardSet(seen)[0].images()).shape == (1, 16)
+    scores = measure([f"{run.out}/encoder"], [str(seen)], "test", zero_shot="none", device="cpu")[f"{run.out}/encoder"]
+    assert scores["text_r1"] == pytest.approx(records[-1]["test_text_r1"], abs=1e-5) and "image_r1" not in scores
     card = (Path(run.out) / "encoder" / "README.md").read_text()
     assert "An encoder of views of objects" in card and "beside the teacher's frozen image tower" in card
     for name, value in teacher.loaded.tower.state_dict().items():  # half precision apart, it is what it was
@@ -220,9 +221,9 @@ def test_over_mini_it_begins_as_the_bag_of_views(tmp_path):
     mini = load_teacher("mini", device="cpu")
     folder = seen_set(tmp_path / "set", "tt", mini)
     encoder = MiniViews(MultiViewConfig(), mini.tower, mini.preprocess, held=False)
-    objects, frozen = Objects([str(folder)]), FrozenViews(encoder, tmp_path)
-    objects.read_as(frozen, frozen.size)
-    assert frozen.size({"n_views": 4}) == 4 * 16_000
+    objects = Objects([str(folder)])
+    objects.read_for(encoder)
+    assert FrozenViews(encoder, None).size({"n_views": 4}) == 4 * 16_000
     samples = [objects.sample(number) for number in range(2)]
     bags = unit(torch.stack([unit(sample.image_embeds).mean(dim=0) for sample in samples]))
     torch.testing.assert_close(encoder.encode([sample.content for sample in samples]), bags, atol=2e-3, rtol=0)
