@@ -44,7 +44,9 @@ def finest(path: Path, meta: dict[str, Any]) -> dict[str, Ranges]:
         levels = [level for level in lods if level.isdecimal()]
         if levels:
             lod = lods[min(levels, key=int)]
-            values = [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else [None]
+            values: list[Any] = (
+                [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else [None]
+            )
             if any(type(value) is not int or value < 0 for value in values):
                 raise FormatError(path, "a level must have a file, an offset and a count >= 0", repr(lod)[:80])
             index, first, count = values

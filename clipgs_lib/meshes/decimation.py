@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def _fewer(part: Part, share: float) -> Part:
     vertices, faces, collapses = fast_simplification.simplify(
         part.vertices, part.faces, target_count=target, return_collapses=True
     )
-    looks: dict[str, np.ndarray] = {}
+    looks: dict[str, Any] = {}
     if part.uvs is not None or part.colors is not None:
         vertices, faces, new_of_old = fast_simplification.replay_simplification(part.vertices, part.faces, collapses)
         looks = _looks(part, _representatives(part.vertices, vertices, np.asarray(new_of_old)))
@@ -41,7 +42,7 @@ def _fewer(part: Part, share: float) -> Part:
     return replace(part, vertices=_as(vertices, np.float32), faces=_as(faces, np.int32), **looks)
 
 
-def _looks(part: Part, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _looks(part: Part, rows: np.ndarray) -> dict[str, Any]:
     """UVs and colours of some vertices, of those that the part has."""
     return {name: column[rows] for name in ("uvs", "colors") if (column := getattr(part, name)) is not None}
 

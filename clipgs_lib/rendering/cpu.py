@@ -193,7 +193,7 @@ def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera
     rects = np.empty((n, 4), np.int32)
     _share(pool, project, _even(n, 2000), *arrays, *camera, keys, centers, records, rects)
     order = order_by_depth(keys)
-    centers, records, rects = (array.take(order, axis=0) for array in (centers, records, rects))
+    centers, records, rects = centers.take(order, axis=0), records.take(order, axis=0), rects.take(order, axis=0)
     tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
     tile_starts, items = share_out(rects, tiles_x, tiles_y)
     return _View(camera, order, centers, records, rects, tile_starts, items, tiles_x)

@@ -120,7 +120,7 @@ class MiniTower(nn.Module):
         """
         convolutions = [module for module in self.modules() if isinstance(module, SameConv)]
         values = iter(weights.values())
-        expected = [shape for conv in convolutions for shape in (conv.weight.shape, *[conv.bias.shape] * 4, ())]
+        expected = [shape for conv in convolutions for shape in (conv.weight.shape, *[conv.weight.shape[:1]] * 4, ())]
         expected += [self.classifier.weight.shape, self.classifier.bias.shape]
         shapes = [tuple(value.shape) for value in weights.values()]
         if shapes != [tuple(shape) for shape in expected]:

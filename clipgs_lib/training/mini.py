@@ -13,7 +13,7 @@ import copy
 import hashlib
 import importlib.util
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def train_mini(
     words = ["clipgs", "teacher", "train", *(f"--views={one.folder.name}" for one in sets)]  # no folders of here
     words += [f"--develop={one.folder.name}" for one in others] + ([f"--photos={Path(photos).name}"] if photos else [])
     words += [f"--set={name}={value}" for name, value in to_plain(config).items() if value != plain[name]]
-    facts = {"command": shlex.join([*words, f"--out={folder.name}"]), "about": about or "not described"}
+    facts: dict[str, Any] = {"command": shlex.join([*words, f"--out={folder.name}"]), "about": about or "not described"}
     facts |= {"image_sha256": IMAGE_SHA256, "config": to_plain(config)}
     yield {"finished": True, "card": str(write_mini_card(folder, sets, measured, facts))}
 
@@ -176,21 +176,21 @@ class _Features:
         self.folder, self.config, self.device, self.augmentation = folder, config, device, PictureAugment()
         folder.mkdir(exist_ok=True)
 
-    def training(self, views: ViewSet) -> Iterator[Any]:
+    def training(self, views: ViewSet) -> Generator[dict[str, Any], None, torch.Tensor]:
         """Of changed pictures of the training objects, half precision ``[N, pictures, F]``."""
         count = self.config.pictures
         files = [obj.files[i % len(obj.files)] for obj in views.split("train") for i in range(count)]
         features = yield from self._made(views, files, f"changed {self.config.seed} {self.augmentation}")
         return features.unflatten(0, (-1, count))
 
-    def clean(self, views: ViewSet, objects: Sequence[ViewedObject]) -> Iterator[Any]:
+    def clean(self, views: ViewSet, objects: Sequence[ViewedObject]) -> Generator[dict[str, Any], None, torch.Tensor]:
         """Of pictures on white, ``[N, eval_views, F]``."""
         files, count = [], self.config.eval_views
         for obj in objects:
             files += [obj.files[i] for i in np.linspace(0, len(obj.files) - 1, count).round().astype(int)]
         return (yield from self._made(views, files, "clean")).unflatten(0, (-1, count))
 
-    def _made(self, views: ViewSet, files: Sequence[str], kind: str) -> Iterator[Any]:
+    def _made(self, views: ViewSet, files: Sequence[str], kind: str) -> Generator[dict[str, Any], None, torch.Tensor]:
         size, parts = self.config.image_size, []
         facts = f"{views.sha256} {files} {size} {kind}"
         name = hashlib.sha256(facts.encode()).hexdigest()[:16]
@@ -241,7 +241,10 @@ def fit_map(
     with torch.no_grad():
         tower.map.bias.copy_(-tower.map(features.float().mean(dim=(0, 1))))  # the mean picture says nothing
     before = {key: value.clone() for key, value in tower.map.state_dict().items()}
-    groups = [{"params": [tower.map.weight]}, {"params": [tower.map.bias, model.logit_scale], "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": [tower.map.weight]},
+        {"params": [tower.map.bias, model.logit_scale], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     for step in range(config.steps):
         rows = torch.randint(len(objects), (config.batch_size,), generator=rng)
