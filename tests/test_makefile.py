@@ -57,11 +57,11 @@ def test_missing_and_old_pythons_are_refused(make, tmp_path):
 
 def test_run_installs_once_and_again_when_pyproject_changes(make, tmp_path):
     python = f"PYTHON={fake_python(tmp_path, '(3, 12, 0)')}"
-    code, said = make("run", python, "JOBS=2", "ARGS=01_splats -p SEED 1")
+    code, said = make("run", python, "JOBS=3", "ARGS=01_splats -p SEED 1")
     assert code == 0, said
-    assert "pip install" in said and said.rstrip().endswith("clipgs notebooks run --jobs 2 01_splats -p SEED 1")
+    assert "pip install" in said and said.rstrip().endswith("clipgs notebooks run --jobs 3 01_splats -p SEED 1")
     code, said = make("run", python)
-    assert code == 0 and "pip install" not in said and "clipgs notebooks run --jobs 1" in said
+    assert code == 0 and "pip install" not in said and "clipgs notebooks run --jobs 2" in said
     later = (tmp_path / ".venv" / ".run").stat().st_mtime + 10
     os.utime(tmp_path / "pyproject.toml", (later, later))
     code, said = make("run", python)
