@@ -94,7 +94,7 @@ def test_what_is_shipped_was_trained_on_no_test_object(real_data: Path):
         everything.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
         built += everything[-1:] if has_texts(source) else []
     hashes = {name: entry["sha256"] for name, entry in split_hashes(built).items()}
-    for name in ("clipgs-mini", "point-mini"):
+    for name in ("clipgs-mini", "point-mini", "duoduo-mini"):
         sets = load_encoder(name).info["data"]["sets"]
         assert [entry["split_sha256"] for entry in sets if entry["name"] == "kits"] == [hashes]
     counts = Counter(row["split"] for row in everything)
