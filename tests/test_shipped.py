@@ -38,7 +38,9 @@ def test_data_stay_within_their_budget(folder):
     assert 0 < size <= BUDGET[folder], f"data/{folder} holds {size:,} bytes"
 
 
-@pytest.mark.parametrize("folder", ["teachers/mini", "encoders/clipgs-mini", "encoders/point-mini", "encoders/duoduo-mini"])
+@pytest.mark.parametrize(
+    "folder", ["teachers/mini", "encoders/clipgs-mini", "encoders/point-mini", "encoders/duoduo-mini"]
+)
 def test_weights_come_with_a_card(folder):
     card = (ROOT / "data" / folder / "README.md").read_text(encoding="utf-8")
     assert all(word in card for word in ("Licence", "Data"))

@@ -87,7 +87,8 @@ def load_encoder(
     """Load an encoder, in evaluation mode; its ``info`` tells teacher, data and metrics.
 
     Args:
-        name_or_folder: a shipped one ("clipgs-mini", "point-mini", "duoduo-mini"), or a folder that `save_encoder` wrote.
+        name_or_folder: a shipped one ("clipgs-mini", "point-mini", "duoduo-mini"), or a folder
+            that `save_encoder` wrote.
         device: where its weights go.
         teacher: identity of the teacher that it must have been trained against, if any.
 
