@@ -135,9 +135,10 @@ class Splats:
         return torch.stack([row.isfinite().all(dim=1) for row in rows]).all(dim=0)
 
     def bounds(self, quantile: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Low and high corner ``[3], [3]`` of the finite centres, of which there must be one, else ValueError.
+        """Low and high corner ``[3], [3]`` of the centres, leaving out a ``quantile`` at either end of each axis.
 
-        ``quantile`` in ``[0, 0.5)`` is the share left out at either end of each axis.
+        Raises:
+            ValueError: when there is no finite centre, or ``quantile`` is outside ``[0, 0.5)``.
         """
         if not 0 <= quantile < 0.5:
             raise ValueError(f"quantile must lie in [0, 0.5), got {quantile}")
@@ -153,7 +154,8 @@ class Splats:
 
     def facts(self) -> dict[str, str]:
         """What a person asks first, name -> text: how many, which way is up, how large; of what is finite."""
-        good = self[self.finite_mask()]
+        finite = self.finite_mask()
+        good = self if bool(finite.all()) else self[finite]  # no copy of what is sound
         facts = {"gaussians": f"{len(self):,}", "SH degree": str(self.sh_degree), "up axis": self.up_axis}
         if len(good) < len(self):
             facts["left out below"] = f"{len(self) - len(good):,} not finite"
@@ -223,13 +225,17 @@ class Splats:
         return replace(self, shN=torch.cat([have, pad], dim=1))
 
     def subsample(self, n: int, *, seed: int = 0, replacement: bool = False) -> Splats:
-        """``n >= 1`` gaussians, drawn with probability in proportion to opacity times visible area; else ValueError.
+        """Exactly ``n`` gaussians, drawn with probability proportional to opacity times visible area.
 
         Weights are floored at 1 % of their mean, so small opaque detail keeps a chance. Order is kept.
 
         Args:
+            n: how many to keep, ``>= 1``.
             seed: same seed, same choice.
             replacement: allow repeats; needed when ``n`` exceeds the count.
+
+        Raises:
+            ValueError: when ``n`` is not positive, or exceeds the count without ``replacement``.
         """
         if n < 1 or len(self) == 0:
             raise ValueError(f"subsample needs n >= 1 and at least one gaussian, got n={n} of {len(self)}")
@@ -249,9 +255,13 @@ class Splats:
         return self[index.sort().values.to(self.device)]
 
     def prune(self, *, min_opacity: float = 1 / 255) -> tuple[Splats, PruneReport]:
-        """Remove non-finite gaussians, zero quaternions, and those too transparent or too small to draw; say how many.
+        """Remove non-finite gaussians, zero quaternions, and those too transparent or too small to draw.
 
-        Below ``min_opacity`` a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
+        Args:
+            min_opacity: below this a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
+
+        Returns:
+            ``(pruned, report)``.
         """
         finite = self.finite_mask()
         turned = self.quats.detach().norm(dim=1) > 1e-12
@@ -278,8 +288,11 @@ class Splats:
         components is not the way to get it; hence reflections have to be asked for.
 
         Args:
-            matrix: ``[4, 4]`` rotation (or reflection), uniform scale and translation, else ValueError.
+            matrix: ``[4, 4]`` rotation (or reflection), uniform scale and translation.
             allow_reflection: accept determinant < 0, which mirrors the object.
+
+        Raises:
+            ValueError: when the matrix is no similarity, or mirrors without ``allow_reflection``.
         """
         scale, orthogonal, shift = geometry.split_similarity(matrix)
         mirrored = bool(torch.linalg.det(orthogonal) < 0)

@@ -24,9 +24,6 @@ _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|_fsdp_wrapped_module)\.)+
 _INNER = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module)\.")
 
 
-_TODO_SAVE = "save its state dict alone, best as .safetensors"
-
-
 class WeightsError(ValueError):
     """A file that is no state dict, or may not be read as one."""
 
@@ -49,7 +46,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     with path.open("rb") as file:
         is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     try:
-        content = load_file(path) if is_safetensors else read_torch(path, _TODO_SAVE)
+        content = (
+            load_file(path) if is_safetensors else read_torch(path, "save its state dict alone, best as .safetensors")
+        )
     except SafetensorError as error:
         raise WeightsError(f"{path} must be a safetensors file, got SafetensorError: {error}; fetch it anew") from error
     except ExplainedError as error:

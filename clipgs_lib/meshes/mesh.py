@@ -73,8 +73,13 @@ class SurfaceSamples(NamedTuple):
 class Mesh:
     """A textured object made of parts, in one frame.
 
-    There must be a triangle, and all vertices must be finite, else ValueError. ``up_axis`` is one of
-    ``splats.UP_AXES``; ``source`` says where it came from, for people.
+    Args:
+        parts: at least one part with at least one triangle.
+        up_axis: one of ``splats.UP_AXES``.
+        source: where it came from, for people.
+
+    Raises:
+        ValueError: when there is no triangle, a vertex is not finite, or ``up_axis`` is another word.
     """
 
     parts: tuple[Part, ...]
@@ -138,7 +143,11 @@ class Mesh:
         return replace(self, parts=tuple(parts))
 
     def sample(self, n: int, rng: np.random.Generator) -> SurfaceSamples:
-        """``n >= 1`` area-weighted random points with normals and colours; ValueError when the surface has no area."""
+        """``n`` area-weighted random points with normals and colours.
+
+        Raises:
+            ValueError: when ``n < 1`` or the surface has no area.
+        """
         corners = [part.vertices[part.faces].astype(np.float64) for part in self.parts]  # [F, 3, 3] each
         crosses = [np.cross(c[:, 1] - c[:, 0], c[:, 2] - c[:, 0]) for c in corners]
         areas = np.concatenate([0.5 * np.linalg.norm(c, axis=1) for c in crosses])

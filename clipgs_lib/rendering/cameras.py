@@ -85,8 +85,11 @@ def pinhole(width: int, height: int, fov: float) -> Tensor:
     """Intrinsics ``[3, 3]`` of a camera that looks through the middle of the picture.
 
     Args:
-        width, height: pixels, ``>= 1``, else ValueError.
+        width, height: pixels, ``>= 1``.
         fov: field of view across the **shorter** side, degrees in (0, 180).
+
+    Raises:
+        ValueError: when a number is out of range.
     """
     if width < 1 or height < 1:
         raise ValueError(f"width and height must be at least 1 pixel, got {width} x {height}")
@@ -99,10 +102,15 @@ def pinhole(width: int, height: int, fov: float) -> Tensor:
 def look_at(
     eye: Tensor | Sequence[float], target: Tensor | Sequence[float], up: Tensor | Sequence[float] | str = "+y"
 ) -> Tensor:
-    """World-to-camera matrices ``[..., 4, 4]`` float32, OpenCV axes, from ``eye [..., 3]`` to ``target [..., 3]``.
+    """World-to-camera matrices of cameras at ``eye`` that look at ``target``.
 
     Args:
+        eye: ``[..., 3]``.
+        target: ``[..., 3]``.
         up: which way is up in the picture: ``[..., 3]``, or one of ``UP_AXES`` but "unknown".
+
+    Returns:
+        ``[..., 4, 4]`` float32, OpenCV axes.
 
     Raises:
         ValueError: when ``eye`` and ``target`` coincide, or ``up`` is parallel to the line of sight.
@@ -147,7 +155,8 @@ def orbit_cameras(
         distance: from the centre, scene units, ``> 0``.
         elevation: degrees above the horizon, between -90 and 90 (excluded).
         up: one of ``UP_AXES`` but "unknown".
-        width, height, fov: see `pinhole`.
+        width, height: pixels.
+        fov: across the shorter side of the picture, degrees.
         azimuth: where the circle starts, degrees; 0 faces the front (+z for up +y, -z for -y, -y for +z).
 
     Raises:
@@ -179,7 +188,11 @@ def sphere_cameras(
 
     Args:
         n: how many, ``>= 1``; a single one looks at the front.
-        center, distance, up, width, height, fov: as in `orbit_cameras`.
+        center: ``[3]`` point that all of them look at.
+        distance: from the centre, scene units, ``> 0``.
+        up: one of ``UP_AXES`` but "unknown".
+        width, height: pixels.
+        fov: across the shorter side of the picture, degrees.
         elevations: lowest and highest of the belt, degrees, ``-90 <= lowest < highest <= 90``.
 
     Raises:
@@ -241,7 +254,10 @@ def turntable_cameras(
 
     Args:
         splats: what to frame; at least one gaussian with finite centre.
-        n, width, height, fov, elevation: as in `orbit_cameras`.
+        n: how many cameras, ``>= 1``.
+        width, height: pixels.
+        fov: across the shorter side of the picture, degrees.
+        elevation: degrees above the horizon.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
 
     Raises:
@@ -259,8 +275,11 @@ def visible_sphere(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, flo
     """Centre ``[3]`` and radius of the sphere that holds the visible substance.
 
     Args:
-        splats: at least one gaussian with finite centre, else ValueError.
+        splats: at least one gaussian with finite centre.
         quantile: share of the substance (opacity times area, giants capped) left out at either end of each axis.
+
+    Raises:
+        ValueError: when no gaussian has a finite centre.
     """
     means, sizes, weights = _substance(splats)
     corners = [weighted_quantiles(means[:, axis], weights, (quantile, 1 - quantile)) for axis in range(3)]

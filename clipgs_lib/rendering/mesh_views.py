@@ -103,6 +103,8 @@ def render_views(
 
 
 def _check_options(cameras: Cameras, background: Sequence[float], light: float, samples: int) -> None:
+    if not len(cameras.viewmats):
+        raise ValueError("there must be at least one camera, got none; viewmats must be [C, 4, 4] with C >= 1")
     if not 1 <= samples <= 8:
         raise ValueError(f"samples must lie between 1 and 8, got {samples}")
     most = MAX_SIDE // samples

@@ -254,6 +254,7 @@ def test_sphere_cameras_keep_the_up_axis_up(up):
         ({"width": 0}, "width and height"),
         ({"height": 100_000}, "width and height"),
         ({"viewmats": torch.eye(4)}, r"viewmats must have shape \[C, 4, 4\]"),
+        ({"viewmats": torch.empty(0, 4, 4), "Ks": torch.empty(0, 3, 3)}, "at least one camera, got none"),
         ({"viewmats": 2 * torch.eye(4)[None]}, "scaled"),
         ({"viewmats": torch.diag(torch.tensor([1.0, -1, 1, 1]))[None]}, "mirrored"),
         ({"viewmats": torch.full((1, 4, 4), torch.nan)}, "non-finite"),
