@@ -24,6 +24,7 @@ ROOMS = {
     "colors": set(),
     "settings": set(),
     "words": set(),
+    "pool": set(),
     "vectors": {"words"},
     "weights": {"words", "errors"},
     "geometry": set(),
@@ -46,7 +47,7 @@ ROOMS = {
     "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),
-        *("teachers",),
+        *("teachers", "pool"),
     },
     # 5
     "evaluation": set(),
@@ -99,7 +100,7 @@ WALLS = {
     "pyarrow": {"shards"},
     "pydantic": {"settings"},
     "pydantic_core": {"settings"},
-    "ray": {"triplets"},
+    "ray": {"pool"},
 }
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MAX_LINES = 400

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ..fitting import FitResult
+from ..pool import LIMIT, over_processes, over_ray
 from ..shards.tar import KEY, ShardError
 from ..shards.triplet import SCHEMA, Triplet, encode_triplet
 from ..shards.writer import ShardLimits
 from ..splits import RULE
 from . import stages
-from .pool import LIMIT, over_processes, over_ray
 from .recipe import BuildConfig, Source, StopBuild
 from .staging import BuildReport, Progress, Staging, complete
 

@@ -19,11 +19,11 @@ import psutil
 import pytest
 import torch
 
+from clipgs_lib.pool import over_processes
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.triplets import catalogue_sources, stages
 from clipgs_lib.triplets.build import _attempt, build_triplets
-from clipgs_lib.triplets.pool import over_processes
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 
 from ..conftest import ROOT
