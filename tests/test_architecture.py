@@ -50,7 +50,7 @@ ROOMS = {
         *("teachers", "pool"),
     },
     # 5
-    "evaluation": set(),
+    "evaluation": {"files", "runtime", "splats", "shards", "teachers", "encoders"},
     "gallery": {"errors", "files"},
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),

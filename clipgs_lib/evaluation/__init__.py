@@ -12,19 +12,26 @@ object) such an interval has no width, which says nothing about certainty: look 
 from __future__ import annotations
 
 from .few_shots import METHODS, FewShot, few_shot
+from .objects import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
 from .ranking import Recalls, TopK, retrieval, zero_shot
 from .scores import RESAMPLES, TIE, Interval, hit_rates, relevant_mask
 
 __all__ = [
+    "BAG",
     "METHODS",
     "RESAMPLES",
     "TIE",
+    "EvaluationSet",
     "FewShot",
     "Interval",
     "Recalls",
     "TopK",
+    "content_of",
+    "embed_set",
     "few_shot",
     "hit_rates",
+    "load_set",
+    "load_teacher_of",
     "relevant_mask",
     "retrieval",
     "zero_shot",

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from ..encoders import Encoder, load_encoder
-from ..evaluation import Recalls, TopK, retrieval, zero_shot
+from ..evaluation import Recalls, TopK, load_teacher_of, retrieval, zero_shot
 from ..runtime import mixed_precision, resolve_device
 from ..shards import TeacherInfo
-from ..teachers import TeacherError, load_teacher
 from ..vectors import unit
 from .config import TrainConfig
 from .data import Objects, Sample
@@ -174,16 +173,5 @@ def teach_class_weights(labels: Sequence[str], config: TrainConfig, teacher: Tea
     Raises:
         ValueError: when the teacher cannot be had here, or is another than the shards'.
     """
-    name, _, digest = teacher.identity.rpartition(" sha256:")
-    name = name if config.zero_shot == "teacher" else config.zero_shot
-    way = "name it as load_teacher takes it here with zero_shot=NAME, or measure without words: zero_shot=none"
-    try:
-        loaded = load_teacher(name, device=place.device)
-    except (TeacherError, ValueError) as error:
-        raise ValueError(f"zero-shot needs the shards' teacher {name!r}, got: {error}; {way}") from error
-    if loaded.digest != digest:
-        raise ValueError(
-            f"the teacher must be the shards' {teacher.identity}, got {loaded.identity}; embed them anew "
-            f"(clipgs triplets embed SET --teacher {name} --out NEW), or {way}"
-        )
+    loaded = load_teacher_of(teacher, config.zero_shot, place.device)
     return loaded.zero_shot_weights(list(labels), list(config.prompts)).float().cpu()
