@@ -181,7 +181,7 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig) -> list[FitResult]:
         batch.run()
         parameters = batch.parameters.detach()
         columns, test = activate(parameters), scene.pick(held)
-        ratios, likenesses = test.psnr(columns).tolist(), test.ssim(columns).tolist()
+        ratios, likenesses = (values.tolist() for values in test.quality(columns))
     splats = (unpack(rows, init) for rows, init in zip(parameters, inits, strict=True))
     seconds = batch.curves[0][-1].seconds
     return [

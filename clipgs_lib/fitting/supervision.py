@@ -85,9 +85,11 @@ class Scene(NamedTuple):
         """Mean PSNR of each object's gaussians over the background of the views, dB ``[B]``."""
         return torch.stack([psnr(a, b).clamp_max(_BEST) for a, b in self._pairs(columns)]).mean(dim=0)
 
-    def ssim(self, columns: Gaussians) -> Tensor:
-        """Mean SSIM of each object's gaussians over the background of the views ``[B]``."""
-        return torch.stack([ssim(a, b) for a, b in self._pairs(columns)]).mean(dim=0)
+    def quality(self, columns: Gaussians) -> tuple[Tensor, Tensor]:
+        """Mean PSNR (dB) and SSIM of each object's gaussians over the background of the views, both ``[B]``."""
+        values = [(psnr(a, b).clamp_max(_BEST), ssim(a, b)) for a, b in self._pairs(columns)]
+        ratios, likenesses = (torch.stack(each).mean(dim=0) for each in zip(*values, strict=True))
+        return ratios, likenesses
 
     def visibility(self, columns: Gaussians) -> Tensor:
         """How many pixels of all views together each gaussian makes up ``[B, N]``: its blending weights, summed.
