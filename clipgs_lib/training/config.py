@@ -80,6 +80,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     train_split: str = "train"
+    max_objects: int = 0  # of that split, drawn by the hashes of their keys, so that fewer are part of more; 0: all
     val_split: str = "val"  # chooses the best weights; none: no validation, the last weights count
     test_split: str = "test"  # measured once at the end, if the sets have it
     validate_every: int = 200  # steps
@@ -109,7 +110,10 @@ class TrainConfig:
             "batch_size must be at least 2, because a contrastive loss over one object is constant": self.batch_size
             >= 2,
             **{f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts},
-            **{f"{name} must be at least 0": getattr(self, name) >= 0 for name in ("warmup", "patience", "workers")},
+            **{
+                f"{name} must be at least 0": getattr(self, name) >= 0
+                for name in ("warmup", "patience", "workers", "max_objects")
+            },
             **{f"{name} must be finite and at least 0": 0 <= getattr(self, name) < math.inf for name in finite},
             "text_weight must be above 0 unless there is an image loss": self.text_weight > 0
             or (self.image_weight > 0 and self.image_loss != "none"),

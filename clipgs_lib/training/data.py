@@ -200,6 +200,13 @@ class Plan:
 
     def __init__(self, objects: Objects, config: TrainConfig, place: Place) -> None:
         self.numbers, self.config, self.place = objects.numbers(config.train_split), config, place
+        if config.max_objects and not objects.in_memory:
+            raise ValueError(
+                f"max_objects must be 0 for sets that are streamed, got {config.max_objects}; raise memory_gb"
+            )
+        if config.max_objects:
+            by_hash = sorted(self.numbers, key=lambda n: hashlib.sha256(objects.rows[n][1]["key"].encode()).digest())
+            self.numbers = sorted(by_hash[: config.max_objects])
         self.streams = (
             []
             if objects.in_memory

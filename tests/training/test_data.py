@@ -37,6 +37,17 @@ def test_an_epoch_holds_every_object_once_in_batches_of_nearly_one_size(shards, 
     assert batches != numbers_of(objects, settings, 1, 6)[1][3:]
 
 
+def test_fewer_objects_are_part_of_more(shards, tmp_path):
+    objects = Objects([str(shards)])
+    drawn = [
+        set(Plan(objects, config(shards, tmp_path, max_objects=count), place()).numbers) for count in (5, 20, 1_000)
+    ]
+    assert [len(numbers) for numbers in drawn] == [5, 20, 46] and drawn[0] < drawn[1] < drawn[2]
+    streamed = Objects([str(shards)], memory_gb=1e-6)
+    with pytest.raises(ValueError, match="raise memory_gb"):
+        Plan(streamed, config(shards, tmp_path, max_objects=5), place())
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_the_very_batches_of_a_single_process(shards, tmp_path, world):
     objects, settings = Objects([str(shards)]), config(shards, tmp_path)
