@@ -22,7 +22,7 @@ Inputs = Literal["splats", "points", "views", "voxels"]
 class Encoder(nn.Module, ABC):
     """Objects -> ``[B, D]``, in the space of the teacher that it was trained against."""
 
-    inputs: Inputs  # what it reads of an object; "points": centres and colours of splats
+    inputs: Inputs  # what it reads of an object; "points", "voxels": made of splats, which `encode` takes
     block_parameters: ClassVar[str]  # pattern of the names of a block's parameters, with the block's number
     last_parameters: ClassVar[tuple[str, ...]] = ()  # beginnings of the names of what comes after the blocks
     config: AnyConfig
@@ -45,8 +45,13 @@ class Encoder(nn.Module, ABC):
         """Objects as a list, whether one is given or many; ``len`` of each is its size."""
 
     @abstractmethod
-    def collate(self, objects: Sequence[Any]) -> Any:
-        """One batch of objects for `forward`, on the encoder's device."""
+    def collate(self, objects: Sequence[Any], *, normalize: bool = True) -> Any:
+        """One batch of objects for `forward`, on the encoder's device.
+
+        Args:
+            objects: as `listed` gives them.
+            normalize: centre splats and scale them to the unit sphere; False where they have been, and were then moved.
+        """
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:

@@ -72,6 +72,11 @@ class EncoderConfig(_Config):
         """Colour of a gaussian that has none."""
         return self.tokenizer.color_default
 
+    @property
+    def attributes(self) -> str:
+        """What is read of a gaussian, and where."""
+        return self.tokenizer.attributes
+
 
 @dataclass(frozen=True, kw_only=True)
 class PointBertConfig(_Config):
@@ -79,6 +84,7 @@ class PointBertConfig(_Config):
 
     kind: ClassVar[str] = "pointbert"
     name: str = "pointbert"  # for people and for the files
+    attributes: str = "points"  # centres and colours; "surface": of points on what the gaussians cover instead
     groups: int = 384  # patches
     group_size: int = 64  # gaussians in a patch
     radius: float = 0.2  # of the ball around a centre, in units of the object's unit sphere
@@ -90,6 +96,11 @@ class PointBertConfig(_Config):
     embed_dim: int = 1280  # D, the teacher's (ViT-bigG-14)
     patch_dropout: float = 0.0  # share of the patches left out, in training only
     color_default: float = 0.4  # colour of a gaussian that has none [C]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attributes not in ("points", "surface"):
+            raise EncoderError(f"attributes must be points or surface, got {self.attributes!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +117,26 @@ class MultiViewConfig(_Config):
     embed_dim: int = 384  # D, the teacher's
 
 
-AnyConfig = EncoderConfig | PointBertConfig | MultiViewConfig
-_KINDS: dict[str, type[_Config]] = {c.kind: c for c in (EncoderConfig, PointBertConfig, MultiViewConfig)}
+@dataclass(frozen=True, kw_only=True)
+class VoxelConfig(_Config):
+    """Occupancy and colour in a grid through a small 3D CNN (as VoxNet, IROS 2015): the voxel line."""
+
+    kind: ClassVar[str] = "voxel"
+    name: str = "voxel-mini"  # for people and for the files
+    size: int = 32  # voxels a side of the cube about the unit sphere; a multiple of 2 ** depth
+    width: int = 32  # channels of the first stage; each further one has twice as many
+    depth: int = 4  # stages, each of which halves the grid
+    embed_dim: int = 384  # D, the teacher's
+    color_default: float = 0.4  # colour of a gaussian that has none, and of empty voxels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % 2**self.depth:
+            raise EncoderError(f"size must be a multiple of 2 ** depth = {2**self.depth}, got {self.size}")
+
+
+AnyConfig = EncoderConfig | PointBertConfig | MultiViewConfig | VoxelConfig
+_KINDS: dict[str, type[_Config]] = {c.kind: c for c in (EncoderConfig, PointBertConfig, MultiViewConfig, VoxelConfig)}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:

@@ -123,7 +123,7 @@ class MultiViewEncoder(Encoder):
         return listed
 
     @torch.no_grad()
-    def collate(self, objects: Sequence[Any]) -> ViewTokens:
+    def collate(self, objects: Sequence[Any], *, normalize: bool = True) -> ViewTokens:
         """Objects, as `listed` gives them, as one batch on the encoder's device, the frozen part of the tower done."""
         if isinstance(objects[0], ViewTokens):
             return ViewTokens.join(objects).to(self.device)

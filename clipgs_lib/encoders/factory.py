@@ -6,10 +6,11 @@ from typing import Any
 
 from ..tokenizer import TokenizerConfig
 from .base import Encoder
-from .config import AnyConfig, EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, override
+from .config import AnyConfig, EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, VoxelConfig, override
 from .duoduo import build_multi_view
 from .pointbert import PointBert
 from .transformer import SplatTransformer
+from .voxels import VoxelEncoder
 
 UNI3D_DIM = 1024  # of EVA02-E-14-plus, the teacher of Uni3D's weights [C]
 # Uni3D's sizes [C]: the timm model whose blocks are used, width, depth
@@ -21,9 +22,23 @@ UNI3D = {
     "giant": ("eva_giant_patch14_560", 1408, 40),
 }
 SIZES = ("mini", *UNI3D)
-FAMILIES = ("clipgs", "point")
-# DuoduoCLIP [C], and the same idea over mini
-DUODUO = {
+FAMILIES = {"clipgs": "all", "point": "points", "naive": "naive"}  # and the attributes that they read, in any size
+OTHERS = {
+    "pointbert": PointBertConfig(),
+    # as large as the other minis, with as many patches, which cover 3/4 of 1,024 gaussians; larger balls cover less
+    "pointbert-mini": PointBertConfig(
+        name="pointbert-mini",
+        groups=64,
+        group_size=32,
+        width=192,
+        depth=6,
+        heads=3,
+        mlp_dim=768,
+        embed_dim=384,
+        patch_dropout=0.5,
+    ),
+    "voxel-mini": VoxelConfig(),
+    # DuoduoCLIP [C], and the same idea over mini
     "duoduo-mini": MultiViewConfig(),
     "duoduo-b32": MultiViewConfig(name="duoduo-b32", teacher="ViT-B-32/laion2b_s34b_b79k", depth=6, embed_dim=512),
 }
@@ -31,7 +46,7 @@ DUODUO = {
 
 def encoder_names() -> list[str]:
     """All names that `build_encoder` knows."""
-    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + ["pointbert", *DUODUO]
+    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + [*OTHERS]
 
 
 def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) -> AnyConfig:
@@ -39,8 +54,9 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
 
     Args:
         name: one of `encoder_names`. ``clipgs-SIZE`` reads all attributes of a splat, ``point-SIZE`` only centres and
-            colours. ``mini`` is ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's;
-            ``duoduo-mini`` and ``duoduo-b32`` read views through the tower of a ``teacher``.
+            colours, ``naive-SIZE`` all 14 numbers of a gaussian as further channels of the point model. ``mini`` is
+            ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's, ``voxel-mini`` a 3D
+            CNN; ``duoduo-mini`` and ``duoduo-b32`` read views through the tower of a ``teacher``.
         embed_dim: D; without it the dimension of the teacher that the size is made for.
         **overrides: other settings, of the encoder or its tokenizer, by name (``depth=4``, ``groups=64``).
 
@@ -49,15 +65,15 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
     """
     if name not in encoder_names():
         raise EncoderError(f"an encoder's name must be one of {', '.join(encoder_names())}, got {name!r}")
-    family, _, size = name.partition("-")
     config: AnyConfig
-    if family == "pointbert":
-        config = PointBertConfig()
-    elif family == "duoduo":
-        config = DUODUO[name]
+    if name in OTHERS:
+        config = OTHERS[name]
     else:
-        attributes = "all" if family == "clipgs" else "points"
-        config = _mini(name, attributes) if size == "mini" else _uni3d(name, attributes, size)
+        family, _, size = name.partition("-")
+        tokens = {"attributes": FAMILIES[family]}
+        if family == "naive":
+            tokens |= {"squash": "none", "rotation": "quat"}
+        config = _mini(name, **tokens) if size == "mini" else _uni3d(name, size, **tokens)
     return override(config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
 
 
@@ -78,16 +94,18 @@ def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None,
         config = override(name_or_config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
     if isinstance(config, MultiViewConfig):
         return build_multi_view(config)
+    if isinstance(config, VoxelConfig):
+        return VoxelEncoder(config)
     return PointBert(config) if isinstance(config, PointBertConfig) else SplatTransformer(config)
 
 
-def _uni3d(name: str, attributes: str, size: str) -> EncoderConfig:
+def _uni3d(name: str, size: str, **tokens: Any) -> EncoderConfig:
     block, width, depth = UNI3D[size]
-    tokenizer = TokenizerConfig(groups=512, group_size=64, dim=512, attributes=attributes)
+    tokenizer = TokenizerConfig(groups=512, group_size=64, dim=512, **tokens)
     return EncoderConfig(name=name, tokenizer=tokenizer, block=block, width=width, depth=depth, embed_dim=UNI3D_DIM)
 
 
-def _mini(name: str, attributes: str) -> EncoderConfig:
+def _mini(name: str, **tokens: Any) -> EncoderConfig:
     """Half the depth of tiny, an eighth of the patches of half the size, a quarter of the channels within a patch.
 
     Most of a small model's time goes into the patches; on two CPU cores this one trains on tens of splats a second.
@@ -96,10 +114,10 @@ def _mini(name: str, attributes: str) -> EncoderConfig:
         groups=64,
         group_size=32,
         dim=256,
-        attributes=attributes,
         point_widths=(32, 64, 128),
         attribute_widths=(32, 64, 128),
         combine="cycle",
+        **tokens,
     )
     block, width, _ = UNI3D["tiny"]
     return EncoderConfig(

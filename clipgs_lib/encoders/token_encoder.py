@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..geometry import ORDERS, points_within
 from ..splats import Splats
 from ..tokenizer import Patches, SplatBatch, collate
 from .base import Encoder
@@ -62,9 +64,10 @@ class TokenEncoder(Encoder):
         """Splats as a list, whether one is given or many."""
         return [objects] if isinstance(objects, Splats) else list(objects)
 
-    def collate(self, objects: Sequence[Splats]) -> SplatBatch:
+    def collate(self, objects: Sequence[Splats], *, normalize: bool = True) -> SplatBatch:
         """Splats, each centred and scaled to the unit sphere, as one batch on the encoder's device."""
-        return collate(objects, color_default=self.config.color_default).to(self.device)
+        batch = collate(objects, normalize=normalize, color_default=self.config.color_default)
+        return (on_surface(batch) if self.config.attributes == "surface" else batch).to(self.device)
 
     def embed(self, tokens: TokenOutput) -> Tensor:
         """Run the transformer.
@@ -128,6 +131,22 @@ class TokenEncoder(Encoder):
         if self.training and self.config.patch_dropout > 0:
             x, mask = drop_patches(x, mask, self.config.patch_dropout)
         return torch.cat([cls, x], dim=1), attended(mask)
+
+
+def on_surface(batch: SplatBatch) -> SplatBatch:
+    """Move each gaussian of a batch to a point on what its object's gaussians cover, and give it the colour there.
+
+    A set of splats keeps no mesh, so these points stand for points sampled on one: as many as there were centres, in
+    their frame, drawn by opacity and visible area as `fitting.init_from_splats` draws them, and the same whatever the
+    order of the gaussians. The other attributes are as before, and belong to other points.
+    """
+    means, colors = batch.means.clone(), batch.colors.clone()
+    for row, mask in enumerate(batch.mask):
+        columns = {name: getattr(batch, name)[row, mask] for name in ("quats", "scales", "opacities")}
+        part = Splats.from_colors(means[row, mask], colors[row, mask], **columns)
+        part = part[ORDERS["xyz"](part.means, bits=20)].subsample(len(part), replacement=True)
+        means[row, mask], colors[row, mask] = points_within(part.means, part.quats, part.scales), part.colors
+    return replace(batch, means=means, colors=colors)
 
 
 def attended(mask: Tensor) -> Tensor | None:

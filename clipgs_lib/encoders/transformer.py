@@ -59,7 +59,7 @@ class SplatTransformer(TokenEncoder):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.inputs = "splats" if config.tokenizer.attributes == "all" else "points"
+        self.inputs = "points" if config.attributes in ("points", "surface") else "splats"
         width = config.width
         self.tokenizer = GSTokenizer(config.tokenizer)
         self.encoder2trans = nn.Linear(config.tokenizer.dim, width)

@@ -83,13 +83,10 @@ def init_from_splats(splats: Splats, n: int, *, seed: int = 0, sh_degree: int = 
         n, seed, sh_degree: as in `init_from_mesh`.
     """
     check_count(n)
-    count = _PER_CLUSTER * n
-    chosen = splats.detach().to("cpu").subsample(count, seed=seed, replacement=True)
-    rotations = geometry.quat_to_rotmat(chosen.quats)
-    offsets = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2) * chosen.scales
-    points = chosen.means + (rotations @ offsets[:, :, None])[:, :, 0]  # [P, 3]
+    chosen = splats.detach().to("cpu").subsample(_PER_CLUSTER * n, seed=seed, replacement=True)
+    points = geometry.points_within(chosen.means, chosen.quats, chosen.scales, seed=seed)  # [P, 3]
     thin = chosen.scales.argmin(dim=1)
-    normals = rotations.gather(2, thin[:, None, None].expand(-1, 3, 1))[:, :, 0]
+    normals = geometry.quat_to_rotmat(chosen.quats).gather(2, thin[:, None, None].expand(-1, 3, 1))[:, :, 0]
     normals = torch.where(normals[:, :1] < 0, -normals, normals)
     init = _cluster(points.numpy(), normals.numpy(), chosen.colors.clamp(0, 1).numpy(), n)
     return replace(init, up_axis=splats.up_axis, source=splats.source).with_sh_degree(sh_degree).to(splats.device)

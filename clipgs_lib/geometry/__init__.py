@@ -22,7 +22,7 @@ from .rotations import (
     sh_rotation,
     split_similarity,
 )
-from .sampling import farthest_points, nearest
+from .sampling import farthest_points, nearest, points_within
 
 __all__ = [
     "MAX_SH_DEGREE",
@@ -33,6 +33,7 @@ __all__ = [
     "SH_C3",
     "farthest_points",
     "nearest",
+    "points_within",
     "quat_multiply",
     "quat_to_rotmat",
     "rotate_sh",

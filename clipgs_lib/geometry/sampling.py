@@ -1,4 +1,4 @@
-"""Farthest point sampling and nearest neighbours, exact, batched and masked.
+"""Farthest point sampling and nearest neighbours, exact, batched and masked; random points within gaussians.
 
 Both are functions of the coordinates: permuting the points permutes the result. Where distances tie, the point wins
 that comes first along the Z-order curve through the cloud's box; among points in one cell of the curve, that with the
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .orders import CURVE_BITS, grid_cells, z_keys
+from .rotations import quat_to_rotmat
 
 _LARGEST = 1e18  # coordinate whose square is still finite
 
@@ -74,6 +75,20 @@ def nearest(points: Tensor, centers: Tensor, k: int, *, mask: Tensor | None = No
 
         return nearest_cpu(points, centers, int(k), valid)
     return _nearest_any_device(points, centers, int(k), valid)
+
+
+def points_within(means: Tensor, quats: Tensor, scales: Tensor, *, seed: int = 0) -> Tensor:
+    """A random point within each gaussian: normally distributed about its centre, cut at 2 scales along its axes.
+
+    Args:
+        means, quats, scales: ``[N, 3]``, ``[N, 4]`` (wxyz) and ``[N, 3]`` (linear) of gaussians.
+        seed: same seed, same points.
+
+    Returns:
+        ``[N, 3]``, in the frame of the means.
+    """
+    offsets = torch.randn(scales.shape, generator=torch.Generator().manual_seed(seed)).clamp(-2, 2).to(scales)
+    return means + (quat_to_rotmat(quats) @ (offsets * scales)[:, :, None])[:, :, 0]
 
 
 def _checked(points: Any, mask: Tensor | None, name: str) -> Tensor:

@@ -14,19 +14,19 @@ from torch.nn import functional as F
 
 
 class PointPatchEncoder(nn.Module):
-    """Uni3D's mini-PointNet: one vector of the positions and colours of a patch.
+    """Uni3D's mini-PointNet: one vector of the positions and colours of a patch, or of other ``channels``.
 
     Names and shapes in the state dict are those of Uni3D's ``point_encoder.encoder``: ``first_conv.0, 1, 3`` and
     ``second_conv.0, 1, 3``. ``widths`` are the channels ``a, b, c`` of 6 -> a -> b, max over the patch beside each,
     2 b -> c -> ``dim``, max.
     """
 
-    def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512)) -> None:
+    def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512), channels: int = 6) -> None:
         super().__init__()
         first, middle, second = widths
-        self.dim = dim
+        self.dim, self.channels = dim, channels
         self.first_conv = nn.Sequential(
-            nn.Conv1d(6, first, 1), nn.BatchNorm1d(first), nn.ReLU(), nn.Conv1d(first, middle, 1)
+            nn.Conv1d(channels, first, 1), nn.BatchNorm1d(first), nn.ReLU(), nn.Conv1d(first, middle, 1)
         )
         self.second_conv = nn.Sequential(
             nn.Conv1d(2 * middle, second, 1), nn.BatchNorm1d(second), nn.ReLU(), nn.Conv1d(second, dim, 1)
@@ -36,7 +36,7 @@ class PointPatchEncoder(nn.Module):
         """Encode patches ``[P, M, 6]``, positions about the patch's centre, then RGB in ``[0, 1]``, as ``[P, dim]``."""
         patches, size, _ = points.shape
         expand, norm, lift = _layers(self.first_conv)
-        rows = F.relu(norm(_pointwise(expand, points.reshape(patches * size, 6))))
+        rows = F.relu(norm(_pointwise(expand, points.reshape(patches * size, self.channels))))
         local = _pointwise(lift, rows)  # [P * M, b]
         pooled = local.view(patches, size, -1).amax(dim=1)  # [P, b]
         mix, norm, last = _layers(self.second_conv)

@@ -18,7 +18,7 @@ CHANNELS = {  # name of an attribute -> its channels in the attribute branch, in
     "rotation": ("R11", "R12", "R13", "R21", "R22", "R23", "R31", "R32", "R33"),
 }
 _CHOICES = {
-    "attributes": ("all", "points"),
+    "attributes": ("all", "points", "surface", "naive"),
     "squash": ("sigmoid", "sigmoid-linear", "none"),
     "rotation": ("matrix", "quat"),
     "combine": ("average", "cycle"),
@@ -40,7 +40,9 @@ class TokenizerConfig:
     group_size: int = 64  # gaussians in a patch; patches overlap
     # tokens
     dim: int = 512  # width of a token: pc_encoder_dim of Uni3D [C]
-    attributes: str = "all"  # "all": both branches, summed [P]; "points": only the point branch (Uni3D's tokens) [C]
+    # "all": both branches, summed [P]; "points": only the point branch (Uni3D's tokens) [C]; "surface": the same, of
+    # points on what the gaussians cover instead of centres; "naive": only the point branch, which sees all `channels`
+    attributes: str = "all"
     # "linear & norm": what the attribute branch sees of opacity, scale, rotation. 3 + 3 + 1 + 3 + 9 = 19 channels [I]
     squash: str = "sigmoid"  # [N] a sigmoid; of the stored logit-opacity o and log-scale s, so o and s / (1 + s) [I];
     # "sigmoid-linear": of the linear values, which for scales lies close to 0.5; "none": the linear values
@@ -82,7 +84,7 @@ class TokenizerConfig:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of what the attribute branch sees of a gaussian, in order: 19, or 14 with quaternions."""
+        """Names of what is seen of a gaussian where all attributes are, in order: 19, or 14 with quaternions."""
         names = [name for group in CHANNELS.values() for name in group]
         return tuple(names if self.rotation == "matrix" else [*names[:10], "w", "x", "y", "z"])
 

@@ -31,7 +31,8 @@ class GSTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        self.points = PointPatchEncoder(config.dim, config.point_widths)
+        channels = len(config.channels) if config.attributes == "naive" else 6
+        self.points = PointPatchEncoder(config.dim, config.point_widths, channels)
         self.attributes: AttributeEncoder | None = None
         if config.attributes == "all":
             self.attributes = AttributeEncoder(
@@ -54,9 +55,11 @@ class GSTokenizer(nn.Module):
         rows = patches.indices[where]  # [P, M]
         objects = where[0][:, None]
         offsets = batch.means[objects, rows] - patches.centers[where][:, None]  # [P, M, 3]
-        values = self.points(torch.cat([offsets, batch.colors[objects, rows]], dim=2))
+        features = torch.cat([offsets, batch.colors[objects, rows]], dim=2)  # [P, M, 6]
+        if self.config.attributes in ("all", "naive"):
+            features = attribute_channels(batch, objects, rows, offsets, self.config)  # these six and more
+        values = self.points(features[..., : self.points.channels])
         if self.attributes is not None:
-            features = attribute_channels(batch, objects, rows, offsets, self.config)
             values = values + self.attributes(features, self._orders(offsets, where[1]))
         tokens = values.new_zeros(*patches.mask.shape, self.config.dim).index_put(where, values)
         return Tokens(tokens, patches)
@@ -79,7 +82,7 @@ class GSTokenizer(nn.Module):
 def attribute_channels(
     batch: SplatBatch, objects: Tensor, rows: Tensor, offsets: Tensor, config: TokenizerConfig
 ) -> Tensor:
-    """What the attribute branch sees of gaussians ("linear & norm"), in the order of `TokenizerConfig.channels`.
+    """All attributes of gaussians ("linear & norm"), in the order of `TokenizerConfig.channels`.
 
     Args:
         objects, rows: ``[P, 1]`` and ``[P, M]`` int64 into B and N.

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
@@ -78,6 +78,7 @@ class Objects:
         self._kept: dict[int, Sample] = {}
         self._reading = Lock()
         self._views: FrozenViews | None = None
+        self.collate: Callable[[Sequence[Any]], Any] = partial(collate, normalize=False)  # batches of changed samples
         self._measure()
 
     def read_for(self, encoder: Encoder, folder: Path | None = None) -> None:
@@ -90,6 +91,7 @@ class Objects:
         before, self._views = self._views, None
         if isinstance(encoder, MultiViewEncoder):
             self._views = FrozenViews(encoder, folder)
+        self.collate = partial(encoder.collate, normalize=False)
         if before is not self._views:  # else they hold splats as before
             self._kept.clear()
             self._measure()
@@ -269,7 +271,7 @@ class Batch:
 
     step: int
     keys: tuple[str, ...]  # b
-    parts: tuple[SplatBatch | ViewTokens, ...]  # micro-batches, b objects in all
+    parts: tuple[SplatBatch | ViewTokens | Tensor, ...]  # micro-batches as the encoder takes them, b objects in all
     sizes: tuple[int, ...]  # objects of every rank
     images: Tensor  # [b, K, D] float32 unit rows; zeros where there is no view
     views_valid: Tensor  # [b, K] bool
@@ -311,10 +313,7 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
     return Batch(
         step=step,
         keys=tuple(sample.key for sample in samples),
-        parts=tuple(
-            ViewTokens.join(piece) if isinstance(piece[0], ViewTokens) else collate(piece, normalize=False)
-            for piece in pieces
-        ),
+        parts=tuple(objects.collate(piece) for piece in pieces),
         sizes=sizes,
         images=images,
         views_valid=views_valid,

@@ -36,7 +36,7 @@ from .data import Batch
 from .distributed import Place, gather, gather_with_grad
 from .optim import Average, load_optimizer, optimizer_tensors, parameter_groups, set_lr
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class DivergedError(ValueError):

@@ -26,6 +26,7 @@ from ..conftest import make_splats
 SMALL = {
     "clipgs-mini": {"groups": 40, "depth": 2},
     "point-mini": {"groups": 40, "depth": 2},
+    "naive-mini": {"groups": 40, "depth": 2},
     "clipgs-base": {"groups": 40, "group_size": 16, "depth": 1, "width": 96},
     "clipgs-giant": {"groups": 40, "group_size": 16, "depth": 1, "width": 128},
     "pointbert": {"groups": 40, "group_size": 16, "depth": 2},
@@ -62,15 +63,18 @@ def objects():
 
 def test_names():
     sizes = ("mini", "tiny", "small", "base", "large", "giant")
-    assert encoder_names() == [f"{f}-{s}" for f in ("clipgs", "point") for s in sizes] + [
-        *("pointbert", "duoduo-mini", "duoduo-b32")
+    assert encoder_names() == [f"{f}-{s}" for f in ("clipgs", "point", "naive") for s in sizes] + [
+        *("pointbert", "pointbert-mini", "voxel-mini", "duoduo-mini", "duoduo-b32")
     ]
     for name in encoder_names():
         assert encoder_config(name).name == name
 
 
 def test_mini_is_small_enough():
-    for name in ("clipgs-mini", "point-mini"):
+    for name in ("pointbert-mini", "voxel-mini"):
+        encoder = build_encoder(name)
+        assert 2e6 < sum(p.numel() for p in encoder.parameters()) < 3e6 and encoder.embed_dim == 384
+    for name in ("clipgs-mini", "point-mini", "naive-mini"):
         encoder = build_encoder(name)
         numbers = sum(p.numel() for p in encoder.parameters())
         assert 2.5e6 < numbers < 3.5e6
@@ -203,7 +207,7 @@ def test_attended_is_none_where_nothing_is_masked():
 @pytest.mark.parametrize("layer", [0, -1])
 def test_attention_maps_are_what_the_forward_uses(encoder, objects, layer):
     maps = encoder.attention(objects, layer)
-    heads = {"clipgs-mini": 3, "point-mini": 3, "clipgs-base": 12, "clipgs-giant": 16, "pointbert": 8}
+    heads = {"clipgs-mini": 3, "point-mini": 3, "naive-mini": 3, "clipgs-base": 12, "clipgs-giant": 16, "pointbert": 8}
     assert maps.shape == (4, heads[encoder.config.name], 41, 41)
     torch.testing.assert_close(maps.sum(dim=-1), torch.ones(maps.shape[:-1]))
     assert float(maps[0, :, :, 21:].abs().max()) == 0
