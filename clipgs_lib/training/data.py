@@ -207,7 +207,8 @@ class Plan:
                 f"max_objects must be 0 for sets that are streamed, got {config.max_objects}; raise memory_gb"
             )
         if config.max_objects:
-            by_hash = sorted(self.numbers, key=lambda n: hashlib.sha256(objects.rows[n][1]["key"].encode()).digest())
+            names = {n: f"{row['key']} {row['source']}" for n, (_, row) in enumerate(objects.rows)}
+            by_hash = sorted(self.numbers, key=lambda n: hashlib.sha256(names[n].encode()).digest())
             self.numbers = sorted(by_hash[: config.max_objects])
         self.streams = (
             []

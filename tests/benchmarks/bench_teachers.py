@@ -99,7 +99,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     count, repeats = (16, 2) if options.quick else (64, 5)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {count} items, best of {repeats}")
-    for name, build in {"mini (resnet18, 64 px)": random_mini, "ViT-B-32 (224 px)": random_vit}.items():
+    for name, build in {"mini (EfficientNet-Lite0, 160 px)": random_mini, "ViT-B-32 (224 px)": random_vit}.items():
         model, tokenizer, model_cfg = build()
         teacher = Teacher(model, tokenizer, name=name, model_cfg=model_cfg)
         pictures(name, model, teacher, count, repeats)
