@@ -64,7 +64,7 @@ class PointBert(TokenEncoder):
         return cast(nn.ModuleList, self.ppat.transformer["layers"])
 
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """``[B, 1+K, W]`` with CLS, patch dropout done, and which keys may be looked at."""
+        """``[B, 1+K, W]`` with CLS, and which keys may be looked at."""
         return self._with_cls(self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens, tokens.mask)
 
     def leave(self, cls: Tensor) -> Tensor:

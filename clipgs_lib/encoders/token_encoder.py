@@ -48,7 +48,7 @@ class TokenEncoder(Encoder):
 
     @abstractmethod
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """What the first block gets ``[B, 1+K, W]``, CLS first and patch dropout done; which keys may be looked at."""
+        """What the first block gets ``[B, 1+K, W]``, CLS first, and which keys may be looked at."""
 
     @abstractmethod
     def leave(self, cls: Tensor) -> Tensor:
@@ -93,6 +93,9 @@ class TokenEncoder(Encoder):
         Returns:
             ``[B, D]``, **not** normalised.
         """
+        patches = self.patchify(batch) if patches is None else patches
+        if self.training and self.config.patch_dropout > 0:  # before the tokens are made, which takes most of the time
+            patches = drop_patches(patches, self.config.patch_dropout)
         return self.embed(self.tokenize(batch, patches))
 
     def tokens(self, splats: Splats | Sequence[Splats]) -> TokenOutput:
@@ -127,9 +130,7 @@ class TokenEncoder(Encoder):
             return self.block_attention(self.blocks[layer % depth], x, attend)
 
     def _with_cls(self, cls: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """CLS ``[B, 1, W]`` before patches ``[B, G, W]``, fewer in training, and which keys may be looked at."""
-        if self.training and self.config.patch_dropout > 0:
-            x, mask = drop_patches(x, mask, self.config.patch_dropout)
+        """CLS ``[B, 1, W]`` before patches ``[B, G, W]``, and which keys may be looked at."""
         return torch.cat([cls, x], dim=1), attended(mask)
 
 
@@ -159,18 +160,18 @@ def attended(mask: Tensor) -> Tensor | None:
     return nn.functional.pad(mask, (1, 0), value=True)[:, None, None, :]
 
 
-def drop_patches(tokens: Tensor, mask: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def drop_patches(patches: Patches, share: float) -> Patches:
     """Leave out a random share of each object's patches, repeated ones first (FLIP, arXiv 2212.00794).
 
     Args:
-        tokens: ``[B, G, W]``.
-        mask: ``[B, G]`` bool.
-        share: in ``[0, 1)``; at least one patch stays.
+        patches: G of each object.
+        share: in ``[0, 1)``.
 
     Returns:
-        ``([B, K, W], [B, K])`` with ``K = max(1, int(G * (1 - share)))``.
+        ``max(1, int(G * (1 - share)))`` of each object, in their order.
     """
-    kept = max(1, int(tokens.shape[1] * (1 - share)))
-    luck = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, -1.0)
-    index = luck.topk(kept, dim=1).indices  # [B, K]
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), mask.gather(1, index)
+    kept = max(1, int(patches.mask.shape[1] * (1 - share)))
+    luck = torch.rand(patches.mask.shape, device=patches.mask.device).masked_fill(~patches.mask, -1.0)
+    index = luck.topk(kept, dim=1).indices.sort(dim=1).values  # [B, K]
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    return Patches(*(column[rows, index] for column in patches))

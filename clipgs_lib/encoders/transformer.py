@@ -84,7 +84,7 @@ class SplatTransformer(TokenEncoder):
         return cast(nn.ModuleList, self.visual["blocks"])
 
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """``[B, 1+K, W]`` with CLS and positions, patch dropout done, and which keys may be looked at."""
+        """``[B, 1+K, W]`` with CLS and positions, and which keys may be looked at."""
         x = tokens.tokens + self.pos_embed(tokens.centers)  # [B, G, W]
         return self._with_cls((self.cls_token + self.cls_pos).expand(len(x), -1, -1), x, tokens.mask)
 

@@ -18,7 +18,7 @@ from clipgs_lib.encoders import (
 from clipgs_lib.encoders.pointbert import ball_query, scattered_order
 from clipgs_lib.encoders.token_encoder import attended, drop_patches
 from clipgs_lib.formats import read_splats
-from clipgs_lib.tokenizer import SplatBatch, collate
+from clipgs_lib.tokenizer import Patches, SplatBatch, collate
 
 from ..conftest import make_splats
 
@@ -186,16 +186,30 @@ def test_patch_dropout_is_on_in_training_only(encoders, objects):
 
 
 def test_drop_patches_keeps_real_ones_first():
-    tokens = torch.arange(6.0)[None, :, None].repeat(2, 1, 3)
     mask = torch.tensor([[True, True, False, False, False, False], [True] * 6])
-    kept, left = drop_patches(tokens, mask, 0.5)
-    assert kept.shape == (2, 3, 3)
-    assert left.tolist() == [[True, True, False], [True, True, True]]
-    assert set(kept[0, :2, 0].tolist()) == {0.0, 1.0}
-    assert len(set(kept[1, :, 0].tolist())) == 3
-    assert drop_patches(tokens, mask, 0.99)[0].shape == (2, 1, 3)
-    counts = sum((drop_patches(tokens, mask, 0.5)[0][1, :, 0, None] == torch.arange(6.0)).sum(0) for _ in range(300))
+    ranks = torch.arange(6).repeat(2, 1)
+    patches = Patches(ranks[..., None].float().expand(-1, -1, 3), ranks[..., None].expand(-1, -1, 4), mask)
+    kept = drop_patches(patches, 0.5)
+    assert kept.centers.shape == (2, 3, 3) and kept.indices.shape == (2, 3, 4)
+    assert kept.mask.tolist() == [[True, True, False], [True, True, True]]
+    assert kept.indices[0, :2, 0].tolist() == [0, 1]
+    assert kept.indices[1, :, 0].diff().min() > 0  # all different, in their order
+    assert torch.equal(kept.centers[..., 0].long(), kept.indices[..., 0])
+    assert drop_patches(patches, 0.99).mask.shape == (2, 1)
+    counts = sum((drop_patches(patches, 0.5).indices[1, :, :1] == torch.arange(6)).sum(0) for _ in range(300))
     assert counts.min() > 100 and counts.max() < 200  # each patch is kept about half of the time
+
+
+def test_dropped_patches_are_not_tokenized(encoders, objects):
+    encoder = encoders["clipgs-mini"]
+    batch, seen = collate(objects), []
+    watch = encoder.tokenizer.points.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    encoder.train()
+    encoder(batch)
+    encoder.eval()
+    encoder(batch)
+    watch.remove()
+    assert seen[0] == 20 * len(batch) < seen[1]  # half of 40 patches, of the smallest object too
 
 
 def test_attended_is_none_where_nothing_is_masked():
