@@ -51,7 +51,10 @@ ROOMS = {
     },
     # 5
     "evaluation": {"files", "runtime", "splats", "shards", "teachers", "encoders"},
-    "gallery": {"errors", "files"},
+    "gallery": {
+        *("errors", "files", "splats", "formats", "meshes", "rendering", "fitting", "shards", "triplets", "teachers"),
+        *("encoders", "evaluation"),
+    },
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
         *("evaluation", "runtime", "settings", "splits", "weights"),

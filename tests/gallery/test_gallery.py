@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from clipgs_lib import gallery as module
-from clipgs_lib.gallery import INDEX, Gallery, GalleryError, combine
+from clipgs_lib.gallery import Gallery, GalleryError, combine
+from clipgs_lib.gallery import search as module
 
 TEACHER = "mini sha256:" + "ab" * 32
 
@@ -31,7 +27,7 @@ def made(count: int = 30, dim: int = 16) -> Gallery:
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 22])
 @pytest.mark.parametrize("count", [1, 5, 130])
 def test_search_is_a_full_sort_whatever_the_blocks(monkeypatch, block, count):
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "BLOCK", block)
     store, queries = made(count), unit(4, seed=1)
     hits = store.search(5 * queries, min(count, 12))
     cosines = queries.double() @ store.embeds.double().T
@@ -184,7 +180,7 @@ def test_saving_replaces_the_gallery_and_leaves_strangers_alone(tmp_path):
     made(5).save(tmp_path)
     made(9, 8).save(tmp_path)
     assert len(Gallery.load(tmp_path)) == 9
-    assert len(list(tmp_path.iterdir())) == 3 and (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 5 and (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
@@ -203,7 +199,7 @@ def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         made(9).save(tmp_path)
     monkeypatch.undo()
@@ -218,55 +214,74 @@ def test_another_teacher_is_refused_on_load(tmp_path):
         Gallery.load(folder, teacher=TEACHER, dim=512)
 
 
-def lines_of(folder: Path) -> list[str]:
-    return (folder / INDEX).read_text(encoding="utf-8").splitlines(keepends=True)
+def test_thumbnails_and_descriptions_of_rows(tmp_path):
+    pictures = [f"webp {i}".encode() if i % 4 else b"" for i in range(30)]
+    meta = [{"caption": f"thing {i}", "n": i} for i in range(30)]
+    store = Gallery(unit(30), [f"k{i}" for i in range(30)], meta, teacher=TEACHER, thumbnails=pictures)
+    for gallery in (store, Gallery.open(store.save(tmp_path))):
+        assert [gallery.thumbnail(row) for row in range(30)] == pictures
+        assert gallery.describe([7, 3]) == [meta[7], meta[3]] and gallery.caption(5) == "thing 5"
+        assert torch.equal(gallery.take([9, 2]), store.embeds[[9, 2]])
+    nameless = Gallery(unit(3), list("abc"), [{"category": "mug"}, {"caption": " "}, {"caption": 3}], teacher=TEACHER)
+    assert [nameless.caption(row) for row in range(3)] == ["mug", "b", "c"]
+    with pytest.raises(ValueError, match="thumbnails must have one entry per row"):
+        Gallery(unit(3), list("abc"), teacher=TEACHER, thumbnails=[b""])
 
 
-def head_with(folder: Path, **changes: object) -> None:
-    first, *rest = lines_of(folder)
-    (folder / INDEX).write_text(json.dumps(json.loads(first) | changes) + "\n" + "".join(rest), encoding="utf-8")
+def test_a_large_gallery_answers_from_a_sample_of_its_rows(monkeypatch):
+    assert torch.equal(made(30).sample, made(30).embeds)
+    monkeypatch.setattr("clipgs_lib.gallery.gallery._SAMPLE", 8)
+    assert torch.equal(made(30).sample, made(30).embeds[::4])
 
 
-def test_damage_is_told_with_its_place(tmp_path):
-    def broken(words: str) -> None:
-        with pytest.raises(GalleryError, match=words):
-            Gallery.load(folder)
-        made().save(folder)
+@pytest.mark.parametrize(
+    ("where", "keys"),
+    [
+        ("category=mug", "a c"),
+        ("category=MUG|bowl", "a b c"),
+        ("category!=mug", "b d e"),
+        ("faces<20", "a"),
+        (["faces>=20", "category=mug"], "c"),
+        ("faces=20", "c"),
+        ("faces = 2e1", "c"),
+        ("caption~STRIPE", "a d"),
+        ("caption!~stripe", "b c e"),
+        ("tags=hot", "a b"),
+        ("tags!=hot", "c d e"),
+        ("lit=true", "d"),
+        ("key=a|e", "a e"),
+        ("caption~a=b", "e"),
+        ("faces>1000", ""),
+        ("category=__import__('os').remove('/')", ""),
+    ],
+)
+def test_filters_by_text(tmp_path, where, keys):
+    meta = [
+        {"category": "mug", "faces": 10, "caption": "a striped mug", "tags": ["hot", "cup"]},
+        {"category": "Bowl", "faces": 2000, "caption": "<b>bowl</b>", "tags": ["hot"]},
+        {"category": "mug", "faces": 20},
+        {"caption": "stripes", "lit": True, "faces": "many"},
+        {"caption": "x a=b y"},
+    ]
+    if where == "faces>1000":
+        where = ["faces>1000", "category=mug"]
+    store = Gallery(unit(5), list("abcde"), meta, teacher=TEACHER)
+    for gallery in (store, Gallery.open(store.save(tmp_path))):
+        assert sorted(gallery.search(torch.ones(16), 5, where=where).keys) == keys.split()
 
-    folder = tmp_path / "g"
-    with pytest.raises(GalleryError, match=r"must have an index, got .*No such file"):
-        Gallery.load(folder)
-    index, embeds = made().save(folder) / INDEX, next(folder.glob("*.safetensors"))
-    index.write_bytes(index.read_bytes()[:-5])
-    broken(r"30 rows must follow the head, got 29 whole lines; the file is cut")
-    index.write_text("".join(lines_of(folder)[:-1]))
-    broken("30 rows must follow the head, got 29")
-    index.write_bytes(b"\xff\xfe" + index.read_bytes())
-    broken("must have an index, got 'utf-8' codec")
-    index.write_text("nonsense\n")
-    broken("line 1 must be JSON")
-    index.write_text("".join([*lines_of(folder)[:4], '{"key": 3, "meta": {}}\n', *lines_of(folder)[5:]]))
-    broken(r"line 5 must hold key \(str\), meta \(dict\), got")
-    index.write_text("".join([*lines_of(folder)[:4], *lines_of(folder)[3:4], *lines_of(folder)[5:]]))
-    broken("the rows must make up a gallery, got keys must differ")
-    head_with(folder, format="clipgs-gallery/2", more=1)
-    broken("format must be 'clipgs-gallery/1', got 'clipgs-gallery/2'; another version")
-    head_with(folder, more=1)
-    broken("line 1 must hold format")
-    head_with(folder, embeds="../../etc/passwd")
-    broken("must name a file beside it")
-    head_with(folder, sha256="0" * 64)
-    broken("must have the sha256")
-    head_with(folder, dim=8)
-    broken(r"must be float32 \[30, 8\]")
-    embeds.write_bytes(embeds.read_bytes()[:-4])
-    broken("intact safetensors")
-    embeds.unlink()
-    broken("intact safetensors, got FileNotFoundError")
-    rows = load_file(embeds)["embeds"].clone()
-    save_file({"other": rows}, embeds)
-    broken("intact safetensors, got KeyError")
-    rows[3, 0] += 1e-4
-    save_file({"embeds": rows}, embeds)
-    broken("must have the sha256")
-    assert len(Gallery.load(folder)) == 30  # each save repaired it
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("category", r"FIELD SIGN VALUE such as category=mug\|cup"),
+        ("=mug", "FIELD SIGN VALUE"),
+        ("category=", "FIELD SIGN VALUE"),
+        ("category<mug", "< must be followed by one number, got 'mug'"),
+        ("category<1|2", "one number"),
+        ("colour=red", "must be key or one of caption, category; got 'colour'"),
+    ],
+)
+def test_filters_that_do_not_fit_are_refused(tmp_path, where, words):
+    for gallery in (made(), Gallery.open(made().save(tmp_path))):
+        with pytest.raises(ValueError, match=words):
+            gallery.search(torch.ones(16), 3, where=where)
