@@ -50,14 +50,14 @@ ROOMS = {
         *("teachers", "pool"),
     },
     # 5
-    "evaluation": {"files", "runtime", "splats", "shards", "teachers", "encoders"},
+    "evaluation": {"catalogue", "encoders", "files", "runtime", "shards", "splats", "teachers", "triplets"},
     "gallery": {
         *("errors", "files", "splats", "formats", "meshes", "rendering", "fitting", "shards", "triplets", "teachers"),
         *("encoders", "evaluation"),
     },
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
-        *("evaluation", "runtime", "settings", "splits", "weights"),
+        *("evaluation", "runtime", "settings", "splits", "weights", "pool", "catalogue"),
     },
     # 6
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
@@ -66,7 +66,7 @@ ROOMS = {
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("encoders", "training", "runner"),
+        *("encoders", "evaluation", "training", "runner"),
     },
     "__main__": {"cli"},
 }

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from clipgs_lib.runner import find_notebooks, read_parameters_file, resolve_parameters
+from clipgs_lib.settings import from_plain, read_file
+from clipgs_lib.training import Grid
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = sorted((ROOT / "notebooks" / "full").glob("*.yaml"))
+SETTINGS = sorted((ROOT / "notebooks" / "full").glob("[0-9]*.yaml"))
+GRIDS = sorted((ROOT / "notebooks" / "full").glob("*_ablation.yaml"))
 BUDGET = {  # bytes
     "": 52e6,
     "teachers": 14e6,
@@ -28,7 +31,14 @@ def test_settings_for_large_machines_name_parameters_of_their_notebook(path):
     assert given and {name: told[name] for name in given} == given
 
 
+@pytest.mark.parametrize("path", GRIDS, ids=[path.stem for path in GRIDS])
+def test_grids_of_ablations_hold(path):
+    grid = from_plain(Grid, read_file(path))
+    assert len(grid.arms) > 1 and f"{path.stem}.yaml --out" in path.read_text(encoding="utf-8")
+
+
 def test_there_are_settings():
+    assert {"design_ablation", "tokenizer_ablation", "voting_ablation"} <= {path.stem for path in GRIDS}
     assert {"04_training", "05_voting_loss"} <= {path.stem for path in SETTINGS}
 
 

@@ -33,6 +33,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "teacher train": (training_commands.train_teacher, "--views views --out mini --steps 1000"),
     "train": (training_commands.train, "--shards set --init point-mini --out run --steps 2000"),
     "evaluate": (training_commands.evaluate, "set --encoder clipgs-mini --encoder point-mini"),
+    "ablate": (training_commands.ablate, "notebooks/full/design_ablation.yaml --out ablation --jobs 2"),
     "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
     "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
     "render": (splat_commands.render, "thing.sog turn.gif --views 36"),

@@ -97,6 +97,48 @@ def evaluate(
                 print(f"  {task} | {scores_row(scores, key)}")
 
 
+def ablate(
+    grid: Annotated[Path, typer.Argument(metavar="FILE", help="The grid, as YAML or JSON.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of its runs and of ablation.json.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one core.")] = 1,
+) -> None:
+    """Train arms that differ in little, each with several seeds, and say which differ by more than noise.
+
+    FILE is a `clipgs_lib.training.Grid`, such as notebooks/full/design_ablation.yaml. The same command goes on with an
+    ablation that was stopped, even by kill -9. Runs that fail are listed; the exit code is 1 then.
+    """
+    must_exist(grid)
+    from ..evaluation import Interval
+    from ..settings import from_plain, read_file
+    from ..training import Grid
+    from ..training import ablate as run
+
+    chosen, notes = from_plain(Grid, read_file(grid)), [""]
+    with bar("training", 0) as show:
+
+        def tell(done: int, total: int, note: str) -> None:
+            show(done, total=total, note=note)
+            if note != notes[-1] and not sys.stderr.isatty():
+                typer.echo(note, err=True)
+            notes.append(note)
+
+        command = f"clipgs ablate {grid.name} --out {out.name} --jobs {jobs}"
+        document = run(chosen, out, jobs=jobs, command=command, progress=tell)
+    title = ""
+    for row in document["verdicts"]:
+        if title != (title := f"{row['target']}: {document['metrics'][row['metric']]}"):
+            print(f"{title}; {row['n']} objects, chance {100 * row['chance']:.1f} %")
+        said = ""
+        if "verdict" in row:
+            points, smallest = 100 * row["difference"], 100 * row["smallest"]
+            said = f" | {points:+.1f} to {row['against']}: {row['verdict']} (shown from {smallest:.1f} on)"
+        print(f"  {row['arm']} | {Interval(row['value'], row['low'], row['high'])}{said}")
+    for entry in document["failed"]:
+        typer.echo(f"failed: {entry['arm']}, seed {entry['seed']}: {entry['error']}", err=True)
+    if document["failed"]:
+        raise typer.Exit(1)
+
+
 def views(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the pictures and views.jsonl.")] = None,
     meshes: Meshes = None,

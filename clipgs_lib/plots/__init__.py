@@ -7,7 +7,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 from __future__ import annotations
 
 from .histograms import attribute_histograms, channels_figure, value_histograms
-from .learning import LiveFigure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
+from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
 from .neighbours import Neighbour, neighbours_figure
 from .pictures import difference_figure, error_image, image_row
 from .scatter import splat_figure
@@ -27,6 +27,7 @@ __all__ = [
     "LiveFigure",
     "Neighbour",
     "PatchRows",
+    "ablation_figure",
     "attribute_histograms",
     "channels_figure",
     "coverage_figure",

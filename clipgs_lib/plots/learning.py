@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..words import plural
 from .style import (
+    BLUE,
     CATEGORIES,
+    GREEN,
     INK,
     MAX_POINTS,
     PAGE,
@@ -325,3 +327,39 @@ def intervals_figure(
     figure.update_yaxes(_ticks([shorten(name, SHORT) for name in names], down=True))
     note = "; ".join(filter(None, [note, "dots: single runs" if samples else ""]))
     return titled(figure, title, note, head=16, height=150 + 34 * len(names))
+
+
+def ablation_figure(results: Mapping[str, Any], target: str, metric: str, *, title: str = "") -> go.Figure:
+    """Draw the arms of an ablation on one task, coloured by the verdict on each.
+
+    Args:
+        results: what `training.ablate` returns, or its ``ablation.json``.
+        target: split or set, as the results name it.
+        metric: as the results name it.
+        title: of the figure.
+
+    Raises:
+        ValueError: when no arm was measured so.
+    """
+    arms, runs = (
+        [row for row in results[part] if (row["target"], row["metric"]) == (target, metric)]
+        for part in ("verdicts", "rows")
+    )
+    if not arms:
+        tasks = dict.fromkeys(f"{row['target']} {row['metric']}" for row in results["verdicts"])
+        raise ValueError(f"target and metric must be among {', '.join(tasks)}, got {target} {metric}")
+    shares = {name: [100 * row[name] for row in arms] for name in ("value", "low", "high")}
+    figure = intervals_figure(
+        [row["arm"] for row in arms],
+        *shares.values(),
+        axis=f"{results['metrics'][metric]}, % ({target})",
+        samples=[[100 * run["value"] for run in runs if run["arm"] == row["arm"]] for row in arms],
+        chance=100 * arms[0]["chance"],
+        title=title,
+        note=f"bars: mean over {arms[0]['seeds']} seeds and {arms[0]['n']} objects with its 95 % interval over both",
+    )
+    colors = {"better": GREEN, "worse": RED, "": INK}  # of the baseline: grey
+    figure.data[0].marker.color = [colors.get(row.get("verdict", ""), BLUE) for row in arms]
+    words = "grey: baseline; green: better; orange: worse; blue: not distinguishable from noise"
+    figure.update_xaxes(title_text=f"{figure.layout.xaxis.title.text}<br>{words}", title_font_size=12)
+    return figure

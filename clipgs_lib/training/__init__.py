@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ablation import Grid, ablate
 from .augment import AugmentConfig, augment
 from .checkpoint import CheckpointError
 from .config import TrainConfig
@@ -16,9 +17,11 @@ __all__ = [
     "AugmentConfig",
     "CheckpointError",
     "DivergedError",
+    "Grid",
     "MiniConfig",
     "Objects",
     "TrainConfig",
+    "ablate",
     "augment",
     "gather_with_grad",
     "measure",

@@ -40,7 +40,7 @@ class TrainConfig:
     init: str = "none"  # shipped name or folder of an encoder to start from, e.g. point-mini; none: at random
     resume: bool = False  # go on with the run in `out`
 
-    steps: int = 2000  # optimiser steps
+    steps: int = 2000  # optimiser steps; 0: the weights as they are, measured and exported
     batch_size: int = 64  # objects per step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches per step and rank; the loss is still that of the whole batch
     views: int = 5  # K views drawn per object and step [N: 5]; multi-view encoders read 1 to K of them
@@ -103,17 +103,15 @@ class TrainConfig:
                 raise ValueError(f"{rule}, got {name} = {getattr(self, name)!r}")
 
     def _rules(self) -> dict[str, bool]:
-        counts = ("steps", "accumulate", "views", "validate_every", "save_every", "keep")
+        counts = ("accumulate", "views", "validate_every", "save_every", "keep")
+        least = ("steps", "warmup", "patience", "workers", "max_objects")
         finite = ("lr", "min_lr", "weight_decay", "text_weight", "image_weight", "memory_gb")
         return {
             "shards must name at least one folder": bool(self.shards),
             "batch_size must be at least 2, because a contrastive loss over one object is constant": self.batch_size
             >= 2,
             **{f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts},
-            **{
-                f"{name} must be at least 0": getattr(self, name) >= 0
-                for name in ("warmup", "patience", "workers", "max_objects")
-            },
+            **{f"{name} must be at least 0": getattr(self, name) >= 0 for name in least},
             **{f"{name} must be finite and at least 0": 0 <= getattr(self, name) < math.inf for name in finite},
             "text_weight must be above 0 unless there is an image loss": self.text_weight > 0
             or (self.image_weight > 0 and self.image_loss != "none"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +16,7 @@ from PIL import Image
 from clipgs_lib.plots import (
     MAX_POINTS,
     Neighbour,
+    ablation_figure,
     curves_figure,
     intervals_figure,
     neighbours_figure,
@@ -212,6 +215,29 @@ def test_intervals_that_do_not_hold_are_refused(columns, options, words):
     values, lows, highs = columns
     with pytest.raises(ValueError, match=words):
         intervals_figure(["n"] * len(values), values, lows, highs, axis="x", **options)
+
+
+def ablation(arms: Sequence[str]) -> dict[str, Any]:
+    """Results of four arms as `training.ablate` gives them, the first of which is the baseline."""
+    task = {"target": "test", "metric": "text_r1", "n": 56, "chance": 0.02}
+    verdicts = [task | {"arm": arm, "value": 0.3, "low": 0.2, "high": 0.4, "seeds": 3} for arm in arms]
+    for row, word in zip(verdicts[1:], ("better", "worse", "not distinguishable from noise"), strict=True):
+        row |= {"difference": 0.1, "smallest": 0.2, "verdict": word}
+    seeds = [{"seed": seed, "value": 0.25 + 0.05 * seed} for seed in range(3)]
+    rows = [task | {"arm": arm} | seed for arm in arms for seed in seeds]
+    return {"metrics": {"text_r1": "text finds its splat, R@1"}, "verdicts": verdicts, "rows": rows}
+
+
+def test_an_ablation_is_coloured_by_its_verdicts_and_shows_single_runs():
+    results = ablation(["as they are", "naive", "tokenizer", "voting"])
+    figure = ablation_figure(results, "test", "text_r1")
+    bars, *runs = figure.data
+    assert bars.x.tolist() == [30.0] * 4 and len(set(bars.marker.color)) == 4  # in percent
+    assert [dots.x.tolist() for dots in runs] == [[25.0, 30.0, 35.0]] * 4
+    assert "3 seeds and 56 objects" in figure.layout.title.text
+    assert figure.layout.xaxis.title.text.startswith("text finds its splat, R@1, % (test)<br>grey: baseline")
+    with pytest.raises(ValueError, match="must be among test text_r1, got val text_r1"):
+        ablation_figure(results, "val", "text_r1")
 
 
 def test_labels_are_cut_before_they_are_escaped():
