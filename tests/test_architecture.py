@@ -47,7 +47,7 @@ ROOMS = {
     "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),
-        *("teachers", "pool"),
+        *("teachers", "pool", "colors"),
     },
     # 5
     "evaluation": {"catalogue", "encoders", "files", "runtime", "shards", "splats", "teachers", "triplets"},

@@ -40,6 +40,14 @@ _COLOR_WORDS = table("""
 """)
 
 
+_PAINT_WORDS = _COLOR_WORDS | _TEXTURE_WORDS | table("navy maroon copper lime metallic brass")
+_SUBSTANCES = table("""
+    orange peach cream lime gold silver copper brass wood marble stone glass iron metal steel brick leather plastic
+""")  # that name a thing as well: a wine glass
+_SHADES = table("light dark bright pale mustard olive")
+_LINKS = table("and with of in on for")
+
+
 class ObjectCaptions(NamedTuple):
     """All texts of one object and how they came about."""
 
@@ -83,6 +91,37 @@ def caption_object(
 def names_a_set(report: FilterReport) -> bool:
     """Whether the only names of an object say that it is a whole set, so that it gets no text whatever its shape."""
     return not report.kept and "several-objects" in report.counts
+
+
+def without_looks(text: str) -> str:
+    """A clean text without its words for colours, patterns and materials: of a copy that looks otherwise.
+
+    "red apple" is "apple", "a black and white cow" is "a cow"; "wine glass" and "orange" stay, which name the thing.
+    """
+    parts = [_without_looks(part) for part in text.split(",")]
+    return ", ".join(part for part in parts if part) or text
+
+
+def _without_looks(phrase: str) -> str:
+    tokens = natural_order(phrase.strip()).split()
+    bare = [token.casefold().strip(".;:!?()") for token in tokens] + [""]
+    gone = [False] * len(tokens)
+    for i, word in reversed(list(enumerate(bare[:-1]))):
+        is_noun = bare[i + 1] in ("", *_LINKS)
+        shade = word in _SHADES and bare[i + 1] in _PAINT_WORDS | _SUBSTANCES
+        gone[i] = (
+            shade
+            or (word in _SUBSTANCES and not is_noun and bare[i - 1] != "ice")
+            or (word in _PAINT_WORDS - _SUBSTANCES)
+        )
+    for i in range(1, len(tokens) - 1):
+        gone[i] |= bare[i] == "and" and gone[i - 1] and gone[i + 1]
+    left = [token for token, out in zip(tokens, gone, strict=True) if not out]
+    while left and left[-1].casefold() in _LINKS:
+        left.pop()
+    if any(gone) and len(left) > 1 and left[0].casefold() in ("a", "an"):
+        return with_article(" ".join(left[1:]))
+    return " ".join(left)
 
 
 def enrich(
@@ -158,7 +197,7 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
         size = "round"
     texture = "" if said & _TEXTURE_WORDS else attributes.texture
     choices = [(size, texture, color), (texture, color), (size, color), (color,), (size,), (texture,), ()]
-    stated, bare = _split_size(noun)
+    stated, bare = split_size(noun)
     phrases = [" ".join(word for word in (stated, *chosen, bare) if word) for chosen in choices]
     out = [with_article(phrase) for phrase in dict.fromkeys(phrases)]
     if color and not palette.many and noun.split()[-1] != "in":
@@ -168,7 +207,7 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
     return out
 
 
-def _split_size(noun: str) -> tuple[str, str]:
+def split_size(noun: str) -> tuple[str, str]:
     """``large stone cross`` -> ``large`` and ``stone cross``: size comes before texture and colour."""
     tokens = noun.split()
     sizes = list(takewhile(lambda token: token.casefold() in _SIZE_WORDS, tokens[:-1]))

@@ -51,7 +51,7 @@ def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
     shares = {NAMES[i]: float(totals[i]) for i in order if totals[i] >= 0.02}
     families: dict[str, float] = {}
     for i in order:
-        families[_family(NAMES[i])] = families.get(_family(NAMES[i]), 0.0) + float(totals[i])
+        families[family_of(NAMES[i])] = families.get(family_of(NAMES[i]), 0.0) + float(totals[i])
     ranked = sorted(families.items(), key=lambda pair: -pair[1])
     count = _how_many([share for _, share in ranked])
     many = count == 0
@@ -71,11 +71,12 @@ def _how_many(shares: list[float]) -> int:
     return 0 if padded[3] >= 0.08 else 1
 
 
-def _family(name: str) -> str:
+def family_of(name: str) -> str:
+    """What shades of one colour share: "green" of "dark green", "blue" of "navy"."""
     return _FAMILIES.get(name, name.rpartition(" ")[2])
 
 
 def _shade(family: str, share: float, shares: dict[str, float]) -> str:
     """The name within a family: a shade when it makes up three quarters of it."""
-    top = max((name for name in shares if _family(name) == family), key=shares.__getitem__, default=family)
+    top = max((name for name in shares if family_of(name) == family), key=shares.__getitem__, default=family)
     return top if shares.get(top, 0.0) >= 0.75 * share else family

@@ -33,6 +33,7 @@ def build(
     partial_labels: Annotated[
         bool, typer.Option("--partial-labels", help="Take a table of which much does not fit the folder.")
     ] = False,
+    copies: Annotated[int, typer.Option(help="So many copies of each mesh, in other colours or with a pattern.")] = 0,
     teacher: Teacher = "mini",
     list_settings: Annotated[bool, typer.Option("--list", help="Print the settings of objects, and stop.")] = False,
     workers: Workers = 1,
@@ -54,6 +55,7 @@ def build(
     folder = Path() if list_settings else checked_folder(out, origins, labels)
     from ..settings import from_plain
     from ..triplets.build import BuildConfig, build_triplets
+    from ..triplets.copies import with_copies
     from .dataclass_options import describe, option_values
 
     values = option_values(BuildConfig, context.args, {"--up": "up_axis"})
@@ -61,7 +63,7 @@ def build(
     if list_settings:
         print(describe(config))
         return
-    sources = chosen_sources(origins, labels, config.seed, partial_labels)
+    sources = with_copies(chosen_sources(origins, labels, config.seed, partial_labels), copies)
     with bar("building", len(sources)) as show:
         report = build_triplets(sources, folder, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)

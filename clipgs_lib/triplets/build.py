@@ -201,7 +201,10 @@ def _check_sources(sources: Sequence[Source]) -> None:
 
 def _recipe(sources: Sequence[Source], config: BuildConfig) -> dict[str, Any]:
     """What the set depends on, as it stands in the manifest."""
-    parts = [[s.key, s.kind, s.index, s.seed, s.name, s.bytes, sorted(s.info.items())] for s in sources]
+    parts = [
+        [s.key, s.kind, s.index, s.seed, s.name, s.bytes, sorted(s.info.items()), *([s.copy] if s.copy else [])]
+        for s in sources
+    ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {
         "config": json.loads(json.dumps(asdict(config))),  # as it will be read back

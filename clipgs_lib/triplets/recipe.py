@@ -56,6 +56,7 @@ class Source:
     path: str = ""  # of the file
     name: str = ""  # of the file, below the folder that was given; goes into the set, unlike `path`
     bytes: int = 0  # of the file, to notice another one when a build goes on
+    copy: int = 0  # number of a copy of the mesh in other colours, see `copies`; 0 is the mesh itself
     info: Mapping[str, str] = field(default_factory=dict)  # what a table said: name, label, caption, source, licence
 
 

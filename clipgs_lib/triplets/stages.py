@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..captions.caption import Caption, score_captions
-from ..captions.enrich import caption_object, names_a_set
+from ..captions.enrich import caption_object, names_a_set, without_looks
 from ..captions.filtering import filter_captions
 from ..captions.synonyms import GROUPS, Groups, with_group
 from ..files import file_sha256
@@ -31,6 +31,7 @@ from ..shards.tar import ShardError
 from ..shards.triplet import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
 from ..splats import Splats
 from ..splits import assign, shape_group
+from .copies import copy_captions, paint_copy
 from .recipe import BuildConfig, Source, StopBuild
 
 if TYPE_CHECKING:
@@ -181,10 +182,17 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
     else:
         visible, _ = read_splats(source.path).prune()
         shape = (replace(visible, up_axis=config.up_axis) if config.up_axis else visible).normalize()
-    found = caption_object(_texts_of(source), shape, synonyms=_synonyms_of(source), seed=seed)
+    texts, synonyms = _texts_of(source), _synonyms_of(source)
     label, group = source.info.get("label", ""), group_of(shape)
+    painted = paint_copy(shape, seed) if source.copy and isinstance(shape, Mesh) else None
+    if painted is not None:
+        shape, texts = painted.mesh, [without_looks(caption.text) for caption in filter_captions(texts).kept]
+        synonyms = [[without_looks(name) for name in names] for names in synonyms]
+        facts["copy"] = {"of": source.key.rpartition("-c")[0], "changes": painted.changes}
+    found = caption_object(texts, shape, synonyms=synonyms, seed=seed)
+    captions = copy_captions(painted, found) if painted else found.captions
     facts |= {"filter": found.report.facts(), "group": group}
-    return Thing(shape, label, assign(group, label), found.captions, facts)
+    return Thing(shape, label, assign(group, label), captions, facts)
 
 
 def _read_mesh(source: Source, config: BuildConfig) -> tuple[MeshImport, dict[str, Any]]:
