@@ -29,8 +29,8 @@ from ..words import with_article
 from .recipe import Source
 
 MAX_COPIES = 99
-_SAMPLES = 4_000
-_CELL = 0.08  # of a grid that samples hide each other in, radii of the object
+_SAMPLES = 12_000
+_CELL = 0.12  # of a grid that samples hide each other in, radii of the object
 _PALETTE = 1_024  # different colours up to which a texture is a palette of flat ones
 _FLAT = 0.75  # share of a part whose triangles each have one colour, from which other textures are palettes, too
 _ONE = 0.08  # standard deviation in OKLab below which all colours of a part are one: the grain of wood
@@ -164,7 +164,7 @@ def _outside(points: np.ndarray) -> np.ndarray:
             _, cell = np.unique(cell, return_inverse=True)
             front = np.full(cell.max() + 1, -np.inf)
             np.maximum.at(front, cell, depth)
-            seen |= depth >= front[cell] - _CELL
+            seen |= depth >= front[cell] - _CELL / 2
     return seen
 
 
