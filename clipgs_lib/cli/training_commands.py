@@ -40,6 +40,7 @@ def train(
     --out DIR. For several processes: torchrun --nproc-per-node 8 -m clipgs_lib train ...
     """
     must_exist(config)
+    from ..encoders import encoder_names
     from ..settings import from_plain, read_file, set_values
     from ..training import TrainConfig
     from ..training import train as run
@@ -49,6 +50,7 @@ def train(
     given |= {} if out is None else {"out": out}
     if list_settings:
         print(describe(from_plain(TrainConfig, {"shards": ["DIR"], "out": "DIR"} | given)))
+        print("encoders:", ", ".join(encoder_names()))
         return
     before = Path(out or "") / "config.json"  # of the run that is resumed
     values = read_file(before) if resume and before.is_file() else {}

@@ -1,8 +1,13 @@
-"""Encoders behind one interface, by name or from disk: CLIP-GS, the point models of Uni3D and OpenShape, DuoduoCLIP."""
+"""Encoders behind one interface, by name or from disk: CLIP-GS, DuoduoCLIP, and the baselines beside them.
+
+Those are the point models of Uni3D and OpenShape (of centres, or of points on the surface), all attributes fed naively,
+voxels, and the bag of views.
+"""
 
 from __future__ import annotations
 
 from .adoption import Adoption
+from .bag import BagOfViews, pool_views
 from .base import Encoder
 from .checkpoint import load_encoder, save_encoder
 from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
@@ -13,6 +18,7 @@ from .token_encoder import TokenEncoder, TokenOutput
 
 __all__ = [
     "Adoption",
+    "BagOfViews",
     "Encoder",
     "EncoderConfig",
     "EncoderError",
@@ -31,5 +37,6 @@ __all__ = [
     "import_uni3d",
     "init_from_point",
     "load_encoder",
+    "pool_views",
     "save_encoder",
 ]

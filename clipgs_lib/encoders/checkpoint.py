@@ -82,20 +82,28 @@ def save_encoder(
 
 
 def load_encoder(
-    name_or_folder: str | os.PathLike[str], device: str | torch.device = "cpu", *, teacher: str | None = None
+    name_or_folder: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    teacher: str | None = None,
+    embed_dim: int | None = None,
 ) -> Encoder:
     """Load an encoder, in evaluation mode; its ``info`` tells teacher, data and metrics.
 
     Args:
-        name_or_folder: a shipped one ("clipgs-mini", "point-mini", "duoduo-mini"), or a folder
-            that `save_encoder` wrote.
+        name_or_folder: a shipped one ("clipgs-mini", "point-mini", "duoduo-mini"); "bag-mean" or "bag-max", which have
+            no weights; or a folder that `save_encoder` wrote.
         device: where its weights go.
-        teacher: identity of the teacher that it must have been trained against, if any.
+        teacher: identity of the teacher that it must have been trained against, if any; a bag of views becomes that of
+            this teacher.
+        embed_dim: D of that teacher, for a bag of views.
 
     Raises:
         EncoderError: when it is not there, damaged, of another format or a future version, of other settings than its
             weights, or of another teacher; the message says what to do.
     """
+    if (name := str(name_or_folder)) in ("bag-mean", "bag-max"):
+        return _bag(name, teacher, embed_dim).to(device).eval()
     folder = _find(name_or_folder)
     document = _read_config(folder / CONFIG)
     identity = document["teacher"].get("identity")
@@ -111,6 +119,16 @@ def load_encoder(
     encoder.load_state_dict(state)
     encoder.info = {key: document[key] for key in INFO}
     return encoder.to(device).eval()
+
+
+def _bag(name: str, teacher: str | None, embed_dim: int | None) -> Encoder:
+    """A bag of views of a teacher, by its identity; of `mini` without one."""
+    if teacher is None:
+        return build_encoder(name, embed_dim)
+    title, _, digest = teacher.rpartition(" sha256:")
+    encoder = build_encoder(name, embed_dim, teacher=title, teacher_sha256=digest)
+    encoder.info = {key: {} for key in INFO} | {"teacher": {"identity": teacher, "dim": encoder.embed_dim}}
+    return encoder
 
 
 def _find(name: str | os.PathLike[str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast, get_args
 
 from ..settings import from_plain
 from ..tokenizer import TokenizerConfig
@@ -135,8 +135,25 @@ class VoxelConfig(_Config):
             raise EncoderError(f"size must be a multiple of 2 ** depth = {2**self.depth}, got {self.size}")
 
 
-AnyConfig = EncoderConfig | PointBertConfig | MultiViewConfig | VoxelConfig
-_KINDS: dict[str, type[_Config]] = {c.kind: c for c in (EncoderConfig, PointBertConfig, MultiViewConfig, VoxelConfig)}
+@dataclass(frozen=True, kw_only=True)
+class BagConfig(_Config):
+    """The bag of views: no encoder at all, but the teacher's embeddings of an object's views as one."""
+
+    kind: ClassVar[str] = "bag"
+    name: str = "bag-mean"  # for people and for the files
+    pool: str = "mean"  # or "max": the largest value of each dimension
+    teacher: str = "mini"  # whose embeddings: a name for `load_teacher`, which is asked only for pictures
+    teacher_sha256: str = "unknown"  # digest of that teacher; "unknown" takes it as it is
+    embed_dim: int = 384  # D, the teacher's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool not in ("mean", "max"):
+            raise EncoderError(f"pool must be mean or max, got {self.pool!r}")
+
+
+AnyConfig = EncoderConfig | PointBertConfig | MultiViewConfig | VoxelConfig | BagConfig
+_KINDS: dict[str, type[_Config]] = {kind.kind: kind for kind in get_args(AnyConfig)}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:

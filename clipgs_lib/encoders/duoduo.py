@@ -109,18 +109,7 @@ class MultiViewEncoder(Encoder):
         Raises:
             ValueError: for an object without views, by its number.
         """
-        if isinstance(objects, list | tuple):
-            first: Any = objects[0] if objects else []
-            many = isinstance(first, list | tuple | ViewTokens) or getattr(first, "ndim", 0) == 4
-        else:
-            many = getattr(objects, "ndim", 0) == 5
-        listed = list(objects) if many else [objects]
-        for number, views in enumerate(listed):
-            if not hasattr(views, "__len__"):
-                raise ValueError(f"an object must be its views, got one {type(views).__name__}; put it into a list")
-            if len(views) == 0:
-                raise ValueError(f"an object must have at least one view, got none for object {number}; leave it out")
-        return listed
+        return listed_views(objects)
 
     @torch.no_grad()
     def collate(self, objects: Sequence[Any], *, normalize: bool = True) -> ViewTokens:
@@ -271,6 +260,27 @@ def build_multi_view(config: MultiViewConfig) -> MultiViewEncoder:
     if dim != config.embed_dim:
         raise EncoderError(f"embed_dim must be that of the teacher {config.teacher}, {dim}, got {config.embed_dim}")
     return encoder
+
+
+def listed_views(objects: Any, ndims: tuple[int, ...] = (4,)) -> list[Any]:
+    """Views of objects as a list, whether those of one object are given or of many, or a sentence.
+
+    Args:
+        objects: see `MultiViewEncoder`.
+        ndims: axes that an array has which holds all views of one object; a list of such arrays is many objects.
+    """
+    if isinstance(objects, list | tuple):
+        first: Any = objects[0] if objects else []
+        many = isinstance(first, list | tuple | ViewTokens) or getattr(first, "ndim", 0) in ndims
+    else:
+        many = getattr(objects, "ndim", 0) == 5
+    listed = list(objects) if many else [objects]
+    for number, views in enumerate(listed):
+        if not hasattr(views, "__len__"):
+            raise ValueError(f"an object must be its views, got one {type(views).__name__}; put it into a list")
+        if len(views) == 0:
+            raise ValueError(f"an object must have at least one view, got none for object {number}; leave it out")
+    return listed
 
 
 def check_views(views: Views) -> Tensor:

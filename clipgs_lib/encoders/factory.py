@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ..tokenizer import TokenizerConfig
+from .bag import BagOfViews
 from .base import Encoder
-from .config import AnyConfig, EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, VoxelConfig, override
+from .config import (
+    AnyConfig,
+    BagConfig,
+    EncoderConfig,
+    EncoderError,
+    MultiViewConfig,
+    PointBertConfig,
+    VoxelConfig,
+    override,
+)
 from .duoduo import build_multi_view
 from .pointbert import PointBert
 from .transformer import SplatTransformer
@@ -41,6 +51,8 @@ OTHERS = {
     # DuoduoCLIP [C], and the same idea over mini
     "duoduo-mini": MultiViewConfig(),
     "duoduo-b32": MultiViewConfig(name="duoduo-b32", teacher="ViT-B-32/laion2b_s34b_b79k", depth=6, embed_dim=512),
+    "bag-mean": BagConfig(),
+    "bag-max": BagConfig(name="bag-max", pool="max"),
 }
 
 
@@ -56,7 +68,8 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
         name: one of `encoder_names`. ``clipgs-SIZE`` reads all attributes of a splat, ``point-SIZE`` only centres and
             colours, ``naive-SIZE`` all 14 numbers of a gaussian as further channels of the point model. ``mini`` is
             ours, about 3M parameters; the other sizes are Uni3D's; ``pointbert`` is OpenShape's, ``voxel-mini`` a 3D
-            CNN; ``duoduo-mini`` and ``duoduo-b32`` read views through the tower of a ``teacher``.
+            CNN; ``duoduo-mini`` and ``duoduo-b32`` read views through the tower of a ``teacher``; ``bag-mean`` and
+            ``bag-max`` are that teacher's embeddings of the views as one, without weights.
         embed_dim: D; without it the dimension of the teacher that the size is made for.
         **overrides: other settings, of the encoder or its tokenizer, by name (``depth=4``, ``groups=64``).
 
@@ -94,9 +107,11 @@ def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None,
         config = override(name_or_config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
     if isinstance(config, MultiViewConfig):
         return build_multi_view(config)
-    if isinstance(config, VoxelConfig):
-        return VoxelEncoder(config)
-    return PointBert(config) if isinstance(config, PointBertConfig) else SplatTransformer(config)
+    if isinstance(config, EncoderConfig):
+        return SplatTransformer(config)
+    if isinstance(config, PointBertConfig):
+        return PointBert(config)
+    return VoxelEncoder(config) if isinstance(config, VoxelConfig) else BagOfViews(config)
 
 
 def _uni3d(name: str, size: str, **tokens: Any) -> EncoderConfig:

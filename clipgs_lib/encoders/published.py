@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..weights import WeightsError, read_weights
 from .adoption import Adoption, adopt
@@ -21,6 +22,8 @@ from .duoduo import VitViews
 from .factory import FAMILIES, UNI3D, build_encoder
 from .transformer import SplatTransformer
 
+# The convolution of a mini-PointNet that sees the channels of a gaussian, in our names and in Uni3D's
+_FIRST = re.compile(r".*\bfirst_conv\.0\.weight")
 # Where Uni3D's mini-PointNet lives in our tokenizer, and the branch that it knows nothing of.
 _POINT_BRANCH = "tokenizer.points."
 _ATTRIBUTES = {"tokenizer.attributes.": "new: reads the other attributes, and adds exactly zero at the start"}
@@ -47,7 +50,7 @@ def import_uni3d(
         path: ``.pt`` with ``{"module": state_dict}``, or ``.safetensors`` with the same names (``point_encoder.*``).
         size: tiny, small, base, large or giant.
         family: "clipgs" reads all attributes and gives, before any training, what the point model gives; "point" is
-            the point model itself.
+            the point model itself, and so does "naive", whose further channels begin with zeros.
         **overrides: settings to change, as for `build_encoder`.
 
     Returns:
@@ -67,6 +70,7 @@ def import_uni3d(
 
 def adopt_uni3d(encoder: Encoder, state: Mapping[str, Tensor], title: str) -> Adoption:
     """Copy a state dict of Uni3D's published names into an encoder of that size; as `import_uni3d`, without a file."""
+    state = _widened(state, encoder)
     return adopt(encoder, state, title=title, rename=_uni3d_name, unused=_UNI3D_UNUSED, fresh=_ATTRIBUTES)
 
 
@@ -129,10 +133,11 @@ def import_duoduo(path: str | os.PathLike[str], **overrides: Any) -> tuple[Encod
 
 
 def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
-    """Start CLIP-GS from a point model of ours, as the paper does from Uni3D.
+    """Start CLIP-GS, or naive tokens, from a point model of ours, as the paper does from Uni3D.
 
     Args:
         clipgs: gets the weights; its attribute branch keeps its own, which add exactly zero as long as it is untrained.
+            Of naive tokens the channels that the point model does not know begin with zeros, and so add nothing either.
         point: a point model of the same size; with as many patches as large, both then embed exactly alike.
 
     Returns:
@@ -141,15 +146,22 @@ def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
     Raises:
         EncoderError: when they are not of these kinds or sizes.
     """
-    for encoder, attributes in ((clipgs, "all"), (point, "points")):
+    for encoder, attributes in ((clipgs, ("all", "naive")), (point, ("points",))):
         got = encoder.config.tokenizer.attributes if isinstance(encoder, SplatTransformer) else "no tokenizer of ours"
-        if got != attributes:
+        if got not in attributes:
+            needed = " or ".join(map(repr, attributes))
             raise EncoderError(
-                f"init_from_point(clipgs, point) needs an encoder of attributes {attributes!r}, got "
-                f"{encoder.config.name} with {got!r}; build them as clipgs-SIZE and point-SIZE"
+                f"init_from_point(clipgs, point) needs an encoder of attributes {needed}, got "
+                f"{encoder.config.name} with {got!r}; build them as clipgs-SIZE (or naive-SIZE) and point-SIZE"
             )
-    title = f"{point.config.name} -> {clipgs.config.name}"
-    return adopt(clipgs, point.state_dict(), title=title, rename=lambda key: key, unused={}, fresh=_ATTRIBUTES)
+    title, state = f"{point.config.name} -> {clipgs.config.name}", _widened(point.state_dict(), clipgs)
+    return adopt(clipgs, state, title=title, rename=lambda key: key, unused={}, fresh=_ATTRIBUTES)
+
+
+def _widened(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+    """A point model's weights, for naive tokens with zeros for what it does not see of a gaussian."""
+    more = encoder.tokenizer.points.channels - 6 if isinstance(encoder, SplatTransformer) else 0
+    return {key: pad(one, (0, 0, 0, more)) if _FIRST.fullmatch(key) else one for key, one in state.items()}
 
 
 def _uni3d_name(key: str) -> str:

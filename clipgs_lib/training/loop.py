@@ -300,6 +300,9 @@ def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
         torch.manual_seed(config.seed)
         options = {n: tuple(v) if isinstance(v, list) else v for n, v in config.encoder_options.items()}
         encoder = build_encoder(config.encoder, embed_dim=objects.teacher.dim, **options)
+    if not any(value.requires_grad for value in encoder.parameters()):
+        measure = f"measure it with clipgs evaluate SET --encoder {config.encoder}"
+        raise ValueError(f"--encoder must have weights to train, got {config.encoder}, which has none; {measure}")
     seen = getattr(encoder.config, "teacher_sha256", None)
     if seen is not None and not objects.teacher.identity.endswith(f" sha256:{seen}"):
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..encoders import Encoder, load_encoder
+from ..encoders import BagOfViews, Encoder, load_encoder, pool_views
 from ..evaluation import Recalls, TopK, load_teacher_of, retrieval, zero_shot
 from ..runtime import mixed_precision, resolve_device
 from ..shards import TeacherInfo
@@ -63,7 +63,7 @@ class Validator:
         if len(numbers) < 2:
             return {}
         shapes, samples = self._embed(encoder, numbers)
-        views = torch.stack([unit(unit(sample.image_embeds).mean(dim=0)) for sample in samples])  # [N, D]
+        views = torch.stack([pool_views(sample.image_embeds) for sample in samples])  # [N, D]
         metrics = self._against_words(shapes, samples) | self._by_text(shapes, samples)
         if encoder.inputs != "views":  # else it would look for what it was shown
             metrics |= _scores("image_r", retrieval(shapes, views, torch.arange(len(shapes))))
@@ -80,8 +80,9 @@ class Validator:
         parts = [torch.empty(0, encoder.embed_dim, device=device)]
         with mixed_precision(self.config.precision, device):
             for start in range(0, len(mine), _CHUNK):
-                chunk = [self.objects.sample(number).content for number in mine[start : start + _CHUNK]]
-                parts.append(encoder.encode(chunk))
+                chunk = [self.objects.sample(number) for number in mine[start : start + _CHUNK]]
+                given = isinstance(encoder, BagOfViews)  # what it makes of views lies in the set
+                parts.append(encoder.encode([one.image_embeds if given else one.content for one in chunk]))
         shapes = gather(torch.cat(parts), shares(len(numbers), self.place.world)).cpu()
         return shapes, [self.objects.sample(number) for number in numbers]
 
@@ -140,7 +141,8 @@ def measure(
         count = len(objects.numbers(split))
         if count < 2:
             raise ValueError(f"split {split!r} must hold at least 2 objects, got {count}; --split all takes every one")
-        loaded = {name: load_encoder(name, place.device, teacher=objects.teacher.identity) for name in encoders}
+        teacher = {"teacher": objects.teacher.identity, "embed_dim": objects.teacher.dim}
+        loaded = {name: load_encoder(name, place.device, **teacher) for name in encoders}
         validator = Validator(objects, TrainConfig(shards=tuple(sets), out="", zero_shot=zero_shot), place)
         results = {}
         for name, encoder in loaded.items():

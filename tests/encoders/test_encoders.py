@@ -64,7 +64,7 @@ def objects():
 def test_names():
     sizes = ("mini", "tiny", "small", "base", "large", "giant")
     assert encoder_names() == [f"{f}-{s}" for f in ("clipgs", "point", "naive") for s in sizes] + [
-        *("pointbert", "pointbert-mini", "voxel-mini", "duoduo-mini", "duoduo-b32")
+        *("pointbert", "pointbert-mini", "voxel-mini", "duoduo-mini", "duoduo-b32", "bag-mean", "bag-max")
     ]
     for name in encoder_names():
         assert encoder_config(name).name == name

@@ -171,9 +171,21 @@ def test_zero_at_the_start_is_not_zero_for_ever(clouds):
     assert torch.equal(point.tokens(other).tokens, point.tokens(clouds).tokens)
 
 
+def test_naive_tokens_begin_as_the_point_model_and_learn_what_it_does_not_see(clouds, tiny_file):
+    naive, point = build_encoder("naive-mini", depth=1, **GROUPS), build_encoder("point-mini", depth=1, **GROUPS)
+    table = init_from_point(naive, point)
+    assert table.copied == len(point.state_dict()) and table.new == table.left == 0
+    torch.testing.assert_close(naive.encode(clouds), point.encode(clouds), atol=1e-5, rtol=0)
+    naive.train()
+    naive(collate(clouds)).square().sum().backward()
+    assert bool((naive.tokenizer.points.first_conv[0].weight.grad[:, 6:].abs().sum(dim=1) > 0).any())
+    published = [import_uni3d(tiny_file, "tiny", family=family, groups=20)[0] for family in ("naive", "point")]
+    torch.testing.assert_close(published[0].encode(clouds), published[1].encode(clouds), atol=1e-5, rtol=0)
+
+
 def test_init_from_point_refuses_other_models():
     point = build_encoder("point-mini", depth=1)
-    with pytest.raises(EncoderError, match="attributes 'all', got point-mini"):
+    with pytest.raises(EncoderError, match="attributes 'all' or 'naive', got point-mini"):
         init_from_point(point, point)
     with pytest.raises(EncoderError, match=r"attributes 'points', got pointbert"):
         init_from_point(build_encoder("clipgs-mini", depth=1), build_encoder("pointbert", depth=1))
