@@ -87,6 +87,7 @@ def _about(
 ) -> list[str]:
     count = sum(value.numel() for value in encoder.parameters())
     reads = "views of objects" if encoder.inputs == "views" else "3D Gaussian splats"
+    reads += f", of which it sees {encoder.inputs}," if encoder.inputs in ("points", "voxels") else ""
     beside = " beside the teacher's frozen image tower" if encoder.inputs == "views" else ""
     new = "the teacher's tower as it is" if encoder.inputs == "views" else "random weights"
     start = new if config.init == "none" else f"`{Path(config.init).name}`"

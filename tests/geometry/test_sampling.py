@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipgs_lib.geometry import farthest_points, nearest
+from clipgs_lib.geometry import farthest_points, nearest, points_within
 from clipgs_lib.geometry.sampling import _farthest_any_device, _nearest_any_device
 
 
@@ -157,3 +157,16 @@ def test_a_gpu_finds_the_same():
     centers = points.gather(1, chosen[..., None].expand(-1, -1, 3))
     near = nearest(points.cuda(), centers.cuda(), 16, mask=mask.cuda())
     assert torch.equal(near.cpu(), nearest(points, centers, 16, mask=mask))
+
+
+def test_points_within_gaussians_follow_their_axes_and_are_cut_at_two_scales():
+    count = 4000
+    quats = torch.tensor([0.5, 0.5, 0.5, 0.5]).repeat(count, 1)  # x goes to y, y to z, z to x
+    scales = torch.tensor([1.0, 0.1, 0.0]).repeat(count, 1)
+    points = points_within(torch.full((count, 3), 7.0), quats, scales, seed=1) - 7
+    assert float(points[:, 0].abs().max()) < 1e-5  # the thin axis
+    assert float(points[:, 1].abs().max()) == pytest.approx(2.0, abs=1e-3)
+    torch.testing.assert_close(points.std(dim=0), torch.tensor([0.0, 0.96, 0.096]), atol=0.03, rtol=0)
+    again = points_within(torch.full((count, 3), 7.0), -quats, scales, seed=1) - 7  # the same rotation
+    torch.testing.assert_close(again, points)
+    assert not torch.allclose(points_within(torch.zeros(count, 3), quats, scales), points)
