@@ -170,7 +170,8 @@ def test_points_on_the_surface_are_as_many_and_another_input_of_the_same_weights
     tight = [replace(one, scales=0 * one.scales) for one in objects]  # points are centres again, some of them twice
     means = surface.collate(tight).means[1]
     assert bool((means[:, None] == collate(tight).means[1][None]).all(dim=-1).any(dim=1).all())
-    assert not torch.allclose(surface.eval().encode(objects), centers.encode(objects), atol=1e-3)
+    tokens = [encoder.eval().tokens(objects).tokens for encoder in (surface, centers)]
+    assert not torch.allclose(*tokens, atol=1e-3)
 
 
 # ---- naive tokens ------------------------------------------------------------------------------------------------
