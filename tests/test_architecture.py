@@ -60,13 +60,14 @@ ROOMS = {
         *("evaluation", "runtime", "settings", "splits", "weights", "pool", "catalogue"),
     },
     # 6
+    "applications": {"errors", "files", "settings", "shards", "teachers", "encoders", "evaluation"},
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
-    "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots"},
+    "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots", "applications"},
     # top
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("encoders", "evaluation", "training", "runner"),
+        *("encoders", "evaluation", "training", "runner", "applications"),
     },
     "__main__": {"cli"},
 }
@@ -86,7 +87,7 @@ WALLS = {
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
     "papermill": {"runner"},
-    "sklearn": {"evaluation"},
+    "sklearn": {"evaluation", "applications"},
     "nbclient": {"runner"},
     "nbconvert": {"runner"},
     "nbformat": {"runner"},

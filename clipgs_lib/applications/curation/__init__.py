@@ -1,0 +1,8 @@
+"""Curation: find the objects of a set that a text means, by a few labels; after NuiScene's filtering of Objaverse."""
+
+from __future__ import annotations
+
+from .oracle import oracle_curves, task_of, tasks
+from .session import Curation, embeds_of, read_manifest, text_of
+
+__all__ = ["Curation", "embeds_of", "oracle_curves", "read_manifest", "task_of", "tasks", "text_of"]
