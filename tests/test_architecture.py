@@ -67,7 +67,7 @@ ROOMS = {
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("encoders", "evaluation", "training", "runner", "applications"),
+        *("encoders", "evaluation", "training", "gallery", "runner", "applications"),
     },
     "__main__": {"cli"},
 }

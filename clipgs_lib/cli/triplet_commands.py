@@ -138,9 +138,9 @@ def chosen_sources(
     return folder_sources(origin or "", kind=kind, labels=labels, partial=partial)
 
 
-def noting(show: Callable[..., None]) -> Callable[[int, int, int], None]:
+def noting(show: Callable[..., None], aside: str = "set aside") -> Callable[[int, int, int], None]:
     """A bar as what builds report to: objects done, in all, and set aside."""
-    return lambda done, total, aside: show(done, total=total, note=f"{aside} set aside")
+    return lambda done, total, count: show(done, total=total, note=f"{count} {aside}")
 
 
 def inspect(

@@ -1,4 +1,7 @@
-"""Galleries of embedded objects: made out of folders and sets, kept on disk, searched exactly, by mixed queries."""
+"""Galleries of embedded objects: made out of folders and sets, kept on disk, searched exactly, by mixed queries.
+
+`gallery.embedding` makes galleries; it is imported by itself, as it needs encoders and readers of all formats.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from .query import (
     text_term,
     zero_shot_labels,
 )
+from .sheet import hits_sheet, picture_sheet
 from .storage import INDEX, GalleryError, GalleryWriter, Rows, Space
 
 __all__ = [
@@ -34,7 +38,9 @@ __all__ = [
     "Term",
     "ask",
     "combine",
+    "hits_sheet",
     "parse_filters",
+    "picture_sheet",
     "picture_term",
     "row_term",
     "shape_term",

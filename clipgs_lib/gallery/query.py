@@ -15,18 +15,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..encoders import Encoder
-from ..teachers import Teacher
-from ..teachers.preprocess import Picture
 from ..vectors import unit
 from ..words import first_of, table
 from .gallery import Filter, Gallery, directions
 from .storage import Space
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
+    from ..teachers import Teacher
+    from ..teachers.preprocess import Picture
 
 MAX_TEXT = 2_000  # characters of one text
 TEMPLATES = ("{}",)  # of texts that are searched for

@@ -44,7 +44,7 @@ def folder_sources(
     """All meshes (or splat files) below a folder, by path; a ``.sh3f`` of Sweet Home 3D holds many.
 
     Args:
-        kind: ``"mesh"`` or ``"splat"``.
+        kind: ``"mesh"``, ``"splat"``, or ``"any"`` for both, which leaves it to the reader what a file is.
         labels: a table with tabs (.tsv) or commas (.csv) and a header, in UTF-8, UTF-16 or latin-1. ``path`` (matched
             by its end, ``\\`` is ``/``) names the file; ``name``, ``label``, ``caption``, ``synonyms`` (other names of
             the label, with ``;`` between them), ``source`` and ``licence`` are used when they are there. Rows without
@@ -56,9 +56,10 @@ def folder_sources(
             of the rows, or of the folder's files, finds no partner (two are forgiven, as in a table of ten).
         ShardError: when there is no such file below the folder.
     """
-    if kind not in ("mesh", "splat"):
-        raise ValueError(f"kind must be 'mesh' or 'splat', got {kind!r}")
-    top, suffixes = Path(folder), MESH_SUFFIXES if kind == "mesh" else SPLAT_SUFFIXES
+    kinds = {"mesh": MESH_SUFFIXES, "splat": SPLAT_SUFFIXES, "any": (*MESH_SUFFIXES, *SPLAT_SUFFIXES[1:])}
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, got {kind!r}")
+    top, suffixes = Path(folder), kinds[kind]
     pieces = mesh_pieces(top, suffixes)
     if not pieces:
         must = f"the folder must hold files that end in {' '.join(suffixes)}"

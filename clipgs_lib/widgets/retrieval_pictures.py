@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
-from ..rendering import contact_sheet
+from ..gallery import picture_sheet
 from .still import encode_png
 
 MAX_BYTES = 20_000_000  # of an uploaded picture
@@ -20,7 +18,6 @@ MAX_PIXELS = 50_000_000
 SIDE = 1_024  # pixels to which an uploaded picture is shrunk; teachers see a few hundred
 THUMB = 256  # pixels to which thumbnails given as arrays are shrunk
 _HEADS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-_TILE, _COLUMNS = 112, 5
 
 
 class Thumbnail(NamedTuple):
@@ -96,18 +93,4 @@ def thumbnail(one: bytes | np.ndarray) -> Thumbnail:
 
 def sheet(title: str, hits: Sequence[tuple[Thumbnail, str]]) -> bytes:
     """PNG of at most 100 kB: the query on top, then pictures above their captions."""
-    tiles = []
-    for picture, _ in hits:
-        with Image.open(io.BytesIO(picture.data), formats=["PNG", "JPEG", "WEBP"]) as tile:
-            square = ImageOps.pad(tile.convert("RGB"), (_TILE, _TILE), color="white")
-        tiles.append(torch.from_numpy(np.array(square)) / 255)
-    blank = torch.ones(_TILE, _TILE, 3)
-    columns = max(3, min(_COLUMNS, len(tiles)))
-    tiles += [blank] * (columns - len(tiles))
-    captions = [caption for _, caption in hits] + [""] * (len(tiles) - len(hits))
-    below = np.round(255 * contact_sheet(tiles, columns, captions).numpy()).astype(np.uint8)
-    page = Image.new("RGB", (below.shape[1], below.shape[0] + 30), "white")
-    page.paste(Image.fromarray(below), (0, 30))
-    words = shorten(title, page.width // 6, placeholder=" …")
-    ImageDraw.Draw(page).text((4, 8), words, fill="#1f2328", font=ImageFont.load_default(12))
-    return encode_png(page)
+    return encode_png(picture_sheet(title, [(picture.data, caption) for picture, caption in hits]))
