@@ -234,7 +234,7 @@ def test_an_ablation_is_coloured_by_its_verdicts_and_shows_single_runs():
     bars, *runs = figure.data
     assert bars.x.tolist() == [30.0] * 4 and len(set(bars.marker.color)) == 4  # in percent
     assert [dots.x.tolist() for dots in runs] == [[25.0, 30.0, 35.0]] * 4
-    assert "3 seeds and 56 objects" in figure.layout.title.text
+    assert "3 seeds and 56 objects" in figure.layout.title.subtitle.text
     assert figure.layout.xaxis.title.text.startswith("text finds its splat, R@1, % (test)<br>grey: baseline")
     with pytest.raises(ValueError, match="must be among test text_r1, got val text_r1"):
         ablation_figure(results, "val", "text_r1")
