@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+import torch
 
-from ...encoders import load_encoder
+from ...encoders import BagOfViews, load_encoder
 from ...errors import ExplainedError
-from ...evaluation import embed_set, load_set, load_teacher_of
+from ...evaluation import embed_set, load_teacher_of
 from ...evaluation.objects import Progress
 from ...files import file_sha256, write_text
 from ...shards import ShardError, ShardSet
@@ -26,7 +26,6 @@ from ...shards.writer import write_set
 from .labels import LabelFile, Stroke, contradictions, standing
 from .ranking import LEAST, Ranking, Selection, ask_next, fit_ranking, select, text_features
 
-BAG = "bag"  # instead of an encoder: the mean of the teacher's embeddings of an object's views
 FORMAT = "clipgs-curation/1"
 MANIFEST = "curation.jsonl"
 
@@ -38,7 +37,7 @@ class Curation:
         shards: the set, embedded by a teacher.
         positives: a text for what is looked for, the first ranking.
         labels: file of the labels; made by the first one, gone on with when it is there.
-        encoder: who embeds: shipped name or folder, or "bag" for the mean of the teacher's embeddings of the views.
+        encoder: who embeds, as `load_encoder` takes it; "bag-mean" is the mean of the set's embeddings of views.
         labeller: who labels; the user of the system when empty.
         device: of encoder and teacher.
         cache: folder in which embeddings are kept, see `embed_set`.
@@ -248,10 +247,11 @@ def embeds_of(
     if shards.teacher is None:
         todo = "embed it: clipgs triplets embed SET --teacher NAME --out NEW"
         raise ShardError(shards.folder, "the set must have embeddings", "none", todo)
-    if encoder == BAG:
-        return load_set([shards.folder], progress=progress).bag().numpy()
-    loaded = load_encoder(encoder, device, teacher=shards.teacher.identity)
-    return embed_set(loaded, shards, cache=cache, progress=progress).numpy()
+    loaded = load_encoder(encoder, device, teacher=shards.teacher.identity, embed_dim=shards.teacher.dim)
+    if not isinstance(loaded, BagOfViews):
+        return embed_set(loaded, shards, cache=cache, progress=progress).numpy()
+    views = (shards.read(key).image_embeds for key in (row["key"] for row in shards.rows))
+    return loaded.encode([torch.from_numpy(rows).float() for rows in views if rows is not None]).cpu().numpy()
 
 
 def text_of(shards: ShardSet, text: str, device: str = "cpu") -> np.ndarray:
@@ -259,5 +259,4 @@ def text_of(shards: ShardSet, text: str, device: str = "cpu") -> np.ndarray:
     if not text.strip():
         raise ValueError("a text must say what is looked for, got none")
     assert shards.teacher is not None
-    embeds: Tensor = load_teacher_of(shards.teacher, device=device).encode_text([text])
-    return embeds[0].float().cpu().numpy()
+    return load_teacher_of(shards.teacher, device=device).encode_text([text])[0].float().cpu().numpy()

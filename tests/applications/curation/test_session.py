@@ -38,7 +38,7 @@ def start(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "load_teacher_of", lambda *_, **__: Teacher())
     return lambda who="ada", **changes: Curation(
         **{"shards": shards, "positives": f"a {KINDS[0]}", "labels": tmp_path / "labels.jsonl"}
-        | {"encoder": "bag", "labeller": who}
+        | {"encoder": "bag-mean", "labeller": who}
         | changes
     )
 
@@ -160,14 +160,15 @@ def test_labels_of_one_kind_or_of_another_set_are_refused(start, tmp_path):
 
 
 def test_an_encoder_embeds_what_the_bag_stands_in_for(shards, monkeypatch):
+    bag = embeds_of(shards, "bag-mean")
+    first = unit(torch.from_numpy(shards.read(0).image_embeds.astype(np.float32)).mean(dim=0))
+    assert np.allclose(bag[0], first, atol=1e-3)
     torch.manual_seed(0)
     encoder = build_encoder("clipgs-mini", TEACHER.dim, **SMALL)
     monkeypatch.setattr(session, "load_encoder", lambda *_, **__: encoder)
     embeds = embeds_of(shards, "clipgs-mini")
     assert embeds.shape == (70, TEACHER.dim) and np.allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
-    bag = embeds_of(shards, "bag")
-    first = unit(torch.from_numpy(shards.read(0).image_embeds.astype(np.float32)).mean(dim=0))
-    assert np.allclose(bag[0], first, atol=1e-3)
+    assert np.allclose(embeds[3], encoder.encode([shards.read(3).splats])[0].numpy(), atol=1e-2)
 
 
 def test_a_set_without_a_teacher_and_a_text_without_words_are_refused(start, shards, tmp_path):

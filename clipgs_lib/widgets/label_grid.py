@@ -1,0 +1,171 @@
+"""`LabelGrid`: a page of thumbnails that a person answers with yes, no or skip, by the keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import anywidget
+import ipywidgets
+import numpy as np
+import traitlets as t
+
+from ..applications.curation import Curation
+from .retrieval_pictures import Thumbnail, check_thumbnails, sheet, thumbnail
+from .still import page_script, with_picture
+
+MAX_PAGE = 60
+_FOLDER = Path(__file__).parent
+
+
+class LabelPanel(anywidget.AnyWidget):
+    """The grid on the page; `LabelGrid` gives it its meaning.
+
+    Messages from the page: ``{"type": "load"}``, ``{"type": "answer", "answer", "key"}``, ``{"type": "undo"}``,
+    ``{"type": "next"}``. Messages to it: ``{"type": "page", "cells", "note", "at"}`` with a picture for each cell,
+    ``{"type": "state", "answers", "note", "at"}``, ``{"type": "say", "text"}``.
+    """
+
+    _esm = page_script("label_grid")
+    _css = _FOLDER / "widgets.css"
+
+    theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
+    _info = t.Dict().tag(sync=True)
+
+
+class LabelGrid(ipywidgets.VBox):
+    """Label the objects that a curation asks for: y, n, s(kip), u(ndo), arrows, and Enter for the next page.
+
+    Every answer is saved before the next one is taken. What the page does goes through `answer`, `undo` and
+    `next_page`, which work without a page.
+
+    Args:
+        curation: what is labelled, in which file, and the ranking that chooses the pages.
+        thumbnails: key -> PNG, JPEG or WebP bytes, or uint8 ``[H, W, 3]``.
+        captions: key -> what an object is called on the page; its key where there is none.
+        count: objects on a page, ``1..60``.
+        theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
+
+    Attributes:
+        page: keys of the objects shown.
+        at: place of the one that is answered next.
+
+    Raises:
+        ValueError: when ``count`` is out of range.
+    """
+
+    def __init__(
+        self,
+        curation: Curation,
+        thumbnails: Callable[[str], bytes | np.ndarray],
+        captions: Mapping[str, str] | None = None,
+        *,
+        count: int = 12,
+        theme: str = "auto",
+    ) -> None:
+        if not 1 <= count <= MAX_PAGE:
+            raise ValueError(f"count must lie in 1..{MAX_PAGE}, got {count}")
+        self.curation, self.count, self.at = curation, count, 0
+        self._thumbnails, self._captions = thumbnails, captions or {}
+        self.panel = LabelPanel(theme=theme, _info={"positives": curation.positives})
+        super().__init__([self.panel])
+        self.panel.on_msg(self._receive)
+        self.next_page()
+
+    # ---- what a person does ------------------------------------------------------------------------------------
+
+    def answer(self, answer: Literal["yes", "no", "skip"], key: str = "") -> None:
+        """Save an answer about an object of the page, the one at the cursor when none is named, and go on behind it.
+
+        Raises:
+            ValueError: for another answer, or an object that is not on the page.
+            OSError: when it cannot be saved.
+        """
+        key = key or (self.page[self.at] if self.page else "")
+        if key not in self.page:
+            raise ValueError(f"the object must be on the page, got {key!r}; ask for the next page")
+        self.curation.label(key, answer)
+        self.at = min(self.page.index(key) + 1, len(self.page) - 1)
+        self._send_state()
+
+    def undo(self) -> None:
+        """Take back the last answer and put the cursor there; an object of an earlier page comes back to this one."""
+        stroke = self.curation.undo()
+        if stroke is None:
+            return self._say("There is nothing to take back.")
+        if stroke.key in self.page:
+            self.at = self.page.index(stroke.key)
+            return self._send_state()
+        self.page.insert(0, stroke.key)
+        self.at = 0
+        return self._send_page()
+
+    def next_page(self) -> list[str]:
+        """Refit to all answers, also those of other windows, and show what to answer next; returns the keys."""
+        self.curation.refit()
+        self.page, self.at = self.curation.ask(self.count), 0
+        self._send_page()
+        return list(self.page)
+
+    # ---- how it is done ----------------------------------------------------------------------------------------
+
+    @property
+    def note(self) -> str:
+        """Counts, and how good the ranking of the last refit is, in one line."""
+        counts, ranking = self.curation.counts(), self.curation.ranking
+        done = f"{counts['yes']} yes, {counts['no']} no, {counts['skip']} skipped of {len(self.curation.keys):,}"
+        if ranking is None:
+            return f"{done}; the text ranks this page"
+        ap = ranking.ap
+        return f"{done}; AP {ap.value:.2f} [{ap.low:.2f}, {ap.high:.2f}] on labels held out"
+
+    def _state(self) -> dict[str, Any]:
+        answers = self.curation.answers()
+        answered = [answers[key].answer if key in answers else "" for key in self.page]
+        return {"answers": answered, "at": self.at, "note": self.note}
+
+    def _send_state(self) -> None:
+        self.panel.send({"type": "state"} | self._state())
+
+    def _send_page(self) -> None:
+        pictures = self._pictures()
+        names = [self._captions.get(key, key) for key in self.page]
+        cells = [{"key": k, "caption": n, "kind": p.kind} for k, n, p in zip(self.page, names, pictures, strict=True)]
+        self.panel.send({"type": "page", "cells": cells} | self._state(), buffers=[p.data for p in pictures])
+
+    def _pictures(self) -> list[Thumbnail]:
+        return [thumbnail(one) for one in check_thumbnails([self._thumbnails(k) for k in self.page], len(self.page))]
+
+    def _say(self, text: str, wrong: bool = False) -> None:
+        self.panel.send({"type": "say", "text": text, "wrong": wrong})
+
+    def _receive(self, _widget: Any, content: Any, _buffers: list[Any]) -> None:
+        """Do what the page asks for; whatever goes wrong becomes a sentence there."""
+        kind = content.get("type") if isinstance(content, dict) else None
+        try:
+            if kind == "load":
+                self._send_page()
+            elif kind == "answer":
+                self.answer(content.get("answer"), str(content.get("key") or ""))
+            elif kind == "undo":
+                self.undo()
+            elif kind == "next":
+                self.next_page()
+        except Exception as error:  # nobody sees a callback's traceback
+            words = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+            self._say(f"{words[:300]}.", wrong=True)
+
+    # ---- without a page ----------------------------------------------------------------------------------------
+
+    def still(self) -> bytes:
+        """PNG of the page and its answers, at most 100 kB; what a saved notebook shows."""
+        answered = self._state()["answers"]
+        names = [f"{self._captions.get(key, key)}\n{said}" for key, said in zip(self.page, answered, strict=True)]
+        return sheet(f"{self.curation.positives}: {self.note}", list(zip(self._pictures(), names, strict=True)))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())
+
+    def __repr__(self) -> str:
+        return f"LabelGrid({self.curation.positives!r}: {self.note})"
