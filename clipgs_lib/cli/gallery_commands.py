@@ -19,7 +19,7 @@ def embed(
     source: Annotated[Path, typer.Argument(metavar="DIR|SET", help="Folder of splats and meshes, or a finished set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the gallery; what is in it stays.")],
     encoder: Annotated[
-        str, typer.Option(help="Shipped name or folder, or bag: the mean of the views.")
+        str, typer.Option(help="Shipped name or folder; bag-mean: the teacher's views.")
     ] = "clipgs-mini",
     labels: Annotated[
         Path | None, typer.Option(help="Table (.tsv, .csv) of a folder: path, and name, label, caption.")

@@ -125,8 +125,8 @@ def _bag(name: str, teacher: str | None, embed_dim: int | None) -> Encoder:
     """A bag of views of a teacher, by its identity; of `mini` without one."""
     if teacher is None:
         return build_encoder(name, embed_dim)
-    title, _, digest = teacher.rpartition(" sha256:")
-    encoder = build_encoder(name, embed_dim, teacher=title, teacher_sha256=digest)
+    title, _, digest = teacher.partition(" sha256:")
+    encoder = build_encoder(name, embed_dim, teacher=title, teacher_sha256=digest or "unknown")
     encoder.info = {key: {} for key in INFO} | {"teacher": {"identity": teacher, "dim": encoder.embed_dim}}
     return encoder
 

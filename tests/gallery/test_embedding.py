@@ -13,7 +13,6 @@ from PIL import Image
 
 import clipgs_lib as cg
 from clipgs_lib.encoders import build_encoder, save_encoder
-from clipgs_lib.evaluation import BAG
 from clipgs_lib.gallery import Gallery, GalleryError, embedding
 from clipgs_lib.gallery.embedding import embed_gallery, open_splats
 from clipgs_lib.shards import ShardSet
@@ -82,18 +81,18 @@ def test_a_second_run_adds_what_is_new(folder, encoder, tmp_path, monkeypatch):
     top = tmp_path / "things"
     shutil.copytree(folder, top)
     monkeypatch.setattr(embedding, "_COMMIT", 2)
-    encode, calls = embedding._Embedder.__call__, []
+    embed, calls = embedding._embed, []
 
-    def stopping(self, loaded, left_out):
+    def stopping(encoder, loaded, left_out):
         calls.append(list(loaded))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return encode(self, loaded, left_out)
+        return embed(encoder, loaded, left_out)
 
-    monkeypatch.setattr(embedding._Embedder, "__call__", stopping)
+    monkeypatch.setattr(embedding, "_embed", stopping)
     with pytest.raises(KeyboardInterrupt):
         embed_gallery(top, tmp_path / "g", encoder=encoder, config=FEW)
-    monkeypatch.setattr(embedding._Embedder, "__call__", encode)
+    monkeypatch.setattr(embedding, "_embed", embed)
     before = len(Gallery.open(tmp_path / "g"))
     assert 1 <= before <= 2
     cg.write_splats(make_splats(80, seed=9), top / "late.ply")
@@ -135,16 +134,28 @@ def test_a_set_gives_its_splats_views_and_texts(encoder, tmp_path):
     ]
 
 
-def test_bags_of_views(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("pool", ["bag-mean", "bag-max"])
+def test_bags_of_views_of_a_set_are_what_it_has_stored(tmp_path, pool):
     shards = ShardSet(make_set(tmp_path / "set"))
-    embed_gallery(shards.folder, tmp_path / "g", encoder="bag")
-    gallery = Gallery.open(tmp_path / "g", teacher=TEACHER.identity, encoder=BAG)
-    views = torch.from_numpy(shards.read(4).image_embeds).float()
-    assert torch.allclose(gallery.embeds[4], unit(views.mean(dim=0)), atol=2e-3)
-    teacher = FakeTeacher()
-    monkeypatch.setattr(embedding, "load_teacher", lambda name, device: teacher)
-    report = embed_gallery(folder, tmp_path / "h", encoder="bag", config=FEW)
-    assert report.added == 5 and Gallery.open(tmp_path / "h").space.teacher == teacher.identity
+    embed_gallery(shards.folder, tmp_path / "g", encoder=pool)
+    gallery = Gallery.open(tmp_path / "g", teacher=TEACHER.identity)
+    views = unit(torch.from_numpy(shards.read(4).image_embeds))
+    assert torch.allclose(gallery.embeds[4], unit(views.mean(dim=0) if pool == "bag-mean" else views.amax(dim=0)))
+    assert gallery.encoder.startswith(f"{pool} sha256:")
+
+
+def test_bags_of_views_of_a_folder_are_of_mini(folder, tmp_path):
+    top = tmp_path / "things"
+    top.mkdir()
+    for name in ("red_ball.ply", "box cup/cube.obj"):
+        shutil.copy(folder / name, top)
+    assert embed_gallery(top, tmp_path / "h", encoder="bag-mean", config=FEW).added == 2
+    gallery, teacher = Gallery.open(tmp_path / "h"), cg.load_teacher("mini", device="cpu")
+    assert gallery.teacher == teacher.identity
+    source = next(one for one in embedding.folder_sources(top, kind="any") if one.key == gallery.keys[0])
+    views = embedding.draw_views(embedding._read(source, FEW)[1], FEW)[1]
+    expected = unit(teacher.encode_image(views).mean(dim=0))
+    assert torch.allclose(gallery.embeds[0], expected, atol=1e-4)
 
 
 def test_what_makes_no_gallery_is_refused(encoder, tmp_path):
@@ -152,8 +163,8 @@ def test_what_makes_no_gallery_is_refused(encoder, tmp_path):
     shards = make_set(tmp_path / "set")
     with pytest.raises(GalleryError, match="an encoder must say whose space it embeds into"):
         embed_gallery(shards, tmp_path / "g", encoder=nobody)
-    embed_gallery(shards, tmp_path / "g", encoder="bag")
-    with pytest.raises(GalleryError, match=f"the encoder must be {BAG}, .* got clipgs-mini"):
+    embed_gallery(shards, tmp_path / "g", encoder="bag-mean")
+    with pytest.raises(GalleryError, match=r"the encoder must be bag-mean sha256.* got clipgs-mini"):
         embed_gallery(shards, tmp_path / "g", encoder=encoder)
 
 
