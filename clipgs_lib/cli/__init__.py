@@ -15,7 +15,14 @@ from typing import Annotated, Any
 import typer
 
 from .._version import __version__
-from . import gallery_commands, notebook_commands, splat_commands, training_commands, triplet_commands
+from . import (
+    curation_commands,
+    gallery_commands,
+    notebook_commands,
+    splat_commands,
+    training_commands,
+    triplet_commands,
+)
 from .output import plain_errors
 
 _GROUPS = {
@@ -36,6 +43,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "ablate": (training_commands.ablate, "notebooks/full/design_ablation.yaml --out ablation --jobs 2"),
     "embed": (gallery_commands.embed, "models --out gallery"),
     "search": (gallery_commands.search, 'gallery "a striped mug" --minus wood -k 12 --sheet hits.png'),
+    "curate": (curation_commands.curate, "set --positives 'a photo of food' --labels food.jsonl --out food"),
     "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
     "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
     "render": (splat_commands.render, "thing.sog turn.gif --views 36"),
