@@ -7,6 +7,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 from __future__ import annotations
 
 from .histograms import attribute_histograms, channels_figure, value_histograms
+from .labels import labels_figure
 from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
 from .neighbours import Neighbour, neighbours_figure
 from .pictures import difference_figure, error_image, image_row
@@ -37,6 +38,7 @@ __all__ = [
     "fitting_tradeoff",
     "image_row",
     "intervals_figure",
+    "labels_figure",
     "neighbours_figure",
     "order_figure",
     "patch_figure",

@@ -17,6 +17,7 @@ from clipgs_lib.tokenizer import TokenizerConfig, attribute_channels, collate, p
 
 from ..conftest import make_splats
 from ..widgets.browser import CHROMIUM, chromium
+from .test_labels import curves
 from .test_learning import ablation
 
 MEASURE = """() => [...document.querySelectorAll("[id^=clipgs-figure]")].map((figure) => {
@@ -73,6 +74,7 @@ def figures() -> dict[str, go.Figure]:
         "intervals": plots.intervals_figure(WORDS, [1, 2, 3, 4], [0, 1, 2, 3], [2, 3, 4, 5], axis="R@1, %",
                                             samples=[[1, 2]] * 4, chance=0.5, title="An ablation", note="3 seeds"),
         "ablation": plots.ablation_figure(ablation(WORDS), "test", "text_r1", title="What each step brings"),
+        "labels": plots.labels_figure({name: curves() for name in ("food", "buildings", "things to sit on", "lamps")}),
         "trade-off": plots.fitting_tradeoff(cells),
     }  # fmt: skip
 
