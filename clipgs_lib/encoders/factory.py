@@ -33,7 +33,7 @@ UNI3D = {
 }
 SIZES = ("mini", *UNI3D)
 FAMILIES = {"clipgs": "all", "point": "points", "naive": "naive"}  # and the attributes that they read, in any size
-OTHERS = {
+OTHERS: dict[str, AnyConfig] = {
     "pointbert": PointBertConfig(),
     # as large as the other minis, with as many patches, which cover 3/4 of 1,024 gaussians; larger balls cover less
     "pointbert-mini": PointBertConfig(

@@ -141,8 +141,8 @@ def measure(
         count = len(objects.numbers(split))
         if count < 2:
             raise ValueError(f"split {split!r} must hold at least 2 objects, got {count}; --split all takes every one")
-        teacher = {"teacher": objects.teacher.identity, "embed_dim": objects.teacher.dim}
-        loaded = {name: load_encoder(name, place.device, **teacher) for name in encoders}
+        teacher, dim = objects.teacher.identity, objects.teacher.dim
+        loaded = {name: load_encoder(name, place.device, teacher=teacher, embed_dim=dim) for name in encoders}
         validator = Validator(objects, TrainConfig(shards=tuple(sets), out="", zero_shot=zero_shot), place)
         results = {}
         for name, encoder in loaded.items():
