@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -288,6 +288,30 @@ def zero_shot_labels(
     weights = teacher.zero_shot_weights(labels, templates).cpu()  # [C, D]
     shares = (teacher.logit_scale * gallery.embeds.cpu() @ weights.T).softmax(dim=1).max(dim=1)
     return [labels[place] for place in shares.indices.tolist()], shares.values
+
+
+def precision_of_words(
+    gallery: Gallery, teacher: Teacher, queries: Mapping[str, Sequence[str]], k: int = 5
+) -> dict[str, float]:
+    """How many of the first hits of each text are right, by the categories of the gallery.
+
+    Args:
+        gallery: whose descriptions have a ``category``.
+        teacher: of the gallery.
+        queries: text -> words; a row is right when its category holds one of them as whole words.
+        k: hits looked at; of a text with fewer right rows, as many as there are.
+
+    Returns:
+        text -> share of right hits in ``[0, 1]``; texts without a right row in the gallery are left out.
+    """
+    categories, shares = [str(meta.get("category", "")).casefold() for meta in gallery.meta], {}
+    for text, words in queries.items():
+        pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
+        right = [bool(pattern.search(category)) for category in categories]
+        if count := min(k, sum(right)):
+            hits = ask(gallery, Query((text_term(teacher, text),)), count).hits
+            shares[text] = sum(right[hit.row] for hit in hits) / count
+    return shares
 
 
 def combine(*parts: Tensor | tuple[float, Tensor]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from clipgs_lib.gallery import (
     Term,
     ask,
     picture_term,
+    precision_of_words,
     row_term,
     shape_term,
     text_term,
@@ -230,3 +233,20 @@ def test_words_that_scores_are_held_against_are_embedded_once(monkeypatch):
     text_term(teacher, "mug")
     text_term(teacher, "cup")
     assert teacher.seen.count("furniture") == 1 and set(module._EVERYDAY) <= set(teacher.seen)
+
+
+def test_precision_of_words_counts_right_categories_among_the_first():
+    teacher = FakeTeacher()
+    chair, tree = teacher.encode_text(["a chair", "a tree"])
+    rows = unit(torch.stack([chair + 0.01 * i * tree for i in range(4)] + [tree + 0.01 * i * chair for i in range(6)]))
+    kinds = ["chair", "Armchair", "tree", "bar chair"] + ["palm tree"] * 5 + ["chair"]
+    meta = [{"category": kind} for kind in kinds]
+    store = Gallery(rows, [str(i) for i in range(10)], meta, teacher=TEACHER)
+    queries = {"a chair": ["chair"], "a tree": ["tree", "bush"], "a dog": ["dog", "do(g"]}
+    assert precision_of_words(store, teacher, queries) == {"a chair": 1 / 3, "a tree": 1.0}  # an armchair is no chair
+    assert precision_of_words(store, teacher, queries, k=1) == {"a chair": 1.0, "a tree": 1.0}
+
+
+def test_the_queries_of_the_kits_are_whole():
+    queries = json.loads((Path(__file__).parents[2] / "data" / "queries" / "kits.json").read_text())
+    assert len(queries) == 40 and all(words and all(map(str.strip, words)) for words in queries.values())
