@@ -50,7 +50,10 @@ ROOMS = {
         *("teachers", "pool", "colors"),
     },
     # 5
-    "evaluation": {"catalogue", "encoders", "files", "runtime", "shards", "splats", "teachers", "triplets"},
+    "evaluation": {
+        *("_version", "files", "runtime", "settings", "splats", "geometry", "formats", "rendering", "catalogue"),
+        *("shards", "triplets", "teachers", "encoders"),
+    },
     "gallery": {
         *("errors", "files", "splats", "formats", "meshes", "rendering", "fitting", "shards", "triplets", "teachers"),
         *("encoders", "evaluation"),
@@ -67,7 +70,7 @@ ROOMS = {
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("encoders", "evaluation", "training", "gallery", "runner", "applications"),
+        *("applications", "encoders", "evaluation", "gallery", "plots", "runner", "training"),
     },
     "__main__": {"cli"},
 }

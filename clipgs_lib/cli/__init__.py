@@ -17,6 +17,7 @@ import typer
 from .._version import __version__
 from . import (
     curation_commands,
+    evaluation_commands,
     gallery_commands,
     notebook_commands,
     splat_commands,
@@ -27,6 +28,7 @@ from .output import plain_errors
 
 _GROUPS = {
     "triplets": "Make triplets (splats, views, texts) and look at them.",
+    "evaluate": "Measure encoders on sets: zero-shot, few-shot, retrieval, robustness, cost, or all.",
     "teacher": "Draw views for mini, the embedded teacher, and train it.",
     "notebooks": "List the notebooks and run them.",
 }
@@ -39,7 +41,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "teacher views": (training_commands.views, "--catalogue 2000 --out views"),
     "teacher train": (training_commands.train_teacher, "--views views --out mini --steps 1000"),
     "train": (training_commands.train, "--shards set --init point-mini --out run --steps 2000"),
-    "evaluate": (training_commands.evaluate, "set --encoder clipgs-mini --encoder point-mini"),
+    **evaluation_commands.COMMANDS,
     "ablate": (training_commands.ablate, "notebooks/full/design_ablation.yaml --out ablation --jobs 2"),
     "embed": (gallery_commands.embed, "models --out gallery"),
     "search": (gallery_commands.search, 'gallery "a striped mug" --minus wood -k 12 --sheet hits.png'),

@@ -1,8 +1,7 @@
-"""``clipgs train`` and ``clipgs evaluate``, for encoders; ``clipgs teacher``: views, and training of `mini`."""
+"""``clipgs train``, for encoders; ``clipgs teacher``: views, and training of `mini`."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -69,34 +68,6 @@ def train(
                 typer.echo(f"step {last['step']}: {numbers}", err=True)
     if _FIRST:
         print("\n".join(f"{name}: {value}" for name, value in last.items()))
-
-
-def evaluate(
-    sets: Annotated[list[Path], typer.Argument(metavar="SET...", help="Folders of finished sets of triplets.")],
-    encoder: Annotated[list[str], typer.Option(help="Shipped name or folder; once per encoder.")],
-    split: Annotated[str, typer.Option(help="Of the sets: train, val, test, unseen, or all.")] = "all",
-    zero_shot: Annotated[str, typer.Option(help="Teacher of the words, as --teacher takes it, or none.")] = "teacher",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers as JSON too.")] = None,
-) -> None:
-    """Measure encoders on sets: zero-shot by category, splat to views, text to splat; the bag of views beside them.
-
-    Shares with 95 % intervals and chance; see the docstring of `clipgs_lib.training.measure`.
-    """
-    must_exist(*sets)
-    from ..files import write_text
-    from ..training import measure
-    from ..training.card import TASKS, scores_row
-
-    results = measure(encoder, [str(folder) for folder in sets], split, zero_shot=zero_shot, device=device)
-    if out is not None:
-        facts = {"sets": [folder.resolve().name for folder in sets], "split": split, "results": results}
-        write_text(out, json.dumps(facts, indent=1) + "\n")
-    for name, scores in results.items():
-        print(f"{name}, {scores['objects']} objects | measured | bag of views | chance")
-        for key, task in TASKS:
-            if key in scores:
-                print(f"  {task} | {scores_row(scores, key)}")
 
 
 def ablate(

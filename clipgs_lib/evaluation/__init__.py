@@ -1,4 +1,4 @@
-"""How good embeddings are: zero-shot, retrieval and few-shot scores with chance levels and intervals.
+"""How good embeddings are: protocols over sets and encoders (`evaluate`), and the scores that they are made of.
 
 Ties are not decided by position: a target that ties with others counts with the probability that a random order of the
 tied puts it among the first k. An encoder that gives the same embedding to everything therefore scores chance, exactly.
@@ -11,27 +11,40 @@ object) such an interval has no width, which says nothing about certainty: look 
 
 from __future__ import annotations
 
-from .few_shots import METHODS, FewShot, few_shot
+from .benchmarks import EvaluationWarning, class_list, open_folder
+from .few_shots import METHODS, FewShot, few_shot, linear_probe
 from .objects import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
 from .ranking import Recalls, TopK, retrieval, zero_shot
+from .results import Measured, Results, compare
+from .run import PROTOCOLS, EvaluationConfig, evaluate
 from .scores import RESAMPLES, TIE, Interval, hit_rates, relevant_mask
 
 __all__ = [
     "BAG",
     "METHODS",
+    "PROTOCOLS",
     "RESAMPLES",
     "TIE",
+    "EvaluationConfig",
     "EvaluationSet",
+    "EvaluationWarning",
     "FewShot",
     "Interval",
+    "Measured",
     "Recalls",
+    "Results",
     "TopK",
+    "class_list",
+    "compare",
     "content_of",
     "embed_set",
+    "evaluate",
     "few_shot",
     "hit_rates",
+    "linear_probe",
     "load_set",
     "load_teacher_of",
+    "open_folder",
     "relevant_mask",
     "retrieval",
     "zero_shot",

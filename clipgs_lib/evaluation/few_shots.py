@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from ..vectors import unit
 from .scores import Interval, checked, hit_rates, intervals, relevant_mask
 
 METHODS = ("linear", "prototype")
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # inverse regularisations that a probe chooses from
+FOLDS = 4  # of that choice, at most
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class FewShot:
     shots: int  # labelled objects of each class
     queries: int  # objects of each class that are classified
     episodes: int
-    method: str  # one of METHODS
+    method: str  # one of METHODS, or "probe"
     eligible: int  # classes with enough objects, from which episodes are drawn
+    scores: tuple[float, ...]  # accuracy of each episode
 
     def __str__(self) -> str:
         return (
@@ -70,10 +75,7 @@ def few_shot(
     Raises:
         ValueError: for other shapes, bad rows (named), an unknown method, or too few classes with enough objects.
     """
-    embeds = checked("embeds", embeds).cpu()
-    labels = target.cpu().numpy()
-    if labels.shape != (len(embeds),) or labels.dtype.kind not in "iu":
-        raise ValueError(f"target must be integers [{len(embeds)}], got {target.dtype} {list(target.shape)}")
+    embeds, labels = _checked(embeds, target)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if ways < 2 or min(shots, queries, episodes) < 1:
@@ -94,18 +96,80 @@ def few_shot(
         drawn = [rng.permutation(np.flatnonzero(labels == c))[: shots + queries] for c in chosen]
         parts = embeds[torch.from_numpy(np.stack(drawn))]  # [ways, shots + queries, D]
         scores.append(_episode(parts[:, :shots], parts[:, shots:], method, strength))
-    accuracies = np.array(scores)
+    return _summary(scores, seed, ways=ways, shots=shots, queries=queries, method=method, eligible=len(eligible))
+
+
+def linear_probe(
+    embeds: Tensor, target: Tensor, shots: int, *, queries: int = 20, draws: int = 5, seed: int = 0
+) -> FewShot:
+    """Learn all classes at once from ``shots`` objects each, the regularisation chosen on these alone; several draws.
+
+    As `few_shot`, with every class that has more than ``shots`` objects; logistic regression. With 2 shots or more
+    its strength is one of `STRENGTHS`, by cross-validation on the labelled objects; with 1 it is the third.
+
+    Args:
+        embeds: ``[N, D]`` unit-norm.
+        target: ``[N]`` integer class of each.
+        shots: labelled objects of each class, >= 1.
+        queries: objects of each class to classify, at most.
+        draws: of labelled objects and queries.
+        seed: of draws and bootstrap.
+
+    Raises:
+        ValueError: as `few_shot`.
+    """
+    embeds, labels = _checked(embeds, target)
+    if min(shots, queries, draws) < 1:
+        raise ValueError(f"a probe needs shots, queries and draws >= 1, got {shots}, {queries} and {draws}")
+    classes, counts = np.unique(labels, return_counts=True)
+    eligible = classes[counts > shots]
+    if len(eligible) < 2:
+        raise ValueError(
+            f"a {shots}-shot probe needs 2 classes of at least {shots + 1} objects, got {len(eligible)} of "
+            f"{len(classes)}; lower shots"
+        )
+    scores = []
+    for draw in range(draws):
+        rng = np.random.default_rng([seed, draw])
+        drawn = [rng.permutation(np.flatnonzero(labels == c))[: shots + queries] for c in eligible]
+        known, asked = np.concatenate([d[:shots] for d in drawn]), np.concatenate([d[shots:] for d in drawn])
+        right = labels[asked] == _fit(embeds[known], labels[known], None).predict(embeds[asked].double().numpy())
+        scores.append(float(right.mean()))
+    ways = len(eligible)
+    return _summary(scores, seed, ways=ways, shots=shots, queries=queries, method="probe", eligible=ways)
+
+
+def _checked(embeds: Tensor, target: Tensor) -> tuple[Tensor, np.ndarray]:
+    embeds, labels = checked("embeds", embeds).cpu(), target.cpu().numpy()
+    if labels.shape != (len(embeds),) or labels.dtype.kind not in "iu":
+        raise ValueError(f"target must be integers [{len(embeds)}], got {target.dtype} {list(target.shape)}")
+    return embeds, labels
+
+
+def _summary(scores: Sequence[float], seed: int, *, ways: int, **facts: Any) -> FewShot:
+    accuracies, count = np.array(scores), len(scores)
     return FewShot(
-        accuracy=intervals(accuracies[:, None], np.arange(episodes), seed)[0],
-        std=float(accuracies.std(ddof=1)) if episodes > 1 else 0.0,
+        accuracy=intervals(accuracies[:, None], np.arange(count), seed)[0],
+        std=float(accuracies.std(ddof=1)) if count > 1 else 0.0,
         chance=1 / ways,
         ways=ways,
-        shots=shots,
-        queries=queries,
-        episodes=episodes,
-        method=method,
-        eligible=len(eligible),
+        episodes=count,
+        scores=tuple(scores),
+        **facts,
     )
+
+
+def _fit(embeds: Tensor, labels: np.ndarray, strength: float | None) -> Any:
+    """Logistic regression on embeddings ``[N, D]``, by default with the strength that cross-validation chooses."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    shots = int(np.bincount(np.unique(labels, return_inverse=True)[1]).min())
+    model: Any = LogisticRegression(C=STRENGTHS[2] if strength is None else strength, max_iter=1000)
+    if strength is None and shots > 1:
+        folds = StratifiedKFold(min(FOLDS, shots), shuffle=True, random_state=0)
+        model = GridSearchCV(model, {"C": STRENGTHS}, cv=folds)
+    return model.fit(embeds.double().numpy(), labels)
 
 
 def _episode(labelled: Tensor, asked: Tensor, method: str, strength: float) -> float:
@@ -116,9 +180,7 @@ def _episode(labelled: Tensor, asked: Tensor, method: str, strength: float) -> f
         prototypes = unit(labelled.mean(dim=1))  # [W, D]
         scores = asked.reshape(-1, dim) @ prototypes.T  # [W*A, W]
     else:
-        from sklearn.linear_model import LogisticRegression
-
         known = np.repeat(np.arange(ways), labelled.shape[1])
-        model = LogisticRegression(C=strength, max_iter=1000).fit(labelled.reshape(-1, dim).double().numpy(), known)
+        model = _fit(labelled.reshape(-1, dim), known, strength)
         scores = torch.from_numpy(model.predict_proba(asked.reshape(-1, dim).double().numpy()))  # [W*A, W]
     return float(hit_rates(scores, relevant_mask(truth, ways), (1,)).mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..encoders import Encoder
+from ..encoders import Encoder, pool_views
 from ..files import replacing
 from ..runtime import mixed_precision, resolve_precision
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet
+from ..splats import Splats
 from ..teachers import Teacher, TeacherError, load_teacher
 from ..vectors import unit
 from ..words import first_of
@@ -51,9 +52,14 @@ class EvaluationSet:
         """N keys."""
         return tuple(key for keys in self.keys for key in keys)
 
+    def splats(self, numbers: Iterable[int]) -> list[Splats]:
+        """Splats of objects by their numbers."""
+        places = [(shards, key) for shards, keys in zip(self.shards, self.keys, strict=True) for key in keys]
+        return [shards.read(key).splats for shards, key in (places[number] for number in numbers)]
+
     def bag(self, first: int = 0) -> Tensor:
         """Means ``[N, D]`` of the teacher's embeddings of the views from the first of interest on, renormalised."""
-        return unit(torch.stack([rows[first:].mean(dim=0) for rows in self.images]))
+        return torch.stack([pool_views(rows[first:]) for rows in self.images])
 
 
 def load_set(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..vectors import rows_of
-from .scores import Interval, checked, hit_probability, intervals, places, reciprocal_rank, relevant_mask
+from .scores import Interval, checked, expected_rank, hit_probability, intervals, places, reciprocal_rank, relevant_mask
 
 CELLS = 1 << 24  # similarities held in memory at a time
 
@@ -97,16 +97,16 @@ def retrieval(
     Raises:
         ValueError: for other shapes, non-finite or unnormalised rows (named), or queries without a relevant item.
     """
-    ks, hits, chance, _ = _rank("queries", queries, "gallery", gallery, relevant, ks)
+    found = rank(queries, gallery, relevant, ks)
     if objects is None:
         objects = torch.arange(len(queries))
     if objects.shape != (len(queries),) or objects.is_floating_point():
         raise ValueError(f"objects must be integers [{len(queries)}], got {objects.dtype} {list(objects.shape)}")
     groups = objects.cpu().numpy()
     return Recalls(
-        ks=ks,
-        values=intervals(hits, groups, seed),
-        chance=chance,
+        ks=found.ks,
+        values=intervals(found.hits, groups, seed),
+        chance=found.chance,
         queries=len(queries),
         objects=len(np.unique(groups)),
         gallery=len(gallery),
@@ -131,31 +131,46 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
     """
     if target.dim() != 1:
         raise ValueError(f"target must be [N] class indices, got {list(target.shape)}")
-    ks, hits, chance, ranks = _rank("embeds", embeds, "weights", weights, target, ks)
+    found = rank(embeds, weights, target, ks, ("embeds", "weights"))
     classes = target.cpu().numpy()
     counts = np.bincount(classes, minlength=len(weights))
-    sums = np.bincount(classes, weights=hits[:, 0], minlength=len(weights))
+    sums = np.bincount(classes, weights=found.hits[:, 0], minlength=len(weights))
     return TopK(
-        ks=ks,
-        values=intervals(hits, np.arange(len(embeds)), seed),
-        chance=chance,
+        ks=found.ks,
+        values=intervals(found.hits, np.arange(len(embeds)), seed),
+        chance=found.chance,
         objects=len(embeds),
         classes=len(weights),
-        mrr=float(ranks.mean()),
+        mrr=float(found.reciprocal.mean()),
         class_accuracy=tuple(s / c if c else math.nan for s, c in zip(sums.tolist(), counts.tolist(), strict=True)),
         class_counts=tuple(counts.tolist()),
     )
 
 
-@torch.no_grad()
-def _rank(
-    name: str, queries: Tensor, other: str, gallery: Tensor, relevant: Tensor, ks: Sequence[int]
-) -> tuple[tuple[int, ...], np.ndarray, tuple[float, ...], Tensor]:
-    """Checked ks, hits ``[Q, k]`` of each query, the mean chance at each k and 1 / rank ``[Q]``, in blocks of queries.
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where each of Q queries finds the first thing that it looks for, ties in random order."""
 
-    The latter takes one relevant item for granted.
-    """
-    queries, gallery, ks = checked(name, queries), checked(other, gallery), tuple(ks)
+    ks: tuple[int, ...]
+    hits: np.ndarray  # [Q, k] probability to be among the first k
+    reciprocal: np.ndarray  # [Q] expected 1 / rank
+    rank: np.ndarray  # [Q] expected rank, from 1 on
+    chance: tuple[float, ...]  # hits of a random order, for each of ks
+    chance_reciprocal: float
+    chance_rank: float  # median
+
+
+@torch.no_grad()
+def rank(
+    queries: Tensor,
+    gallery: Tensor,
+    relevant: Tensor,
+    ks: Sequence[int],
+    names: tuple[str, str] = ("queries", "gallery"),
+) -> Ranks:
+    """Rank a gallery by cosine for each query, in blocks of queries; arguments and errors are those of `retrieval`."""
+    (name, other), ks = names, tuple(ks)
+    queries, gallery = checked(name, queries), checked(other, gallery)
     if not ks or ks[0] < 1 or any(a >= b for a, b in pairwise(ks)):
         raise ValueError(f"ks must be increasing numbers >= 1, got {ks}")
     if queries.shape[1] != gallery.shape[1]:
@@ -165,17 +180,24 @@ def _rank(
         )
     _check_relevant(relevant, len(queries), len(gallery))
     step = max(1, CELLS // len(gallery))
-    hits, chance, ranks = [], [], []
+    found, blind = [], []  # places of each query; those of a random order
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         mask = relevant_mask(relevant[part], len(gallery))  # [q, N]
         with torch.autocast(queries.device.type, enabled=False):  # half precision would make ties of neighbours
-            better, wrong, tied = places(queries[part] @ gallery.T, mask)
-        hits.append(hit_probability(better, wrong, tied, ks))
-        ranks.append(reciprocal_rank(better, wrong))
+            found.append(torch.stack(places(queries[part] @ gallery.T, mask)))
         right = mask.sum(dim=1)
-        chance.append(hit_probability(torch.zeros_like(right), len(gallery) - right, right, ks))
-    return ks, torch.cat(hits).cpu().numpy(), tuple(torch.cat(chance).mean(dim=0).tolist()), torch.cat(ranks)
+        blind.append(torch.stack([torch.zeros_like(right), len(gallery) - right, right]))
+    place, chance = torch.cat(found, dim=1), torch.cat(blind, dim=1)  # [3, Q]
+    return Ranks(
+        ks=ks,
+        hits=hit_probability(*place, ks).cpu().numpy(),
+        reciprocal=reciprocal_rank(*place).cpu().numpy(),
+        rank=expected_rank(*place).cpu().numpy(),
+        chance=tuple(hit_probability(*chance, ks).mean(dim=0).tolist()),
+        chance_reciprocal=float(reciprocal_rank(*chance).mean()),
+        chance_rank=float(np.median(expected_rank(*chance).cpu().numpy())),
+    )
 
 
 def _check_relevant(relevant: Tensor, queries: int, size: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from ..vectors import check_unit
 
 TIE = 1e-6  # cosines closer than this are equal
 RESAMPLES = 1000  # of each bootstrap
+_CELLS = 1 << 22  # weights of resamples held at a time
+
+Statistic = Literal["mean", "median", "macro"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,27 @@ def places(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return better, (tied & ~relevant).sum(dim=1), (tied & relevant).sum(dim=1)
 
 
-def reciprocal_rank(better: Tensor, wrong: Tensor) -> Tensor:
-    """Expected 1 / rank ``[Q]`` float64 of one item behind ``better`` others, shuffled with ``wrong`` tied ones."""
+def reciprocal_rank(better: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
+    """Expected 1 / rank ``[Q]`` float64 of the first of ``right`` items behind ``better`` others, shuffled with
+    ``wrong`` tied ones."""
     first, last = better.double() + 1, (better + wrong).double() + 1  # the ranks it can have
-    return ((last + 1).digamma() - first.digamma()) / (last - first + 1)
+    expected = ((last + 1).digamma() - first.digamma()) / (last - first + 1)  # of one item
+    several = (right > 1) & (wrong > 0)
+    expected[(right > 1) & (wrong == 0)] = 1 / first[(right > 1) & (wrong == 0)]
+    cases, which = torch.stack([better, wrong, right], dim=1)[several].unique(dim=0, return_inverse=True)
+    found = torch.empty(len(cases), dtype=torch.float64, device=expected.device)
+    for case, (ahead, others, items) in enumerate(cases.tolist()):
+        left = others + items - torch.arange(1, others + 2, dtype=torch.float64)  # tied ones behind each place
+        log_ways = (left + 1).lgamma() - (left - items + 2).lgamma() - math.lgamma(items)
+        log_all = math.lgamma(others + items + 1) - math.lgamma(others + 1) - math.lgamma(items + 1)
+        found[case] = ((log_ways - log_all).exp() / (ahead + 1 + torch.arange(others + 1))).sum()
+    expected[several] = found[which]
+    return expected
+
+
+def expected_rank(better: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
+    """Expected rank ``[Q]`` float64, from 1 on, of the first of ``right`` tied items, as in `reciprocal_rank`."""
+    return better.double() + (wrong + right + 1).double() / (right + 1).double()
 
 
 def relevant_mask(relevant: Tensor, size: int) -> Tensor:
@@ -75,18 +97,60 @@ def hit_probability(better: Tensor, wrong: Tensor, right: Tensor, ks: Sequence[i
 
 def intervals(hits: np.ndarray, groups: np.ndarray, seed: int) -> tuple[Interval, ...]:
     """Mean over rows of ``hits [Q, k]`` with intervals from resampling groups ``[Q]`` of rows."""
-    _, inverse = np.unique(groups, return_inverse=True)
-    counts = np.bincount(inverse).astype(np.float64)  # [G] rows of each group
-    sums = np.stack([np.bincount(inverse, weights=column) for column in hits.T], axis=1)  # [G, k]
-    rng = np.random.default_rng(seed)
-    size = len(counts)
-    means = np.empty((RESAMPLES, hits.shape[1]))
-    for i in range(RESAMPLES):
-        times = np.bincount(rng.integers(0, size, size), minlength=size)  # [G] how often each group is drawn
-        means[i] = times @ sums / (times @ counts)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    low, high = np.quantile(resampled(hits, groups, seed), [0.025, 0.975], axis=0)
     values = hits.mean(axis=0)
     return tuple(Interval(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True))
+
+
+def resampled(
+    values: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    statistic: Statistic = "mean",
+    classes: np.ndarray | None = None,
+) -> np.ndarray:
+    """A statistic of ``values [Q, k]`` where ``groups [Q]`` are drawn anew, as a whole: ``[RESAMPLES, k]``.
+
+    Equal groups and seeds give the same draws, whatever the values.
+    """
+    _, inverse = np.unique(groups, return_inverse=True)
+    size, rng = int(inverse.max()) + 1, np.random.default_rng(seed)
+    block = max(1, _CELLS // len(values))
+    parts = []
+    for start in range(0, RESAMPLES, block):
+        count = min(block, RESAMPLES - start)
+        drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)  # how often each is drawn
+        parts.append(statistic_of(values, times[:, inverse].astype(np.float64), statistic, classes))
+    return np.concatenate(parts)
+
+
+def statistic_of(
+    values: np.ndarray, weights: np.ndarray, statistic: Statistic, classes: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean, median, or mean of the classes' means ("macro") of ``values [Q, k]`` under ``weights [n, Q]``: ``[n, k]``.
+
+    Classes ``[Q]`` without weight do not count.
+    """
+    if statistic == "mean":
+        return weights @ values / weights.sum(axis=1, keepdims=True)
+    if statistic == "median":
+        columns = []
+        for column in values.T:
+            order = np.argsort(column)
+            below = np.cumsum(weights[:, order], axis=1)
+            half = below[:, -1:] / 2
+            first, last = (below >= half).argmax(axis=1), (below > half).argmax(axis=1)
+            columns.append((column[order][first] + column[order][last]) / 2)
+        return np.stack(columns, axis=1)
+    assert classes is not None
+    order = np.argsort(classes, kind="stable")
+    starts = np.flatnonzero(np.append(True, classes[order][1:] != classes[order][:-1]))
+    weights = weights[:, order]
+    counts = np.add.reduceat(weights, starts, axis=1)  # [n, C]
+    sums = [np.add.reduceat(weights * column[order], starts, axis=1) for column in values.T]
+    means = np.stack(sums, axis=2) / np.maximum(counts, 1e-12)[..., None]  # [n, C, k]
+    return means.sum(axis=1) / (counts > 0).sum(axis=1, keepdims=True)
 
 
 def checked(name: str, values: Tensor) -> Tensor:

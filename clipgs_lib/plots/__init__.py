@@ -11,6 +11,7 @@ from .labels import labels_figure
 from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
 from .neighbours import Neighbour, neighbours_figure
 from .pictures import difference_figure, error_image, image_row
+from .robustness import robustness_figure
 from .scatter import splat_figure
 from .style import MAX_POINTS, TEMPLATE
 from .token_figures import (
@@ -43,6 +44,7 @@ __all__ = [
     "order_figure",
     "patch_figure",
     "patch_rows",
+    "robustness_figure",
     "similarity_figure",
     "splat_figure",
     "token_coverage_figure",

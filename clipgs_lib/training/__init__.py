@@ -11,7 +11,6 @@ from .distributed import gather_with_grad
 from .loop import train
 from .mini import MiniConfig, train_mini
 from .step import DivergedError
-from .validate import measure
 
 __all__ = [
     "AugmentConfig",
@@ -24,7 +23,6 @@ __all__ = [
     "ablate",
     "augment",
     "gather_with_grad",
-    "measure",
     "train",
     "train_mini",
 ]

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..encoders import BagOfViews, Encoder, load_encoder, pool_views
+from ..encoders import BagOfViews, Encoder, pool_views
 from ..evaluation import Recalls, TopK, load_teacher_of, retrieval, zero_shot
-from ..runtime import mixed_precision, resolve_device
+from ..runtime import mixed_precision
 from ..shards import TeacherInfo
 from ..vectors import unit
 from .config import TrainConfig
 from .data import Objects, Sample
-from .distributed import Place, gather, join, share, shares
+from .distributed import Place, gather, share, shares
 
 _CHUNK = 64  # objects decoded at a time
 
@@ -109,46 +109,6 @@ class Validator:
         for query, objects in enumerate(rows.values()):
             relevant[query, objects] = True
         return _scores("text_r", retrieval(unit(torch.stack(list(texts.values()))), embeds, relevant))
-
-
-def measure(
-    encoders: Sequence[str],
-    sets: Sequence[str],
-    split: str = "all",
-    *,
-    zero_shot: str = "teacher",
-    device: str = "auto",
-) -> dict[str, dict[str, float]]:
-    """Measure encoders on the objects of sets that they were not trained on.
-
-    Args:
-        encoders: names or folders, as `load_encoder` takes them.
-        sets: folders of finished sets, of one teacher, which is that of the encoders.
-        split: of the sets, or "all".
-        zero_shot: class weights by the sets' teacher, by its name for `load_teacher` here, or "none".
-        device: auto, cpu, cuda or cuda:N.
-
-    Returns:
-        `Validator.measure` of each encoder, by its name as given.
-
-    Raises:
-        ShardError: for a set that is broken or was embedded by another teacher.
-        ValueError: when the split has fewer than 2 objects, or the teacher cannot be had here.
-        EncoderError: for an encoder that cannot be loaded, or has another teacher.
-    """
-    with join(resolve_device(device)) as place:
-        objects = Objects(sets)
-        count = len(objects.numbers(split))
-        if count < 2:
-            raise ValueError(f"split {split!r} must hold at least 2 objects, got {count}; --split all takes every one")
-        teacher, dim = objects.teacher.identity, objects.teacher.dim
-        loaded = {name: load_encoder(name, place.device, teacher=teacher, embed_dim=dim) for name in encoders}
-        validator = Validator(objects, TrainConfig(shards=tuple(sets), out="", zero_shot=zero_shot), place)
-        results = {}
-        for name, encoder in loaded.items():
-            objects.read_for(encoder)
-            results[name] = validator.measure(encoder, split)
-        return results
 
 
 def _scores(prefix: str, result: Recalls | TopK) -> dict[str, float]:

@@ -14,13 +14,7 @@ from clipgs_lib.shards import ShardError, ShardSet, TeacherInfo
 from clipgs_lib.shards.triplet import encode_triplet
 from clipgs_lib.shards.writer import write_set
 
-from ..training.samples import SMALL, TEACHER, make_object, make_set
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Seventy objects: 46 to train, 12 to validate, 12 to test."""
-    return make_set(tmp_path_factory.mktemp("sets") / "kinds")
+from ..training.samples import SMALL, TEACHER, make_object
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from clipgs_lib.captions.caption import Caption
+from clipgs_lib.evaluation import EvaluationConfig, evaluate
 from clipgs_lib.settings import from_plain
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
 from clipgs_lib.shards.writer import ShardLimits, write_set
@@ -77,6 +79,17 @@ def make_set(folder: Path, train: int = 46, first: int = 0, **changes: Any) -> P
     blocks = [encode_triplet(make_object(first + n, split, **changes)) for n, split in enumerate(splits)]
     write_set(folder, blocks, build={"what": "test"}, limits=ShardLimits(max_objects=20))
     return folder
+
+
+def found_by_text(encoders: Sequence[str], shards: Path, work: Path, split: str = "all") -> dict[str, float]:
+    """R@1 of texts that look for their objects, of each encoder and of the bag of views, by `clipgs evaluate`."""
+    chosen = EvaluationConfig(split=split, device="cpu")
+    rows = evaluate(encoders, [shards], ["retrieval"], chosen, work=work).rows
+    return {
+        row["method"]: row["value"]
+        for row in rows
+        if row["task"].startswith("text -> 3D, gallery") and row["metric"] == "R@1"
+    }
 
 
 def config(shards: Path, out: Path, **changes: Any) -> TrainConfig:

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from clipgs_lib.encoders import PointBertConfig, load_encoder, pool_views
-from clipgs_lib.training import Objects, measure, train
+from clipgs_lib.evaluation import BAG
+from clipgs_lib.training import Objects, train
 from clipgs_lib.training.data import Plan, make_batch
 from clipgs_lib.training.distributed import Place
 from clipgs_lib.training.loop import make_encoder
 from clipgs_lib.training.step import Learner
 from clipgs_lib.vectors import unit
 
-from .samples import SMALL, TEACHER, config, make_object
+from .samples import SMALL, TEACHER, config, found_by_text, make_object
 from .test_loop import STILL, curve
 
 PLACE = Place(0, 1, torch.device("cpu"))
@@ -50,8 +51,8 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_its_export_is_an_encoder(settings
     encoder = load_encoder(whole[-1]["encoder"], teacher=TEACHER.identity)
     assert encoder.identity == load_encoder(rest[-1]["encoder"]).identity
     assert encoder.encode(make_object(1, "val").splats).shape == (1, 16)
-    scores = measure([whole[-1]["encoder"]], [str(shards)], "test", zero_shot="none", device="cpu")
-    assert scores[whole[-1]["encoder"]]["text_r1"] == pytest.approx(whole[-1]["test_text_r1"], abs=1e-5)
+    scores = found_by_text([whole[-1]["encoder"]], shards, Path(whole[-1]["encoder"]).parent, "test")
+    assert scores[whole[-1]["encoder"]] == pytest.approx(whole[-1]["test_text_r1"], abs=1e-5)
     card = Path(whole[-1]["encoder"], "README.md").read_text(encoding="utf-8")
     assert f"--encoder {encoder.config.name}" in card
 
@@ -99,9 +100,7 @@ def test_a_bag_of_views_has_nothing_to_train_but_is_measured(shards, tmp_path):
     with pytest.raises(ValueError, match="must have weights to train, got bag-mean, which has none; measure it with"):
         list(train(config(shards, tmp_path / "run", encoder="bag-mean", encoder_options={})))
     assert not (tmp_path / "run").exists()
-    scores = measure(["bag-mean", "bag-max"], [str(shards)], "all", zero_shot="none", device="cpu")
-    mean, best = scores["bag-mean"], scores["bag-max"]
-    assert mean["text_r1"] == mean["views_text_r1"] and best["views_text_r1"] == mean["text_r1"] != best["text_r1"]
-    assert "image_r1" not in mean and mean["objects"] == 70
+    scores = found_by_text(["bag-mean", "bag-max"], shards, tmp_path)
+    assert scores["bag-mean"] == scores[BAG] != scores["bag-max"]
     rows = Objects([str(shards)]).sample(3).image_embeds
     torch.testing.assert_close(pool_views(rows), unit(unit(rows).mean(dim=0)))

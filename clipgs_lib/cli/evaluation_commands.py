@@ -1,0 +1,83 @@
+"""``clipgs evaluate``: one protocol, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import bar, must_exist
+from .training_commands import Settings
+
+_ABOUT = {
+    "all": "Measure encoders by every protocol, and the bag of views beside them.",
+    "zero-shot": "Classify objects by the names of classes: Top-1, 3, 5, each class, labels that training had not.",
+    "few-shot": "Classify objects after a few labelled ones: episodes of n ways and m shots, and linear probes.",
+    "retrieval": "Find objects by texts and pictures and these by objects: R@1, 5, 10, MRR, median rank.",
+    "robustness": "Change splats (fewer, turned, cut, written in a format, ...): what moves, and what is still known.",
+    "cost": "Time and memory of one object: drawing, where an encoder reads views, and the encoder, on one thread.",
+}
+
+
+def evaluate_by(name: str) -> Callable[..., None]:
+    """The command of a protocol, or of "all"."""
+
+    def command(
+        sets: Annotated[
+            list[Path], typer.Argument(metavar="SET...", help="Finished sets, or a folder class/test/* of meshes.")
+        ],
+        encoder: Annotated[list[str], typer.Option(help="Shipped name or folder; once per encoder.")],
+        split: Annotated[str, typer.Option(help="Of the sets: train, val, test, unseen, or all.")] = "all",
+        classes: Annotated[
+            str,
+            typer.Option(help="labels (of the sets), modelnet40, scanobjectnn, objaverse-lvis, or a file of names."),
+        ] = "labels",
+        zero_shot: Annotated[
+            str, typer.Option(help="Teacher of the words, as --teacher takes it, or none.")
+        ] = "teacher",
+        settings: Settings = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+        work: Annotated[
+            Path, typer.Option(metavar="DIR", help="Where embeddings are kept, and sets that are built of meshes.")
+        ] = Path("build/evaluation"),
+        out: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="Write JSON, a Parquet beside it, and a page if robust.")
+        ] = None,
+    ) -> None:
+        must_exist(*sets)
+        from ..evaluation import PROTOCOLS, EvaluationConfig, evaluate
+        from ..files import write_text
+        from ..plots import robustness_figure
+        from ..settings import from_plain, set_values
+
+        values = {"split": split, "classes": classes, "zero_shot": zero_shot, "device": device}
+        config = from_plain(EvaluationConfig, set_values(values, settings or []))
+        with bar(name, 1) as show:
+            results = evaluate(
+                encoder,
+                sets,
+                PROTOCOLS if name == "all" else (name,),
+                config,
+                work=work,
+                progress=lambda done, of, what: show(done, total=of, note=what),
+            )
+        if out is not None:
+            results.write(out)
+            if rows := [row for row in results.rows if row["protocol"] == "robustness"]:
+                write_text(out.with_suffix(".html"), robustness_figure(rows).to_html(include_plotlyjs=True))
+        print(results.tables())
+
+    command.__doc__ = f"""{_ABOUT[name]}
+
+    Every number has a 95 % interval, chance and a count; methods are compared in pairs on the same objects. More
+    settings, as --set NAME=VALUE: queries, episodes, draws (few-shot), objects, views (robustness), timed (cost),
+    prompts, precision, seed. A folder of meshes as ModelNet40 has them is built into a set once, below --work.
+    """
+    return command
+
+
+COMMANDS = {
+    f"evaluate {name}": (evaluate_by(name), "set --encoder clipgs-mini --encoder point-mini") for name in _ABOUT
+}

@@ -1,0 +1,114 @@
+"""All protocols at once, and ``clipgs evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clipgs_lib import evaluation
+from clipgs_lib.cli import app
+from clipgs_lib.training import train
+
+from ..training.samples import config
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def encoders(folder, tmp_path_factory):
+    """Two encoders: of one step, and of thirty."""
+    top = tmp_path_factory.mktemp("runs")
+    for steps, name in ((1, "one"), (30, "two")):
+        list(train(config(folder, top / name, steps=steps)))
+    return [str(top / name / "encoder") for name in ("one", "two")]
+
+
+def test_everything_is_measured_at_once(folder, encoders, knowing, tmp_path):
+    chosen = evaluation.EvaluationConfig(episodes=3, queries=3, draws=2, objects=4, views=2, timed=2, device="cpu")
+    said = []
+    results = evaluation.evaluate(
+        encoders, [folder], config=chosen, work=tmp_path / "work", progress=lambda *words: said.append(words[2])
+    )
+    rows = {(row["protocol"], row["method"]) for row in results.rows}
+    assert rows == {(p, m) for p in evaluation.PROTOCOLS for m in (evaluation.BAG, *encoders)}
+    assert results.facts["methods"][encoders[0]]["reads"] == "splats" and results.facts["labels"] == 4
+    assert results.facts["sets"][0]["objects"] == results.facts["objects"] == 70
+    assert said[0] == "objects read" and "changes of splats" in said
+    assert not any("not trained on" in note for note in results.notes)
+    top = {
+        row["method"]: row["value"] for row in results.rows if row["task"] == "all labels" and row["metric"] == "Top-1"
+    }
+    assert top[evaluation.BAG] > 0.9, "its teacher knows the words"
+    means = "3D -> mean of its views, gallery of 70"
+    found = {row["method"]: row["value"] for row in results.rows if (row["task"], row["metric"]) == (means, "R@1")}
+    assert found[encoders[0]] < found[encoders[1]] < 1 and set(found) == set(encoders)
+
+
+def test_the_command_writes_what_it_says_and_agrees_with_training(folder, encoders, tmp_path):
+    words = ["evaluate", "retrieval", str(folder), "--split", "test", "--device", "cpu", "--work", str(tmp_path / "w")]
+    words += ["--encoder", encoders[0], "--encoder", encoders[1], "--out", str(tmp_path / "scores.json")]
+    done = RUNNER.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "retrieval, text -> 3D, gallery of 12" in done.output and "against" in done.output
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert {row["protocol"] for row in written["rows"]} == {"retrieval"} and written["facts"]["settings"][
+        "split"
+    ] == "test"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.json", "scores.parquet", "w"]
+    place = ("3D -> mean of its views, gallery of 12", "R@1")
+    [row] = [r for r in written["rows"] if (r["task"], r["metric"]) == place and r["method"] == encoders[0]]
+    known = json.loads((Path(encoders[0]) / "config.json").read_text())["metrics"]["test"]
+    assert row["n"] == 12 and row["value"] == pytest.approx(known["image_r1"], abs=1e-5)
+
+
+def test_robustness_writes_a_page(folder, encoders, knowing, tmp_path):
+    words = ["evaluate", "robustness", str(folder), "--encoder", encoders[0], "--device", "cpu"]
+    words += [
+        "--set",
+        "objects=3",
+        "--set",
+        "views=1",
+        "--work",
+        str(tmp_path / "w"),
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    done = RUNNER.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert f"robustness, {encoders[0]} (n = 3)" in done.output and "half of the object cut off" in done.output
+    assert "robustness" in (tmp_path / "r.html").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--split", "unseen"], "must hold at least 2 objects, got 0"),
+        (["--encoder", "clipgs-mini"], "must be 'stand-in sha256:00', but it was trained against"),
+        (["--set", "shots=3"], "unknown shots"),
+        (["--set", "episodes=1"], "episodes must be at least 2, got 1"),
+        (["--set", "prompts=[a]"], "prompts must each contain {}"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(folder, encoders, tmp_path, words, said):
+    start = ["evaluate", "zero-shot", str(folder), "--encoder", encoders[0], "--zero-shot", "none", "--device", "cpu"]
+    done = RUNNER.invoke(app, [*start, "--work", str(tmp_path), *words])
+    assert done.exit_code == 2 and said in done.output, done.output
+    assert done.output.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_bad_calls_are_refused_before_anything_is_loaded(folder):
+    with pytest.raises(ValueError, match=r"protocols must be some of zero-shot, .*, got speed"):
+        evaluation.evaluate(["clipgs-mini"], [folder], ["speed"])
+    for encoders in ([], ["clipgs-mini", "clipgs-mini"]):
+        with pytest.raises(ValueError, match="encoders must be one or more, each once"):
+            evaluation.evaluate(encoders, [folder])
+
+
+def test_without_words_what_needs_them_is_left_out(folder, encoders, tmp_path):
+    chosen = evaluation.EvaluationConfig(zero_shot="none", device="cpu", split="test")
+    results = evaluation.evaluate(encoders[:1], [folder], ["zero-shot", "retrieval"], chosen, work=tmp_path)
+    assert {row["protocol"] for row in results.rows} == {"retrieval"}
+    assert "zero-shot: left out, as zero_shot=none says" in results.notes
