@@ -87,14 +87,13 @@ class Grid:
             ValueError: for settings that a run does not have, that do not hold, or that the grid decides.
         """
         values = dict(self.common)
-        for name, value in self.arms[arm].items():
+        for name, value in ((name, value) for name, value in self.arms[arm].items() if name not in _NAMES):
             both = isinstance(value, Mapping) and isinstance(values.get(name), Mapping)
             values[name] = {**values[name], **value} if both else value
         if given := [name for name in _GIVEN if name in values]:
             raise ValueError(f"arm {arm!r} must leave {', '.join(_GIVEN)} to the grid, got {', '.join(given)}")
-        settings = {name: value for name, value in values.items() if name not in _NAMES} | {"out": "-"}
         try:
-            config: TrainConfig = from_plain(TrainConfig, settings)
+            config: TrainConfig = from_plain(TrainConfig, values | {"out": "-"})
             encoder_config(config.encoder, **config.encoder_options)
         except (ValueError, EncoderError) as error:
             raise ValueError(f"arm {arm!r}: {error}") from None

@@ -142,6 +142,7 @@ def test_an_arm_with_one_seed_has_rows_and_no_verdict():
         ({"arms": {"one": {"encoder_options": {"groups": 0}}}}, "arm 'one': .*groups must be a whole number"),
         ({"arms": {"one": {"encoder_options": {"gruops": 8}}}}, "arm 'one': .*no setting gruops"),
         ({"arms": {"one": {"encoder": "none"}}}, "arm 'one': an encoder's name must be one of"),
+        ({"common": {"shards": ["a"], "start": "two"}}, "arm 'one': .*; got unknown start"),
         ({"arms": {"one": {"steps": -1}}}, "arm 'one': steps must be at least 0"),
         ({"arms": {"one": {"seed": 3}}}, "must leave out, seed, resume to the grid, got seed"),
         ({"arms": {"one": {"start": "two"}, "two": {}}}, "start of arm 'one' must be an arm above it, got 'two'"),
