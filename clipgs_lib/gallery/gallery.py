@@ -161,15 +161,17 @@ class Gallery:
 
     def describe(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Descriptions of some rows."""
-        if self._parts and "meta" not in self.__dict__:
+        if "meta" not in self.__dict__ and len(self) > _SAMPLE:
             return rows_of(self._frame.iloc[list(rows)])
         return [self.meta[row] for row in rows]
 
-    def caption(self, row: int) -> str:
-        """What a row is called: its caption, else its category, else its key. Plain text, whatever it holds."""
-        meta = self.describe([row])[0]
-        names = (meta.get(name) for name in ("caption", "category"))
-        return next((name for name in names if isinstance(name, str) and name.strip()), self.keys[row])
+    def captions(self, rows: Sequence[int]) -> list[str]:
+        """What rows are called: the caption, else the category, else the key. Plain text, whatever it holds."""
+        out = []
+        for row, meta in zip(rows, self.describe(rows), strict=True):
+            names = (meta.get(name) for name in ("caption", "category"))
+            out.append(next((name for name in names if isinstance(name, str) and name.strip()), self.keys[row]))
+        return out
 
     def thumbnail(self, row: int) -> bytes:
         """Picture of a row as WebP; empty where there is none."""

@@ -83,7 +83,7 @@ class Query:
         for keys, share, what in ((more, _ROCCHIO[0], "more like"), (less, -_ROCCHIO[1], "less like")):
             if keys:
                 rows = [gallery.row(key) for key in keys]
-                name = f"{what} {first_of([gallery.caption(row) for row in rows], 3)}"
+                name = f"{what} {first_of(gallery.captions(rows), 3)}"
                 terms.append(Term("shape", name, unit(gallery.take(rows).mean(dim=0)), share * whole))
         return Query(tuple(terms))
 
@@ -95,7 +95,7 @@ class Hit:
     rank: int  # from 1
     row: int
     key: str
-    caption: str  # see `Gallery.caption`
+    caption: str  # see `Gallery.captions`
     score: float  # standard deviations above the mean of the gallery
     contributions: tuple[float, ...]  # of each term; their sum is the score
     cosines: tuple[float, ...]  # to each term
@@ -175,7 +175,7 @@ def shape_term(encoder: Encoder, content: Any, weight: float = 1.0, name: str = 
 def row_term(gallery: Gallery, key: str, weight: float = 1.0) -> Term:
     """An object of the gallery, by its key; KeyError when there is none."""
     row = gallery.row(key)
-    return Term("shape", gallery.caption(row), gallery.take([row])[0], weight)
+    return Term("shape", gallery.captions([row])[0], gallery.take([row])[0], weight)
 
 
 # ---- searching -----------------------------------------------------------------------------------------------------
@@ -219,12 +219,13 @@ def ask(
     rows = [group[0] for group in groups]
     close = gallery.take(rows) @ terms.T  # [k, T]
     shares = weights * (close - mean) / spread / scale  # [k, T]
+    captions = gallery.captions(rows)
     hits = tuple(
         Hit(
             rank=rank + 1,
             row=row,
             key=gallery.keys[row],
-            caption=gallery.caption(row),
+            caption=captions[rank],
             score=float(shares[rank].sum()),
             contributions=tuple(shares[rank].tolist()),
             cosines=tuple(close[rank].tolist()),

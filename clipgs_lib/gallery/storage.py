@@ -327,7 +327,8 @@ def commit(folder: Path, space: Space, kept: Sequence[Part], added: Rows) -> lis
         stream.write((json.dumps({name: head[name] for name in _HEAD}, indent=1, ensure_ascii=False) + "\n").encode())
     named = {one["name"] for one in head["parts"]}
     for path in folder.iterdir():
-        if _PART.fullmatch(path.stem) and path.suffix in _SUFFIXES and path.stem not in named:
+        old = _PART.fullmatch(path.stem) and path.suffix in _SUFFIXES and path.stem not in named
+        if old or path.match(".*.partial"):  # what a killed writer left
             path.unlink(missing_ok=True)
     return [*parts, _open_part(folder, entry, space.dim)]
 

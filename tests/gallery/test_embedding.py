@@ -67,7 +67,7 @@ def test_a_folder_of_all_kinds_becomes_a_gallery(folder, encoder, tmp_path):
     splats = {"red_ball.ply", "knot.spz", "box cup/<b>bold<b>.splat"}
     assert kinds == dict.fromkeys(splats, "splat") | {"box cup/cube.obj": "mesh", "triangle.ply": "mesh"}
     cube = next(row for row, meta in enumerate(gallery.meta) if meta["file"].endswith("cube.obj"))
-    assert gallery.meta[cube]["category"] == "box cup" and "cube" in gallery.caption(cube)
+    assert gallery.meta[cube]["category"] == "box cup" and "cube" in gallery.captions([cube])[0]
     for row, key in enumerate(gallery.keys):
         with Image.open(io.BytesIO(gallery.thumbnail(row)), formats=["WEBP"]) as picture:
             assert picture.size == (48, 48) and np.asarray(picture.convert("RGB")).std() > 1

@@ -220,10 +220,10 @@ def test_thumbnails_and_descriptions_of_rows(tmp_path):
     store = Gallery(unit(30), [f"k{i}" for i in range(30)], meta, teacher=TEACHER, thumbnails=pictures)
     for gallery in (store, Gallery.open(store.save(tmp_path))):
         assert [gallery.thumbnail(row) for row in range(30)] == pictures
-        assert gallery.describe([7, 3]) == [meta[7], meta[3]] and gallery.caption(5) == "thing 5"
+        assert gallery.describe([7, 3]) == [meta[7], meta[3]] and gallery.captions([5]) == ["thing 5"]
         assert torch.equal(gallery.take([9, 2]), store.embeds[[9, 2]])
     nameless = Gallery(unit(3), list("abc"), [{"category": "mug"}, {"caption": " "}, {"caption": 3}], teacher=TEACHER)
-    assert [nameless.caption(row) for row in range(3)] == ["mug", "b", "c"]
+    assert nameless.captions(range(3)) == ["mug", "b", "c"]
     with pytest.raises(ValueError, match="thumbnails must have one entry per row"):
         Gallery(unit(3), list("abc"), teacher=TEACHER, thumbnails=[b""])
 

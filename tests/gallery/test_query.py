@@ -150,11 +150,19 @@ def test_texts_say_whether_anything_fits():
     assert plain["hits"][0]["caption"] == "<i>thing 3</i>"
 
 
-def test_terms_of_all_kinds():
+def test_terms_of_all_kinds(tmp_path):
     teacher, store = FakeTeacher(), gallery()
     red = np.zeros((4, 4, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     for picture in (red, Image.fromarray(red), Image.fromarray(red).convert("CMYK")):
         assert torch.allclose(picture_term(teacher, picture).embeds[:3], unit(torch.tensor([1.1, 0.1, 0.1])), atol=0.02)
+
+    frames = [Image.fromarray(red), Image.new("RGB", (4, 4), "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert torch.allclose(
+        picture_term(teacher, tmp_path / "moving.gif").embeds[:3], unit(torch.tensor([1.1, 0.1, 0.1]))
+    )
+    deep = Image.fromarray(np.full((4, 4), 65535, np.uint16))
+    assert torch.allclose(picture_term(teacher, deep).embeds[:3], unit(torch.ones(3)))
 
     class FakeEncoder:
         def encode(self, objects):

@@ -142,7 +142,7 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path, step):
     with GalleryWriter(tmp_path / "g", SPACE) as writer:
         writer.add(rows(3, 5))
     assert len(Gallery.load(tmp_path / "g")) == 8
-    assert len(list((tmp_path / "g").glob("part-*"))) == 2
+    assert len(list((tmp_path / "g").glob("part-*"))) == 2 and not list((tmp_path / "g").glob(".*"))
 
 
 def test_descriptions_of_all_kinds_come_back(tmp_path):
