@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from clipgs_lib import evaluation
 from clipgs_lib.evaluation import Results, protocols, scores
+from clipgs_lib.libraries import prepare_torchvision
 
 from .test_scores import labelled, unit
 
@@ -72,6 +73,7 @@ def test_zero_shot_by_class_and_confusion_are_scikit_learns():
 
 
 def test_scores_are_torchmetrics():
+    prepare_torchvision()  # which it imports
     functional = pytest.importorskip("torchmetrics.functional", reason="torchmetrics is not installed")
     objects, embeds, weights, target = bench()
     results = Results()
