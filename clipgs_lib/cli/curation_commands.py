@@ -73,16 +73,16 @@ def _oracles(
     shards: Any, names: list[str], encoder: str, device: str, seeds: int, budget: int, show: Any
 ) -> dict[str, dict[str, Any]]:
     """Curves of each task that the set has objects of."""
-    from ..applications.curation import embeds_of, oracle_curves, task_of, tasks, text_of
+    from ..applications.curation import embeds_of, oracle_curves, task_of, tasks, texts_of
 
     chosen = list(tasks()) if "all" in names else names
     truths = {name: [row["category"] in task_of(name).labels for row in shards.rows] for name in chosen}
+    if "all" in names:
+        truths = {name: truth for name, truth in truths.items() if sum(truth) >= 10}  # fewer say nothing
     embeds = embeds_of(shards, encoder, device, progress=lambda done, _: show(done))
+    queries = texts_of(shards, [task_of(name).query for name in truths], device)
     rows = {}
-    for name, truth in truths.items():
-        if "all" in names and sum(truth) < 10:
-            continue  # too few to say anything
-        query = text_of(shards, task_of(name).query, device)
+    for (name, truth), query in zip(truths.items(), queries, strict=True):
         report = lambda done, of, name=name: show(done, total=of, note=f"runs of {name}")  # noqa: E731
         rows[name] = oracle_curves(embeds, query, truth, seeds=seeds, budget=budget, progress=report)
     return rows

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from clipgs_lib.applications.curation import embeds_of, oracle_curves, tasks, text_of
+from clipgs_lib.applications.curation import embeds_of, oracle_curves, tasks, texts_of
 from clipgs_lib.applications.curation.ranking import LEAST, ask_next, fit_ranking, select, text_features
 from clipgs_lib.files import write_text
 from clipgs_lib.shards import ShardSet
@@ -78,14 +78,14 @@ def measure(folder: str, encoder: str, seeds: int, budget: int) -> dict[str, Any
     """Curves and precisions of each task that the set has objects of."""
     shards = ShardSet(folder)
     embeds = embeds_of(shards, encoder, cache="build/embeds")
+    queries = dict(zip(tasks(), texts_of(shards, [task.query for task in tasks().values()]), strict=True))
     rows = {}
     for name, task in tasks().items():
         truth = np.array([row["category"] in task.labels for row in shards.rows])
         if truth.sum() < LEAST_POSITIVES:
             continue
-        query = text_of(shards, task.query)
-        rows[name] = oracle_curves(embeds, query, truth, seeds=seeds, budget=budget, batch=BATCH)
-        features, text = text_features(embeds, query)
+        rows[name] = oracle_curves(embeds, queries[name], truth, seeds=seeds, budget=budget, batch=BATCH)
+        features, text = text_features(embeds, queries[name])
         runs = [precision_met(features, text, truth, seed) for seed in range(min(seeds, 5))]
         rows[name]["at_precision"] = {key: round(statistics.mean(run[key] for run in runs), 4) for key in runs[0]}
         needed = {way: rows[name][way]["needed"] for way in ("active", "random")}

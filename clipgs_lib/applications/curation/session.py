@@ -72,7 +72,7 @@ class Curation:
         self.labels.read()  # another set's are refused before anything is embedded
         self.keys = [row["key"] for row in shards.rows]
         self._rows = {key: row for row, key in enumerate(self.keys)}
-        embeds, query = embeds_of(shards, encoder, device, cache, progress), text_of(shards, positives, device)
+        embeds, query = embeds_of(shards, encoder, device, cache, progress), texts_of(shards, [positives], device)[0]
         self._features, self._text_scores = text_features(embeds, query)
         self._made = set[str]()  # ids of strokes by this window
         self.ranking: Ranking | None = None
@@ -254,9 +254,9 @@ def embeds_of(
     return loaded.encode([torch.from_numpy(rows).float() for rows in views if rows is not None]).cpu().numpy()
 
 
-def text_of(shards: ShardSet, text: str, device: str = "cpu") -> np.ndarray:
-    """The embedding ``[D]`` of a text by the teacher of a set."""
-    if not text.strip():
+def texts_of(shards: ShardSet, texts: Sequence[str], device: str = "cpu") -> np.ndarray:
+    """The embeddings ``[T, D]`` of texts by the teacher of a set."""
+    if not all(text.strip() for text in texts):
         raise ValueError("a text must say what is looked for, got none")
     assert shards.teacher is not None
-    return load_teacher_of(shards.teacher, device=device).encode_text([text])[0].float().cpu().numpy()
+    return load_teacher_of(shards.teacher, device=device).encode_text(list(texts)).float().cpu().numpy()
