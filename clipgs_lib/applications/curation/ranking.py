@@ -161,10 +161,10 @@ def ask_next(features: np.ndarray, scores: np.ndarray, free: np.ndarray, count: 
 
 
 def select(ranking: Ranking, precision: float, seed: int = 0) -> Selection:
-    """Keep as many objects as leave the expected share of yes at or above a target.
+    """Keep as many objects as leave the expected share of yes among them at or above a target.
 
-    What a person said is certain: yes is kept, no is not. The others come in by their probability, the highest first;
-    they meet the target by themselves, so that labels do not make room for what is hardly a yes.
+    What a person said is certain: yes is kept, no is not. The others come in by their probability, the highest first,
+    and never below one half: labels do not make room for what is hardly a yes.
 
     Args:
         ranking: from `fit_ranking`.
@@ -180,8 +180,8 @@ def select(ranking: Ranking, precision: float, seed: int = 0) -> Selection:
     order = np.argsort(-ranking.scores, kind="stable")
     others = order[~np.isin(order, ranking.rows)]
     chances = ranking.probabilities[others]
-    shares = chances.cumsum() / np.arange(1, len(others) + 1)
-    count = int((shares >= precision - 1e-9).sum())  # shares fall, since the chances do
+    shares = (len(certain) + chances.cumsum()) / (len(certain) + np.arange(1, len(others) + 1))
+    count = int(((shares >= precision - 1e-9) & (chances >= 0.5)).sum())  # both fall with the score
     taken = others[:count]
     kept = np.zeros(len(ranking.scores), bool)
     kept[certain] = kept[taken] = True

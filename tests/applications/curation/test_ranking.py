@@ -121,14 +121,15 @@ def test_a_selection_keeps_as_many_as_its_target_allows():
         assert np.array_equal(labelled, ranking.truth), "what a person said is certain"
         taken = chosen.kept.copy()
         taken[ranking.rows] = False
-        alone = ranking.probabilities[taken].sum()
-        sure = (ranking.truth.sum() + alone) / chosen.kept.sum()
+        sure = (ranking.truth.sum() + ranking.probabilities[taken].sum()) / chosen.kept.sum()
         assert chosen.precision.value == pytest.approx(sure) and sure >= target - 1e-6
         assert chosen.precision.low <= sure <= chosen.precision.high
         if taken.any():
-            assert alone / taken.sum() >= target and ranking.probabilities[taken].min() == chosen.threshold
+            assert ranking.probabilities[taken].min() == chosen.threshold >= 0.5
         free = np.setdiff1d(np.flatnonzero(~chosen.kept), ranking.rows)
-        assert (alone + ranking.probabilities[free].max()) / (taken.sum() + 1) < target, "one more would be too many"
+        best = ranking.probabilities[free].max()
+        more = (sure * chosen.kept.sum() + best) / (chosen.kept.sum() + 1)
+        assert more < target or best < 0.5, "one more would be too many"
         counts.append(int(chosen.kept.sum()))
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
 
