@@ -175,7 +175,7 @@ def _from_set(shards: ShardSet, key: str) -> Loaded:
 def _from_file(source: Source, config: BuildConfig) -> Loaded:
     source, shape, caption = _read(source, config)
     splats = _gaussians(shape, config, source.key)
-    meta = {"caption": caption, "category": source.info.get("label", ""), "file": source.name}
+    meta: dict[str, Any] = {"caption": caption, "category": source.info.get("label", ""), "file": source.name}
     meta |= {name: source.info[name] for name in ("source", "licence") if source.info.get(name)}
     meta |= {"kind": source.kind, "origin": source.path, "piece": source.index}
     picture = draw_views(splats, replace(config, views=2))[1][0]

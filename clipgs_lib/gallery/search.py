@@ -8,7 +8,7 @@ are scored exactly, usually some dozens: the result is that of a full sort, alwa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -99,8 +99,12 @@ def _by_codes(embeds: Tensor, codes: Codes, query: Tensor, k: int, allowed: Tens
     rest = 1.02 * float(np.linalg.norm(values - rounded * np.float32(step))) + _SLACK
     upper, lows, highs = np.empty(count, np.float32), np.empty(chunks, np.float32), np.empty(chunks, np.float32)
     mask = np.empty(0, bool) if allowed is None else allowed.numpy()
-    columns = [tensor.numpy() for tensor in codes]
-    _parallel(chunks, lambda *part: _bounds(*columns, rounded, np.float32(step), mask, upper, lows, highs, *part))
+    small, scales, errors = (tensor.numpy() for tensor in codes)
+
+    def work(first: int, last: int) -> None:
+        _bounds(small, scales, errors, rounded, np.float32(step), mask, upper, lows, highs, first, last)
+
+    _parallel(chunks, work)
     reach = np.partition(lows, chunks - k)[chunks - k] - 2 * rest  # k rows are surely above this
     near = np.flatnonzero(highs >= reach)
     rows = (near[:, None] * _CHUNK + np.arange(_CHUNK)).ravel()
@@ -112,12 +116,12 @@ def _by_codes(embeds: Tensor, codes: Codes, query: Tensor, k: int, allowed: Tens
     return _best_of((embeds[chosen] @ query)[None], start + chosen, k)
 
 
-def _parallel(count: int, work: object) -> None:
+def _parallel(count: int, work: Callable[[int, int], None]) -> None:
     """Call ``work(first, last)`` for parts of ``range(count)``, on as many threads as torch has."""
     threads = min(torch.get_num_threads(), count)
     cuts = np.linspace(0, count, 4 * threads + 1).astype(int)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        list(pool.map(work, cuts[:-1], cuts[1:]))  # type: ignore[arg-type]
+        list(pool.map(work, cuts[:-1].tolist(), cuts[1:].tolist()))
 
 
 @njit(cache=True, nogil=True)
