@@ -1,0 +1,220 @@
+"""Rooms with complete ground truth: furniture on a floor and at walls, small things on it, one picture of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ...catalogue.patterns import texture
+from ...meshes import Mesh, Part
+from ...rendering import Cameras, look_at, pinhole, render_views
+from .assets import Asset, Role, room_assets, scaled
+from .scenes import FLOOR, WALL, Pose, Scene, SceneObject, Truth
+
+TRIES = 60  # places tried for a thing before another is taken
+CLEAR = 0.05  # metres between things on the floor
+_SHARE = 0.3  # of an object that must be seen for it to count
+_WALLS = ((0.93, 0.91, 0.86), (0.84, 0.88, 0.90), (0.90, 0.86, 0.80), (0.86, 0.90, 0.84), (0.95, 0.95, 0.95))
+_WOODS = (((0.72, 0.55, 0.38), (0.55, 0.38, 0.24)), ((0.50, 0.36, 0.25), (0.36, 0.25, 0.17)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    asset: Asset
+    mesh: Mesh  # in the room
+    pose: Pose
+    size: tuple[float, float, float]
+    support: int  # place in the list of things, +1; or FLOOR, WALL
+    low: np.ndarray  # [3]
+    high: np.ndarray  # [3]
+
+
+def compose(
+    seed: int,
+    assets: Sequence[Asset] | None = None,
+    *,
+    width: int = 640,
+    height: int = 480,
+    furniture: int = 5,
+    small: int = 4,
+) -> Scene:
+    """Furnish a room at random, and take its picture; equal arguments give equal scenes.
+
+    Things on the floor, at least one of them a table, do not touch each other; half of them stand with their back to a
+    wall, the others are turned at random. Small things stand where the surface below carries them whole. What the
+    picture hardly shows (less than 30 % of it, or its middle outside) is left out of the scene.
+
+    Args:
+        seed: another seed, another room.
+        assets: to choose from; None takes `assets.room_assets`.
+        width, height: of the picture, pixels.
+        furniture, small: things that are tried on the floor, and on these.
+
+    Raises:
+        ValueError: when nothing fits the room, or no picture shows anything.
+    """
+    assets = room_assets() if assets is None else assets
+    rng = np.random.default_rng([seed, 2026])
+    for _ in range(5):
+        room = rng.uniform((3.6, 2.5, 3.6), (5.0, 2.7, 4.6))
+        things = _furnish(rng, assets, room, furniture, small)
+        scene = _picture(rng, things, room, width, height, f"scene-{seed:04d}") if things else None
+        if scene is not None:
+            return scene
+    sizes = ", ".join(f"{asset.name} {asset.length:.2f} m" for asset in assets[:5])
+    raise ValueError(f"some asset must fit a room of 5 m and be seen, got none of {len(assets)} that does: {sizes}")
+
+
+def _furnish(
+    rng: np.random.Generator, assets: Sequence[Asset], room: np.ndarray, furniture: int, small: int
+) -> list[_Placed]:
+    things: list[_Placed] = []
+    plan: list[Role] = ["table", *(["floor", "floor", "table"] * furniture)[: furniture - 1], "wall"]
+    for role in plan + ["small"] * small:
+        choices = [asset for asset in assets if asset.role == role]
+        for _ in range(3 if choices else 0):
+            thing = _place(rng, choices[rng.integers(len(choices))], room, things)
+            if thing is not None:
+                things.append(thing)
+                break
+    return things
+
+
+def _place(rng: np.random.Generator, asset: Asset, room: np.ndarray, things: Sequence[_Placed]) -> _Placed | None:
+    """A thing where it touches nothing but what carries it; None when no place was found."""
+    mesh = asset.read()
+    low, high = mesh.bounds()
+    size = high - low
+    tables = [number for number, thing in enumerate(things, 1) if thing.asset.role == "table"]
+    if (size > room - 0.1).any() or (asset.role == "small" and not tables):
+        return None
+    for _ in range(TRIES):
+        support, yaw = {"small": -2, "wall": WALL}.get(asset.role, FLOOR), float(rng.uniform(-180, 180))
+        side = int(rng.integers(6))  # back, left or right wall, or (3 to 5) none
+        if asset.role == "wall" or (side < 3 and support == FLOOR):
+            yaw = 0.0 if asset.role == "wall" else (0.0, 90.0, -90.0)[side]
+        turned = scaled(mesh, 1.0, yaw)
+        low, high = turned.bounds()
+        half = (high - low) / 2
+        middle = rng.uniform(half, np.maximum(room - half, half))
+        if support == FLOOR:
+            near = ((0, 2, half[2] + 0.02), (2, 0, half[0] + 0.02), (2, 0, room[0] - half[0] - 0.02))
+            if side < 3:
+                middle[near[side][1]] = near[side][2]
+            middle[1] = half[1]
+        elif asset.role == "wall":
+            middle[1:] = asset.elevation + half[1], half[2]
+        else:
+            support = tables[rng.integers(len(tables))]
+            height = _on_top(rng, things[support - 1], half)
+            if height is None:
+                continue
+            middle = height + (0, half[1], 0)
+        shift = middle - (low + high) / 2
+        box = low + shift, high + shift
+        clear = CLEAR if support == FLOOR else 0.01
+        others = [thing for number, thing in enumerate(things, 1) if number != support]
+        apart = all(((box[0] > o.high + clear) | (box[1] < o.low - clear)).any() for o in others)
+        inside = bool((box[0] > -1e-3).all() and (box[1] < room + 1e-3).all())
+        if apart and inside and (support != FLOOR or box[1][2] < room[2] - 1.3):
+            position = float(shift[0]), float(shift[1]), float(shift[2])
+            scale = float(mesh.sphere()[1])
+            lengths = float(size[0]), float(size[1]), float(size[2])
+            world = scaled(mesh, 1.0, yaw, shift)
+            return _Placed(asset, world, Pose(position, yaw, scale), lengths, support, *box)
+    return None
+
+
+def _on_top(rng: np.random.Generator, table: _Placed, half: np.ndarray) -> np.ndarray | None:
+    """A place ``[3]`` on a table, where its surface carries a footprint whole and leaves room above; None without."""
+    low, high = table.low + half * (1, 0, 1), table.high - half * (1, 0, 1)
+    if (low > high)[[0, 2]].any():
+        return None
+    spot = rng.uniform(np.minimum(low, high), high)
+    points = table.mesh.sample(30_000, np.random.default_rng(0)).points
+    offsets = (points - spot) / np.maximum(half, 1e-3)
+    points, offsets = (each[(np.abs(offsets[:, (0, 2)]) < 1).all(axis=1)] for each in (points, offsets))
+    ceiling = table.low[1] + (table.asset.top + 0.03 if table.asset.top is not None else 99)
+    below = points[:, 1] <= ceiling
+    if not below.any():
+        return None
+    height = float(points[below, 1].max())
+    carries = np.abs(points[:, 1] - height) < 0.012
+    cells = np.unique(np.floor(offsets[carries][:, (0, 2)] * 2), axis=0)  # of 4 x 4
+    blocked = (points[:, 1] > height + 0.012) & (points[:, 1] < height + 2 * half[1])
+    return None if len(cells) < 15 or blocked.any() else np.array([spot[0], height, spot[2]])
+
+
+def _room_mesh(rng: np.random.Generator, room: np.ndarray) -> Mesh:
+    """A wooden floor, a wall at the back, and one or two at the sides."""
+    x, y, z = (float(length) for length in room)
+    corners = {
+        "floor": ((0, 0, 0), (0, 0, z), (x, 0, z), (x, 0, 0)),
+        "back": ((0, 0, 0), (x, 0, 0), (x, y, 0), (0, y, 0)),
+        "left": ((0, 0, z), (0, 0, 0), (0, y, 0), (0, y, z)),
+        "right": ((x, 0, 0), (x, 0, z), (x, y, z), (x, y, 0)),
+    }
+    if rng.random() < 0.4:
+        del corners["left" if rng.random() < 0.5 else "right"]
+    wood, paint = _WOODS[rng.integers(len(_WOODS))], _WALLS[rng.integers(len(_WALLS))]
+    parts = []
+    for name, square in corners.items():
+        vertices, faces = np.array(square, np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+        part = Part(vertices, faces, (*paint, 1.0), name=name)
+        if name == "floor":
+            part = replace(
+                part,
+                base_color=(1.0, 1.0, 1.0, 1.0),
+                uvs=np.ascontiguousarray(vertices[:, (0, 2)] * np.float32(1.5)),
+                texture=texture("wood", np.array(wood[0]), np.array(wood[1])),
+            )
+        parts.append(part)
+    return Mesh(tuple(parts), up_axis="+y", source="room")
+
+
+def _picture(
+    rng: np.random.Generator, things: list[_Placed], room: np.ndarray, width: int, height: int, name: str
+) -> Scene | None:
+    """Draw the things one by one, tell from their depths who is seen where, and draw together those that are seen."""
+    eye = room * (rng.uniform(0.3, 0.7), 0, 1) + (0, rng.uniform(1.4, 1.9), -0.1)
+    target = room * (0.5, 0, 0.3) + (0, 0.55, 0)
+    viewmat = look_at(torch.from_numpy(eye), torch.from_numpy(target), "+y")
+    K = pinhole(width, height, float(rng.uniform(50, 60)))
+    camera = Cameras(viewmat[None], K[None], width, height)
+    shell, light = _room_mesh(rng, room), float(rng.uniform(0.2, 0.5))
+    depths = [render_views(mesh, camera, samples=1).depths[0].numpy() for mesh in [shell, *(t.mesh for t in things)]]
+    reach = np.stack([np.where(depth > 0, depth, np.inf) for depth in depths])  # [1 + N, H, W]
+    kept = list(range(1, len(reach)))
+    while True:
+        seen = np.array([0, *kept])[reach[[0, *kept]].argmin(axis=0)]
+        shown = [n for n in kept if _shown(seen == n, depths[n] > 0, things[n - 1], camera)]
+        shown = [n for n in shown if things[n - 1].support in (FLOOR, WALL, *shown)]
+        if shown == kept:
+            break
+        kept = shown
+    if not kept:
+        return None
+    parts = [part for mesh in [shell, *(things[n - 1].mesh for n in kept)] for part in mesh.parts]
+    color = render_views(Mesh(tuple(parts), up_axis="+y"), camera, light=light).colors[0]
+    depth = reach[[0, *kept]].min(axis=0)
+    numbers = {FLOOR: FLOOR, WALL: WALL} | {n: number for number, n in enumerate(kept, 1)}
+    objects = []
+    for n in kept:
+        thing = things[n - 1]
+        category = thing.asset.name
+        truth = Truth(thing.asset.source.key, category, thing.pose, thing.size, numbers[thing.support])
+        objects.append(SceneObject(numbers[n], thing.asset.name, seen == n, truth=truth))
+    image = (color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+    return Scene(image, depth, viewmat, K, tuple(objects), name=name)
+
+
+def _shown(mask: np.ndarray, whole: np.ndarray, thing: _Placed, camera: Cameras) -> bool:
+    """Whether a picture shows enough of a thing: 150 pixels, 30 % of what nothing else hides, and its middle."""
+    middle = camera.viewmats[0, :3, :3].numpy() @ np.array(thing.pose.position) + camera.viewmats[0, :3, 3].numpy()
+    x, y, z = camera.Ks[0].numpy() @ middle
+    inside = z > 0 and 0 <= x / z <= camera.width and 0 <= y / z <= camera.height
+    return bool(inside and mask.sum() >= max(150, _SHARE * whole.sum()))

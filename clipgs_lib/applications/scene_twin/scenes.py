@@ -1,0 +1,266 @@
+"""A scene: one picture with camera, depth and the masks of its objects, in memory and as a folder.
+
+Lengths are metres, the world has +y up and its floor at y = 0. A folder holds ``image.png``, ``depth.png`` (16 bit,
+millimetres, 0 where nothing is known; may be missing) and ``scene.json``, which is COCO's format of instances (Lin et
+al. 2014; masks as uncompressed run lengths or polygons) with ``camera`` beside them: ``viewmat [4, 4]`` (world to
+camera, OpenCV axes) and ``K [3, 3]`` (pixels). An annotation may have ``support``, and of composed scenes ``truth``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ...errors import ExplainedError
+from ...files import replacing, write_text
+from ...geometry import rotation_about
+from ...rendering import Cameras
+from ...rendering.cameras import check_cameras
+from ...words import first_of
+
+FLOOR, WALL = 0, -1  # what an object may stand on or hang at, beside the numbers of others
+MAX_SIDE = 8192  # pixels of a picture
+Segmenter = Callable[[np.ndarray, Sequence[str]], Sequence[np.ndarray]]  # picture and names -> masks [H, W]
+
+
+class SceneError(ExplainedError):
+    """A folder that holds no scene, or a broken one."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a shape of the unit sphere stands: its point x comes to ``position + scale * R(yaw) x``."""
+
+    position: tuple[float, float, float]  # metres; of the middle of the shape's box
+    yaw: float  # degrees about +y, counter-clockwise seen from above; at 0 the front looks along +z
+    scale: float  # metres per unit of the shape
+
+    def matrix(self) -> Tensor:
+        """The similarity ``[4, 4]`` float64, shape to world."""
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3, :3] = self.scale * rotation_about("y", self.yaw)
+        matrix[:3, 3] = torch.tensor(self.position, dtype=torch.float64)
+        return matrix
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the composer knows of an object."""
+
+    key: str  # of the same object in sets of triplets
+    category: str  # as sets of triplets call it
+    pose: Pose
+    size: tuple[float, float, float]  # width, height, depth along the shape's axes, metres
+    support: int  # number of the object below, `FLOOR` or `WALL`
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    """One object of a picture."""
+
+    number: int  # >= 1, its id
+    name: str  # what it is called; "" where nobody knows
+    mask: np.ndarray  # [H, W] bool, its visible pixels
+    support: int | None = None  # what it stands on; None: to be found out
+    truth: Truth | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture and what is known of it.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        depth: ``[H, W]`` float32 z depth in metres, 0 or NaN where unknown; None without any.
+        viewmat: ``[4, 4]`` world to camera, OpenCV axes; the world's floor is y = 0, +y up.
+        K: ``[3, 3]`` intrinsics, pixels.
+        objects: at least one, with different numbers.
+        name: for people.
+
+    Raises:
+        ValueError: when shapes do not fit, a mask is empty, or numbers occur twice or name nothing.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray | None
+    viewmat: Tensor
+    K: Tensor
+    objects: tuple[SceneObject, ...]
+    name: str = "scene"
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.image, np.ndarray) and self.image.dtype == np.uint8 and self.image.ndim == 3
+        if not fits or self.image.shape[2] != 3 or not 1 <= min(self.image.shape[:2]) <= MAX_SIDE:
+            raise ValueError(f"image must be uint8 [H, W, 3], got {getattr(self.image, 'dtype', type(self.image))}")
+        check_cameras(self.viewmat[None], self.K[None])
+        shape = self.image.shape[:2]
+        if self.depth is not None and (self.depth.shape != shape or bool((self.depth < 0).any())):
+            got = f"{list(self.depth.shape)} from {np.nanmin(self.depth):.3g}"
+            raise ValueError(f"depth must be [H, W] = {list(shape)} as the image, metres >= 0, got {got}")
+        numbers = [one.number for one in self.objects]
+        if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 1:
+            got = first_of(numbers) or "none"
+            raise ValueError(f"a scene must have objects with different numbers from 1 on, got {got}; number them anew")
+        for one in self.objects:
+            if one.mask.shape != shape or one.mask.dtype != bool:
+                got = f"{one.mask.dtype} {list(one.mask.shape)}"
+                raise ValueError(f"the mask of object {one.number} must be bool {list(shape)} as the image, got {got}")
+            if not one.mask.any():
+                raise ValueError(f"the mask of object {one.number} must have pixels inside the picture, got none")
+            if one.support not in (None, FLOOR, WALL, *numbers) or one.support == one.number:
+                raise ValueError(f"object {one.number} must stand on another of the scene, got {one.support}")
+
+    @property
+    def camera(self) -> Cameras:
+        """The camera, as `rendering.render` takes it."""
+        height, width = self.image.shape[:2]
+        return Cameras(self.viewmat[None].float(), self.K[None].float(), width, height)
+
+    def known_depth(self) -> np.ndarray:
+        """Depth ``[H, W]`` in metres, 0 wherever it is not known."""
+        if self.depth is None:
+            return np.zeros(self.image.shape[:2], np.float32)
+        return np.nan_to_num(self.depth, nan=0.0, posinf=0.0).astype(np.float32)
+
+    def points(self, mask: np.ndarray) -> np.ndarray:
+        """Places in the world ``[n, 3]`` of the pixels of a mask ``[H, W]`` whose depth is known."""
+        depth = self.known_depth()
+        rows, columns = np.nonzero(mask & (depth > 0))
+        pixels = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])  # [3, n]
+        local = np.linalg.inv(self.K.double().numpy()) @ pixels * depth[rows, columns]
+        viewmat = self.viewmat.double().numpy()
+        return np.asarray((local.T - viewmat[:3, 3]) @ viewmat[:3, :3])
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the scene as a folder; files that are there are replaced."""
+        top = Path(folder)
+        top.mkdir(parents=True, exist_ok=True)
+        pictures = {"image.png": Image.fromarray(self.image)}
+        if self.depth is not None:
+            pictures["depth.png"] = Image.fromarray(np.rint(self.known_depth() * 1000).clip(0, 65535).astype(np.uint16))
+        for name, picture in pictures.items():
+            with replacing(top / name) as draft:
+                picture.save(draft, format="PNG")
+        height, width = self.image.shape[:2]
+        names = list(dict.fromkeys(one.name for one in self.objects))
+        facts = {
+            "images": [{"id": 1, "file_name": "image.png", "width": width, "height": height}],
+            "camera": {"viewmat": self.viewmat.tolist(), "K": self.K.tolist()},
+            "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+            "annotations": [_annotation(one, names.index(one.name) + 1) for one in self.objects],
+        }
+        write_text(top / "scene.json", json.dumps(facts) + "\n")
+        return top
+
+
+def segmented(
+    image: np.ndarray,
+    names: Sequence[str],
+    segmenter: Segmenter,
+    viewmat: Tensor,
+    K: Tensor,
+    depth: np.ndarray | None = None,
+) -> Scene:
+    """A scene whose masks a function of the picture and the names makes, such as a segmentation model.
+
+    Raises:
+        ValueError: unless it gives one mask ``[H, W]`` per name, and as `Scene`.
+    """
+    masks = [np.asarray(mask, bool) for mask in segmenter(image, names)]
+    if len(masks) != len(names):
+        raise ValueError(f"the segmenter must give one mask for each of {len(names)} names, got {len(masks)}")
+    pairs = enumerate(zip(names, masks, strict=True), 1)
+    objects = tuple(SceneObject(number, name, mask) for number, (name, mask) in pairs)
+    return Scene(image, depth, viewmat, K, objects)
+
+
+def read_scene(folder: str | os.PathLike[str]) -> Scene:
+    """Read a scene that `Scene.write` wrote, or that a person wrote in the same format.
+
+    Raises:
+        SceneError: when files are missing or broken, or hold no scene; with what is wrong.
+    """
+    top = Path(folder)
+    try:
+        facts = json.loads((top / "scene.json").read_text(encoding="utf-8"))
+        [entry] = facts["images"]
+        image = np.asarray(_picture(top / str(entry["file_name"])).convert("RGB"))
+        depth = None
+        if (top / "depth.png").exists():
+            depth = np.asarray(_picture(top / "depth.png"), np.float32) / 1000
+        names = {kind["id"]: str(kind["name"]) for kind in facts["categories"]}
+        objects = tuple(_object(annotation, names, image.shape[:2]) for annotation in facts["annotations"])
+        camera = facts["camera"]
+        viewmat, K = torch.tensor(camera["viewmat"]).float(), torch.tensor(camera["K"]).float()
+        return Scene(image, depth, viewmat, K, objects, name=top.resolve().name)
+    except SceneError:
+        raise
+    except KeyError as error:
+        got = f"nothing called {error}"
+        raise SceneError(top, "scene.json must have images, camera, categories and annotations", got) from None
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, SyntaxError) as error:
+        must = "the folder must hold a scene: image.png, scene.json and perhaps depth.png"
+        raise SceneError(top, must, str(error)[:300], "see the docstring of scene_twin.scenes") from None
+
+
+def _picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        if max(picture.size) > MAX_SIDE:
+            raise SceneError(path, f"a picture must have sides of at most {MAX_SIDE} pixels", str(picture.size))
+        picture.load()
+        return picture
+
+
+def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
+    rows, columns = np.nonzero(one.mask)
+    left, top = int(columns.min()), int(rows.min())
+    flat = one.mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False, append=not flat[-1]))
+    found = {
+        "id": one.number,
+        "image_id": 1,
+        "category_id": category,
+        "iscrowd": 0,
+        "area": int(one.mask.sum()),
+        "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
+        "segmentation": {"size": list(one.mask.shape), "counts": np.diff(changes, prepend=0).tolist()},
+    }
+    found |= {} if one.support is None else {"support": one.support}
+    return found | ({} if one.truth is None else {"truth": asdict(one.truth)})
+
+
+def _object(annotation: Mapping[str, Any], names: Mapping[int, str], shape: tuple[int, ...]) -> SceneObject:
+    number, category = int(annotation["id"]), annotation["category_id"]
+    if category not in names:
+        raise ValueError(f"object {number} must name one of the categories {first_of(names)}, got {category!r}")
+    truth = annotation.get("truth")
+    if truth is not None:
+        pose = Pose(tuple(truth["pose"]["position"]), truth["pose"]["yaw"], truth["pose"]["scale"])
+        truth = Truth(truth["key"], truth["category"], pose, tuple(truth["size"]), truth["support"])
+    mask = _mask(annotation["segmentation"], shape, number)
+    return SceneObject(number, names[category], mask, annotation.get("support"), truth)
+
+
+def _mask(segmentation: Any, shape: tuple[int, ...], number: int) -> np.ndarray:
+    """``[H, W]`` bool out of COCO's run lengths (down the columns, starting with background) or polygons."""
+    if isinstance(segmentation, Mapping):
+        counts = np.asarray(segmentation["counts"])
+        sound = counts.ndim == 1 and counts.dtype.kind == "i" and bool((counts >= 0).all())
+        if not sound or list(segmentation["size"]) != list(shape) or counts.sum() != shape[0] * shape[1]:
+            must = f"run lengths of object {number} must be whole numbers that fill the image {list(shape)}"
+            raise ValueError(f"{must}, got size {segmentation['size']}")
+        values = np.arange(len(counts)) % 2 == 1
+        return np.repeat(values, counts).reshape(shape, order="F")
+    canvas = Image.new("1", (shape[1], shape[0]))
+    for polygon in segmentation:
+        ImageDraw.Draw(canvas).polygon([float(value) for value in polygon], fill=1)
+    return np.asarray(canvas, bool).copy()
