@@ -63,7 +63,10 @@ ROOMS = {
         *("evaluation", "runtime", "settings", "splits", "weights", "pool", "catalogue"),
     },
     # 6
-    "applications": {"errors", "files", "settings", "shards", "teachers", "encoders", "evaluation"},
+    "applications": {
+        *("errors", "files", "settings", "splats", "geometry", "formats", "meshes", "rendering", "catalogue", "shards"),
+        *("teachers", "encoders", "triplets", "evaluation"),
+    },
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots", "applications"},
     # top
