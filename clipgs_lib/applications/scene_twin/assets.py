@@ -31,8 +31,8 @@ _SIZES: dict[Role, str] = {
         piano 1.5, potted plant 0.8, palm tree 1.5, trash can 0.5, barrel 0.8, treasure chest 0.7, basket 0.5,
         suitcase 0.7, guitar 1.0, surfboard 1.8, cart 1.0""",
     "small": """table lamp 0.45, lantern 0.35, candelabra 0.4, cactus 0.3, flower 0.35, ball 0.22, mug 0.14,
-        teapot 0.24, vase 0.32, bowl 0.24, pitcher 0.28, cooking pot 0.3, jar 0.2, cake stand 0.3, laptop 0.36, radio 0.3,
-        alarm clock 0.18, camera 0.16, bottle 0.3, teddy bear 0.35, robot 0.3, rubber duck 0.2, trophy 0.32,
+        teapot 0.24, vase 0.32, bowl 0.24, pitcher 0.28, cooking pot 0.3, jar 0.2, cake stand 0.3, laptop 0.36,
+        radio 0.3, alarm clock 0.18, camera 0.16, bottle 0.3, teddy bear 0.35, robot 0.3, rubber duck 0.2, trophy 0.32,
         top hat 0.28, layer cake 0.3""",
 }
 
