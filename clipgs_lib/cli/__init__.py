@@ -23,6 +23,7 @@ from . import (
     splat_commands,
     training_commands,
     triplet_commands,
+    twin_commands,
 )
 from .output import plain_errors
 
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "embed": (gallery_commands.embed, "models --out gallery"),
     "search": (gallery_commands.search, 'gallery "a striped mug" --minus wood -k 12 --sheet hits.png'),
     "curate": (curation_commands.curate, "set --positives 'a photo of food' --labels food.jsonl --out food"),
+    "twin": (twin_commands.twin, "scene --pool set --out twin"),
     "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
     "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
     "render": (splat_commands.render, "thing.sog turn.gif --views 36"),

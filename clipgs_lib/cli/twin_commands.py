@@ -1,0 +1,55 @@
+"""``clipgs twin``: the digital twin of a scene, and its scores over composed rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .output import bar, must_exist
+
+
+def twin(
+    pool: Annotated[list[Path], typer.Option(metavar="SET", help="Finished set to search; once per set.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
+    scene: Annotated[
+        Path | None, typer.Argument(metavar="SCENE", help="Folder with image.png, scene.json and perhaps depth.png.")
+    ] = None,
+    compose: Annotated[int | None, typer.Option(min=1, help="Score so many composed rooms in place of SCENE.")] = None,
+    large: Annotated[
+        list[Path] | None, typer.Option(metavar="SET", help="Further set for objects that carry no others.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="Shipped name or folder; bag-mean: the teacher's views.")
+    ] = "clipgs-mini",
+    mode: Annotated[Literal["fused", "text", "image"], typer.Option(help="By what shapes are ranked.")] = "fused",
+    name: Annotated[str, typer.Option(help="File of the merged splats; its ending chooses the format.")] = "twin.ply",
+    seed: Annotated[int, typer.Option(help="Of the first composed room.")] = 0,
+) -> None:
+    """Rebuild a scene from a picture with depth, camera and masks out of the shapes of a set.
+
+    DIR gets the merged splats, graph.json (what stands where, and on what) and before_after.png. With --compose N rooms
+    are furnished at random, rebuilt and scored: DIR gets scores.json and a picture of each. Rooms are furnished from
+    what the set holds of Sweet Home 3D's furniture or the catalogue. The same command goes on with scores that stopped.
+    """
+    must_exist(scene, *pool, *(large or ()))
+    if (scene is None) == (compose is None):
+        raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
+    from ..applications.scene_twin import load_pool, make_twin, read_scene
+
+    given = read_scene(scene) if scene is not None else None
+    with bar("embedding", 0) as show:
+        shapes = load_pool(
+            pool, large=large or (), encoder=encoder, progress=lambda done, total: show(done, total=total)
+        )
+    if given is not None:
+        print(make_twin(given, shapes, mode).save(out, name=name))
+        return
+    from ..applications.scene_twin.scoring import score_rooms
+
+    with bar("rooms", compose or 0) as show:
+        scores = score_rooms(compose or 0, shapes, out, encoder=encoder, seed=seed, progress=lambda n, _: show(n))
+    for way, recalls in scores["retrieval"].items():
+        print(f"{way}: " + ", ".join(f"{title} {100 * each['value']:.1f} %" for title, each in recalls.items()))
+    print(f"{scores['rooms']} rooms, {scores['objects']} objects: {out / 'scores.json'}")

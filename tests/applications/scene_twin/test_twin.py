@@ -1,0 +1,299 @@
+"""Searching, placing and setting straight, each against what must come out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from clipgs_lib.applications.scene_twin import (
+    FLOOR,
+    WALL,
+    Pose,
+    Scene,
+    SceneObject,
+    arrange,
+    catalogue_assets,
+    compose,
+    crop,
+    find_supports,
+    fit_pose,
+    load_pool,
+    make_twin,
+    overlaps,
+    place,
+    retrieve,
+)
+from clipgs_lib.applications.scene_twin.layout import box_of, carriers
+from clipgs_lib.applications.scene_twin.scoring import equal_yaws, score_rooms, yaw_error
+from clipgs_lib.cli import app
+from clipgs_lib.formats import read_splats
+from clipgs_lib.rendering import look_at, pinhole, render
+from clipgs_lib.splats import Splats
+
+SAMPLE = "data/triplets/sample"
+WIDTH, HEIGHT = 200, 150
+VIEWMAT, K = look_at((0.3, 1.5, 3.0), (0.0, 0.4, 0.0)), pinhole(WIDTH, HEIGHT, 50)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return load_pool([SAMPLE], encoder="bag-mean")
+
+
+@pytest.fixture(scope="module")
+def room():
+    return compose(4, catalogue_assets(), width=320, height=240)
+
+
+def key_of(pool, category: str) -> str:
+    return pool.keys[pool.categories.index(category)]
+
+
+def drawn(shape: Splats, pose: Pose, *, depth: bool = True) -> Scene:
+    """A scene that shows a shape at a pose, and nothing else."""
+    with torch.no_grad():
+        out = render(shape.transform(pose.matrix()), VIEWMAT[None], K[None], WIDTH, HEIGHT, background=(0.9, 0.9, 0.9))
+    image = (out.colors[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    mask = (out.alphas[0, ..., 0] > 0.5).numpy()
+    seen = out.depths[0, ..., 0].numpy() * mask if depth else None
+    return Scene(image, seen, VIEWMAT, K, (SceneObject(1, "thing", mask),))
+
+
+# ---- searching ---------------------------------------------------------------------------------------------------
+
+
+def test_crops_show_the_object_alone():
+    image = np.zeros((60, 80, 3), np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:20, 30:70] = True
+    mask[10, 30] = False
+    picture = crop(Scene(image, None, VIEWMAT, K, (SceneObject(1, "bar", mask),)), SceneObject(1, "bar", mask))
+    dark = (picture < 128).all(axis=2)
+    rows, columns = np.nonzero(dark)
+    assert picture.shape == (224, 224, 3)
+    assert (columns.min(), columns.max()) == (12, 211) and (rows.min(), rows.max()) == (87, 136)
+    assert (picture[:87] == 255).all() and not dark[88, 13]  # white above, and where the mask has its hole
+
+
+def test_ranks_are_those_of_the_recipe(room, pool):
+    texts = pool.teacher.encode_text([f"A photo of {one.name}" for one in room.objects])
+    images = pool.teacher.encode_image(np.stack([crop(room, one) for one in room.objects]))
+    results = {mode: retrieve(room, pool, mode) for mode in ("text", "image", "fused")}
+    for row, one in enumerate(room.objects):
+        by_text = {key: float(texts[row] @ embed) for key, embed in zip(pool.keys, pool.embeds, strict=True)}
+        by_image = {key: float(images[row] @ embed) for key, embed in zip(pool.keys, pool.embeds, strict=True)}
+        first = sorted(by_text, key=by_text.get, reverse=True)[:50]
+        fused = sorted(first, key=lambda key: by_text[key] + by_image[key], reverse=True)[:5]
+        assert [match.key for match in results["fused"][one.number]] == fused
+        assert results["text"][one.number][0].key == first[0]
+        assert results["image"][one.number][0].key == max(by_image, key=by_image.get)
+        assert results["fused"][one.number][0].score == pytest.approx(by_text[fused[0]] + by_image[fused[0]], abs=1e-5)
+
+
+def test_what_carries_searches_the_clean_part(room, pool):
+    mixed = replace(pool, clean=torch.tensor([i % 7 == 0 for i in range(len(pool.keys))]))
+    found = retrieve(room, mixed, carriers=[room.objects[0].number])
+    clean = {key for key, mine in zip(mixed.keys, mixed.clean.tolist(), strict=True) if mine}
+    assert {match.key for match in found[room.objects[0].number]} <= clean
+    others = {match.key for one in room.objects[1:] for match in found[one.number]}
+    assert not others <= clean
+
+
+def test_what_is_excluded_is_not_found(room, pool):
+    best = {matches[0].key for matches in retrieve(room, pool).values()}
+    again = retrieve(room, pool, exclude=best)
+    assert not best & {match.key for matches in again.values() for match in matches}
+
+
+def test_without_a_name_the_picture_decides(room, pool):
+    nameless = replace(room, objects=tuple(replace(one, name="") for one in room.objects))
+    assert retrieve(nameless, pool, "text") == retrieve(nameless, pool, "image")
+
+
+def test_searches_that_cannot_be_are_refused(room, pool):
+    with pytest.raises(ValueError, match="mode must be one of fused, text, image"):
+        retrieve(room, pool, "sound")
+    with pytest.raises(ValueError, match="not excluded, got none"):
+        retrieve(room, pool, exclude=pool.keys)
+    with pytest.raises(ValueError, match="must hold embedded objects"):
+        load_pool([])
+    with pytest.raises(ValueError, match="no key twice"):
+        load_pool([SAMPLE, SAMPLE])
+
+
+# ---- placing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("category", "yaw"), [("armchair", 33.0), ("chair", -140.0), ("piano", 75.0)])
+def test_a_shape_is_found_where_it_was_drawn(pool, category, yaw):
+    shape = pool.splats(key_of(pool, category))
+    truth = Pose((-0.2, 0.45, 0.3), yaw, 0.6)
+    fit = fit_pose(scene := drawn(shape, truth), scene.objects[0], shape)
+    assert yaw_error(fit.pose.yaw, yaw) < 4 and abs(fit.pose.scale / 0.6 - 1) < 0.04
+    assert np.abs(np.subtract(fit.pose.position, truth.position)).max() < 0.04
+    assert fit.agreement > 0.85
+
+
+def test_a_shape_cut_off_by_the_picture_keeps_its_size(pool):
+    shape = pool.splats(key_of(pool, "bookshelf"))
+    truth = Pose((-1.45, 0.6, 0.2), 20.0, 0.9)
+    scene = drawn(shape, truth)
+    assert scene.objects[0].mask[:, 0].any()  # it leaves the picture
+    fit = fit_pose(scene, scene.objects[0], shape)
+    assert abs(fit.pose.scale / 0.9 - 1) < 0.15
+
+
+def test_without_depth_a_shape_stands_on_the_floor(pool):
+    shape = pool.splats(key_of(pool, "armchair"))
+    low = float(shape.bounds()[0][1])
+    truth = Pose((0.1, -0.6 * low, 0.2), 33.0, 0.6)
+    scene = drawn(shape, truth, depth=False)
+    fit = fit_pose(scene, scene.objects[0], shape)
+    assert np.abs(np.subtract(fit.pose.position, truth.position)).max() < 0.35
+    assert find_supports(scene) == {1: FLOOR}
+
+
+def test_sizes_stay_within_what_is_seen(pool):
+    shape = pool.splats(key_of(pool, "chair"))
+    scene = drawn(shape, Pose((0.0, 0.45, 0.3), 0.0, 0.6))
+    tiny = replace(scene, depth=np.where(scene.depth > 0, 1.0, 0).astype(np.float32))
+    fit = fit_pose(tiny, scene.objects[0], shape)
+    assert 2 * fit.pose.scale <= 1.001 * np.ptp(tiny.points(tiny.depth > 0), axis=0).max()
+
+
+# ---- setting straight ----------------------------------------------------------------------------------------------
+
+
+def cube(size: float = 1.0) -> Splats:
+    """Gaussians at the corners, and on a grid over the top, of a cube about the origin with sides ``2 * size``."""
+    grid = torch.linspace(-size, size, 9)
+    x, y, z = (each.flatten() for each in torch.meshgrid(grid, grid[[0, -1]], grid, indexing="ij"))
+    means = torch.stack([x, y, z], dim=1)
+    n = len(means)
+    quats = torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1)
+    return Splats.from_colors(
+        means, torch.full((n, 3), 0.5), quats=quats, scales=torch.full((n, 3), 0.02), opacities=torch.full((n,), 0.9)
+    )
+
+
+def test_boxes_are_pushed_apart_along_the_least_overlap():
+    shapes = {1: cube(), 2: cube()}
+    poses = {1: Pose((0.0, 0.7, 0.0), 0.0, 0.5), 2: Pose((0.9, 0.1, 0.2), 0.0, 0.5)}
+    out = arrange(poses, shapes, {1: FLOOR, 2: FLOOR})
+    assert overlaps(poses, shapes, {}) == [(1, 2)] and overlaps(out, shapes, {}) == []
+    assert out[1].position == pytest.approx((-0.05, 0.5, 0.0), abs=2e-3)  # 10 cm of x, shared; onto the floor
+    assert out[2].position == pytest.approx((0.95, 0.5, 0.2), abs=2e-3)
+
+
+def test_a_cup_stands_on_its_table_and_goes_along():
+    shapes = {1: cube(), 2: cube(), 3: cube()}
+    poses = {
+        1: Pose((0.0, 0.5, 0.0), 0.0, 0.5),
+        2: Pose((0.2, 1.2, 0.1), 15.0, 0.1),
+        3: Pose((0.8, 0.5, 0.0), 0.0, 0.5),
+    }
+    supports = {1: FLOOR, 2: 1, 3: FLOOR}
+    out = arrange(poses, shapes, supports)
+    assert box_of(shapes[2], out[2])[0][1] == pytest.approx(1.0, abs=1e-6)  # the table's top
+    assert out[2].position[0] - out[1].position[0] == pytest.approx(0.2, abs=1e-6)
+    assert overlaps(out, shapes, supports) == []
+
+
+def test_what_hangs_stays_and_what_carries_may_hold_within():
+    shapes = {1: cube(), 2: cube()}
+    poses = {1: Pose((0.0, 1.5, 0.0), 0.0, 0.3), 2: Pose((0.0, 0.5, 2.0), 0.0, 0.5)}
+    out = arrange(poses, shapes, {1: WALL, 2: FLOOR})
+    assert out == {1: poses[1], 2: poses[2]} or out[1] == poses[1]
+    assert overlaps({1: poses[2], 2: poses[2]}, shapes, {1: 2}) == []  # a cup within a bookcase
+
+
+def test_a_circle_of_supports_ends():
+    supports = {1: 2, 2: 1}
+    assert carriers(1, supports) == (2,) or carriers(1, supports) == (2, 1)
+    shapes = {1: cube(), 2: cube()}
+    poses = {1: Pose((0.0, 0.5, 0.0), 0.0, 0.5), 2: Pose((0.1, 0.5, 0.0), 0.0, 0.5)}
+    assert set(arrange(poses, shapes, supports)) == {1, 2}
+
+
+def test_supports_of_a_room_are_found(room):
+    found = find_supports(room)
+    right = [found[one.number] == one.truth.support for one in room.objects]
+    assert np.mean(right) >= 0.8 and found[room.objects[0].number] == FLOOR
+
+
+def test_what_a_scene_says_of_supports_counts(room):
+    said = replace(room, objects=tuple(replace(one, support=WALL) for one in room.objects))
+    assert set(find_supports(said).values()) == {WALL}
+
+
+# ---- the whole -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twin(room, pool):
+    few = replace(room, objects=room.objects[:2])
+    return make_twin(few, pool)
+
+
+def test_a_twin_is_one_scene_a_graph_and_a_picture(twin, tmp_path):
+    twin.save(tmp_path, name="t.spz")
+    merged = read_splats(tmp_path / "t.spz")
+    assert len(merged) == sum(len(shape) for shape in twin.shapes.values())
+    graph = json.loads((tmp_path / "graph.json").read_text())
+    assert [row["key"] for row in graph["objects"]] == list(twin.chosen.values())
+    assert len(graph["objects"][0]["candidates"]) == 5 and (tmp_path / "before_after.png").stat().st_size > 1000
+    low, high = (torch.tensor(0.0), torch.tensor(1.0))
+    assert bool(((twin.draw() >= low) & (twin.draw() <= high)).all())
+
+
+def test_a_person_may_choose_another_shape(twin, pool):
+    number = twin.scene.objects[0].number
+    other = twin.matches[number][1].key
+    changed = place(twin.scene, twin.matches, pool, choice={number: other})
+    second = twin.scene.objects[1].number
+    assert changed.chosen[number] == other and changed.fitted[second] == twin.fitted[second]
+
+
+def test_yaws_are_compared_over_turns_that_look_alike(pool):
+    assert yaw_error(179.0, -179.0) == pytest.approx(2.0)
+    assert yaw_error(100.0, 5.0, (0.0, 90.0)) == pytest.approx(5.0)
+    assert len(equal_yaws(cube())) == 4  # quarter turns
+    assert equal_yaws(pool.splats(key_of(pool, "armchair"))) == [0.0]
+
+
+def test_scores_go_on_where_they_stopped(pool, tmp_path, monkeypatch):
+    from clipgs_lib.applications.scene_twin import scoring
+
+    monkeypatch.setattr(scoring, "compose", lambda seed, assets: compose(seed, assets, width=200, height=150, small=1))
+    first = score_rooms(1, pool, tmp_path, encoder="bag-mean", seed=4)
+    for mode in ("fused", "text", "image"):
+        for each in first["retrieval"][mode].values():
+            assert each["count"] == 0 or 0 <= each["low"] <= each["value"] <= each["high"] <= 1
+    errors = first["placement"]["true shapes"]
+    assert errors["position fitted"]["value"] < 0.5 and errors["support"]["value"] >= 0.5
+    monkeypatch.setattr(scoring, "score_room", None)  # a room that is there is not made again
+    assert score_rooms(1, pool, tmp_path, encoder="bag-mean", seed=4) == first
+    with pytest.raises(ValueError, match="at least 1 room"):
+        score_rooms(0, pool, tmp_path)
+
+
+def test_a_pool_without_furniture_cannot_be_scored(pool):
+    from clipgs_lib.applications.scene_twin.scoring import assets_in
+
+    with pytest.raises(ValueError, match="must hold furniture"):
+        assets_in(replace(pool, owners={}))
+
+
+def test_the_command_makes_a_twin(room, tmp_path):
+    replace(room, objects=room.objects[:1]).write(tmp_path / "scene")
+    words = ["twin", str(tmp_path / "scene"), "--pool", SAMPLE, "--out", str(tmp_path / "out"), "--encoder", "bag-mean"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"twin.ply", "graph.json", "before_after.png"}
+    result = CliRunner().invoke(app, ["twin", "--pool", SAMPLE, "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "exactly one of SCENE and --compose" in result.output
