@@ -26,6 +26,7 @@ from .search import KEEP, MODES, Match, Pool, crop, retrieve
 from .twin import Twin, make_twin, place
 
 KS = (1, KEEP)
+_MOST = 10_000  # of the catalogue, that are looked for in a pool
 _EQUAL = 0.02  # mean difference of two pictures of a shape, in [0, 1], below which they count as equal
 
 
@@ -35,7 +36,10 @@ def assets_in(pool: Pool) -> list[Asset]:
     Raises:
         ValueError: when it holds none.
     """
-    assets = [*(furniture_assets() if any(FURNITURE.glob("*.sh3f")) else ()), *catalogue_assets(4000)]
+    assets = furniture_assets() if any(FURNITURE.glob("*.sh3f")) else []
+    for shards in set(pool.owners.values()):
+        made = shards.read(0).provenance.get("catalogue")
+        assets += catalogue_assets(_MOST, made["seed"]) if isinstance(made, dict) else []
     assets = [asset for asset in assets if asset.source.key in pool.owners]
     if not assets:
         raise ValueError(
