@@ -92,40 +92,50 @@ def _place(rng: np.random.Generator, asset: Asset, room: np.ndarray, things: Seq
     if (size > room - 0.1).any() or (asset.role == "small" and not tables):
         return None
     for _ in range(TRIES):
-        support, yaw = {"small": -2, "wall": WALL}.get(asset.role, FLOOR), float(rng.uniform(-180, 180))
-        side = int(rng.integers(6))  # back, left or right wall, or (3 to 5) none
-        if asset.role == "wall" or (side < 3 and support == FLOOR):
-            yaw = 0.0 if asset.role == "wall" else (0.0, 90.0, -90.0)[side]
-        turned = scaled(mesh, 1.0, yaw)
-        low, high = turned.bounds()
-        half = (high - low) / 2
-        middle = rng.uniform(half, np.maximum(room - half, half))
-        if support == FLOOR:
-            near = ((0, 2, half[2] + 0.02), (2, 0, half[0] + 0.02), (2, 0, room[0] - half[0] - 0.02))
-            if side < 3:
-                middle[near[side][1]] = near[side][2]
-            middle[1] = half[1]
-        elif asset.role == "wall":
-            middle[1:] = asset.elevation + half[1], half[2]
-        else:
-            support = tables[rng.integers(len(tables))]
-            height = _on_top(rng, things[support - 1], half)
-            if height is None:
-                continue
-            middle = height + (0, half[1], 0)
+        support, yaw, middle = _spot(rng, asset, mesh, room, things, tables)
+        if middle is None:
+            continue
+        low, high = scaled(mesh, 1.0, yaw).bounds()
         shift = middle - (low + high) / 2
-        box = low + shift, high + shift
+        low, high = low + shift, high + shift
         clear = CLEAR if support == FLOOR else 0.01
         others = [thing for number, thing in enumerate(things, 1) if number != support]
-        apart = all(((box[0] > o.high + clear) | (box[1] < o.low - clear)).any() for o in others)
-        inside = bool((box[0] > -1e-3).all() and (box[1] < room + 1e-3).all())
-        if apart and inside and (support != FLOOR or box[1][2] < room[2] - 1.3):
-            position = float(shift[0]), float(shift[1]), float(shift[2])
-            scale = float(mesh.sphere()[1])
+        apart = all(((low > o.high + clear) | (high < o.low - clear)).any() for o in others)
+        inside = bool((low > -1e-3).all() and (high < room + 1e-3).all())
+        if apart and inside and (support != FLOOR or high[2] < room[2] - 1.3):  # not before the camera's face
+            x, y, z = (float(value) for value in shift)
+            pose = Pose((x, y, z), yaw, float(mesh.sphere()[1]))
             lengths = float(size[0]), float(size[1]), float(size[2])
-            world = scaled(mesh, 1.0, yaw, shift)
-            return _Placed(asset, world, Pose(position, yaw, scale), lengths, support, *box)
+            return _Placed(asset, scaled(mesh, 1.0, yaw, shift), pose, lengths, support, low, high)
     return None
+
+
+def _spot(
+    rng: np.random.Generator,
+    asset: Asset,
+    mesh: Mesh,
+    room: np.ndarray,
+    things: Sequence[_Placed],
+    tables: Sequence[int],
+) -> tuple[int, float, np.ndarray | None]:
+    """Support, yaw and middle ``[3]`` of a random place that suits a thing's role; None where a table is too small."""
+    yaw, side = float(rng.uniform(-180, 180)), int(rng.integers(6))  # at the back, left or right wall, or (3..5) none
+    at_wall = asset.role != "small" and (side < 3 or asset.role == "wall")
+    side = 0 if asset.role == "wall" else side
+    yaw = (0.0, 90.0, -90.0)[side] if at_wall else yaw
+    low, high = scaled(mesh, 1.0, yaw).bounds()
+    half = (high - low) / 2
+    if asset.role == "small":
+        support = tables[rng.integers(len(tables))]
+        foot = _on_top(rng, things[support - 1], half)
+        return support, yaw, None if foot is None else foot + half * (0, 1, 0)
+    middle = rng.uniform(half, np.maximum(room - half, half))
+    middle[1] = half[1] + (asset.elevation if asset.role == "wall" else 0.0)
+    if at_wall:
+        gap = 0.0 if asset.role == "wall" else 0.02
+        axis, value = ((2, half[2] + gap), (0, half[0] + gap), (0, room[0] - half[0] - gap))[side]
+        middle[axis] = value
+    return WALL if asset.role == "wall" else FLOOR, yaw, middle
 
 
 def _on_top(rng: np.random.Generator, table: _Placed, half: np.ndarray) -> np.ndarray | None:
@@ -213,8 +223,8 @@ def _picture(
 
 
 def _shown(mask: np.ndarray, whole: np.ndarray, thing: _Placed, camera: Cameras) -> bool:
-    """Whether a picture shows enough of a thing: 150 pixels, 30 % of what nothing else hides, and its middle."""
+    """Whether a picture shows enough of a thing: 0.05 % of itself, 30 % of what nothing else hides, and its middle."""
     middle = camera.viewmats[0, :3, :3].numpy() @ np.array(thing.pose.position) + camera.viewmats[0, :3, 3].numpy()
     x, y, z = camera.Ks[0].numpy() @ middle
     inside = z > 0 and 0 <= x / z <= camera.width and 0 <= y / z <= camera.height
-    return bool(inside and mask.sum() >= max(150, _SHARE * whole.sum()))
+    return bool(inside and mask.sum() >= max(5e-4 * mask.size, _SHARE * whole.sum()))

@@ -90,8 +90,9 @@ def _target(scene: Scene, one: SceneObject) -> _Target:
             theirs = depth[other.mask & (depth > 0)]
             hides |= other.mask & (np.median(theirs) < reach if len(theirs) else True)
     largest = 2.0 * reach * float(max(height, width) / scene.K[0, 0])
-    if (depth > 0).any():
-        largest = float(np.ptp(scene.points(depth > 0), axis=0).max())
+    around = (depth > 0) & ~mask
+    if around.mean() > 0.1:
+        largest = float(np.ptp(scene.points(around), axis=0).max())
     seen = [torch.from_numpy((each[pick] & inside).astype(np.float32)) for each in (mask, ~hides | mask)]
     return _Target(
         viewmat=scene.viewmat.double(),

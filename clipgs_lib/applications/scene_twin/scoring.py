@@ -110,8 +110,10 @@ def score_room(scene: Scene, pool: Pool) -> tuple[dict[str, Any], Twin]:
         instance = retrieve(scene, pool, mode)
         category = retrieve(scene, pool, mode, exclude=set(keys.values()))
         row["retrieval"][mode] = {
-            "instance": [_hits(one, instance, by_key=True) for one in scene.objects],
-            "category": [_hits(one, category, by_key=False) for one in scene.objects if _has_kin(one, pool, keys)],
+            "instance": [_hits(one, instance[one.number], by_key=True) for one in scene.objects],
+            "category": [
+                _hits(one, category[one.number], by_key=False) for one in scene.objects if _has_kin(one, pool, keys)
+            ],
         }
     began = time.perf_counter()
     twin = make_twin(scene, pool)
@@ -121,10 +123,9 @@ def score_room(scene: Scene, pool: Pool) -> tuple[dict[str, Any], Twin]:
     return row, twin
 
 
-def _hits(one: SceneObject, found: Mapping[int, Sequence[Match]], *, by_key: bool) -> list[float]:
+def _hits(one: SceneObject, matches: Sequence[Match], *, by_key: bool) -> list[float]:
     assert one.truth is not None
-    right = [(match.key == one.truth.key) if by_key else (match.category == one.truth.category) for match in
-             found[one.number]]  # fmt: skip
+    right = [match.key == one.truth.key if by_key else match.category == one.truth.category for match in matches]
     return [float(any(right[:k])) for k in KS]
 
 

@@ -141,7 +141,7 @@ def test_a_shape_is_found_where_it_was_drawn(pool, category, yaw):
 
 def test_a_shape_cut_off_by_the_picture_keeps_its_size(pool):
     shape = pool.splats(key_of(pool, "bookshelf"))
-    truth = Pose((-1.45, 0.6, 0.2), 20.0, 0.9)
+    truth = Pose((-1.7, 0.6, 0.2), 20.0, 0.9)
     scene = drawn(shape, truth)
     assert scene.objects[0].mask[:, 0].any()  # it leaves the picture
     fit = fit_pose(scene, scene.objects[0], shape)
@@ -158,12 +158,13 @@ def test_without_depth_a_shape_stands_on_the_floor(pool):
     assert find_supports(scene) == {1: FLOOR}
 
 
-def test_sizes_stay_within_what_is_seen(pool):
+def test_nothing_is_larger_than_the_room(pool):
     shape = pool.splats(key_of(pool, "chair"))
     scene = drawn(shape, Pose((0.0, 0.45, 0.3), 0.0, 0.6))
-    tiny = replace(scene, depth=np.where(scene.depth > 0, 1.0, 0).astype(np.float32))
-    fit = fit_pose(tiny, scene.objects[0], shape)
-    assert 2 * fit.pose.scale <= 1.001 * np.ptp(tiny.points(tiny.depth > 0), axis=0).max()
+    mask = scene.objects[0].mask
+    far = replace(scene, depth=np.where(mask, 40.0, 2.0).astype(np.float32))
+    fit = fit_pose(far, scene.objects[0], shape)
+    assert 2 * fit.pose.scale <= 1.001 * np.ptp(far.points(~mask), axis=0).max()
 
 
 # ---- setting straight ----------------------------------------------------------------------------------------------
@@ -208,13 +209,13 @@ def test_what_hangs_stays_and_what_carries_may_hold_within():
     shapes = {1: cube(), 2: cube()}
     poses = {1: Pose((0.0, 1.5, 0.0), 0.0, 0.3), 2: Pose((0.0, 0.5, 2.0), 0.0, 0.5)}
     out = arrange(poses, shapes, {1: WALL, 2: FLOOR})
-    assert out == {1: poses[1], 2: poses[2]} or out[1] == poses[1]
+    assert out[1] == poses[1]
     assert overlaps({1: poses[2], 2: poses[2]}, shapes, {1: 2}) == []  # a cup within a bookcase
 
 
 def test_a_circle_of_supports_ends():
     supports = {1: 2, 2: 1}
-    assert carriers(1, supports) == (2,) or carriers(1, supports) == (2, 1)
+    assert carriers(1, supports) == (2, 1)
     shapes = {1: cube(), 2: cube()}
     poses = {1: Pose((0.0, 0.5, 0.0), 0.0, 0.5), 2: Pose((0.1, 0.5, 0.0), 0.0, 0.5)}
     assert set(arrange(poses, shapes, supports)) == {1, 2}
