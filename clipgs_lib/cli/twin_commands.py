@@ -41,7 +41,11 @@ def twin(
     given = read_scene(scene) if scene is not None else None
     with bar("embedding", 0) as show:
         shapes = load_pool(
-            pool, large=large or (), encoder=encoder, progress=lambda done, total: show(done, total=total)
+            pool,
+            large=large or (),
+            encoder=encoder,
+            cache=out if compose else None,
+            progress=lambda done, total: show(done, total=total),
         )
     if given is not None:
         print(make_twin(given, shapes, mode).save(out, name=name))
