@@ -199,7 +199,7 @@ def _refine(target: _Target, shape: Splats, start: Pose) -> Pose:
         gap = ((out.depths[0, ..., 0] - target.depth) / start.scale).abs().clamp_max(1.0)
         paint = (out.colors[0] - alpha.detach()[..., None] * target.color).abs().mean(dim=-1) * target.mask
         loss = outline + 0.5 * (gap * known).sum() / known.sum().clamp_min(1) + 0.5 * paint.sum() / target.mask.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     x, y, z = (position + start.scale * shift.detach()).tolist()
     yaw_degrees = (start.yaw + math.degrees(float(angle.detach())) + 180) % 360 - 180
