@@ -13,6 +13,7 @@ from .scenes import FLOOR, WALL, Pose, Scene, SceneObject
 
 Box = tuple[np.ndarray, np.ndarray]  # low and high corner [3], metres
 NEAR = 0.12  # metres: what ends so far above a surface may stand on it
+HANGS = 0.35  # metres: what ends lower, on nothing, stands on the floor
 ROUNDS = 60  # of pushing apart
 TOUCH = 1e-3  # metres that boxes may overlap
 
@@ -21,7 +22,7 @@ def find_supports(scene: Scene) -> dict[int, int]:
     """What each object stands on: what the scene says, else what depth and masks tell.
 
     An object that ends near the floor stands there. Another one stands on the object with most points right below it.
-    Where there is none, it stands on the floor when something hides its lower end, and else hangs at a wall. Without
+    Where there is none, it hangs at a wall, unless something hides its lower end, or that is near the floor. Without
     depth, all stand on the floor.
     """
     points = {one.number: scene.points(one.mask) for one in scene.objects}
@@ -31,7 +32,7 @@ def find_supports(scene: Scene) -> dict[int, int]:
         if one.support is not None or len(mine) < 10:
             supports[one.number] = FLOOR if one.support is None else one.support
             continue
-        bottom = float(np.quantile(mine[:, 1], 0.02))
+        bottom = float(np.quantile(mine[:, 1], 0.005))  # a sofa's feet are few pixels
         low, high = np.quantile(mine, 0.02, axis=0) - 0.05, np.quantile(mine, 0.98, axis=0) + 0.05
         low[1], high[1] = bottom - NEAR, bottom + 0.06
         below = {
@@ -45,7 +46,7 @@ def find_supports(scene: Scene) -> dict[int, int]:
         elif below.get(best, 0) >= 10:
             supports[one.number] = best
         else:
-            supports[one.number] = FLOOR if _hidden_below(scene, one) else WALL
+            supports[one.number] = WALL if bottom > HANGS and not _hidden_below(scene, one) else FLOOR
     return supports
 
 
