@@ -91,7 +91,8 @@ def load_set(
         raise ShardError(" and ".join(map(str, folders)), must, first_of(double), "leave one of the sets out")
     if len(count) < 2:
         raise ValueError(f"split {split!r} must hold at least 2 objects, got {len(count)}; --split all takes every one")
-    labels, images, texts, owned = [], [], dict[str, Tensor](), list[tuple[str, int]]()
+    labels, images = list[str](), list[Tensor]()
+    texts, owned = dict[str, Tensor](), list[tuple[str, int]]()
     for shards, part in zip(sets, keys, strict=True):
         for key in part:
             triplet = shards.read(key)

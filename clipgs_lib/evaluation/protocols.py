@@ -65,7 +65,7 @@ def zero_shot_protocol(
         for task, rows in tasks.items():
             place = ("zero-shot", task)
             results.measured += _ranked(place, "Top-", method, ranks, names, rows)
-            facts = {"chance": ranks.chance[0], "statistic": "macro", "labels": labels[rows]}
+            facts: dict[str, Any] = {"chance": ranks.chance[0], "statistic": "macro", "labels": labels[rows]}
             macro = Measured(*place, "macro Top-1", method, ranks.hits[rows, 0], names[rows], **facts)
             results.measured.append(macro)
 

@@ -188,15 +188,16 @@ def rank(
             found.append(torch.stack(places(queries[part] @ gallery.T, mask)))
         right = mask.sum(dim=1)
         blind.append(torch.stack([torch.zeros_like(right), len(gallery) - right, right]))
-    place, chance = torch.cat(found, dim=1), torch.cat(blind, dim=1)  # [3, Q]
+    better, wrong, tied = torch.cat(found, dim=1)  # [Q] each
+    none, others, right = torch.cat(blind, dim=1)
     return Ranks(
         ks=ks,
-        hits=hit_probability(*place, ks).cpu().numpy(),
-        reciprocal=reciprocal_rank(*place).cpu().numpy(),
-        rank=expected_rank(*place).cpu().numpy(),
-        chance=tuple(hit_probability(*chance, ks).mean(dim=0).tolist()),
-        chance_reciprocal=float(reciprocal_rank(*chance).mean()),
-        chance_rank=float(np.median(expected_rank(*chance).cpu().numpy())),
+        hits=hit_probability(better, wrong, tied, ks).cpu().numpy(),
+        reciprocal=reciprocal_rank(better, wrong, tied).cpu().numpy(),
+        rank=expected_rank(better, wrong, tied).cpu().numpy(),
+        chance=tuple(hit_probability(none, others, right, ks).mean(dim=0).tolist()),
+        chance_reciprocal=float(reciprocal_rank(none, others, right).mean()),
+        chance_rank=float(np.median(expected_rank(none, others, right).cpu().numpy())),
     )
 
 

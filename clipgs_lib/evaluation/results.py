@@ -129,7 +129,7 @@ class Results:
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the JSON, and the Parquet beside it, each whole or not at all; returns the path of the Parquet."""
         path = Path(path)
-        document = {"schema": SCHEMA, "facts": self.facts, "notes": self.notes}
+        document: dict[str, Any] = {"schema": SCHEMA, "facts": self.facts, "notes": self.notes}
         for name in ("rows", "pairs", "classes", "confusion"):
             document[name] = [
                 {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
@@ -191,7 +191,7 @@ def class_rows(method: str, labels: Sequence[str], accuracy: np.ndarray, counts:
     return [
         {"method": method, "label": labels[c], "n": int(counts[c]), "value": float(accuracy[c])}
         | {"low": float(a), "high": float(b)}
-        for c, a, b in zip(some, low, high, strict=True)
+        for c, a, b in zip(some.tolist(), low, high, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -197,9 +198,8 @@ def _cost(method: Encoder, splats: Splats, views: int, size: int) -> tuple[float
     """Milliseconds in all and for drawing, and megabytes read; the quicker of two times."""
     best = (np.inf, np.inf, 0.0)
     for _ in range(2):
-        start, content = time.perf_counter(), [splats]
-        if method.inputs == "views":
-            content = [pictures_of(splats, views, size)]
+        start = time.perf_counter()
+        content: list[Any] = [pictures_of(splats, views, size) if method.inputs == "views" else splats]
         drawn = time.perf_counter()
         method.encode(content).cpu()
         end = time.perf_counter()

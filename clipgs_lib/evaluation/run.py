@@ -159,7 +159,7 @@ class _Run:
         """Embeddings without the first view, of methods that read views."""
         lookers = [name for name, encoder in self.encoders.items() if encoder.inputs == "views"]
         if min(map(len, self.objects.images)) > 1:
-            return {BAG: self.objects.bag(first=1)} | {name: self._embed(name, first=1) for name in lookers}
+            return {BAG: self.objects.bag(first=1), **{name: self._embed(name, first=1) for name in lookers}}
         note = "retrieval: there are objects with one view, so methods that read views have no part in image tasks"
         self.results.notes.append(note)
         return dict.fromkeys([BAG, *lookers])

@@ -90,7 +90,8 @@ def paint_copy(mesh: Mesh, seed: int) -> Painted:
     samples = mesh.sample(_SAMPLES, rng)
     seen = _outside(samples.points)
     area = samples.area * float(seen.mean())
-    samples = SurfaceSamples(*(column[seen] for column in samples[:4]), area)
+    points, normals, colors, part_of = (column[seen] for column in samples[:4])
+    samples = SurfaceSamples(points, normals, colors, part_of, area)
     families, lab = _families(samples.colors), oklab(samples.colors)
     wholes = [""] * len(mesh.parts)  # family of parts that count as one colour
     for index, part in enumerate(mesh.parts):

@@ -107,7 +107,7 @@ def _run(
     halves = np.zeros(len(truth), bool)
     while min(truth[halves].sum(), truth[~halves].sum()) < LEAST:
         halves = rng.permutation(len(truth)) < len(truth) // 2
-    rows, scores, values = list[int](), text, list[tuple[float, float]]()
+    rows, scores, values = list[int](), text, list[list[float]]()
     for number in numbers:
         while len(rows) < number:
             free = halves.copy()
@@ -123,7 +123,7 @@ def _run(
         known = scores.copy()
         known[rows] = np.where(truth[rows], scores.max() + 1, scores.min() - 1)
         pair = ((~halves, scores), (halves, known))
-        values.append(tuple(float(average_precision_score(truth[half], by[half])) for half, by in pair))
+        values.append([float(average_precision_score(truth[half], by[half])) for half, by in pair])
     held_out, pool = np.array(values).T
     return held_out, pool
 

@@ -72,7 +72,8 @@ def _furnish(
     rng: np.random.Generator, assets: Sequence[Asset], room: np.ndarray, furniture: int, small: int
 ) -> list[_Placed]:
     things: list[_Placed] = []
-    plan: list[Role] = ["table", *(["floor", "floor", "table"] * furniture)[: furniture - 1], "wall"]
+    turns: list[Role] = ["floor", "floor", "table"]
+    plan: list[Role] = ["table", *(turns * furniture)[: furniture - 1], "wall"]
     for role in plan + ["small"] * small:
         choices = [asset for asset in assets if asset.role == role]
         for _ in range(3 if choices else 0):
@@ -126,7 +127,7 @@ def _spot(
     low, high = scaled(mesh, 1.0, yaw).bounds()
     half = (high - low) / 2
     if asset.role == "small":
-        support = tables[rng.integers(len(tables))]
+        support = tables[int(rng.integers(len(tables)))]
         foot = _on_top(rng, things[support - 1], half)
         return support, yaw, None if foot is None else foot + half * (0, 1, 0)
     middle = rng.uniform(half, np.maximum(room - half, half))
