@@ -48,6 +48,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "search": (gallery_commands.search, 'gallery "a striped mug" --minus wood -k 12 --sheet hits.png'),
     "curate": (curation_commands.curate, "set --positives 'a photo of food' --labels food.jsonl --out food"),
     "twin": (twin_commands.twin, "scene --pool set --out twin"),
+    "audit": (triplet_commands.audit, "set --out audit"),
     "convert": (splat_commands.convert, "thing.ply thing.spz --max-gaussians 20000"),
     "diagnose": (splat_commands.diagnose, "thing.ply --fix mended.ply"),
     "render": (splat_commands.render, "thing.sog turn.gif --views 36"),

@@ -164,6 +164,32 @@ def inspect(
     print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
 
 
+def audit(
+    context: typer.Context,
+    folder: Set,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of audit.json and audit.html; else SET.")
+    ] = None,
+) -> None:
+    """Look for leaks between splits, wrong labels, and captions that mislead; propose a split and masks.
+
+    Settings are options too: --cosine 0.98, --difference 0.12, --neighbours 8, --agreement 0.6, --behind 5,
+    --related 0.8. Exit code 1 says that something was found.
+    """
+    must_exist(folder)
+    from ..evaluation.audit import AuditConfig, audit_set, write_audit
+    from ..settings import from_plain
+    from .dataclass_options import option_values
+
+    config = from_plain(AuditConfig, option_values(AuditConfig, context.args))
+    with bar("reading", 0) as show:
+        audited = audit_set(folder, config, lambda done, total: show(done, total=total))
+    print(audited)
+    print(f"pictures: {write_audit(audited, out or folder)[1]}")
+    if not audited.clean:
+        raise typer.Exit(1)
+
+
 def sample(
     out: Annotated[Path, typer.Option(help="Folder of the sample.")],
     raw: Annotated[Path, typer.Option(help="Folder of the fits, which another teacher uses as they are.")],

@@ -39,7 +39,8 @@ class EvaluationSet:
     labels: tuple[str, ...]  # N, empty where unknown
     trained: frozenset[str]  # labels in the train splits of these sets
     images: tuple[Tensor, ...]  # N x [V, D] unit rows
-    texts: Tensor  # [T, D] unit rows of the different texts
+    captions: tuple[str, ...]  # T different texts, in lower case
+    texts: Tensor  # [T, D] unit rows of them
     owners: Tensor  # [T, N] bool: whose texts they are
     teacher: TeacherInfo
     split: str
@@ -115,6 +116,7 @@ def load_set(
         labels=tuple(labels),
         trained=frozenset(trained - {""}),
         images=tuple(images),
+        captions=tuple(texts),
         texts=unit(torch.stack(list(texts.values()))),
         owners=owners,
         teacher=teacher,

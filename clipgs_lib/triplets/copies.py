@@ -40,6 +40,10 @@ _PATTERNED = 0.5  # share of the copies that get a pattern
 _LARGE = 0.5  # area that a pattern needs to be seen, in squared radii of the object
 _BROAD = 0.5  # area that a pattern needs to be seen, in surfaces of the box about it: not on ladders
 _SHADES = 0.07  # standard deviation of lightness that a painted colour may have and be called the same
+_MATERIALS = {  # that a whole object may be of, in their two colours
+    "wood": [("light brown", "brown"), ("brown", "dark brown")],
+    "marble": [("white", "gray"), ("black", "white"), ("green", "white")],
+}
 _FAMILY = np.array([family_of(name) for name in NAMES])
 
 
@@ -56,7 +60,6 @@ class Painted(NamedTuple):
 class _Paint(NamedTuple):
     """How colours of one family change."""
 
-    name: str
     mean: float  # lightness of what there is
     goal: np.ndarray  # [3] OKLab of what it becomes
     keep: float  # share of the shading that stays
@@ -104,12 +107,10 @@ def paint_copy(mesh: Mesh, seed: int) -> Painted:
     names, pattern = _draw(shares, main, rng), ""
     under = families == main
     if rng.random() < _PATTERNED and _broad(samples.points[under], shares[main] * area):
-        pattern = str(rng.choice([*PRINTS, "wood", "marble"] if shares[main] >= 0.6 else PRINTS))
+        pattern = str(rng.choice([*PRINTS, *_MATERIALS] if shares[main] >= 0.6 else PRINTS))
     second = ""
-    if pattern == "wood":
-        names[main], second = [("light brown", "brown"), ("brown", "dark brown")][int(rng.integers(2))]
-    elif pattern == "marble":
-        names[main], second = [("white", "gray"), ("black", "white"), ("green", "white")][int(rng.integers(3))]
+    if pattern in _MATERIALS:
+        names[main], second = _MATERIALS[pattern][int(rng.integers(len(_MATERIALS[pattern])))]
     elif pattern:
         second = str(rng.choice(contrasting(names[main])))
     paints = {old: _paint(new, lab[families == old]) for old, new in names.items()}
@@ -204,7 +205,7 @@ def _draw(shares: Mapping[str, float], main: str, rng: np.random.Generator) -> d
 
 def _paint(name: str, lab: np.ndarray) -> _Paint:
     keep = min(1.0, _SHADES / max(float(lab[:, 0].std()), 1e-6))
-    return _Paint(name, float(lab[:, 0].mean()), oklab(np.array(COLORS[name])), keep)
+    return _Paint(float(lab[:, 0].mean()), oklab(np.array(COLORS[name])), keep)
 
 
 def _repaint(colors: np.ndarray, families: np.ndarray, paints: Mapping[str, _Paint]) -> np.ndarray:

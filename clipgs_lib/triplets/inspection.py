@@ -240,10 +240,8 @@ def write_contact_sheet(
     shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
     target = Path(path) if path is not None else shards.folder / SHEET
     chosen = choose(shards, objects)
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.filters["plural"] = plural
-    page = templates.get_template("contact_sheet.html.j2").render(
+    page = render_page(
+        "contact_sheet.html.j2",
         name=shards.folder.resolve().name,
         summary=summarize(shards),
         shown=len(chosen),
@@ -253,8 +251,16 @@ def write_contact_sheet(
         quarantine=read_quarantine(shards.folder),
     )
     with replacing(target) as stream:
-        stream.write(page.encode("utf-8", "xmlcharrefreplace"))
+        stream.write(page)
     return target
+
+
+def render_page(template: str, **values: Any) -> bytes:
+    """A page by a template of this room, in UTF-8; whatever the values hold is escaped."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.filters["plural"] = plural
+    return templates.get_template(template).render(values).encode("utf-8", "xmlcharrefreplace")
 
 
 def _card(shards: ShardSet, number: int) -> dict[str, Any]:
