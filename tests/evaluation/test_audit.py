@@ -106,7 +106,9 @@ def test_a_swapped_label_is_suspected(tmp_path):
     twins = [
         replace(o, provenance={"group": "one"}) if o.category == "kind 1" or o is objects[5] else o for o in objects
     ]
-    assert not audit_of(twins, tmp_path / "twins", AuditConfig(neighbours=5, behind=2)).labels  # no vote of twins
+    assert not audit_of(
+        twins, tmp_path / "twins", AuditConfig(neighbours=5, behind=2, agreement=1.0)
+    ).labels  # no vote of twins
 
 
 def test_a_caption_of_two_labels_and_a_text_of_others(tmp_path):
