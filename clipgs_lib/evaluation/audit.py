@@ -301,8 +301,8 @@ def write_audit(audit: Audit, out: str | os.PathLike[str]) -> tuple[Path, Path]:
         ),
     }
     for name, data in pages.items():
-        with replacing(top / name) as stream:
-            stream.write(data)
+        with replacing(top / name) as draft:
+            draft.write_bytes(data)
     return top / "audit.json", top / "audit.html"
 
 
