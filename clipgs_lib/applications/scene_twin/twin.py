@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
 from ...files import write_text
@@ -47,6 +47,7 @@ class Twin:
     def draw(self, poses: Mapping[int, Pose] | None = None) -> Tensor:
         """The twin ``[H, W, 3]`` in ``[0, 1]`` through the scene's camera, before the picture without its objects."""
         objects = np.any([one.mask for one in self.scene.objects], axis=0)
+        objects = binary_dilation(objects, iterations=2)  # their soft edges too
         _, (rows, columns) = distance_transform_edt(objects, return_indices=True)
         behind = torch.from_numpy(self.scene.image[rows, columns].astype(np.float32) / 255)
         with torch.no_grad():
