@@ -6,6 +6,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from __future__ import annotations
 
+from .comparison import comparison_figure, cost_figure
 from .histograms import attribute_histograms, channels_figure, value_histograms
 from .labels import labels_figure
 from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, intervals_figure, similarity_figure
@@ -32,6 +33,8 @@ __all__ = [
     "ablation_figure",
     "attribute_histograms",
     "channels_figure",
+    "comparison_figure",
+    "cost_figure",
     "coverage_figure",
     "curves_figure",
     "difference_figure",
