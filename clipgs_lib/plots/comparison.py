@@ -27,7 +27,7 @@ def comparison_figure(rows: Rows, tasks: Mapping[str, tuple[str, str, str]], *, 
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     columns = min(3, len(tasks))
-    spacing = {"shared_yaxes": True, "horizontal_spacing": 0.04}
+    spacing = {"shared_yaxes": True, "horizontal_spacing": 0.06}
     figure = panels(len(tasks), columns, list(tasks), gap=0.3, **spacing)
     for number, (name, (protocol, task, metric)) in enumerate(tasks.items()):
         chosen = [row for row in rows if (row["protocol"], row["metric"]) == (protocol, metric)]
