@@ -29,6 +29,7 @@ from .objects import EvaluationSet, load_set
 
 ORDER = ("test", "val", "unseen", "train")  # a group of near-duplicates goes to the first of its splits
 SHOWN = 40  # findings of a kind on the page; all are in the JSON
+MOST_OTHERS = 20  # objects that a text fits better than its own, in masks; a text of hundreds says too little instead
 _SIDE = 12  # pixels of the pictures that are compared
 _PICTURES = 4  # of each object
 _BLOCK = 1_024  # objects compared at a time
@@ -93,7 +94,8 @@ class TrueOfSeveral:
 
     text: str
     keys: tuple[str, ...]  # whose it is
-    others: tuple[str, ...]  # best first
+    others: tuple[str, ...]  # at most `MOST_OTHERS`, best first
+    count: int  # of all others
 
 
 @dataclass(frozen=True)
@@ -263,13 +265,15 @@ def _several(objects: EvaluationSet, scores: Tensor) -> Iterable[TrueOfSeveral]:
     findings = []
     for t in better.any(dim=0).nonzero().flatten().tolist():
         others = better[:, t].nonzero().flatten()
-        ordered = others[scores[others, t].argsort(descending=True)].tolist()
+        ordered = others[scores[others, t].argsort(descending=True)][:MOST_OTHERS].tolist()
         mine = objects.owners[t].nonzero().flatten().tolist()
         names = objects.names
         findings.append(
-            TrueOfSeveral(objects.captions[t], *(tuple(names[i] for i in part) for part in (mine, ordered)))
+            TrueOfSeveral(
+                objects.captions[t], *(tuple(names[i] for i in part) for part in (mine, ordered)), count=len(others)
+            )
         )
-    return sorted(findings, key=lambda finding: (-len(finding.others), finding.text))
+    return sorted(findings, key=lambda finding: (-finding.count, finding.text))
 
 
 def _cleaned(names: tuple[str, ...], splits: list[str], pairs: Iterable[tuple[int, int]]) -> dict[str, str]:
