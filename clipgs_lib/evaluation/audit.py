@@ -268,11 +268,8 @@ def _several(objects: EvaluationSet, scores: Tensor) -> Iterable[TrueOfSeveral]:
         ordered = others[scores[others, t].argsort(descending=True)][:MOST_OTHERS].tolist()
         mine = objects.owners[t].nonzero().flatten().tolist()
         names = objects.names
-        findings.append(
-            TrueOfSeveral(
-                objects.captions[t], *(tuple(names[i] for i in part) for part in (mine, ordered)), count=len(others)
-            )
-        )
+        keys, best = (tuple(names[i] for i in part) for part in (mine, ordered))
+        findings.append(TrueOfSeveral(objects.captions[t], keys, best, len(others)))
     return sorted(findings, key=lambda finding: (-finding.count, finding.text))
 
 
