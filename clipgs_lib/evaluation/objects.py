@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..encoders import Encoder, pool_views
+from ..encoders import BagOfViews, Encoder, pool_views
 from ..files import replacing
 from ..runtime import mixed_precision, resolve_precision
 from ..shards import ShardError, ShardSet, TeacherInfo, Triplet
@@ -138,7 +138,7 @@ def embed_set(
 
     Args:
         encoder: in any mode, on its device.
-        shards: a finished set; its own embeddings are not used.
+        shards: a finished set; of its own embeddings those of views are used, by the bag of views of its teacher.
         keys: N of its objects; None for all, in the order of the set.
         first: views to leave out, from the first on, where the encoder reads views.
         precision: auto, fp32 or bf16.
@@ -183,6 +183,8 @@ def embed_set(
 def content_of(triplet: Triplet, encoder: Encoder, first: int = 0) -> Any:
     """What an encoder reads of an object: its views from the number ``first`` on, or its splats.
 
+    A bag of views gets the embeddings that its teacher has made of the views already, where the object holds them.
+
     Raises:
         ShardError: when no view is left, or one is damaged.
     """
@@ -191,6 +193,10 @@ def content_of(triplet: Triplet, encoder: Encoder, first: int = 0) -> Any:
     if first >= len(triplet.views):
         got = f"{len(triplet.views)} of which {first} must not be seen"
         raise ShardError(f"object {triplet.key}", f"{encoder.config.name} must have views to read", got, "leave it out")
+    if isinstance(encoder, BagOfViews) and triplet.image_embeds is not None and triplet.teacher is not None:
+        digest = triplet.teacher.identity.rpartition(" sha256:")[2]
+        if encoder.config.teacher_sha256 in ("unknown", digest):  # as the bag itself checks a teacher
+            return torch.from_numpy(triplet.image_embeds[first:])
     return triplet.images(range(first, len(triplet.views)))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..encoders import BagOfViews, Encoder, build_encoder, load_encoder
+from ..encoders import Encoder, build_encoder, load_encoder
 from ..runtime import resolve_device
 from ..settings import to_plain
 from ..teachers import Teacher
@@ -148,8 +148,6 @@ class _Run:
         return results
 
     def _embed(self, name: str, first: int = 0) -> Tensor:
-        if isinstance(self.encoders[name], BagOfViews):  # what it makes of views lies in the set
-            return self.encoders[name].encode([rows[first:] for rows in self.objects.images]).cpu()
         options: Any = {"precision": self.config.precision, "cache": self.work, "first": first}
         options["progress"] = lambda done, of: self.say(done, of, f"objects embedded by {name}")
         sets = zip(self.objects.shards, self.objects.keys, strict=True)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..encoders import Encoder, EncoderError, load_encoder
-from ..encoders.config import BagConfig
 from ..evaluation import content_of
 from ..fitting import init_from_mesh, init_from_splats
 from ..formats import FormatError
@@ -162,14 +161,10 @@ def _embed(encoder: Encoder, loaded: Mapping[str, Loaded], left_out: dict[str, s
 
 def _from_set(shards: ShardSet, key: str) -> Loaded:
     triplet = shards.read(key)
-
-    def content(encoder: Encoder) -> Any:
-        embedded = isinstance(encoder.config, BagConfig) and triplet.image_embeds is not None
-        return torch.from_numpy(triplet.image_embeds) if embedded else content_of(triplet, encoder)
-
     meta = {"caption": triplet.caption, "category": triplet.category, "split": triplet.split}
     meta |= {name: str(triplet.provenance.get(name, "")) for name in ("source", "licence")}
-    return Loaded(content, meta | {"kind": "set", "origin": str(shards.folder.resolve())}, triplet.views[0])
+    meta |= {"kind": "set", "origin": str(shards.folder.resolve())}
+    return Loaded(functools.partial(content_of, triplet), meta, triplet.views[0])
 
 
 def _from_file(source: Source, config: BuildConfig) -> Loaded:

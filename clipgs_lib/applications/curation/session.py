@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from ...encoders import BagOfViews, load_encoder
+from ...encoders import load_encoder
 from ...errors import ExplainedError
 from ...evaluation import embed_set, load_teacher_of
 from ...evaluation.objects import Progress
@@ -248,10 +247,7 @@ def embeds_of(
         todo = "embed it: clipgs triplets embed SET --teacher NAME --out NEW"
         raise ShardError(shards.folder, "the set must have embeddings", "none", todo)
     loaded = load_encoder(encoder, device, teacher=shards.teacher.identity, embed_dim=shards.teacher.dim)
-    if not isinstance(loaded, BagOfViews):
-        return embed_set(loaded, shards, cache=cache, progress=progress).numpy()
-    views = (shards.read(key).image_embeds for key in (row["key"] for row in shards.rows))
-    return loaded.encode([torch.from_numpy(rows).float() for rows in views if rows is not None]).cpu().numpy()
+    return embed_set(loaded, shards, cache=cache, progress=progress).numpy()
 
 
 def texts_of(shards: ShardSet, texts: Sequence[str], device: str = "cpu") -> np.ndarray:

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from ...encoders import load_encoder
-from ...encoders.config import BagConfig
 from ...evaluation import embed_set, load_teacher_of
 from ...shards import ShardSet
 from ...splats import Splats
@@ -82,19 +81,12 @@ def load_pool(
     for other in shards[1:]:
         other.check_teacher(info.identity, info.dim)
     model = load_encoder(encoder, teacher=info.identity, embed_dim=info.dim)
-    parts = []
-    for one in shards:
-        if isinstance(model.config, BagConfig):
-            views = [one.read(row["key"]).image_embeds for row in one.rows]
-            parts.append(model.encode([torch.from_numpy(each) for each in views if each is not None]).float())
-        else:
-            parts.append(embed_set(model, one, cache=cache, progress=progress))
     clean = torch.zeros(len(rows), dtype=torch.bool)
     clean[: sum(len(one) for one in shards[: len(sets)])] = True
     return Pool(
         keys=tuple(row["key"] for row in rows),
         categories=tuple(row["category"] for row in rows),
-        embeds=torch.cat(parts),
+        embeds=torch.cat([embed_set(model, one, cache=cache, progress=progress) for one in shards]),
         clean=clean,
         owners={row["key"]: one for one in shards for row in one.rows},
         teacher=load_teacher_of(info),
