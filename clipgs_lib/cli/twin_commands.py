@@ -21,8 +21,9 @@ def twin(
         list[Path] | None, typer.Option(metavar="SET", help="Further set for objects that carry no others.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="Shipped name or folder; bag-mean: the teacher's views.")
-    ] = "clipgs-mini",
+        list[str] | None,
+        typer.Option(help="Shipped name or folder; bag-mean: the teacher's views. --compose compares several."),
+    ] = None,
     mode: Annotated[Literal["fused", "text", "image"], typer.Option(help="By what shapes are ranked.")] = "fused",
     name: Annotated[str, typer.Option(help="File of the merged splats; its ending chooses the format.")] = "twin.ply",
     seed: Annotated[int, typer.Option(help="Of the first composed room.")] = 0,
@@ -38,22 +39,22 @@ def twin(
         raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
     from ..applications.scene_twin import load_pool, make_twin, read_scene
 
-    given = read_scene(scene) if scene is not None else None
+    encoders = encoder or ["clipgs-mini"]
+    if scene is not None and len(encoders) > 1:
+        raise ValueError(f"one encoder must search for the objects of SCENE, got {', '.join(encoders)}")
+    given, cache = (read_scene(scene), None) if scene is not None else (None, out)
     with bar("embedding", 0) as show:
-        shapes = load_pool(
-            pool,
-            large=large or (),
-            encoder=encoder,
-            cache=out if compose else None,
-            progress=lambda done, total: show(done, total=total),
-        )
+        options = {"large": large or (), "cache": cache, "progress": lambda done, total: show(done, total=total)}
+        pools = {one: load_pool(pool, encoder=one, **options) for one in encoders}
     if given is not None:
-        print(make_twin(given, shapes, mode).save(out, name=name))
+        print(make_twin(given, pools[encoders[0]], mode).save(out, name=name))
         return
     from ..applications.scene_twin.scoring import score_rooms
 
     with bar("rooms", compose or 0) as show:
-        scores = score_rooms(compose or 0, shapes, out, encoder=encoder, seed=seed, progress=lambda n, _: show(n))
-    for way, recalls in scores["retrieval"].items():
-        print(f"{way}: " + ", ".join(f"{title} {100 * each['value']:.1f} %" for title, each in recalls.items()))
-    print(f"{scores['rooms']} rooms, {scores['objects']} objects: {out / 'scores.json'}")
+        scores = score_rooms(compose or 0, pools, out, seed=seed, progress=lambda n, _: show(n))
+    for row in scores["rows"]:
+        if row["n"]:
+            interval = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], n = {row['n']}"
+            print(f"{row['encoder']} | {row['mode']} | {row['metric']}: {interval}")
+    print(f"{scores['rooms']} rooms: {out / 'scores.json'}")

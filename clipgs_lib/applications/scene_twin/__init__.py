@@ -8,7 +8,7 @@ from .layout import arrange, find_supports, overlaps
 from .placement import Fit, fit_pose
 from .scenes import FLOOR, WALL, Pose, Scene, SceneError, SceneObject, Truth, read_scene, segmented
 from .search import MODES, Match, Pool, crop, load_pool, retrieve
-from .twin import Twin, make_twin, place
+from .twin import Twin, make_twin
 
 __all__ = [
     "FLOOR",
@@ -34,7 +34,6 @@ __all__ = [
     "load_pool",
     "make_twin",
     "overlaps",
-    "place",
     "read_scene",
     "retrieve",
     "room_assets",

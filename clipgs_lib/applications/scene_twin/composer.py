@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,11 @@ class _Placed:
     support: int  # place in the list of things, +1; or FLOOR, WALL
     low: np.ndarray  # [3]
     high: np.ndarray  # [3]
+
+    @functools.cached_property
+    def points(self) -> np.ndarray:
+        """Places ``[30_000, 3]`` on its surface."""
+        return self.mesh.sample(30_000, np.random.default_rng(0)).points
 
 
 def compose(
@@ -145,9 +151,8 @@ def _on_top(rng: np.random.Generator, table: _Placed, half: np.ndarray) -> np.nd
     if (low > high)[[0, 2]].any():
         return None
     spot = rng.uniform(np.minimum(low, high), high)
-    points = table.mesh.sample(30_000, np.random.default_rng(0)).points
-    offsets = (points - spot) / np.maximum(half, 1e-3)
-    points, offsets = (each[(np.abs(offsets[:, (0, 2)]) < 1).all(axis=1)] for each in (points, offsets))
+    offsets = (table.points - spot) / np.maximum(half, 1e-3)
+    points, offsets = (each[(np.abs(offsets[:, (0, 2)]) < 1).all(axis=1)] for each in (table.points, offsets))
     ceiling = table.low[1] + (table.asset.top + 0.03 if table.asset.top is not None else 99)
     below = points[:, 1] <= ceiling
     if not below.any():

@@ -1,4 +1,4 @@
-"""How good twins are, over composed rooms whose truth is known. Intervals are 95 % bootstraps over scenes."""
+"""How good twins are, over composed rooms whose truth is known. Intervals are 95 % bootstraps over rooms."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...evaluation.scores import intervals
+from ...evaluation import compare
+from ...evaluation.scores import intervals, resampled
 from ...files import write_text
 from ...rendering import orbit_cameras, render, save_png, ssim
 from ...splats import Splats
 from .assets import FURNITURE, Asset, catalogue_assets, furniture_assets
 from .composer import compose
 from .layout import overlaps
-from .scenes import Scene, SceneObject
-from .search import KEEP, MODES, Match, Pool, crop, retrieve
-from .twin import Twin, make_twin, place
+from .scenes import Scene
+from .search import KEEP, MODES, Pool, queries, retrieve
+from .twin import Twin, make_twin
+
+Values = dict[tuple[str, str, str], list[float]]  # encoder, mode and metric -> a value for each object of a room
 
 KS = (1, KEEP)
 _MOST = 10_000  # of the catalogue, that are looked for in a pool
@@ -51,10 +54,9 @@ def assets_in(pool: Pool) -> list[Asset]:
 
 def score_rooms(
     count: int,
-    pool: Pool,
+    pools: Mapping[str, Pool],
     out: str | os.PathLike[str],
     *,
-    encoder: str = "",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -62,77 +64,82 @@ def score_rooms(
 
     Retrieval is measured with all objects in the pool (``instance``: the same object is right) and with those of the
     room kept out (``category``: one of the same category is right; where there is none, the query is left out). Twins
-    are made by ``fused``, and once more with the true shapes, which measures placement alone. A run that was stopped
-    goes on: rooms that have a row of the same encoder and pool are not made again.
+    are made by the first encoder, fused, and once more with the true shapes, which measures placement alone. A run that
+    was stopped goes on: rooms that have a row of the same encoders and pool are not made again.
 
     Args:
         count: rooms, with seeds from ``seed`` on.
-        pool: which holds what rooms are furnished with.
+        pools: by the name of their encoder; the same objects in all, which rooms are furnished with.
         out: folder.
-        encoder: name of the pool's encoder, for the record.
         seed: of the first room.
         progress: called with rooms done, and rooms in all.
 
     Returns:
-        What ``scores.json`` says: shares and errors with ``low`` and ``high``, metres, degrees and dB.
+        What ``scores.json`` says: ``rows`` with ``encoder``, ``mode``, ``metric``, ``value``, ``low``, ``high``,
+        ``median`` and ``n``; shares, metres, degrees and dB. Differences of modes have ``p`` and ``verdict`` too.
 
     Raises:
         ValueError: when the pool holds nothing to furnish rooms with, or ``count < 1``.
     """
     if count < 1:
         raise ValueError(f"there must be at least 1 room to score, got {count}")
-    assets, top = assets_in(pool), Path(out)
+    pool, top = next(iter(pools.values())), Path(out)
+    assets = assets_in(pool)
     top.mkdir(parents=True, exist_ok=True)
-    digest = [encoder, pool.teacher.identity, *sorted({s.manifest["content_sha256"] for s in pool.owners.values()})]
-    rows = []
+    facts = {
+        "encoders": {name: each.encoder for name, each in pools.items()},
+        "teacher": pool.teacher.identity,
+        "sets": sorted({shards.manifest["content_sha256"] for shards in pool.owners.values()}),
+    }
+    rooms = []
     for number in range(seed, seed + count):
         file = top / f"room-{number:04d}.json"
-        row = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if row.get("made_with") != digest:
-            scene = compose(number, assets)
-            row, twin = score_room(scene, pool)
-            row |= {"made_with": digest}
+        room = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if room.get("made_with") != facts:
+            values, twin = score_room(compose(number, assets), pools)
+            room = {"made_with": facts, "values": [[*name, each] for name, each in values.items()]}
             save_png(file.with_suffix(".png"), twin.picture())
-            write_text(file, json.dumps(row) + "\n")
-        rows.append(row)
+            write_text(file, json.dumps(room) + "\n")
+        rooms.append({(encoder, mode, metric): each for encoder, mode, metric, each in room["values"]})
         if progress:
-            progress(len(rows), count)
-    scores = {"encoder": encoder, "seed": seed, "pool": len(pool.keys)} | _summary(rows)
+            progress(len(rooms), count)
+    scores = facts | {"pool": len(pool.keys), "rooms": count, "seed": seed, "rows": _summary(rooms)}
     write_text(top / "scores.json", json.dumps(scores, indent=1) + "\n")
     return scores
 
 
-def score_room(scene: Scene, pool: Pool) -> tuple[dict[str, Any], Twin]:
-    """Raw measures of one composed scene, JSON, and its twin by ``fused``."""
-    keys = {one.number: one.truth.key for one in scene.objects if one.truth is not None}
-    row: dict[str, Any] = {"objects": len(keys), "retrieval": {}}
-    for mode in MODES:
-        instance = retrieve(scene, pool, mode)
-        category = retrieve(scene, pool, mode, exclude=set(keys.values()))
-        row["retrieval"][mode] = {
-            "instance": [_hits(one, instance[one.number], by_key=True) for one in scene.objects],
-            "category": [
-                _hits(one, category[one.number], by_key=False) for one in scene.objects if _has_kin(one, pool, keys)
-            ],
-        }
+def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
+    """Raw measures of one composed scene, and its twin by the first encoder, fused."""
+    first, pool = next(iter(pools.items()))
+    truths = {one.number: one.truth for one in scene.objects if one.truth is not None}
+    keys = {number: truth.key for number, truth in truths.items()}
+    left = {name for key, name in zip(pool.keys, pool.categories, strict=True) if key not in keys.values()}
+    values: Values = {}
+    for name, each in pools.items():
+        for mode in MODES:
+            instance = retrieve(scene, each, mode)
+            category = retrieve(scene, each, mode, exclude=set(keys.values()))
+            for k in KS:
+                values[name, mode, f"instance R@{k}"] = [
+                    float(key in [match.key for match in instance[number][:k]]) for number, key in keys.items()
+                ]
+                values[name, mode, f"category R@{k}"] = [
+                    float(truth.category in [match.category for match in category[number][:k]])
+                    for number, truth in truths.items()
+                    if truth.category in left
+                ]
+        for kind in ("instance", "category"):
+            for other in MODES[1:]:
+                pair = (values[name, mode, f"{kind} R@1"] for mode in (MODES[0], other))
+                values[name, f"{MODES[0]} - {other}", f"{kind} R@1"] = [a - b for a, b in zip(*pair, strict=True)]
     began = time.process_time()
     twin = make_twin(scene, pool)
-    row["seconds"] = (time.process_time() - began) / len(keys)
-    exact = place(scene, twin.matches, pool, choice=keys, supports=twin.supports)
-    row["placement"] = {"retrieved": _errors(twin, pool), "true shapes": _errors(exact, pool)}
-    return row, twin
-
-
-def _hits(one: SceneObject, matches: Sequence[Match], *, by_key: bool) -> list[float]:
-    assert one.truth is not None
-    right = [match.key == one.truth.key if by_key else match.category == one.truth.category for match in matches]
-    return [float(any(right[:k])) for k in KS]
-
-
-def _has_kin(one: SceneObject, pool: Pool, keys: Mapping[int, str]) -> bool:
-    """Whether the pool holds one of an object's category beside those of the room."""
-    left = (name for key, name in zip(pool.keys, pool.categories, strict=True) if key not in keys.values())
-    return one.truth is not None and one.truth.category in left
+    values[first, "twin", "CPU seconds per object"] = [(time.process_time() - began) / len(keys)]
+    exact = twin.changed(pool, keys)
+    equal = {number: equal_yaws(pool.splats(key)) for number, key in keys.items()}
+    for mode, each in (("twin", twin), ("twin of the true shapes", exact)):
+        values |= {(first, mode, metric): errors for metric, errors in _errors(each, pool, equal).items()}
+    return values, twin
 
 
 def equal_yaws(shape: Splats, steps: int = 24) -> list[float]:
@@ -152,25 +159,29 @@ def yaw_error(yaw: float, truth: float, equal: Sequence[float] = (0.0,)) -> floa
     return min(abs((yaw - truth - turn + 180) % 360 - 180) for turn in equal)
 
 
-def _errors(twin: Twin, pool: Pool) -> dict[str, list[float]]:
+def _errors(twin: Twin, pool: Pool, equal: Mapping[int, Sequence[float]]) -> dict[str, list[float]]:
     """Measures of a twin, a list over its objects each; those of the picture have one entry."""
-    scene, out = twin.scene, dict[str, list[float]]()
-    boxes = {number: np.ptp(np.stack(shape.bounds()), axis=0).max() for number, shape in twin.shapes.items()}
-    stages = {"start": twin.starts, "fitted": twin.fitted, "final": twin.poses}
+    truths = {one.number: one.truth for one in twin.scene.objects if one.truth is not None}
+    sides = {number: np.ptp(np.stack(shape.bounds()), axis=0).max() for number, shape in twin.shapes.items()}
+    stages = {
+        "start": {number: fit.start for number, fit in twin.fits.items()},
+        "fitted": {number: fit.pose for number, fit in twin.fits.items()},
+        "final": twin.poses,
+    }
+    out = {"support right": [float(twin.supports[n] == truth.support) for n, truth in truths.items()]}
     for stage, poses in stages.items():
         touching = {number for pair in overlaps(poses, twin.shapes, twin.supports) for number in pair}
-        lists: dict[str, list[float]] = {name: [] for name in ("yaw", "position", "size", "collides")}
-        for one in scene.objects:
-            assert one.truth is not None
-            pose, truth = poses[one.number], one.truth
-            lists["yaw"].append(yaw_error(pose.yaw, truth.pose.yaw, equal_yaws(pool.splats(truth.key))))
-            lists["position"].append(math.dist(pose.position, truth.pose.position))
-            lists["size"].append(math.expm1(abs(math.log(pose.scale * boxes[one.number] / max(truth.size)))))
-            lists["collides"].append(float(one.number in touching))
-        lists |= _likeness(twin, poses, pool)
-        out |= {f"{name} {stage}": values for name, values in lists.items()}
-    known = [(twin.supports[one.number], one.truth.support) for one in scene.objects if one.truth is not None]
-    return out | {"support": [float(a == b) for a, b in known]}
+        out |= {
+            f"yaw error {stage}": [yaw_error(poses[n].yaw, t.pose.yaw, equal[n]) for n, t in truths.items()],
+            f"position error {stage}": [math.dist(poses[n].position, t.pose.position) for n, t in truths.items()],
+            f"size error {stage}": [
+                math.expm1(abs(math.log(poses[n].scale * sides[n] / max(t.size)))) for n, t in truths.items()
+            ],
+            f"collides {stage}": [float(n in touching) for n in truths],
+        }
+        if stage != "fitted":
+            out |= {f"{metric} {stage}": each for metric, each in _likeness(twin, poses, pool).items()}
+    return out
 
 
 def _likeness(twin: Twin, poses: Mapping[int, Any], pool: Pool) -> dict[str, list[float]]:
@@ -181,51 +192,27 @@ def _likeness(twin: Twin, poses: Mapping[int, Any], pool: Pool) -> dict[str, lis
     error = ((drawn - image) ** 2 * mask).sum() / (3 * mask.sum())
     pair = [torch.where(mask, picture, torch.ones(())) for picture in (drawn, image)]
     remade = replace(scene, image=(drawn * 255).round().to(torch.uint8).numpy())
-    crops = [pool.teacher.encode_image(np.stack([crop(s, one) for one in s.objects])) for s in (scene, remade)]
+    crops = [queries(s, pool.teacher)[1] for s in (scene, remade)]
     return {
-        "psnr": [float(-10 * error.clamp_min(1e-10).log10())],
-        "ssim": [float(ssim(*pair))],
+        "PSNR": [float(-10 * error.clamp_min(1e-10).log10())],
+        "SSIM": [float(ssim(*pair))],
         "cosine": (crops[0] * crops[1]).sum(dim=1).tolist(),
     }
 
 
-def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    def stats(lists: Sequence[Sequence[float]]) -> dict[str, float]:
-        groups = np.repeat(np.arange(len(lists)), [len(values) for values in lists])
-        values = np.array([value for values in lists for value in values])
-        if not len(values):
-            return {"count": 0}
-        [interval] = intervals(values[:, None], groups, seed=0)
-        names = {"value": interval.value, "low": interval.low, "high": interval.high}
-        return {name: round(number, 4) for name, number in names.items()} | {"count": len(values)}
-
-    def recall(mode: str, kind: str, place: int) -> list[list[float]]:
-        return [[hits[place] for hits in row["retrieval"][mode][kind]] for row in rows]
-
-    kinds = ("instance", "category")
-    better = {}
-    for other in ("text", "image"):
-        for kind in kinds:
-            pairs = zip(recall("fused", kind, 0), recall(other, kind, 0), strict=True)
-            lists = [[a - b for a, b in zip(one, two, strict=True)] for one, two in pairs]
-            better[f"R@1 {kind}: fused - {other}"] = stats(lists)
-    names = rows[0]["placement"]["retrieved"]
-    return {
-        "rooms": len(rows),
-        "objects": sum(row["objects"] for row in rows),
-        "cpu_seconds_per_object": round(float(np.mean([row["seconds"] for row in rows])), 3),
-        "retrieval": {
-            mode: {f"R@{k} {kind}": stats(recall(mode, kind, i)) for kind in kinds for i, k in enumerate(KS)}
-            for mode in MODES
-        },
-        "paired": better,
-        "placement": {
-            which: {name: stats([row["placement"][which][name] for row in rows]) for name in names}
-            | {f"median {name}": _median(rows, which, name) for name in names if name.endswith("final")}
-            for which in ("retrieved", "true shapes")
-        },
-    }
-
-
-def _median(rows: Sequence[Mapping[str, Any]], which: str, name: str) -> float:
-    return round(float(np.median([value for row in rows for value in row["placement"][which][name]])), 4)
+def _summary(rooms: Sequence[Values]) -> list[dict[str, Any]]:
+    rows = []
+    for name in rooms[0]:
+        lists = [room[name] for room in rooms]
+        values = np.concatenate(lists)
+        row: dict[str, Any] = dict(zip(("encoder", "mode", "metric"), name, strict=True)) | {"n": len(values)}
+        if len(values):
+            draws = (values[:, None], np.repeat(np.arange(len(lists)), [len(each) for each in lists]), 0)
+            [interval] = intervals(*draws)
+            numbers = vars(interval) | {"median": float(np.median(values))}
+            row |= {key: round(number, 4) for key, number in numbers.items()}
+            if " - " in name[1]:
+                paired = compare(interval.value, resampled(*draws)[:, 0])
+                row |= {"p": round(paired["p"], 4), "verdict": paired["verdict"]}
+        rows.append(row)
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ MODES: tuple[Mode, ...] = ("fused", "text", "image")
 BY_TEXT, KEEP = 50, 5  # candidates of the text that are ranked anew, and how many stay
 CROP, MARGIN = 224, 12  # pixels of a crop, and of white around what it shows
 
+_teacher = functools.lru_cache(maxsize=2)(load_teacher_of)
+
 
 class Match(NamedTuple):
     """A shape of a pool for an object."""
@@ -41,12 +44,15 @@ class Pool:
     keys: tuple[str, ...]
     categories: tuple[str, ...]
     embeds: Tensor  # [N, D] unit rows, by the encoder
+    encoder: str  # its identity
     clean: Tensor  # [N] bool: those that objects may be which carry others
     owners: Mapping[str, ShardSet]  # key -> its set
     teacher: Teacher  # of pictures and words
 
     def splats(self, key: str) -> Splats:
-        """A shape, the middle of its box at the origin and within the unit sphere, as sets hold it."""
+        """A shape, the middle of its box at the origin and within the unit sphere, as sets hold it; else ValueError."""
+        if key not in self.owners:
+            raise ValueError(f"a shape must be one of the pool's {len(self.keys)}, got {key!r}; {first_of(self.keys)}")
         return self.owners[key].read(key).splats
 
 
@@ -87,9 +93,10 @@ def load_pool(
         keys=tuple(row["key"] for row in rows),
         categories=tuple(row["category"] for row in rows),
         embeds=torch.cat([embed_set(model, one, cache=cache, progress=progress) for one in shards]),
+        encoder=model.identity,
         clean=clean,
         owners={row["key"]: one for one in shards for row in one.rows},
-        teacher=load_teacher_of(info),
+        teacher=_teacher(info),
     )
 
 
@@ -103,6 +110,14 @@ def crop(scene: Scene, one: SceneObject) -> np.ndarray:
     canvas = Image.new("RGB", (CROP, CROP), "white")
     canvas.paste(alone.resize(size, Image.Resampling.BICUBIC), ((CROP - size[0]) // 2, (CROP - size[1]) // 2))
     return np.array(canvas)
+
+
+@functools.lru_cache(maxsize=8)
+def queries(scene: Scene, teacher: Teacher) -> tuple[Tensor, Tensor]:
+    """What a teacher makes of the names and of the crops of a scene's objects, ``[objects, D]`` each; kept."""
+    texts = teacher.encode_text([f"A photo of {one.name}" if one.name else "A photo" for one in scene.objects])
+    images = teacher.encode_image(np.stack([crop(scene, one) for one in scene.objects]))
+    return texts.float().cpu(), images.float().cpu()
 
 
 def retrieve(
@@ -133,9 +148,7 @@ def retrieve(
     allowed = torch.tensor([key not in exclude for key in pool.keys])
     if not bool((allowed & pool.clean).any()):
         raise ValueError(f"the pool must hold clean objects that are not excluded, got none of {len(pool.keys)}")
-    texts = pool.teacher.encode_text([f"A photo of {one.name}" if one.name else "A photo" for one in scene.objects])
-    images = pool.teacher.encode_image(np.stack([crop(scene, one) for one in scene.objects]))
-    by_text, by_image = (rows.float().cpu() @ pool.embeds.T for rows in (texts, images))  # [objects, N]
+    by_text, by_image = (rows @ pool.embeds.T for rows in queries(scene, pool.teacher))  # [objects, N]
     found = {}
     for row, one in enumerate(scene.objects):
         mine = allowed & pool.clean if one.number in carriers else allowed

@@ -18,8 +18,9 @@ from ...files import write_text
 from ...formats import write_splats
 from ...rendering import contact_sheet, render, save_png
 from ...splats import Splats
+from ...words import first_of
 from .layout import arrange, carriers, find_supports, overlaps
-from .placement import fit_pose
+from .placement import Fit, fit_pose
 from .scenes import FLOOR, WALL, Pose, Scene
 from .search import Match, Mode, Pool, retrieve
 
@@ -33,10 +34,31 @@ class Twin:
     chosen: Mapping[int, str]  # key of the shape that stands there
     shapes: Mapping[int, Splats]  # in the unit sphere
     supports: Mapping[int, int]  # what it stands on: a number, `FLOOR` or `WALL`
-    starts: Mapping[int, Pose]  # of the best of the yaws that were tried
-    fitted: Mapping[int, Pose]  # refined by the picture alone
-    agreements: Mapping[int, float]  # see `placement.Fit`
+    fits: Mapping[int, Fit]  # by the picture alone
     poses: Mapping[int, Pose]  # set upon each other and pushed apart
+
+    def changed(
+        self, pool: Pool, choice: Mapping[int, str] | None = None, moved: Mapping[int, Pose] | None = None
+    ) -> Twin:
+        """Take other shapes for some objects, stand some elsewhere, and set all straight again; others keep their fit.
+
+        Args:
+            pool: which holds the shapes.
+            choice: number -> key of a shape, which is fitted to the picture.
+            moved: number -> where an object is to stand, whatever the picture shows.
+
+        Raises:
+            ValueError: for a number that no object has, or a key that the pool does not hold.
+        """
+        objects, choice, moved = {one.number: one for one in self.scene.objects}, choice or {}, moved or {}
+        if unknown := [number for number in (*choice, *moved) if number not in objects]:
+            raise ValueError(f"objects to change must be among {first_of(objects)}, got {first_of(unknown)}")
+        new = {number: key for number, key in choice.items() if self.chosen.get(number) != key}
+        shapes = {**self.shapes} | {number: pool.splats(key) for number, key in new.items()}
+        fits = {**self.fits} | {number: fit_pose(self.scene, objects[number], shapes[number]) for number in new}
+        fits |= {number: fits[number]._replace(pose=pose) for number, pose in moved.items()}
+        poses = arrange({number: fit.pose for number, fit in fits.items()}, shapes, self.supports)
+        return replace(self, chosen={**self.chosen} | new, shapes=shapes, fits=fits, poses=poses)
 
     def splats(self, poses: Mapping[int, Pose] | None = None) -> Splats:
         """All shapes as one scene in metres, +y up; at other poses when given."""
@@ -57,8 +79,9 @@ class Twin:
     def picture(self) -> Tensor:
         """The scene, the shapes at their first places and the twin side by side, with a line below each."""
         image = torch.from_numpy(self.scene.image.astype(np.float32) / 255)
+        starts = {number: fit.start for number, fit in self.fits.items()}
         texts = ("picture", "shapes at the best of the yaws tried", "refined, set upon each other and pushed apart")
-        return contact_sheet([image, self.draw(self.starts), self.draw()], 3, captions=texts)
+        return contact_sheet([image, self.draw(starts), self.draw()], 3, captions=texts)
 
     def graph(self) -> dict[str, Any]:
         """What stands where and on what, as JSON; ``overlaps`` are pairs that could not be pushed apart."""
@@ -70,7 +93,7 @@ class Twin:
                 "key": self.chosen[one.number],
                 "support": words.get(self.supports[one.number], self.supports[one.number]),
                 "pose": asdict(self.poses[one.number]),
-                "agreement": round(self.agreements[one.number], 4),
+                "agreement": round(self.fits[one.number].agreement, 4),
                 "candidates": [match._asdict() for match in self.matches.get(one.number, ())],
             }
             for one in self.scene.objects
@@ -87,43 +110,10 @@ class Twin:
         return top
 
 
-def place(
-    scene: Scene,
-    matches: Mapping[int, tuple[Match, ...]],
-    pool: Pool,
-    *,
-    choice: Mapping[int, str] | None = None,
-    supports: Mapping[int, int] | None = None,
-) -> Twin:
-    """Stand the best match of each object where the picture shows it, then set all straight.
-
-    Args:
-        scene: what is seen.
-        matches: see `search.retrieve`.
-        pool: which holds the shapes.
-        choice: number -> key of a shape to take in place of the best match.
-        supports: what stands on what; None finds it out.
-    """
-    chosen = {one.number: (choice or {}).get(one.number) or matches[one.number][0].key for one in scene.objects}
-    shapes = {number: pool.splats(key) for number, key in chosen.items()}
-    supports = find_supports(scene) if supports is None else supports
-    fits = {one.number: fit_pose(scene, one, shapes[one.number]) for one in scene.objects}
-    fitted = {number: fit.pose for number, fit in fits.items()}
-    return Twin(
-        scene=scene,
-        matches=matches,
-        chosen=chosen,
-        shapes=shapes,
-        supports=supports,
-        starts={number: fit.start for number, fit in fits.items()},
-        fitted=fitted,
-        agreements={number: fit.agreement for number, fit in fits.items()},
-        poses=arrange(fitted, shapes, supports),
-    )
-
-
 def make_twin(scene: Scene, pool: Pool, mode: Mode = "fused") -> Twin:
     """Search, place and set straight: all steps of a twin; objects that carry others search the clean pool only."""
     supports = find_supports(scene)
     carrying = {below for number in supports for below in carriers(number, supports)}
-    return place(scene, retrieve(scene, pool, mode, carriers=carrying), pool, supports=supports)
+    matches = retrieve(scene, pool, mode, carriers=carrying)
+    best = {number: candidates[0].key for number, candidates in matches.items()}
+    return Twin(scene, matches, {}, {}, supports, {}, {}).changed(pool, best)

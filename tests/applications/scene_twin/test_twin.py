@@ -25,7 +25,6 @@ from clipgs_lib.applications.scene_twin import (
     load_pool,
     make_twin,
     overlaps,
-    place,
     retrieve,
 )
 from clipgs_lib.applications.scene_twin.layout import box_of, carriers
@@ -255,9 +254,25 @@ def test_a_twin_is_one_scene_a_graph_and_a_picture(twin, tmp_path):
 def test_a_person_may_choose_another_shape(twin, pool):
     number = twin.scene.objects[0].number
     other = twin.matches[number][1].key
-    changed = place(twin.scene, twin.matches, pool, choice={number: other})
+    changed = twin.changed(pool, {number: other})
     second = twin.scene.objects[1].number
-    assert changed.chosen[number] == other and changed.fitted[second] == twin.fitted[second]
+    assert changed.chosen[number] == other and changed.fits[second] == twin.fits[second]
+
+
+def test_a_person_may_move_an_object(twin, pool):
+    first, second = (one.number for one in twin.scene.objects)
+    x, y, z = twin.poses[first].position
+    moved = twin.changed(pool, moved={first: replace(twin.poses[first], position=(x, y + 1.0, z - 0.1))})
+    assert moved.poses[first].position == pytest.approx((x, y, z - 0.1), abs=0.02)  # it falls onto the floor
+    assert moved.chosen == twin.chosen and moved.fits[second] is twin.fits[second]
+
+
+def test_changes_that_cannot_be_are_refused(twin, pool):
+    number = twin.scene.objects[0].number
+    with pytest.raises(ValueError, match="objects to change must be among 1, 2, got 99"):
+        twin.changed(pool, {99: pool.keys[0]})
+    with pytest.raises(ValueError, match="must be one of the pool's 248, got 'nothing'"):
+        twin.changed(pool, {number: "nothing"})
 
 
 def test_yaws_are_compared_over_turns_that_look_alike(pool):
@@ -271,16 +286,36 @@ def test_scores_go_on_where_they_stopped(pool, tmp_path, monkeypatch):
     from clipgs_lib.applications.scene_twin import scoring
 
     monkeypatch.setattr(scoring, "compose", lambda seed, assets: compose(seed, assets, width=200, height=150, small=1))
-    first = score_rooms(1, pool, tmp_path, encoder="bag-mean", seed=4)
+    pools = {"bag-mean": pool, "again": pool}
+    first = score_rooms(1, pools, tmp_path, seed=4)
+    rows = {(row["encoder"], row["mode"], row["metric"]): row for row in first["rows"]}
     for mode in ("fused", "text", "image"):
-        for each in first["retrieval"][mode].values():
-            assert each["count"] == 0 or 0 <= each["low"] <= each["value"] <= each["high"] <= 1
-    errors = first["placement"]["true shapes"]
-    assert errors["position fitted"]["value"] < 0.5 and errors["support"]["value"] >= 0.5
+        for metric in ("instance R@1", "instance R@5", "category R@1", "category R@5"):
+            row = rows["bag-mean", mode, metric]
+            assert row["n"] == 0 or 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+            assert {**row, "encoder": "again"} == rows["again", mode, metric]
+    paired = rows["bag-mean", "fused - image", "instance R@1"]
+    hits = [rows["bag-mean", mode, "instance R@1"]["value"] for mode in ("fused", "image")]
+    assert paired["value"] == pytest.approx(hits[0] - hits[1], abs=1e-3) and 0 < paired["p"] <= 1 and paired["verdict"]
+    true = {metric: row for (encoder, mode, metric), row in rows.items() if mode == "twin of the true shapes"}
+    assert true["position error fitted"]["value"] < 0.5 and true["support right"]["value"] >= 0.5
+    assert first["encoders"]["bag-mean"] == pool.encoder and "sha256:" in first["teacher"]
     monkeypatch.setattr(scoring, "score_room", None)  # a room that is there is not made again
-    assert score_rooms(1, pool, tmp_path, encoder="bag-mean", seed=4) == first
+    assert score_rooms(1, pools, tmp_path, seed=4) == first
     with pytest.raises(ValueError, match="at least 1 room"):
-        score_rooms(0, pool, tmp_path)
+        score_rooms(0, pools, tmp_path)
+
+
+def test_values_of_rooms_are_summed_up_by_room():
+    from clipgs_lib.applications.scene_twin.scoring import _summary
+
+    name, paired = ("e", "fused", "R@1"), ("e", "fused - text", "R@1")
+    rooms = [{name: [1.0, 0.0], paired: [1.0, 1.0]}, {name: [1.0], paired: [1.0]}, {name: [], paired: [1.0]}]
+    row, difference = _summary(rooms)
+    assert row["value"] == pytest.approx(2 / 3, abs=1e-4) and row["median"] == 1 and row["n"] == 3
+    assert 0.5 <= row["low"] < 2 / 3 < row["high"] == 1 and "p" not in row
+    assert difference["low"] == difference["high"] == 1 and difference["p"] < 0.01
+    assert _summary([{name: []}]) == [{"encoder": "e", "mode": "fused", "metric": "R@1", "n": 0}]
 
 
 def test_a_pool_without_furniture_cannot_be_scored(pool):
@@ -298,3 +333,5 @@ def test_the_command_makes_a_twin(room, tmp_path):
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"twin.ply", "graph.json", "before_after.png"}
     result = CliRunner().invoke(app, ["twin", "--pool", SAMPLE, "--out", str(tmp_path)])
     assert result.exit_code == 2 and "exactly one of SCENE and --compose" in result.output
+    result = CliRunner().invoke(app, [*words, "--encoder", "clipgs-mini"])
+    assert result.exit_code == 2 and "one encoder must search" in result.output
