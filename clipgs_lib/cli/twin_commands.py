@@ -37,20 +37,22 @@ def twin(
     must_exist(scene, *pool, *(large or ()))
     if (scene is None) == (compose is None):
         raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
-    from ..applications.scene_twin import load_pool, make_twin, read_scene
+    from ..applications.scene_twin import load_pool, make_twin, read_scene, score_rooms
 
     encoders = encoder or ["clipgs-mini"]
     if scene is not None and len(encoders) > 1:
         raise ValueError(f"one encoder must search for the objects of SCENE, got {', '.join(encoders)}")
     given, cache = (read_scene(scene), None) if scene is not None else (None, out)
     with bar("embedding", 0) as show:
-        options = {"large": large or (), "cache": cache, "progress": lambda done, total: show(done, total=total)}
-        pools = {one: load_pool(pool, encoder=one, **options) for one in encoders}
+        pools = {
+            one: load_pool(
+                pool, large=large or (), encoder=one, cache=cache, progress=lambda n, total: show(n, total=total)
+            )
+            for one in encoders
+        }
     if given is not None:
         print(make_twin(given, pools[encoders[0]], mode).save(out, name=name))
         return
-    from ..applications.scene_twin.scoring import score_rooms
-
     with bar("rooms", compose or 0) as show:
         scores = score_rooms(compose or 0, pools, out, seed=seed, progress=lambda n, _: show(n))
     for row in scores["rows"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,13 @@ import numpy as np
 
 from ...catalogue import CATEGORIES, make
 from ...meshes import Furniture, Mesh, list_furniture, read_furniture
+from ...shards import ShardSet
 from ...triplets import Source, catalogue_sources, folder_sources
 
 FURNITURE = Path("/usr/share/sweethome3d/furniture")  # where the package sweethome3d-furniture puts it
 Role = Literal["table", "floor", "small", "wall"]  # "table": stands on the floor and carries small things
 
+_MOST = 10_000  # of the catalogue, that are looked for in sets
 _ROOMS = ("Living room", "Kitchen", "Bedroom", "Office", "Bathroom", "Lights", "Miscellaneous")
 _TABLES = re.compile(r"table$|table on|table with|desk|dresser|tv stand|bookcase|shelves|island|chest|lower cabinet")
 _SEATS = ("Seat", "Couch")
@@ -60,15 +62,16 @@ def furniture_assets(folder: str | os.PathLike[str] = FURNITURE) -> list[Asset]:
     Raises:
         ShardError: when there is no such file.
     """
+    sources = [source for source in folder_sources(folder) if source.path.endswith(".sh3f") and source.index]
+    pieces = {path: {p.number: p for p in list_furniture(path)} for path in {source.path for source in sources}}
     assets = []
-    for source in folder_sources(folder):
-        if source.path.endswith(".sh3f") and source.index:
-            piece = _pieces(source.path)[source.index]
-            role = _role(piece)
-            if role is not None:
-                height = piece.drop_on_top / 100 if role == "table" and piece.drop_on_top is not None else None
-                length, elevation = max(piece.size) / 100, piece.elevation / 100
-                assets.append(Asset(source, piece.name.lower(), role, length, height, elevation))
+    for source in sources:
+        piece = pieces[source.path][source.index]
+        role = _role(piece)
+        if role is not None:
+            height = piece.drop_on_top / 100 if role == "table" and piece.drop_on_top is not None else None
+            length, elevation = max(piece.size) / 100, piece.elevation / 100
+            assets.append(Asset(source, piece.name.lower(), role, length, height, elevation))
     return assets
 
 
@@ -84,14 +87,23 @@ def catalogue_assets(count: int = 248, seed: int = 0) -> list[Asset]:
     return assets
 
 
-def room_assets() -> list[Asset]:
-    """`furniture_assets` where the package is installed, else `catalogue_assets`."""
-    return furniture_assets() if any(FURNITURE.glob("*.sh3f")) else catalogue_assets()
+def assets_in(sets: Mapping[str, ShardSet]) -> list[Asset]:
+    """Furniture where it is installed, and objects of the catalogue, that sets hold (key -> its set), to fill rooms.
 
-
-@functools.lru_cache(maxsize=16)
-def _pieces(path: str) -> dict[int, Furniture]:
-    return {piece.number: piece for piece in list_furniture(path)}
+    Raises:
+        ValueError: when they hold none.
+    """
+    assets = furniture_assets() if any(FURNITURE.glob("*.sh3f")) else []
+    for shards in set(sets.values()):
+        made = shards.read(0).provenance.get("catalogue")
+        assets += catalogue_assets(_MOST, made["seed"]) if isinstance(made, dict) else []
+    assets = [asset for asset in assets if asset.source.key in sets]
+    if not assets:
+        raise ValueError(
+            "the pool must hold furniture of Sweet Home 3D or objects of the catalogue, got neither; "
+            "build it: clipgs triplets build --meshes /usr/share/sweethome3d/furniture --out SET"
+        )
+    return assets
 
 
 def _role(piece: Furniture) -> Role | None:

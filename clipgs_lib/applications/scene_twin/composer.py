@@ -12,7 +12,7 @@ import torch
 from ...catalogue.patterns import texture
 from ...meshes import Mesh, Part
 from ...rendering import Cameras, look_at, pinhole, render_views
-from .assets import Asset, Role, room_assets, scaled
+from .assets import Asset, Role, scaled
 from .scenes import FLOOR, WALL, Pose, Scene, SceneObject, Truth
 
 TRIES = 60  # places tried for a thing before another is taken
@@ -26,9 +26,7 @@ _WOODS = (((0.72, 0.55, 0.38), (0.55, 0.38, 0.24)), ((0.50, 0.36, 0.25), (0.36, 
 class _Placed:
     asset: Asset
     mesh: Mesh  # in the room
-    pose: Pose
-    size: tuple[float, float, float]
-    support: int  # place in the list of things, +1; or FLOOR, WALL
+    truth: Truth  # its support: place in the list of things, +1; or FLOOR, WALL
     low: np.ndarray  # [3]
     high: np.ndarray  # [3]
 
@@ -40,7 +38,7 @@ class _Placed:
 
 def compose(
     seed: int,
-    assets: Sequence[Asset] | None = None,
+    assets: Sequence[Asset],
     *,
     width: int = 640,
     height: int = 480,
@@ -55,182 +53,170 @@ def compose(
 
     Args:
         seed: another seed, another room.
-        assets: to choose from; None takes `assets.room_assets`.
+        assets: to choose from, see `assets.assets_in`.
         width, height: of the picture, pixels.
         furniture, small: things that are tried on the floor, and on these.
 
     Raises:
         ValueError: when nothing fits the room, or no picture shows anything.
     """
-    assets = room_assets() if assets is None else assets
     rng = np.random.default_rng([seed, 2026])
     for _ in range(5):
-        room = rng.uniform((3.6, 2.5, 3.6), (5.0, 2.7, 4.6))
-        things = _furnish(rng, assets, room, furniture, small)
-        scene = _picture(rng, things, room, width, height, f"scene-{seed:04d}") if things else None
+        room = _Room(rng, rng.uniform((3.6, 2.5, 3.6), (5.0, 2.7, 4.6)))
+        room.furnish(assets, furniture, small)
+        scene = room.picture(width, height, f"scene-{seed:04d}")
         if scene is not None:
             return scene
     sizes = ", ".join(f"{asset.name} {asset.length:.2f} m" for asset in assets[:5])
     raise ValueError(f"some asset must fit a room of 5 m and be seen, got none of {len(assets)} that does: {sizes}")
 
 
-def _furnish(
-    rng: np.random.Generator, assets: Sequence[Asset], room: np.ndarray, furniture: int, small: int
-) -> list[_Placed]:
-    things: list[_Placed] = []
-    turns: list[Role] = ["floor", "floor", "table"]
-    plan: list[Role] = ["table", *(turns * furniture)[: furniture - 1], "wall"]
-    for role in plan + ["small"] * small:
-        choices = [asset for asset in assets if asset.role == role]
-        for _ in range(3 if choices else 0):
-            thing = _place(rng, choices[rng.integers(len(choices))], room, things)
-            if thing is not None:
-                things.append(thing)
-                break
-    return things
+class _Room:
+    """A room while it is furnished."""
 
+    def __init__(self, rng: np.random.Generator, size: np.ndarray) -> None:
+        self.rng, self.size = rng, size  # metres [3]
+        self.things: list[_Placed] = []
 
-def _place(rng: np.random.Generator, asset: Asset, room: np.ndarray, things: Sequence[_Placed]) -> _Placed | None:
-    """A thing where it touches nothing but what carries it; None when no place was found."""
-    mesh = asset.read()
-    low, high = mesh.bounds()
-    size = high - low
-    tables = [number for number, thing in enumerate(things, 1) if thing.asset.role == "table"]
-    if (size > room - 0.1).any() or (asset.role == "small" and not tables):
-        return None
-    for _ in range(TRIES):
-        support, yaw, middle = _spot(rng, asset, mesh, room, things, tables)
-        if middle is None:
-            continue
+    def furnish(self, assets: Sequence[Asset], furniture: int, small: int) -> None:
+        turns: list[Role] = ["floor", "floor", "table"]
+        plan: list[Role] = ["table", *(turns * furniture)[: furniture - 1], "wall"]
+        for role in plan + ["small"] * small:
+            choices = [asset for asset in assets if asset.role == role]
+            for _ in range(3 if choices else 0):
+                if self.place(choices[self.rng.integers(len(choices))]):
+                    break
+
+    def place(self, asset: Asset) -> bool:
+        """Stand a thing where it touches nothing but what carries it; whether there was a place."""
+        mesh = asset.read()
+        low, high = mesh.bounds()
+        size = high - low
+        tables = [number for number, thing in enumerate(self.things, 1) if thing.asset.role == "table"]
+        if (size > self.size - 0.1).any() or (asset.role == "small" and not tables):
+            return False
+        for _ in range(TRIES):
+            support, yaw, middle = self.spot(asset, mesh, tables)
+            if middle is None:
+                continue
+            low, high = scaled(mesh, 1.0, yaw).bounds()
+            shift = middle - (low + high) / 2
+            low, high = low + shift, high + shift
+            clear = CLEAR if support == FLOOR else 0.01
+            others = [thing for number, thing in enumerate(self.things, 1) if number != support]
+            apart = all(((low > o.high + clear) | (high < o.low - clear)).any() for o in others)
+            inside = bool((low > -1e-3).all() and (high < self.size + 1e-3).all())
+            if apart and inside and (support != FLOOR or high[2] < self.size[2] - 1.3):  # not before the camera's face
+                x, y, z, wide, tall, deep = (float(value) for value in (*shift, *size))
+                truth = Truth(
+                    asset.source.key,
+                    asset.name,
+                    Pose((x, y, z), yaw, float(mesh.sphere()[1])),
+                    (wide, tall, deep),
+                    support,
+                )
+                self.things.append(_Placed(asset, scaled(mesh, 1.0, yaw, shift), truth, low, high))
+                return True
+        return False
+
+    def spot(self, asset: Asset, mesh: Mesh, tables: Sequence[int]) -> tuple[int, float, np.ndarray | None]:
+        """Support, yaw and middle ``[3]`` of a random place that suits a thing; None where a table is too small."""
+        rng, wall = self.rng, asset.role == "wall"
+        yaw, side = float(rng.uniform(-180, 180)), int(rng.integers(6))  # at the back, left or right wall, or (3..5) no
+        at_wall = asset.role != "small" and (side < 3 or wall)
+        side = 0 if wall else side
+        yaw = (0.0, 90.0, -90.0)[side] if at_wall else yaw
         low, high = scaled(mesh, 1.0, yaw).bounds()
-        shift = middle - (low + high) / 2
-        low, high = low + shift, high + shift
-        clear = CLEAR if support == FLOOR else 0.01
-        others = [thing for number, thing in enumerate(things, 1) if number != support]
-        apart = all(((low > o.high + clear) | (high < o.low - clear)).any() for o in others)
-        inside = bool((low > -1e-3).all() and (high < room + 1e-3).all())
-        if apart and inside and (support != FLOOR or high[2] < room[2] - 1.3):  # not before the camera's face
-            x, y, z = (float(value) for value in shift)
-            pose = Pose((x, y, z), yaw, float(mesh.sphere()[1]))
-            lengths = float(size[0]), float(size[1]), float(size[2])
-            return _Placed(asset, scaled(mesh, 1.0, yaw, shift), pose, lengths, support, low, high)
-    return None
+        half = (high - low) / 2
+        if asset.role == "small":
+            support = tables[int(rng.integers(len(tables)))]
+            foot = self.on_top(self.things[support - 1], half)
+            return support, yaw, None if foot is None else foot + half * (0, 1, 0)
+        middle = rng.uniform(half, np.maximum(self.size - half, half))
+        middle[1] = half[1] + (asset.elevation if wall else 0.0)
+        if at_wall:
+            gap = 0.0 if wall else 0.02
+            axis, value = ((2, half[2] + gap), (0, half[0] + gap), (0, self.size[0] - half[0] - gap))[side]
+            middle[axis] = value
+        return WALL if wall else FLOOR, yaw, middle
 
+    def on_top(self, table: _Placed, half: np.ndarray) -> np.ndarray | None:
+        """A place ``[3]`` on a table whose surface carries a footprint whole and leaves room above; None without."""
+        low, high = table.low + half * (1, 0, 1), table.high - half * (1, 0, 1)
+        if (low > high)[[0, 2]].any():
+            return None
+        spot = self.rng.uniform(np.minimum(low, high), high)
+        offsets = (table.points - spot) / np.maximum(half, 1e-3)
+        points, offsets = (each[(np.abs(offsets[:, (0, 2)]) < 1).all(axis=1)] for each in (table.points, offsets))
+        ceiling = table.low[1] + (table.asset.top + 0.03 if table.asset.top is not None else 99)
+        below = points[:, 1] <= ceiling
+        if not below.any():
+            return None
+        height = float(points[below, 1].max())
+        carries = np.abs(points[:, 1] - height) < 0.012
+        cells = np.unique(np.floor(offsets[carries][:, (0, 2)] * 2), axis=0)  # of 4 x 4
+        blocked = (points[:, 1] > height + 0.012) & (points[:, 1] < height + 2 * half[1])
+        return None if len(cells) < 15 or blocked.any() else np.array([spot[0], height, spot[2]])
 
-def _spot(
-    rng: np.random.Generator,
-    asset: Asset,
-    mesh: Mesh,
-    room: np.ndarray,
-    things: Sequence[_Placed],
-    tables: Sequence[int],
-) -> tuple[int, float, np.ndarray | None]:
-    """Support, yaw and middle ``[3]`` of a random place that suits a thing's role; None where a table is too small."""
-    yaw, side = float(rng.uniform(-180, 180)), int(rng.integers(6))  # at the back, left or right wall, or (3..5) none
-    at_wall = asset.role != "small" and (side < 3 or asset.role == "wall")
-    side = 0 if asset.role == "wall" else side
-    yaw = (0.0, 90.0, -90.0)[side] if at_wall else yaw
-    low, high = scaled(mesh, 1.0, yaw).bounds()
-    half = (high - low) / 2
-    if asset.role == "small":
-        support = tables[int(rng.integers(len(tables)))]
-        foot = _on_top(rng, things[support - 1], half)
-        return support, yaw, None if foot is None else foot + half * (0, 1, 0)
-    middle = rng.uniform(half, np.maximum(room - half, half))
-    middle[1] = half[1] + (asset.elevation if asset.role == "wall" else 0.0)
-    if at_wall:
-        gap = 0.0 if asset.role == "wall" else 0.02
-        axis, value = ((2, half[2] + gap), (0, half[0] + gap), (0, room[0] - half[0] - gap))[side]
-        middle[axis] = value
-    return WALL if asset.role == "wall" else FLOOR, yaw, middle
+    def shell(self) -> Mesh:
+        """A wooden floor, a wall at the back, and one or two at the sides."""
+        x, y, z = (float(length) for length in self.size)
+        corners = {
+            "floor": ((0, 0, 0), (0, 0, z), (x, 0, z), (x, 0, 0)),
+            "back": ((0, 0, 0), (x, 0, 0), (x, y, 0), (0, y, 0)),
+            "left": ((0, 0, z), (0, 0, 0), (0, y, 0), (0, y, z)),
+            "right": ((x, 0, 0), (x, 0, z), (x, y, z), (x, y, 0)),
+        }
+        if self.rng.random() < 0.4:
+            del corners["left" if self.rng.random() < 0.5 else "right"]
+        wood, paint = (colors[self.rng.integers(len(colors))] for colors in (_WOODS, _WALLS))
+        faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+        floor, *walls = (
+            Part(np.array(square, np.float32), faces, (*paint, 1.0), name=name) for name, square in corners.items()
+        )
+        uvs = np.ascontiguousarray(floor.vertices[:, (0, 2)] * np.float32(1.5))
+        boards = texture("wood", *np.array(wood))
+        parts = (replace(floor, base_color=(1.0, 1.0, 1.0, 1.0), uvs=uvs, texture=boards), *walls)
+        return Mesh(parts, up_axis="+y", source="room")
 
-
-def _on_top(rng: np.random.Generator, table: _Placed, half: np.ndarray) -> np.ndarray | None:
-    """A place ``[3]`` on a table, where its surface carries a footprint whole and leaves room above; None without."""
-    low, high = table.low + half * (1, 0, 1), table.high - half * (1, 0, 1)
-    if (low > high)[[0, 2]].any():
-        return None
-    spot = rng.uniform(np.minimum(low, high), high)
-    offsets = (table.points - spot) / np.maximum(half, 1e-3)
-    points, offsets = (each[(np.abs(offsets[:, (0, 2)]) < 1).all(axis=1)] for each in (table.points, offsets))
-    ceiling = table.low[1] + (table.asset.top + 0.03 if table.asset.top is not None else 99)
-    below = points[:, 1] <= ceiling
-    if not below.any():
-        return None
-    height = float(points[below, 1].max())
-    carries = np.abs(points[:, 1] - height) < 0.012
-    cells = np.unique(np.floor(offsets[carries][:, (0, 2)] * 2), axis=0)  # of 4 x 4
-    blocked = (points[:, 1] > height + 0.012) & (points[:, 1] < height + 2 * half[1])
-    return None if len(cells) < 15 or blocked.any() else np.array([spot[0], height, spot[2]])
-
-
-def _room_mesh(rng: np.random.Generator, room: np.ndarray) -> Mesh:
-    """A wooden floor, a wall at the back, and one or two at the sides."""
-    x, y, z = (float(length) for length in room)
-    corners = {
-        "floor": ((0, 0, 0), (0, 0, z), (x, 0, z), (x, 0, 0)),
-        "back": ((0, 0, 0), (x, 0, 0), (x, y, 0), (0, y, 0)),
-        "left": ((0, 0, z), (0, 0, 0), (0, y, 0), (0, y, z)),
-        "right": ((x, 0, 0), (x, 0, z), (x, y, z), (x, y, 0)),
-    }
-    if rng.random() < 0.4:
-        del corners["left" if rng.random() < 0.5 else "right"]
-    wood, paint = _WOODS[rng.integers(len(_WOODS))], _WALLS[rng.integers(len(_WALLS))]
-    parts = []
-    for name, square in corners.items():
-        vertices, faces = np.array(square, np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.int32)
-        part = Part(vertices, faces, (*paint, 1.0), name=name)
-        if name == "floor":
-            part = replace(
-                part,
-                base_color=(1.0, 1.0, 1.0, 1.0),
-                uvs=np.ascontiguousarray(vertices[:, (0, 2)] * np.float32(1.5)),
-                texture=texture("wood", np.array(wood[0]), np.array(wood[1])),
-            )
-        parts.append(part)
-    return Mesh(tuple(parts), up_axis="+y", source="room")
-
-
-def _picture(
-    rng: np.random.Generator, things: list[_Placed], room: np.ndarray, width: int, height: int, name: str
-) -> Scene | None:
-    """Draw the things one by one, tell from their depths who is seen where, and draw together those that are seen."""
-    eye = room * (rng.uniform(0.3, 0.7), 0, 1) + (0, rng.uniform(1.4, 1.9), -0.1)
-    target = room * (0.5, 0, 0.3) + (0, 0.55, 0)
-    viewmat = look_at(torch.from_numpy(eye), torch.from_numpy(target), "+y")
-    K = pinhole(width, height, float(rng.uniform(50, 60)))
-    camera = Cameras(viewmat[None], K[None], width, height)
-    shell, light = _room_mesh(rng, room), float(rng.uniform(0.2, 0.5))
-    depths = [render_views(mesh, camera, samples=1).depths[0].numpy() for mesh in [shell, *(t.mesh for t in things)]]
-    reach = np.stack([np.where(depth > 0, depth, np.inf) for depth in depths])  # [1 + N, H, W]
-    kept = list(range(1, len(reach)))
-    while True:
-        seen = np.array([0, *kept])[reach[[0, *kept]].argmin(axis=0)]
-        shown = [n for n in kept if _shown(seen == n, depths[n] > 0, things[n - 1], camera)]
-        shown = [n for n in shown if things[n - 1].support in (FLOOR, WALL, *shown)]
-        if shown == kept:
-            break
-        kept = shown
-    if not kept:
-        return None
-    parts = [part for mesh in [shell, *(things[n - 1].mesh for n in kept)] for part in mesh.parts]
-    color = render_views(Mesh(tuple(parts), up_axis="+y"), camera, light=light).colors[0]
-    depth = reach[[0, *kept]].min(axis=0)
-    numbers = {FLOOR: FLOOR, WALL: WALL} | {n: number for number, n in enumerate(kept, 1)}
-    objects = []
-    for n in kept:
-        thing = things[n - 1]
-        category = thing.asset.name
-        truth = Truth(thing.asset.source.key, category, thing.pose, thing.size, numbers[thing.support])
-        objects.append(SceneObject(numbers[n], thing.asset.name, seen == n, truth=truth))
-    image = (color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
-    return Scene(image, depth, viewmat, K, tuple(objects), name=name)
+    def picture(self, width: int, height: int, name: str) -> Scene | None:
+        """Draw things one by one, tell from their depths who is seen where, and draw together those that are seen."""
+        if not self.things:
+            return None
+        rng, things = self.rng, self.things
+        eye = self.size * (rng.uniform(0.3, 0.7), 0, 1) + (0, rng.uniform(1.4, 1.9), -0.1)
+        target = self.size * (0.5, 0, 0.3) + (0, 0.55, 0)
+        viewmat = look_at(torch.from_numpy(eye), torch.from_numpy(target), "+y")
+        K = pinhole(width, height, float(rng.uniform(50, 60)))
+        camera = Cameras(viewmat[None], K[None], width, height)
+        shell, light = self.shell(), float(rng.uniform(0.2, 0.5))
+        meshes = [shell, *(thing.mesh for thing in things)]
+        depths = [render_views(mesh, camera, samples=1).depths[0].numpy() for mesh in meshes]
+        reach = np.stack([np.where(depth > 0, depth, np.inf) for depth in depths])  # [1 + N, H, W]
+        kept, shown = [], list(range(1, len(reach)))
+        while shown != kept:
+            kept = shown
+            seen = np.array([0, *kept])[reach[[0, *kept]].argmin(axis=0)]
+            shown = [n for n in kept if _shown(seen == n, depths[n] > 0, things[n - 1], camera)]
+            shown = [n for n in shown if things[n - 1].truth.support in (FLOOR, WALL, *shown)]
+        if not kept:
+            return None
+        parts = [part for n in (0, *kept) for part in meshes[n].parts]
+        color = render_views(Mesh(tuple(parts), up_axis="+y"), camera, light=light).colors[0]
+        depth = reach[[0, *kept]].min(axis=0)
+        numbers = {FLOOR: FLOOR, WALL: WALL} | {n: number for number, n in enumerate(kept, 1)}
+        truths = {n: replace(things[n - 1].truth, support=numbers[things[n - 1].truth.support]) for n in kept}
+        objects = (SceneObject(numbers[n], truth.category, seen == n, truth=truth) for n, truth in truths.items())
+        image = (color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
+        return Scene(image, depth, viewmat, K, tuple(objects), name=name)
 
 
 def _shown(mask: np.ndarray, whole: np.ndarray, thing: _Placed, camera: Cameras) -> bool:
     """Whether a picture shows enough of a thing: 0.05 % of itself, 30 % of what nothing else hides, and its middle."""
-    middle = camera.viewmats[0, :3, :3].numpy() @ np.array(thing.pose.position) + camera.viewmats[0, :3, 3].numpy()
+    middle = (
+        camera.viewmats[0, :3, :3].numpy() @ np.array(thing.truth.pose.position) + camera.viewmats[0, :3, 3].numpy()
+    )
     x, y, z = camera.Ks[0].numpy() @ middle
     inside = z > 0 and 0 <= x / z <= camera.width and 0 <= y / z <= camera.height
     return bool(inside and mask.sum() >= max(5e-4 * mask.size, _SHARE * whole.sum()))

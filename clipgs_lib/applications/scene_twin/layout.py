@@ -54,9 +54,7 @@ def _hidden_below(scene: Scene, one: SceneObject) -> bool:
     """Whether other objects, or the picture's edge, lie below much of an object's lower outline."""
     columns = np.flatnonzero(one.mask.any(axis=0))
     lowest = one.mask.shape[0] - 1 - one.mask[::-1, columns].argmax(axis=0)
-    others = np.zeros(one.mask.shape, bool)
-    for other in scene.objects:
-        others |= other.mask & ~one.mask
+    others = np.any([other.mask for other in scene.objects], axis=0) & ~one.mask
     below = np.minimum(lowest + 1, one.mask.shape[0] - 1)
     return bool((others[below, columns] | (below == lowest)).mean() > 0.3)
 
@@ -77,17 +75,18 @@ def arrange(poses: Mapping[int, Pose], shapes: Mapping[int, Splats], supports: M
     """
     out = dict(poses)
     order = sorted(out, key=lambda number: len(carriers(number, supports)))
-    for _ in range(2):
+    together = {number: [n for n in out if n == number or number in carriers(n, supports)] for number in out}
+    for rounds in (ROUNDS, ROUNDS, 0):
         for number in order:
             out[number] = _in_contact(number, out, shapes, supports)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             pairs = overlaps(out, shapes, supports)
-            for first, second in pairs:
-                _part(first, second, out, shapes, supports)
+            for pair in pairs:
+                step = _step(*(box_of(shapes[number], out[number]) for number in pair))
+                for number, way in zip(pair, (step, -step), strict=True):
+                    out |= {n: _moved(out[n], way) for n in together[number]}
             if not pairs:
                 break
-    for number in order:
-        out[number] = _in_contact(number, out, shapes, supports)
     return out
 
 
@@ -101,10 +100,15 @@ def carriers(number: int, supports: Mapping[int, int]) -> tuple[int, ...]:
 
 def box_of(shape: Splats, pose: Pose) -> Box:
     """The box of a shape's visible gaussians at a pose."""
-    centers = shape.means[shape.opacities > 0.1] if bool((shape.opacities > 0.1).any()) else shape.means
-    matrix = pose.matrix().numpy()
-    points = centers.double().numpy() @ matrix[:3, :3].T + matrix[:3, 3]
+    points = _points(shape, pose)
     return points.min(axis=0), points.max(axis=0)
+
+
+def _points(shape: Splats, pose: Pose) -> np.ndarray:
+    """Where a shape's visible gaussians are ``[N, 3]``."""
+    visible = shape.opacities > 0.1
+    centers, matrix = shape.means[visible] if bool(visible.any()) else shape.means, pose.matrix().numpy()
+    return np.asarray(centers.double().numpy() @ matrix[:3, :3].T + matrix[:3, 3])
 
 
 def overlaps(
@@ -121,19 +125,13 @@ def overlaps(
     return pairs
 
 
-def _part(
-    first: int, second: int, out: dict[int, Pose], shapes: Mapping[int, Splats], supports: Mapping[int, int]
-) -> None:
-    (low, high), (other_low, other_high) = box_of(shapes[first], out[first]), box_of(shapes[second], out[second])
-    depth = np.minimum(high, other_high) - np.maximum(low, other_low)
+def _step(first: Box, second: Box) -> np.ndarray:
+    """How far ``[3]`` the first of two boxes goes, and the second goes back, to part along x or z."""
+    (low, high), (other_low, other_high) = first, second
+    depth, step = np.minimum(high, other_high) - np.maximum(low, other_low), np.zeros(3)
     axis = 0 if depth[0] < depth[2] else 2
-    sign = 1.0 if (low + high)[axis] >= (other_low + other_high)[axis] else -1.0
-    for number, way in ((first, sign), (second, -sign)):
-        for other in out:
-            if other == number or number in carriers(other, supports):
-                step = np.zeros(3)
-                step[axis] = way * (depth[axis] / 2 + TOUCH / 2)
-                out[other] = _moved(out[other], step)
+    step[axis] = (depth[axis] + TOUCH) / 2 * (1 if (low + high)[axis] >= (other_low + other_high)[axis] else -1)
+    return step
 
 
 def _in_contact(
@@ -154,8 +152,7 @@ def _in_contact(
 
 def _surface(shape: Splats, pose: Pose, low: np.ndarray, high: np.ndarray) -> float:
     """Height of the carrying surface for a box: the highest below it that is near its lower end, else the top."""
-    matrix = pose.matrix().numpy()
-    points = shape.means.double().numpy() @ matrix[:3, :3].T + matrix[:3, 3]
+    points = _points(shape, pose)
     reach = np.maximum((high - low) / 2, 0.08)  # gaussians are far apart beside a cup
     heights = points[(np.abs(points - (low + high) / 2) < reach)[:, (0, 2)].all(axis=1), 1]
     heights = heights if len(heights) else points[:, 1]

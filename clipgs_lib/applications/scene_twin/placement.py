@@ -6,6 +6,7 @@ by gradient descent through the rasteriser. Pixels that something nearer may hid
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ...geometry import quat_multiply
-from ...rendering import Gaussians, RenderOutput, render
+from ...rendering import Gaussians, render
 from ...splats import Splats
 from .scenes import Pose, Scene, SceneObject
 
-YAWS, STARTS, STEPS = 16, 3, 40  # tried, of these refined, and steps of each
+YAWS, STARTS, STEPS = 16, 3, 15  # tried, of these refined, and steps of each; twice as many of the best
 SIDE = 96  # pixels of the crop that is compared
 
 
@@ -47,25 +48,24 @@ class _Target(NamedTuple):
     largest: float  # metres that a shape may measure
 
 
-def fit_pose(scene: Scene, one: SceneObject, shape: Splats) -> Fit:
+def fit_pose(scene: Scene, one: SceneObject, shape: Splats, *, on_floor: bool = False) -> Fit:
     """Find the pose at which a shape looks like an object of a picture.
 
     Args:
         scene: with depth or without; without, the object is taken to stand on the floor.
         one: of the scene.
         shape: in the unit sphere, +y up, front +z.
+        on_floor: whether the lowest point of the refined pose must lie on the floor.
     """
     target = _target(scene, one)
     solid = shape[shape.opacities > 0.1] if bool((shape.opacities > 0.1).any()) else shape
+    foot = -float(solid.means[:, 1].min()) if on_floor else None
     starts = [_start(target, solid, 360.0 * k / YAWS) for k in range(YAWS)]
-    scores = _agreements(target, shape, starts)
-    best = scores.argsort(descending=True)[:STARTS].tolist()
-    refined = [_refine(target, shape, starts[k]) for k in best]
-    again = _agreements(target, shape, refined)
-    first, last = starts[best[0]], int(again.argmax())
-    if float(again[last]) < float(scores[best[0]]):
-        return Fit(first, first, float(scores[best[0]]))
-    return Fit(first, refined[last], float(again[last]))
+    agreement = functools.partial(_agreement, target, shape)
+    starts.sort(key=agreement, reverse=True)
+    tried = [_refine(target, shape, start, STEPS, foot) for start in starts[:STARTS]]
+    pose = _refine(target, shape, max(tried, key=agreement), 2 * STEPS, foot)
+    return max((Fit(starts[0], each, agreement(each)) for each in (pose, starts[0])), key=lambda fit: fit.agreement)
 
 
 def _target(scene: Scene, one: SceneObject) -> _Target:
@@ -145,47 +145,42 @@ def _start(target: _Target, solid: Splats, yaw: float) -> Pose:
     return Pose((x, y, z), yaw, scale)
 
 
-def _agreements(target: _Target, shape: Splats, poses: list[Pose]) -> Tensor:
-    """`Fit.agreement` of several poses ``[P]``. Not the shape but the camera is moved, so that one call draws all."""
-    viewmats = []
-    for pose in poses:
-        matrix = target.viewmat @ pose.matrix()
-        matrix[:3] /= pose.scale  # the world in units of the shape
-        viewmats.append(matrix)
+def _agreement(target: _Target, shape: Splats, pose: Pose) -> float:
+    """See `Fit.agreement`."""
     with torch.no_grad():
-        out = render(shape, torch.stack(viewmats).float(), target.K.float().repeat(len(poses), 1, 1), SIDE, SIDE, 0)
-    scales = torch.tensor([pose.scale for pose in poses])
-    return torch.stack([
-        _agreement(target, RenderOutput(*(part[i] for part in out)), float(scale)) for i, scale in enumerate(scales)
-    ])  # fmt: skip
-
-
-def _agreement(target: _Target, out: RenderOutput, scale: float) -> Tensor:
-    alpha = out.alphas[..., 0] * target.care
+        out = render(
+            shape.transform(pose.matrix()), target.viewmat.float()[None], target.K.float()[None], SIDE, SIDE, 0
+        )
+    alpha = out.alphas[0, ..., 0] * target.care
     both = alpha * target.mask
     share = both.sum() / (alpha + target.mask - both).sum().clamp_min(1e-6)
     known = both * (target.depth > 0)
-    depth = ((out.depths[..., 0] - target.depth / scale).abs().clamp_max(1.0) * known).sum() / known.sum().clamp_min(1)
-    color = ((out.colors - alpha[..., None] * target.color).abs().mean(dim=-1) * target.mask).sum()
-    return share - 0.5 * depth - 0.5 * color / target.mask.sum()
+    gap = ((out.depths[0, ..., 0] - target.depth) / pose.scale).abs().clamp_max(1.0)
+    color = ((out.colors[0] - alpha[..., None] * target.color).abs().mean(dim=-1) * target.mask).sum()
+    return float(share - 0.5 * (gap * known).sum() / known.sum().clamp_min(1) - 0.5 * color / target.mask.sum())
 
 
-def _refine(target: _Target, shape: Splats, start: Pose) -> Pose:
-    """Descend on position, yaw and size together (Adam), silhouette first and depth and colour beside it."""
+def _refine(target: _Target, shape: Splats, start: Pose, steps: int, foot: float | None) -> Pose:
+    """Descend on position, yaw and size together (Adam), silhouette first and depth and colour beside it.
+
+    ``foot`` is the height of the shape's middle above its lowest point, in its units, when it stands on the floor.
+    """
     shift = torch.zeros(3, requires_grad=True)  # of the position, in sizes of the start
     angle = torch.zeros((), requires_grad=True)  # radians, of the yaw
     growth = torch.zeros((), requires_grad=True)  # logarithm
     optimizer = torch.optim.Adam([{"params": [shift, growth], "lr": 0.02}, {"params": [angle], "lr": 0.04}])
     position, K = torch.tensor(start.position, dtype=torch.float32), target.K.float()[None]
     most = math.log(max(target.largest / 2 / start.scale, 1.0))
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         yaw, scale = math.radians(start.yaw) + angle, start.scale * growth.clamp_max(most).exp()
         zero, half = torch.zeros(()), yaw / 2
+        place = position + start.scale * shift
+        place = place if foot is None else torch.stack([place[0], foot * scale, place[2]])
         cos, sin = yaw.cos(), yaw.sin()
         turn = torch.stack([cos, zero, sin, zero, zero + 1, zero, -sin, zero, cos]).reshape(3, 3)
         moved = Gaussians(
-            scale * shape.means @ turn.T + position + start.scale * shift,
+            scale * shape.means @ turn.T + place,
             quat_multiply(torch.stack([half.cos(), zero, half.sin(), zero]), shape.quats),
             scale * shape.scales,
             shape.opacities,
@@ -201,6 +196,6 @@ def _refine(target: _Target, shape: Splats, start: Pose) -> Pose:
         loss = outline + 0.5 * (gap * known).sum() / known.sum().clamp_min(1) + 0.5 * paint.sum() / target.mask.sum()
         loss.backward()
         optimizer.step()
-    x, y, z = (position + start.scale * shift.detach()).tolist()
+    x, y, z = place.tolist()
     yaw_degrees = (start.yaw + math.degrees(float(angle.detach())) + 180) % 360 - 180
     return replace(start, position=(x, y, z), yaw=yaw_degrees, scale=float(scale.detach()))

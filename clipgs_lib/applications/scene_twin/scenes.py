@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ...files import replacing, write_text
 from ...geometry import rotation_about
 from ...rendering import Cameras
 from ...rendering.cameras import check_cameras
+from ...settings import from_plain, to_plain
 from ...words import first_of
 
 FLOOR, WALL = 0, -1  # what an object may stand on or hang at, beside the numbers of others
@@ -98,9 +99,9 @@ class Scene:
     name: str = "scene"
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.image, np.ndarray) and self.image.dtype == np.uint8 and self.image.ndim == 3
-        if not fits or self.image.shape[2] != 3 or not 1 <= min(self.image.shape[:2]) <= MAX_SIDE:
-            raise ValueError(f"image must be uint8 [H, W, 3], got {getattr(self.image, 'dtype', type(self.image))}")
+        got = f"{self.image.dtype} {list(self.image.shape)}"
+        if self.image.dtype != np.uint8 or self.image.shape[2:] != (3,) or not 1 <= max(self.image.shape) <= MAX_SIDE:
+            raise ValueError(f"image must be uint8 [H, W, 3] with sides of at most {MAX_SIDE} pixels, got {got}")
         check_cameras(self.viewmat[None], self.K[None])
         shape = self.image.shape[:2]
         if self.depth is not None and (self.depth.shape != shape or bool((self.depth < 0).any())):
@@ -144,12 +145,11 @@ class Scene:
         """Write the scene as a folder; files that are there are replaced."""
         top = Path(folder)
         top.mkdir(parents=True, exist_ok=True)
-        pictures = {"image.png": Image.fromarray(self.image)}
-        if self.depth is not None:
-            pictures["depth.png"] = Image.fromarray(np.rint(self.known_depth() * 1000).clip(0, 65535).astype(np.uint16))
-        for name, picture in pictures.items():
-            with replacing(top / name) as draft:
-                picture.save(draft, format="PNG")
+        millimetres = np.rint(self.known_depth() * 1000).clip(0, 65535).astype(np.uint16)
+        for name, picture in {"image.png": self.image, "depth.png": millimetres}.items():
+            if name == "image.png" or self.depth is not None:
+                with replacing(top / name) as draft:
+                    Image.fromarray(picture).save(draft, format="PNG")
         height, width = self.image.shape[:2]
         names = list(dict.fromkeys(one.name for one in self.objects))
         facts = {
@@ -178,9 +178,7 @@ def segmented(
     masks = [np.asarray(mask, bool) for mask in segmenter(image, names)]
     if len(masks) != len(names):
         raise ValueError(f"the segmenter must give one mask for each of {len(names)} names, got {len(masks)}")
-    pairs = enumerate(zip(names, masks, strict=True), 1)
-    objects = tuple(SceneObject(number, name, mask) for number, (name, mask) in pairs)
-    return Scene(image, depth, viewmat, K, objects)
+    return Scene(image, depth, viewmat, K, tuple(map(SceneObject, range(1, len(names) + 1), names, masks)))
 
 
 def read_scene(folder: str | os.PathLike[str]) -> Scene:
@@ -193,31 +191,18 @@ def read_scene(folder: str | os.PathLike[str]) -> Scene:
     try:
         facts = json.loads((top / "scene.json").read_text(encoding="utf-8"))
         [entry] = facts["images"]
-        image = np.asarray(_picture(top / str(entry["file_name"])).convert("RGB"))
-        depth = None
+        image, depth = np.asarray(Image.open(top / str(entry["file_name"])).convert("RGB")), None
         if (top / "depth.png").exists():
-            depth = np.asarray(_picture(top / "depth.png"), np.float32) / 1000
+            depth = np.asarray(Image.open(top / "depth.png"), np.float32) / 1000
         names = {kind["id"]: str(kind["name"]) for kind in facts["categories"]}
         objects = tuple(_object(annotation, names, image.shape[:2]) for annotation in facts["annotations"])
         camera = facts["camera"]
         viewmat, K = torch.tensor(camera["viewmat"]).float(), torch.tensor(camera["K"]).float()
         return Scene(image, depth, viewmat, K, objects, name=top.resolve().name)
-    except SceneError:
-        raise
-    except KeyError as error:
-        got = f"nothing called {error}"
-        raise SceneError(top, "scene.json must have images, camera, categories and annotations", got) from None
-    except (OSError, ValueError, TypeError, AttributeError, IndexError, SyntaxError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
         must = "the folder must hold a scene: image.png, scene.json and perhaps depth.png"
-        raise SceneError(top, must, str(error)[:300], "see the docstring of scene_twin.scenes") from None
-
-
-def _picture(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        if max(picture.size) > MAX_SIDE:
-            raise SceneError(path, f"a picture must have sides of at most {MAX_SIDE} pixels", str(picture.size))
-        picture.load()
-        return picture
+        got = f"nothing called {error}" if isinstance(error, KeyError) else str(error)[:300]
+        raise SceneError(top, must, got, "see the docstring of scene_twin.scenes") from None
 
 
 def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
@@ -235,17 +220,14 @@ def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
         "segmentation": {"size": list(one.mask.shape), "counts": np.diff(changes, prepend=0).tolist()},
     }
     found |= {} if one.support is None else {"support": one.support}
-    return found | ({} if one.truth is None else {"truth": asdict(one.truth)})
+    return found | ({} if one.truth is None else {"truth": to_plain(one.truth)})
 
 
 def _object(annotation: Mapping[str, Any], names: Mapping[int, str], shape: tuple[int, ...]) -> SceneObject:
     number, category = int(annotation["id"]), annotation["category_id"]
     if category not in names:
         raise ValueError(f"object {number} must name one of the categories {first_of(names)}, got {category!r}")
-    truth = annotation.get("truth")
-    if truth is not None:
-        pose = Pose(tuple(truth["pose"]["position"]), truth["pose"]["yaw"], truth["pose"]["scale"])
-        truth = Truth(truth["key"], truth["category"], pose, tuple(truth["size"]), truth["support"])
+    truth = from_plain(Truth, annotation["truth"]) if "truth" in annotation else None
     mask = _mask(annotation["segmentation"], shape, number)
     return SceneObject(number, names[category], mask, annotation.get("support"), truth)
 

@@ -17,9 +17,9 @@ import torch
 from ...evaluation import compare
 from ...evaluation.scores import intervals, resampled
 from ...files import write_text
-from ...rendering import orbit_cameras, render, save_png, ssim
+from ...rendering import orbit_cameras, psnr, render, save_png, ssim
 from ...splats import Splats
-from .assets import FURNITURE, Asset, catalogue_assets, furniture_assets
+from .assets import assets_in
 from .composer import compose
 from .layout import overlaps
 from .scenes import Scene
@@ -29,27 +29,7 @@ from .twin import Twin, make_twin
 Values = dict[tuple[str, str, str], list[float]]  # encoder, mode and metric -> a value for each object of a room
 
 KS = (1, KEEP)
-_MOST = 10_000  # of the catalogue, that are looked for in a pool
 _EQUAL = 0.02  # mean difference of two pictures of a shape, in [0, 1], below which they count as equal
-
-
-def assets_in(pool: Pool) -> list[Asset]:
-    """Furniture where it is installed, and objects of the catalogue, that a pool holds: what rooms can be scored with.
-
-    Raises:
-        ValueError: when it holds none.
-    """
-    assets = furniture_assets() if any(FURNITURE.glob("*.sh3f")) else []
-    for shards in set(pool.owners.values()):
-        made = shards.read(0).provenance.get("catalogue")
-        assets += catalogue_assets(_MOST, made["seed"]) if isinstance(made, dict) else []
-    assets = [asset for asset in assets if asset.source.key in pool.owners]
-    if not assets:
-        raise ValueError(
-            "the pool must hold furniture of Sweet Home 3D or objects of the catalogue, got neither; "
-            "build it: clipgs triplets build --meshes /usr/share/sweethome3d/furniture --out SET"
-        )
-    return assets
 
 
 def score_rooms(
@@ -84,7 +64,7 @@ def score_rooms(
     if count < 1:
         raise ValueError(f"there must be at least 1 room to score, got {count}")
     pool, top = next(iter(pools.values())), Path(out)
-    assets = assets_in(pool)
+    assets = assets_in(pool.owners)
     top.mkdir(parents=True, exist_ok=True)
     facts = {
         "encoders": {name: each.encoder for name, each in pools.items()},
@@ -137,8 +117,8 @@ def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
     values[first, "twin", "CPU seconds per object"] = [(time.process_time() - began) / len(keys)]
     exact = twin.changed(pool, keys)
     equal = {number: equal_yaws(pool.splats(key)) for number, key in keys.items()}
-    for mode, each in (("twin", twin), ("twin of the true shapes", exact)):
-        values |= {(first, mode, metric): errors for metric, errors in _errors(each, pool, equal).items()}
+    for which, made in (("twin", twin), ("twin of the true shapes", exact)):
+        values |= {(first, which, metric): errors for metric, errors in _errors(made, pool, equal).items()}
     return values, twin
 
 
@@ -189,12 +169,12 @@ def _likeness(twin: Twin, poses: Mapping[int, Any], pool: Pool) -> dict[str, lis
     scene, drawn = twin.scene, twin.draw(poses)
     mask = torch.from_numpy(np.any([one.mask for one in scene.objects], axis=0))[..., None]
     image = torch.from_numpy(scene.image.astype(np.float32) / 255)
-    error = ((drawn - image) ** 2 * mask).sum() / (3 * mask.sum())
     pair = [torch.where(mask, picture, torch.ones(())) for picture in (drawn, image)]
+    inside = [picture[mask[..., 0]][None] for picture in (drawn, image)]  # [1, n, 3]
     remade = replace(scene, image=(drawn * 255).round().to(torch.uint8).numpy())
     crops = [queries(s, pool.teacher)[1] for s in (scene, remade)]
     return {
-        "PSNR": [float(-10 * error.clamp_min(1e-10).log10())],
+        "PSNR": [float(psnr(*inside))],
         "SSIM": [float(ssim(*pair))],
         "cosine": (crops[0] * crops[1]).sum(dim=1).tolist(),
     }

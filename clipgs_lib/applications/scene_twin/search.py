@@ -61,6 +61,7 @@ def load_pool(
     *,
     large: Sequence[str | os.PathLike[str]] = (),
     encoder: str = "clipgs-mini",
+    device: str = "cpu",
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
@@ -70,6 +71,7 @@ def load_pool(
         sets: folders of clean objects, among which every object is searched.
         large: of further ones, among which objects are searched that carry no others.
         encoder: as `load_encoder` takes it; "bag-mean" is the bag of views.
+        device: where encoder and teacher run.
         cache: folder for embeddings, see `evaluation.embed_set`.
         progress: called with objects embedded, and objects of the set.
 
@@ -86,7 +88,7 @@ def load_pool(
     info = shards[0].teacher
     for other in shards[1:]:
         other.check_teacher(info.identity, info.dim)
-    model = load_encoder(encoder, teacher=info.identity, embed_dim=info.dim)
+    model = load_encoder(encoder, teacher=info.identity, embed_dim=info.dim, device=device)
     clean = torch.zeros(len(rows), dtype=torch.bool)
     clean[: sum(len(one) for one in shards[: len(sets)])] = True
     return Pool(
@@ -96,7 +98,7 @@ def load_pool(
         encoder=model.identity,
         clean=clean,
         owners={row["key"]: one for one in shards for row in one.rows},
-        teacher=_teacher(info),
+        teacher=_teacher(info, device=device),
     )
 
 

@@ -55,7 +55,10 @@ class Twin:
             raise ValueError(f"objects to change must be among {first_of(objects)}, got {first_of(unknown)}")
         new = {number: key for number, key in choice.items() if self.chosen.get(number) != key}
         shapes = {**self.shapes} | {number: pool.splats(key) for number, key in new.items()}
-        fits = {**self.fits} | {number: fit_pose(self.scene, objects[number], shapes[number]) for number in new}
+        fits = dict(self.fits)
+        for number in new:
+            on_floor = self.supports[number] == FLOOR
+            fits[number] = fit_pose(self.scene, objects[number], shapes[number], on_floor=on_floor)
         fits |= {number: fits[number]._replace(pose=pose) for number, pose in moved.items()}
         poses = arrange({number: fit.pose for number, fit in fits.items()}, shapes, self.supports)
         return replace(self, chosen={**self.chosen} | new, shapes=shapes, fits=fits, poses=poses)

@@ -9,20 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_lib.applications.scene_twin import (
-    FLOOR,
-    Pose,
-    Scene,
-    SceneError,
-    SceneObject,
-    Truth,
-    catalogue_assets,
-    compose,
-    furniture_assets,
-    read_scene,
-    segmented,
-)
-from clipgs_lib.applications.scene_twin.assets import FURNITURE
+from clipgs_lib.applications.scene_twin import compose, read_scene
+from clipgs_lib.applications.scene_twin.assets import FURNITURE, catalogue_assets, furniture_assets
+from clipgs_lib.applications.scene_twin.scenes import FLOOR, Pose, Scene, SceneError, SceneObject, Truth, segmented
 from clipgs_lib.rendering import look_at, pinhole
 
 VIEWMAT = look_at((0.0, 1.0, 3.0), (0.0, 0.5, 0.0))

@@ -10,25 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from clipgs_lib.applications.scene_twin import (
-    FLOOR,
-    WALL,
-    Pose,
-    Scene,
-    SceneObject,
-    arrange,
-    catalogue_assets,
-    compose,
-    crop,
-    find_supports,
-    fit_pose,
-    load_pool,
-    make_twin,
-    overlaps,
-    retrieve,
-)
-from clipgs_lib.applications.scene_twin.layout import box_of, carriers
-from clipgs_lib.applications.scene_twin.scoring import equal_yaws, score_rooms, yaw_error
+from clipgs_lib.applications.scene_twin import assets_in, compose, crop, load_pool, make_twin, retrieve, score_rooms
+from clipgs_lib.applications.scene_twin.assets import catalogue_assets
+from clipgs_lib.applications.scene_twin.layout import arrange, box_of, carriers, find_supports, overlaps
+from clipgs_lib.applications.scene_twin.placement import fit_pose
+from clipgs_lib.applications.scene_twin.scenes import FLOOR, WALL, Pose, Scene, SceneObject
+from clipgs_lib.applications.scene_twin.scoring import equal_yaws, yaw_error
 from clipgs_lib.cli import app
 from clipgs_lib.formats import read_splats
 from clipgs_lib.rendering import look_at, pinhole, render
@@ -155,6 +142,28 @@ def test_without_depth_a_shape_stands_on_the_floor(pool):
     fit = fit_pose(scene, scene.objects[0], shape)
     assert np.abs(np.subtract(fit.pose.position, truth.position)).max() < 0.35
     assert find_supports(scene) == {1: FLOOR}
+
+
+def test_what_stands_on_the_floor_touches_it(pool):
+    shape = pool.splats(key_of(pool, "armchair"))
+    low = float(shape[shape.opacities > 0.1].means[:, 1].min())
+    truth = Pose((0.1, -0.6 * low, 0.2), 33.0, 0.6)
+    scene = drawn(shape, truth)
+    fit = fit_pose(scene, scene.objects[0], shape, on_floor=True)
+    assert fit.pose.position[1] == pytest.approx(-low * fit.pose.scale, abs=1e-5)
+    assert yaw_error(fit.pose.yaw, 33.0) < 4 and abs(fit.pose.scale / 0.6 - 1) < 0.04
+    assert np.abs(np.subtract(fit.pose.position, truth.position)).max() < 0.04
+
+
+def test_holes_and_zeros_in_depth_leave_a_pose(pool):
+    shape = pool.splats(key_of(pool, "armchair"))
+    truth = Pose((0.1, -0.6 * float(shape.bounds()[0][1]), 0.2), 33.0, 0.6)
+    scene = drawn(shape, truth)
+    holes = np.where(np.random.default_rng(0).random((HEIGHT, WIDTH)) < 0.5, np.nan, scene.depth).astype(np.float32)
+    fit = fit_pose(replace(scene, depth=holes), scene.objects[0], shape)
+    assert np.abs(np.subtract(fit.pose.position, truth.position)).max() < 0.06
+    nothing = replace(scene, depth=np.zeros((HEIGHT, WIDTH), np.float32))
+    assert np.abs(np.subtract(fit_pose(nothing, scene.objects[0], shape).pose.position, truth.position)).max() < 0.35
 
 
 def test_nothing_is_larger_than_the_room(pool):
@@ -319,10 +328,9 @@ def test_values_of_rooms_are_summed_up_by_room():
 
 
 def test_a_pool_without_furniture_cannot_be_scored(pool):
-    from clipgs_lib.applications.scene_twin.scoring import assets_in
-
     with pytest.raises(ValueError, match="must hold furniture"):
-        assets_in(replace(pool, owners={}))
+        assets_in({})
+    assert {asset.source.key for asset in assets_in(pool.owners)} <= set(pool.keys)
 
 
 def test_the_command_makes_a_twin(room, tmp_path):
@@ -331,6 +339,9 @@ def test_the_command_makes_a_twin(room, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"twin.ply", "graph.json", "before_after.png"}
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(app, ["twin", str(tmp_path / "empty"), *words[2:]])
+    assert result.exit_code != 0 and "must hold a scene: image.png, scene.json" in result.output
     result = CliRunner().invoke(app, ["twin", "--pool", SAMPLE, "--out", str(tmp_path)])
     assert result.exit_code == 2 and "exactly one of SCENE and --compose" in result.output
     result = CliRunner().invoke(app, [*words, "--encoder", "clipgs-mini"])

@@ -1,0 +1,68 @@
+"""`TwinEditor` without a browser: what its buttons do, what a saved notebook shows, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipgs_lib.applications.scene_twin import compose, crop, load_pool, make_twin
+from clipgs_lib.applications.scene_twin.assets import catalogue_assets
+from clipgs_lib.widgets import SplatView, TwinEditor
+from clipgs_lib.widgets.still import MAX_BYTES
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return load_pool(["data/triplets/sample"], encoder="bag-mean")
+
+
+@pytest.fixture(scope="module")
+def twin(pool):
+    scene = compose(4, catalogue_assets(), width=240, height=180)
+    return make_twin(replace(scene, objects=scene.objects[:2]), pool)
+
+
+@pytest.fixture
+def editor(twin, pool):
+    return TwinEditor(twin, pool)
+
+
+def test_buttons_swap_and_move_the_object_that_is_chosen(editor, twin):
+    second = twin.scene.objects[1].number
+    editor._object.value = second
+    shown = np.array(Image.open(io.BytesIO(editor._crop.value)).convert("RGB"), float)
+    assert np.abs(shown - crop(twin.scene, twin.scene.objects[1])).mean() < 3  # 256 colours
+    candidates = [match.key for match in twin.matches[second]]
+    assert [key for _, key in editor._shape.options] == candidates
+    before, fields = editor.view, editor._row.children[0].children
+    editor._shape.value = candidates[2]
+    fields[3].click()
+    assert editor.twin.chosen == {**twin.chosen, second: candidates[2]}
+    assert isinstance(editor.view, SplatView) and editor.view is not before and editor._row.children[1] is editor.view
+    x, _, z = editor.twin.poses[second].position
+    for field, value in zip(editor._steps, (0.5, -0.25, 90.0), strict=True):
+        field.value = value
+    yaw = editor.twin.poses[second].yaw
+    fields[-1].click()
+    pose = editor.twin.poses[second]
+    assert pose.position[0] == pytest.approx(x + 0.5, abs=0.3) and pose.position[2] == pytest.approx(z - 0.25, abs=0.3)
+    assert pose.yaw == pytest.approx(yaw + 90)
+
+
+def test_what_cannot_be_becomes_a_sentence(editor):
+    editor._try(editor.swap, 99, "nothing")
+    assert "objects to change must be among 1, 2, got 99" in editor._text.value
+    with pytest.raises(ValueError, match="must be one of the pool's 248"):
+        editor.swap(1, "nothing")
+
+
+def test_a_saved_notebook_holds_the_picture_and_the_twin(editor):
+    data, _ = editor._repr_mimebundle_()
+    png = base64.b64decode(data["image/png"])
+    assert len(png) <= MAX_BYTES and Image.open(io.BytesIO(png)).width > 600
+    assert data["text/plain"].startswith("TwinEditor('scene-0004'") and "text/html" not in data
