@@ -6,16 +6,3 @@ from .attributes import Attributes, measure
 from .caption import Caption, draw_caption, score_captions
 from .enrich import ObjectCaptions, caption_object
 from .filtering import FilterReport, captions_table, filter_captions
-
-__all__ = [
-    "Attributes",
-    "Caption",
-    "FilterReport",
-    "ObjectCaptions",
-    "caption_object",
-    "captions_table",
-    "draw_caption",
-    "filter_captions",
-    "measure",
-    "score_captions",
-]

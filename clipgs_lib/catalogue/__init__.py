@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..colors import COLORS
 from ..splits import SPLITS
-from . import (  # noqa: F401 - importing them registers their categories, in this order
+from . import (  # importing them registers their categories, in this order
     buildings,
     clothing,
     containers,
@@ -32,19 +32,3 @@ from .model import CATEGORIES
 from .objects import CatalogueObject, Pair, make, pairs
 from .patterns import PATTERNS
 from .split import HELD_CATEGORIES, VERSION, held_combination
-
-__all__ = [
-    "CATEGORIES",
-    "COLORS",
-    "HELD_CATEGORIES",
-    "KINDS",
-    "PATTERNS",
-    "SPLITS",
-    "VERSION",
-    "CatalogueObject",
-    "Pair",
-    "build_mesh",
-    "held_combination",
-    "make",
-    "pairs",
-]

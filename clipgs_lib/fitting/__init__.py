@@ -5,18 +5,3 @@ from __future__ import annotations
 from .mesh_fits import mesh_job, splat_job
 from .optimise import CurvePoint, FitConfig, FitJob, FitResult, fit, fit_many
 from .starts import init_from_mesh, init_from_points, init_from_splats, init_random
-
-__all__ = [
-    "CurvePoint",
-    "FitConfig",
-    "FitJob",
-    "FitResult",
-    "fit",
-    "fit_many",
-    "init_from_mesh",
-    "init_from_points",
-    "init_from_splats",
-    "init_random",
-    "mesh_job",
-    "splat_job",
-]

@@ -8,20 +8,6 @@ from __future__ import annotations
 
 from .base import FormatError, RawSplats, SplatWarning
 from .choose import FORMATS, read_splats, sniff, write_splats
-from .diagnose import Diagnosis, Finding, diagnose
+from .diagnose import diagnose
+from .doctor_report import Diagnosis, Finding
 from .points import PointCloud, read_points
-
-__all__ = [
-    "FORMATS",
-    "Diagnosis",
-    "Finding",
-    "FormatError",
-    "PointCloud",
-    "RawSplats",
-    "SplatWarning",
-    "diagnose",
-    "read_points",
-    "read_splats",
-    "sniff",
-    "write_splats",
-]

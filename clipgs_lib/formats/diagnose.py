@@ -25,8 +25,6 @@ from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import SEVERITIES, Diagnosis, Finding
 from .ply_table import locate, read_header
 
-__all__ = ["Diagnosis", "Finding", "diagnose"]
-
 _MAGIC = (
     (b"ply", "a PLY file"), (b"glTF", "a GLB file"), (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"),
     (b"RIFF", "a RIFF file (WebP, WAV)"), (b"%PDF", "a PDF"), (b"\x89HDF", "an HDF5 file"),

@@ -28,9 +28,7 @@ from . import sog_images
 from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
 from .sog_levels import LOD_META, finest, is_levels
-from .sog_write import write
-
-__all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
+from .sog_write import write as write
 
 NAME = "sog"
 SUFFIXES = (".sog",)

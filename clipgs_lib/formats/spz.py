@@ -23,9 +23,8 @@ import zstandard
 
 from .base import FormatError, RawSplats, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, flip_axes, sh_flips, warn_dropped_sh
-from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE, write
-
-__all__ = ["NAME", "SUFFIXES", "read", "sniff", "write"]
+from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE
+from .spz_write import write as write
 
 NAME = "spz"
 SUFFIXES = (".spz",)

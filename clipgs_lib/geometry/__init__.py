@@ -23,23 +23,3 @@ from .rotations import (
     split_similarity,
 )
 from .sampling import farthest_points, nearest, points_within
-
-__all__ = [
-    "MAX_SH_DEGREE",
-    "ORDERS",
-    "SH_C0",
-    "SH_C1",
-    "SH_C2",
-    "SH_C3",
-    "farthest_points",
-    "nearest",
-    "points_within",
-    "quat_multiply",
-    "quat_to_rotmat",
-    "rotate_sh",
-    "rotation_about",
-    "rotmat_to_quat",
-    "sh_basis",
-    "sh_rotation",
-    "split_similarity",
-]

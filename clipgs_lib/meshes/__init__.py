@@ -7,19 +7,3 @@ from .folders import mesh_files, mesh_pieces
 from .importing import MeshImport, read_mesh, read_mesh_notes
 from .mesh import Mesh, Part, SurfaceSamples
 from .sweethome import Furniture, list_furniture, read_furniture
-
-__all__ = [
-    "Furniture",
-    "Mesh",
-    "MeshError",
-    "MeshImport",
-    "MeshWarning",
-    "Part",
-    "SurfaceSamples",
-    "list_furniture",
-    "mesh_files",
-    "mesh_pieces",
-    "read_furniture",
-    "read_mesh",
-    "read_mesh_notes",
-]

@@ -16,24 +16,3 @@ from .cameras import (
 from .images import contact_sheet, psnr, save_gif, save_png, ssim
 from .mesh_views import MeshViews, render_views
 from .rasterize import RenderOutput, render
-
-__all__ = [
-    "Cameras",
-    "Gaussians",
-    "MeshViews",
-    "RenderOutput",
-    "axis_vector",
-    "contact_sheet",
-    "look_at",
-    "orbit_cameras",
-    "pinhole",
-    "psnr",
-    "render",
-    "render_views",
-    "save_gif",
-    "save_png",
-    "sphere_cameras",
-    "ssim",
-    "turntable_cameras",
-    "visible_sphere",
-]
