@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipgs_lib.captions.palette import palette
+from clipgs_lib.captions.attributes import palette
 from clipgs_lib.colors import COLORS, EXAMPLES, LIKE, linear_from_srgb, name_colors, oklab, srgb_from_linear
 
 

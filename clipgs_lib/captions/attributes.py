@@ -9,13 +9,30 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from ..colors import oklab
+from ..colors import NAMES, nearest, oklab
 from ..geometry import quat_to_rotmat
 from ..meshes import Mesh
 from ..splats import Splats
-from .palette import Palette, palette
 
 _NEAR = 2.5  # times the median spacing of samples: of a random surface sample, 98.7 % have a neighbour that near
+_FAMILIES = {"navy": "blue", "maroon": "red", "lime": "green", "golden": "yellow", "silver": "gray"}  # of other words
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Which colours a surface has.
+
+    Args:
+        shares: colour name -> share of the surface in ``[0, 1]``, largest first; those below 2 % are left out.
+        main: one to three names that together describe the surface, largest first; empty when many do.
+        many: no three colours cover it and at least four matter.
+        covered: share of the surface whose colour belongs to a family in ``main``.
+    """
+
+    shares: dict[str, float]
+    main: tuple[str, ...]
+    many: bool
+    covered: float
 
 
 @dataclass(frozen=True)
@@ -172,13 +189,67 @@ def _busyness(surface: _Surface) -> float:
     if len(points) < 10:
         return 0.0
     lab = oklab(surface.colors[surface.first])
-    distances, nearest = cKDTree(points, balanced_tree=False, compact_nodes=False).query(points, k=9)  # itself first
-    offsets = np.abs(np.einsum("mkc,mc->mk", points[nearest] - points[:, None], normals))
-    cosines = np.einsum("mkc,mc->mk", normals[nearest], normals)
+    distances, neighbours = cKDTree(points, balanced_tree=False, compact_nodes=False).query(points, k=9)  # itself first
+    offsets = np.abs(np.einsum("mkc,mc->mk", points[neighbours] - points[:, None], normals))
+    cosines = np.einsum("mkc,mc->mk", normals[neighbours], normals)
     facing = (cosines if surface.oriented else np.abs(cosines)) > 0.9  # sides of a seam between two parts differ
     alike = facing & (offsets <= 0.3 * np.median(distances[:, 1]))  # [m, 9]
     alike[:, 0] = True
     weights = alike / alike.sum(axis=1, keepdims=True)
-    mean = np.einsum("mk,mkc->mc", weights, lab[nearest])
-    spread = np.sqrt(np.einsum("mk,mkc->m", weights, (lab[nearest] - mean[:, None]) ** 2))
+    mean = np.einsum("mk,mkc->mc", weights, lab[neighbours])
+    spread = np.sqrt(np.einsum("mk,mkc->m", weights, (lab[neighbours] - mean[:, None]) ** 2))
     return float((spread > 0.05).mean())
+
+
+def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
+    """Summarise the colours of a surface.
+
+    Light and dark shades of one colour count together ("green" of "dark green") when neither makes up three quarters
+    of both. One colour describes a surface alone from 75 %; two together need 70 %, the second 15 % and the third
+    less than that; three need 80 % and the third 10 %. Else four colours of 8 % or more make it multicoloured, and
+    else the largest stands alone.
+
+    Args:
+        colors: ``[n, 3]`` sRGB in ``[0, 1]``.
+        weights: ``[n]`` share of the surface of each, ``>= 0``; None for alike.
+
+    Raises:
+        ValueError: when there is no colour, or all weights are 0.
+    """
+    mass = np.ones(len(colors)) if weights is None else np.asarray(weights, np.float64)
+    if len(colors) == 0 or not mass.sum() > 0:
+        raise ValueError(f"palette needs at least one colour with weight > 0, got {len(colors)} colours")
+    totals = np.bincount(nearest(colors), weights=mass, minlength=len(NAMES)) / mass.sum()
+    order = np.argsort(-totals, kind="stable")
+    shares = {NAMES[i]: float(totals[i]) for i in order if totals[i] >= 0.02}
+    families: dict[str, float] = {}
+    for i in order:
+        families[family_of(NAMES[i])] = families.get(family_of(NAMES[i]), 0.0) + float(totals[i])
+    ranked = sorted(families.items(), key=lambda pair: -pair[1])
+    count = _how_many([share for _, share in ranked])
+    many = count == 0
+    main = tuple(_shade(family, share, shares) for family, share in ranked[:count])
+    return Palette(shares, main, many, float(sum(share for _, share in ranked[:count])))
+
+
+def _how_many(shares: list[float]) -> int:
+    """How many colours to name, 0 for "multicoloured"; ``shares`` of families, largest first."""
+    padded = [*shares, 0.0, 0.0, 0.0, 0.0]
+    if padded[0] >= 0.75:
+        return 1
+    if padded[0] + padded[1] >= 0.7 and padded[1] >= 0.15 > padded[2]:
+        return 2
+    if sum(padded[:3]) >= 0.8 and padded[2] >= 0.1:
+        return 3
+    return 0 if padded[3] >= 0.08 else 1
+
+
+def family_of(name: str) -> str:
+    """What shades of one colour share: "green" of "dark green", "blue" of "navy"."""
+    return _FAMILIES.get(name, name.rpartition(" ")[2])
+
+
+def _shade(family: str, share: float, shares: dict[str, float]) -> str:
+    """The name within a family: a shade when it makes up three quarters of it."""
+    top = max((name for name in shares if family_of(name) == family), key=shares.__getitem__, default=family)
+    return top if shares.get(top, 0.0) >= 0.75 * share else family

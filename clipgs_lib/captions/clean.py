@@ -1,4 +1,4 @@
-"""Hygiene of any text, in any language: what a caption may contain before anyone judges what it says.
+"""Hygiene of any text, in any language: what a caption may contain before anyone judges what it says, and twins.
 
 Nothing is interpreted: HTML and markup stay the characters that they are. Accents, emoji and scripts stay; control
 characters, invisible direction overrides and halves of surrogate pairs go.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
+
+from ..words import table
 
 MAX_CHARS = 1000  # longer texts are cut; text towers read 77 tokens (CLIP) or 256 (MiniLM), about 300 or 1,200 letters
 _READ_AT_MOST = 20 * MAX_CHARS  # what is looked at of an even longer text
@@ -108,3 +111,62 @@ def _cut(text: str) -> str:
 def _continues(char: str) -> bool:
     """Whether the character belongs to the one before it."""
     return char in (_ZWJ, _ZWNJ) or unicodedata.category(char)[0] == "M" or unicodedata.category(char) == "Sk"
+
+
+# ---- texts that say the same in other spelling -----------------------------------------------------------------------
+
+_ARTICLES = table("a an the")
+_RELATIONS = table("on in with under over by at of to from and beside behind without between near")
+_ALIKE = 0.9  # share of common words, and of words in common order, from which long texts count as the same
+_LONG = 8  # words of a text from which one more or less may be overlooked
+
+
+class SeenTexts:
+    """Texts kept so far, to be asked for twins of a new one.
+
+    Twins are: the same words in the same order, whatever capitals, punctuation and articles (``duplicate``); up to
+    three words in another order, "table coffee" and "coffee table" (``near-duplicate``); texts of eight and more words
+    of which nine tenths agree, in order. "Cup on plate" and "plate on cup" are no twins, nor texts that differ in one
+    word of few.
+    """
+
+    def __init__(self) -> None:
+        self._by_order: dict[tuple[str, ...], str] = {}
+        self._by_set: dict[tuple[str, ...], str] = {}
+        self._long: list[tuple[list[str], str]] = []
+
+    def twin(self, text: str) -> tuple[str, str] | None:
+        """``("duplicate" | "near-duplicate", the text that stays)``, or None when the text is new."""
+        tokens = _tokens(text)
+        if tuple(tokens) in self._by_order:
+            return "duplicate", self._by_order[tuple(tokens)]
+        alike = self._by_set.get(_unordered(tokens))
+        if len(tokens) >= _LONG:
+            alike = next((original for other, original in self._long if _alike(tokens, other)), None)
+        return None if alike is None else ("near-duplicate", alike)
+
+    def add(self, text: str) -> None:
+        """Remember a text."""
+        tokens = _tokens(text)
+        self._by_order.setdefault(tuple(tokens), text)
+        if unordered := _unordered(tokens):
+            self._by_set.setdefault(unordered, text)
+        if len(tokens) >= _LONG:
+            self._long.append((tokens, text))
+
+
+def _tokens(text: str) -> list[str]:
+    tokens = words(text)
+    return [word for word in tokens if word not in _ARTICLES] or tokens or [text]
+
+
+def _unordered(tokens: list[str]) -> tuple[str, ...]:
+    """The words without their order, when order says little: few words, and none that relates others; else none."""
+    return tuple(sorted(tokens)) if len(tokens) <= 3 and _RELATIONS.isdisjoint(tokens) else ()
+
+
+def _alike(a: list[str], b: list[str]) -> bool:
+    one, two = set(a), set(b)
+    if len(one & two) < _ALIKE * len(one | two):
+        return False
+    return SequenceMatcher(None, a, b, autojunk=False).ratio() >= _ALIKE

@@ -13,11 +13,9 @@ from ..splats import Splats
 from ..words import is_latin, is_mass, listing, table, with_article
 from .attributes import Attributes, measure
 from .caption import Caption
-from .clean import words
-from .duplicates import SeenTexts
+from .clean import SeenTexts, words
 from .filtering import FilterReport, Kind, filter_captions
-from .names import natural_order
-from .synonyms import GROUPS, Groups, synonyms_of
+from .names import GROUPS, Groups, natural_order, synonyms_of
 
 # "{it}" is the described object with its article, "a tall red chair"
 _FRAMES = (

@@ -11,8 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..words import table
 from .caption import Caption
-from .clean import clean_text, is_cased
-from .duplicates import SeenTexts
+from .clean import SeenTexts, clean_text, is_cased
 from .names import EXTENSIONS, PLACEHOLDERS, has_extension, is_file_name, is_id, object_name
 
 Kind = Literal["auto", "name", "text"]

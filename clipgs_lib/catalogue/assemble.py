@@ -8,8 +8,7 @@ import numpy as np
 
 from ..colors import COLORS
 from ..meshes import Mesh, Part
-from .model import CATEGORIES
-from .paints import mix
+from .model import CATEGORIES, mix
 from .patterns import PATTERNS, texture
 from .shapes import Shape, join
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, Choice, Count, Pieces, Range, in_group, painted
-from .paints import contrasting
+from .model import EVERY, Choice, Count, Pieces, Range, contrasting, in_group, painted
 from .shapes import Shape, arc, around, extrude, join, lathe, lay, row, slab, sweep
 from .solids import box, cone, cylinder, rod, sphere, torus
 
 building = in_group("buildings")
 WALLS = (*EVERY, "bricks", "wood")
 STONY = (*EVERY, "bricks", "marble")
+FACADES = ("grid", "plain", "horizontal stripes", "vertical stripes", "checks", "gradient", "bricks")
+FACADES += ("diagonal stripes", "zigzag")
 
 
 def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:
@@ -151,19 +152,7 @@ def _church(
     yield "windows", "light blue", row(box(0.74, 0.26, 0.1).move(0, 0.2), count, (0, 0, n / (count + 0.5)))
 
 
-@painted(
-    patterns=(
-        "grid",
-        "plain",
-        "horizontal stripes",
-        "vertical stripes",
-        "checks",
-        "gradient",
-        "bricks",
-        "diagonal stripes",
-        "zigzag",
-    )
-)
+@painted(patterns=FACADES)
 @building("skyscraper", "high-rise", "office tower", parts=("antenna", "entrance", "roof"), accent="roof")
 def _skyscraper(
     height=Range("height", 1.15, 2.6, "", "very tall"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import PACKED, Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, SHINY
+from .model import METALS, PACKED, SHINY, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import arc, around, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, capsule, cone, cylinder, rod, sphere, torus
 
@@ -34,11 +33,8 @@ def _party_hat(
     m=Range("pompom", 0.1, 0.2, "", "big-tasselled"),
     pompom_form=Choice("pompom_form", ("round", "spiky"), "pompom"),
 ) -> Pieces:
-    ball = (
-        sphere(m, 10, 16)
-        if pompom_form == "round"
-        else join([around(cone(0.05, 0.005, 1.5 * m, 6).turn("x", a), 6, a) for a in (20, 60, 100)])
-    )
+    spikes = [around(cone(0.05, 0.005, 1.5 * m, 6).turn("x", a), 6, a) for a in (20, 60, 100)]
+    ball = sphere(m, 10, 16) if pompom_form == "round" else join(spikes)
     yield "cone", "main", lathe([(r, 0), (0.03, h)])
     yield "inside", "inside", lathe([(0.03, h - 0.02), (r - 0.01, 0)])
     yield "pompom", "accent", ball.move(0, h)
@@ -105,15 +101,12 @@ def _umbrella(
         sag = 0.12 * share**2 * np.abs(np.sin(0.5 * panels * np.arctan2(v[:, 0], v[:, 2]))) * r
         return v + np.stack([-0.25 * sag * v[:, 0] / r, 0.6 * sag, -0.25 * sag * v[:, 2] / r], axis=1)
 
-    hook = (
-        sweep(lay(arc(0.13, 180, 360, 12, (-0.13, 0.1)), "xy"), 0.045)
-        if handle == "curved"
-        else capsule(0.06, 0.36).move(0, -0.05)
-    )
+    hook = sweep(lay(arc(0.13, 180, 360, 12, (-0.13, 0.1)), "xy"), 0.045)
+    grip = hook if handle == "curved" else capsule(0.06, 0.36).move(0, -0.05)
     yield "panels", "main", lathe(profile, around_sides, planar=False).warp(ribs).move(0, s)
     yield "inside", "inside", lathe(profile[::-1] - [0, 0.015], around_sides, planar=False).warp(ribs).move(0, s)
     yield "shaft", "silver", rod((0, 0.1, 0), (0, s + d + 0.1, 0), 0.025)
-    yield "handle", "accent", hook
+    yield "handle", "accent", grip
 
 
 @painted(patterns=PACKED)
@@ -157,14 +150,8 @@ def _eyeglasses(
     x = w + 0.08
     angle = np.deg2rad(np.linspace(0, 360, 29))
     power = 1.0 if lens == "round" else 0.45
-    loop = np.stack(
-        [
-            w * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power,
-            h * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power,
-        ],
-        axis=1,
-    )
-    loop = loop[:-1]
+    circle = line(np.cos(angle), np.sin(angle))[:-1]
+    loop = [w, h] * np.sign(circle) * np.abs(circle) ** power
     rim = sweep(lay(np.concatenate([loop, loop[:1]]), "xy"), rim_size, 8, closed=True, normal=(0, 0, 1)).move(x)
     y, far = [0.4 * h, 0.4 * h, 0.4 * h, 0.1 * h - 0.1], [0, -0.06, -temple, -temple - 0.2]
     arm = sweep(line([x + w, x + w + 0.05, x + w + 0.03, x + w], y, far), 0.035, normal=(0.999, 0, 0.04))

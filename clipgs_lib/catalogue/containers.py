@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, PACKED, Choice, Count, Pieces, Range, in_group, painted
-from .paints import PAINTS, SHINY
+from .model import EVERY, PACKED, PAINTS, SHINY, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, cylinder, sphere, torus, vessel
 

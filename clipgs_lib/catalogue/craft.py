@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import Count, Pieces, Range, in_group, painted
-from .paints import contrasting
+from .model import Count, Pieces, Range, contrasting, in_group, painted
 from .shapes import Shape, arc, around, curve, extrude, join, lathe, line, row, sweep, turned
 from .solids import box, cone, cylinder, ellipsoid, rod, torus, wheel
 
@@ -104,24 +103,19 @@ def _submarine(
     portholes=Count("portholes", (2, 3, 4, 5), "porthole"),
 ) -> Pieces:
     n = length / 2
-    hull = lathe(
-        np.stack([r * np.cos(t := np.linspace(-np.pi / 2, np.pi / 2, 20)) ** 0.55, n * np.sin(t)], axis=1), planar=False
-    ).turn("z", -90)
+    t = np.linspace(-np.pi / 2, np.pi / 2, 20)
+    hull = lathe(line(r * np.cos(t) ** 0.55, n * np.sin(t)), planar=False).turn("z", -90)
     step = (1.1 * n / portholes, 0, 0)
     ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), portholes, step).move(0, 0.06, 0.97 * r)
     glass = row(wheel(0.07, 0.05, 14), portholes, step).move(0, 0.06, 0.97 * r)
-    tower = (
-        extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + tower_size, 0.03)
-        .turn("x", 90)
-        .move(0.1 * n, (r + tower_size) / 2)
-    )
+    tower = extrude(arc(1, 0, 360, 21)[:-1] * [0.3, 0.14], r + tower_size, 0.03).turn("x", 90)
     scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03)
     scope = scope.move(0.1 * n, r + tower_size - 0.02)
     blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
     yield "hull", "main", hull
     yield "portholes", "golden", ports + ports.scale(z=-1)
     yield "glass", "light blue", glass + glass.scale(z=-1)
-    yield "tower", "accent", tower
+    yield "tower", "accent", tower.move(0.1 * n, (r + tower_size) / 2)
     yield "periscope", "gray", scope
     yield "propeller", "golden", join([blade.turn("x", 90 * i) for i in range(4)]).move(-n - 0.05)
 

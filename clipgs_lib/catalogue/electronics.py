@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, SHINY, contrasting
+from .model import METALS, SHINY, TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
@@ -79,18 +78,14 @@ def _alarm_clock(
     count=Count("bells", (1, 2), "bell"),
 ) -> Pieces:
     y = r + 0.14
-    marks = join([box(0.03, 0.09, 0.02).move(0, 0.72 * r).turn("z", 30 * i) for i in range(12)]).move(
-        0, y, d / 2 + 0.03
-    )
-    hands = (box(0.045, 0.62 * r, 0.02).turn("z", -60) + box(0.055, 0.42 * r, 0.02).turn("z", 50)).move(
-        0, y, d / 2 + 0.045
-    )
+    marks = join([box(0.03, 0.09, 0.02).move(0, 0.72 * r).turn("z", 30 * i) for i in range(12)])
+    hands = box(0.045, 0.62 * r, 0.02).turn("z", -60) + box(0.055, 0.42 * r, 0.02).turn("z", 50)
     dome = lathe(arc(bell, -5, 90, 9), 20, planar=False)
     bells = dome.move(0, r + 0.06) if count == 1 else dome.move(0, r + 0.05).turn("z", -32).mirror()
     yield "case", "main", wheel(r, d, 32).move(0, y)
     yield "face", "white", cylinder(0.88 * r, 0.02, 28).turn("x", 90).move(0, y, d / 2)
-    yield "marks", "black", marks
-    yield "hands", "black", hands
+    yield "marks", "black", marks.move(0, y, d / 2 + 0.03)
+    yield "hands", "black", hands.move(0, y, d / 2 + 0.045)
     yield "bells", "accent", bells.move(0, y)
     yield "legs", "dark brown", rod((0.4 * r, y - 0.8 * r, 0), (0.65 * r, 0, 0), 0.04).mirror()
 
@@ -124,11 +119,9 @@ def _headphones(
     band_size=Range("band", 0.05, 0.1, "thin-banded", "thick-banded"),
     cups=Choice("cups", ("round", "square"), "ear cups"),
 ) -> Pieces:
-    band = sweep(
-        lay(arc(r, -5, 185, 26), "xy"), 1.0, section=arc(1, 0, 360, 11)[:-1] * [0.6 * band_size, 1.3 * band_size]
-    )
+    section = arc(1, 0, 360, 11)[:-1] * [0.6 * band_size, 1.3 * band_size]
     cup = wheel(c, 0.16, 24).turn("y", 90) if cups == "round" else box(0.16, 2 * c, 1.7 * c, 0.06).move(0, -c)
-    yield "headband", "accent", band
+    yield "headband", "accent", sweep(lay(arc(r, -5, 185, 26), "xy"), 1.0, section=section)
     yield "ear cups", "main", cup.move(r + 0.03, -0.12).mirror()
     yield "pads", "black", wheel(0.85 * c, 0.1, 20).turn("y", 90).move(r - 0.08, -0.12).mirror()
 

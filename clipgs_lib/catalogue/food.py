@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import Choice, Count, Pieces, Range, in_group, painted
-from .paints import BRIGHT
+from .model import BRIGHT, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import arc, around, curve, join, lathe, line, sweep, turned
 from .solids import box, cylinder, ellipsoid, leaf, rod, sphere, torus
 
@@ -63,11 +62,8 @@ def _cupcake(
     t = np.linspace(0, 1, 30)
     bumps = (1.12 * r * (1 - t) ** 0.75) * (1 + 0.10 * np.abs(np.sin(3.5 * np.pi * t)))
     swirl = lathe(np.stack([bumps, c + s * t], axis=1), planar=False) + lathe([(0, c - 0.01), (1.12 * r, c)])
-    candy = (
-        sphere(0.1, 9, 14)
-        if topping == "round"
-        else around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
-    )
+    star = around(ellipsoid(0.035, 0.05, 0.12).move(0, 0, 0.07), 5).turn("x", 90)
+    candy = sphere(0.1, 9, 14) if topping == "round" else star
     yield "wrapper", "accent", lathe([(0, 0), (0.7 * r, 0), (r, c), (0, c)])
     yield "frosting", "main", swirl
     yield "candy", "red", candy.move(0, c + s + 0.05)
@@ -88,9 +84,8 @@ def _donut(
         a = 2 * np.pi * i * 0.618
         tilt = np.deg2rad(55 + 70 * ((i * 0.382) % 1))
         at = (r + 1.08 * t * np.cos(tilt), 1.08 * t * np.sin(tilt))
-        bits.append(
-            ellipsoid(0.022, 0.022, 0.075, 5, 6).turn("y", 140.0 * i).move(at[0] * np.sin(a), at[1], at[0] * np.cos(a))
-        )
+        bit = ellipsoid(0.022, 0.022, 0.075, 5, 6).turn("y", 140.0 * i)
+        bits.append(bit.move(at[0] * np.sin(a), at[1], at[0] * np.cos(a)))
     yield "dough", "light brown", torus(r, t, 32, 14)
     yield "glaze", "main", glaze
     yield "sprinkles", "accent", join(bits)

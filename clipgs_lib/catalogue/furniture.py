@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
-from .paints import PAINTS, WOODS
+from .model import PAINTS, TIMBER, WOODS, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
 from .solids import box, cylinder, rod, sphere, torus
 

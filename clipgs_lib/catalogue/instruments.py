@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, PAINTS, contrasting
-from .shapes import arc, around, curve, extrude, join, lathe, lay, row, sweep, turned
+from .model import METALS, PAINTS, TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted
+from .shapes import arc, around, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus
 
 instrument = in_group("musical instruments")
@@ -20,9 +19,8 @@ def _guitar(
     waist=Range("waist", 0.6, 0.85),
     strings=Count("strings", (4, 6), "string"),
 ) -> Pieces:
-    half = curve(
-        [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)], 22
-    ) * [s, s]
+    side = [(0, 0), (0.36, 0.06), (0.46, 0.3), (0.42 * waist * 1.1, 0.58), (0.36, 0.8), (0.2, 0.97), (0, 1.0)]
+    half = curve(side, 22) * [s, s]
     head = extrude([(-0.06, 0), (0.06, 0), (0.11, 0.24), (-0.11, 0.24)], 0.06).move(0, s - 0.06 + n, 0.09)
     places = [(side * 0.13, s + n + 0.02 + 0.07 * i, 0.09) for side in (-1, 1) for i in range(strings // 2)]
     string = rod((0, 0.24 * s, 0.17), (0, s + n, 0.15), 0.007, sides=4)
@@ -109,13 +107,8 @@ def _piano(
 ) -> Pieces:
     n = 14
     key = box(0.9 * w / n * 0.92, 0.05, 0.24)
-    black = join(
-        [
-            box(0.45 * w / n, 0.05, 0.14).move(0.9 * w / n * (i - 6), 0.63, d / 2 + 0.08)
-            for i in range(n - 1)
-            if i % 7 not in (2, 6)
-        ]
-    )
+    sharps = [i - 6 for i in range(n - 1) if i % 7 not in (2, 6)]
+    black = join([box(0.45 * w / n, 0.05, 0.14).move(0.9 * w / n * i, 0.63, d / 2 + 0.08) for i in sharps])
     legs = box(0.09, 0.5, 0.09).move(w / 2 - 0.08, 0, d / 2 + 0.24).mirror()
     cheeks = box(0.05 * w, 0.18, 0.34).move(0.475 * w, 0.56, d / 2 + 0.13).mirror()
     yield "case", "main", box(w, h, d, 0.02)
@@ -165,14 +158,11 @@ def _flute(
     holes=Count("holes", (4, 5, 6, 7, 8), "finger hole"),
 ) -> Pieces:
     f = flare * r
-    body = lathe(
-        [(0, 0), (f, 0), (f, 0.06), (r, 0.16), (r, 0.24), (f, 0.26), (f, 0.32), (r, 0.34), (r, 0.8 * n), (0, 0.8 * n)],
-        20,
-    )
+    radii, levels = [0, f, f, r, r, f, f, r, r, 0], [0, 0, 0.06, 0.16, 0.24, 0.26, 0.32, 0.34, 0.8 * n, 0.8 * n]
     beak = lathe([(0, 0), (f, 0), (f, 0.07), (r, 0.1), (r, 0.12 * n), (0.55 * r, 0.2 * n), (0, 0.2 * n)], 20)
     bent = beak.push("z", lambda v: -0.9 * r * np.clip(v[:, 1] / n - 0.12, 0, 1) / 0.08)
     hole = cylinder(0.45 * r, 0.02, 12).turn("x", 90).move(0, 0, r - 0.008)
-    yield "body", "main", body
+    yield "body", "main", lathe(line(radii, levels), 20)
     yield "mouthpiece", "accent", bent.move(0, 0.8 * n - 0.02)
     yield "holes", "black", row(hole, holes, (0, 0.46 * n / holes, 0)).move(0, 0.5 * n)
     yield "window", "black", box(0.9 * r, 0.05, 0.03).move(0, 0.9 * n, r - 0.02)

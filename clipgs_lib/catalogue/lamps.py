@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .model import Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, PAINTS
+from .model import METALS, PAINTS, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import arc, around, curve, lathe, lay, sweep
 from .solids import cylinder, rod, sphere, spindle, vessel
 
@@ -37,9 +36,8 @@ def _floor_lamp(
     spread=Range("spread", 0.25, 0.5),
     lampshades=Count("lampshades", (1, 2, 3), "lampshade"),
 ) -> Pieces:
-    shade = lathe([(1.1 * shade_size, 0), (0.65 * shade_size, 0.32)]) + lathe(
-        [(0.64 * shade_size, 0.32), (1.08 * shade_size, 0)]
-    )
+    s = shade_size
+    shade = lathe([(1.1 * s, 0), (0.65 * s, 0.32)]) + lathe([(0.64 * s, 0.32), (1.08 * s, 0)])
     bend = sweep(curve([(0, 0.75, 0), (0, 0.95, 0.4 * spread), (0, 1, spread), (0, 0.9, 1.05 * spread)], 10), 0.025)
     if lampshades == 1:
         arms, shades = rod((0, 0.7, 0), (0, height, 0), 0.025), shade.move(0, height)
@@ -61,9 +59,8 @@ def _lantern(
     bars=Count("bars", (4, 6, 8), "bar"),
 ) -> Pieces:
     h = 0.8 * height
-    roof = lathe(
-        [(0, 0), (1.2 * r, 0), (0.3 * r, roof_size), (0.12, roof_size), (0.1, roof_size + 0.08), (0, roof_size + 0.08)]
-    )
+    t = roof_size
+    roof = lathe([(0, 0), (1.2 * r, 0), (0.3 * r, t), (0.12, t), (0.1, t + 0.08), (0, t + 0.08)])
     candle = cylinder(0.3 * r, 0.45 * h).move(0, 0.15), sphere(0.09, 8, 12).scale(0.7, 1.5, 0.7).move(0, 0.3 + 0.45 * h)
     yield "base", "main", lathe([(0, 0), (1.15 * r, 0), (1.15 * r, 0.1), (r, 0.16), (0, 0.16)])
     yield "bars", "main", around(rod((0, 0.15, 0.92 * r), (0, h, 0.92 * r), 0.03), bars)
@@ -85,12 +82,10 @@ def _candelabra(
     n=Count("candles", (2, 3, 4, 5, 6), "candle"),
 ) -> Pieces:
     h = 0.8 * height
-    stem = spindle(
-        [(0.3, 0), (0.28, 0.05), (0.07, 0.12), (0.09, 0.3 * h), (0.05, 0.5 * h), (0.07, h), (0.05, h + 0.04)], 28
-    )
+    stem = [(0.3, 0), (0.28, 0.05), (0.07, 0.12), (0.09, 0.3 * h), (0.05, 0.5 * h), (0.07, h), (0.05, h + 0.04)]
     arm = sweep(curve([(0, 0.55 * h, 0), (0, 0.45 * h, 0.6 * s), (0, 0.6 * h, s), (0, h, s)], 12), 0.035)
     cup, _ = vessel([(0.03, 0), (0.09, 0.08)], 0.02, 0.03)
-    yield "base", "main", stem
+    yield "base", "main", spindle(stem, 28)
     yield "arms", "main", around(arm, n)
     yield "cups", "main", around(cup.move(0, h, s), n)
     yield "candles", "accent", around(cylinder(0.055, candle, 12).move(0, h + 0.06, s), n)

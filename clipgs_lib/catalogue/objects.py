@@ -16,8 +16,7 @@ from ..meshes import Mesh
 from ..splits import SHARES, SPLITS, Split
 from .assemble import build_mesh
 from .describe import KINDS, Kind, adjectives, contrast, describe
-from .model import BINS, CATEGORIES, GAP, Category
-from .paints import PAINTS, STONES, WOODS, contrasting
+from .model import BINS, CATEGORIES, GAP, PAINTS, STONES, WOODS, Category, contrasting
 from .patterns import PATTERNS, PRINTS
 from .split import HELD_CATEGORIES, VERSION, Holdout, cell_sizes, cell_splits, held_combination, seeded, split_of
 

@@ -15,10 +15,11 @@ GREENS = ("green", "dark green", "lime", "teal")
 
 
 def _pot(radius: float, height: float) -> Pieces:
-    outer, inner = vessel(
-        [(0.65 * radius, 0), (0.95 * radius, 0.8 * height), (1.08 * radius, 0.8 * height), (1.08 * radius, height)],
-        0.06,
+    radii, levels = (
+        [0.65 * radius, 0.95 * radius, 1.08 * radius, 1.08 * radius],
+        [0, 0.8 * height, 0.8 * height, height],
     )
+    outer, inner = vessel(line(radii, levels), 0.06)
     yield "pot", "accent", outer
     yield "inside", "accent", inner
     yield "soil", "dark brown", cylinder(0.92 * radius, 0.02).move(0, 0.9 * height)
@@ -57,9 +58,8 @@ def _cactus(
     arms = []
     for i in range(count):
         arm = sweep(bend, 0.55 * r, 10) + sphere(0.55 * r, 8, 10).move(0, 0.36, r + 0.22)
-        arms.append(
-            arm.turn("y", 90 + 180 * i if count < 3 else 360 * i / count + 45).move(0, (0.38 + 0.1 * (i % 2)) * h)
-        )
+        angle = 90 + 180 * i if count < 3 else 360 * i / count + 45
+        arms.append(arm.turn("y", angle).move(0, (0.38 + 0.1 * (i % 2)) * h))
     yield from _pot(pot, 0.4)
     yield "trunk", "main", low.move(0, 0.34)
     yield "arms", "main", join(arms).move(0, 0.34)
@@ -79,10 +79,8 @@ def _palm_tree(
     t = np.linspace(0, 1, 16)
     thick = 0.12 - 0.05 * t + 0.012 * (np.arange(16) % 2)
     path = curve([(0, 0, 0), (0, 0.2, 0.4 * frond_size), (0, 0.08, 0.8 * frond_size), (0, -0.25, frond_size)], 10)
-    wide, cut = (
-        [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01],
-        [(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)],
-    )
+    wide = [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01]
+    cut = [(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)]
     frond = sweep(path, wide, section=cut, normal=(1, 0, 0))
     yield "trunk", "brown", sweep(line(bend * t**2, height * t, 0), thick, 10, normal=(0, 0, 1))
     yield "fronds", "main", around(frond, fronds).move(bend, height)

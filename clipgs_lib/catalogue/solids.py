@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .shapes import SIDES, Shape, Vector, arc, curve, grid, grid_faces, lathe, lay, sweep
+from .shapes import SIDES, Shape, Vector, arc, curve, grid, grid_faces, lathe, lay, line, sweep
 
 
 def spindle(points: Sequence[Vector], n: int = 20, sides: int = SIDES) -> Shape:
@@ -127,12 +127,7 @@ def vessel(profile: Sequence[Vector] | np.ndarray, wall: float = 0.04, floor: fl
 
 def leaf(length: float, width: float, droop: float = 0.3) -> Shape:
     """Pointed leaf from the origin upwards and towards +z."""
-    path = curve(
-        [(0, 0, 0), (0, 0.5 * length, 0.2 * length), (0, (0.95 - droop) * length, (0.35 + 0.6 * droop) * length)], 9
-    )
-    return sweep(
-        path,
-        width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05]),
-        section=arc(1, 0, 360, 9)[:-1] * [0.08, 0.5],
-        normal=(1, 0, 0),
-    )
+    up, out = [0, 0.5 * length, (0.95 - droop) * length], [0, 0.2 * length, (0.35 + 0.6 * droop) * length]
+    wide = width * np.array([0.25, 0.6, 0.85, 1.0, 0.98, 0.85, 0.62, 0.34, 0.05])
+    section = arc(1, 0, 360, 9)[:-1] * [0.08, 0.5]
+    return sweep(curve(line(0, up, out), 9), wide, section=section, normal=(1, 0, 0))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import Count, Pieces, Range, in_group, painted
-from .paints import METALS
+from .model import METALS, Count, Pieces, Range, in_group, painted
 from .shapes import arc, around, curve, extrude, join, lathe, lay, line, row, sweep
 from .solids import box, rod, superquadric, torus, vessel, wheel
 
@@ -32,11 +31,9 @@ def _dumbbell(
 ) -> Pieces:
     k = count // 2
     disc = wheel(radius, plate, 26).turn("y", 90)
-    plates = join(
-        [disc.scale(1, 1 - 0.16 * i, 1 - 0.16 * i).move(grip / 2 + (i + 0.5) * (plate + 0.02)) for i in range(k)]
-    )
+    plates = [disc.scale(1, 1 - 0.16 * i, 1 - 0.16 * i).move(grip / 2 + (i + 0.5) * (plate + 0.02)) for i in range(k)]
     end = grip / 2 + k * (plate + 0.02) + 0.06
-    yield "plates", "main", plates.mirror()
+    yield "plates", "main", join(plates).mirror()
     yield "grip", "accent", rod((-end, 0, 0), (end, 0, 0), 0.07, sides=14)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import CERAMIC, PACKED, Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, SHINY
+from .model import CERAMIC, METALS, PACKED, SHINY, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, curve, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, rod, sphere, spindle, vessel
 
@@ -58,13 +57,11 @@ def _teapot(
     handle=Choice("handle", ("round", "square"), "handle"),
 ) -> Pieces:
     body = lathe(curve([(0.6 * r, 0), (0.95 * r, 0.2 * h), (r, 0.45 * h), (0.8 * r, 0.8 * h), (0.45 * r, h)], 18))
-    lid = lathe(
-        [(0.5 * r, 0), (0.42 * r, 0.06), (0.1, 0.12), (0.04, 0.15), (0.09, 0.22), (0.05, 0.27), (0, 0.28)]
-    ).move(0, h - 0.02)
+    lid = [(0.5 * r, 0), (0.42 * r, 0.06), (0.1, 0.12), (0.04, 0.15), (0.09, 0.22), (0.05, 0.27), (0, 0.28)]
     path = curve([(-0.9 * r, 0.35 * h, 0), (-1.1 * r - 0.4 * spout, 0.5 * h, 0), (-r - spout, h, 0)], 10)
     yield "body", "main", body
     yield "bottom", "body", cylinder(0.62 * r, 0.03)
-    yield "lid", "accent", lid
+    yield "lid", "accent", lathe(lid).move(0, h - 0.02)
     yield "spout", "body", sweep(path, np.linspace(0.13, 0.055, 10))
     yield "handle", "body", _handle(0.9 * r, 0.22 * h, 0.8 * h, handle, 0.055)
 
@@ -77,10 +74,8 @@ def _vase(
     neck=Range("neck", 0.12, 0.26),
     lip=Range("lip", 0.16, 0.36),
 ) -> Pieces:
-    outer, inner = vessel(
-        curve([(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (neck, 0.82 * h), (lip, h)], 26),
-        0.03,
-    )
+    side = [(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (neck, 0.82 * h), (lip, h)]
+    outer, inner = vessel(curve(side, 26), 0.03)
     yield "body", "main", outer
     yield "inside", "inside", inner
 
@@ -120,9 +115,8 @@ def _wine_glass(
     b=Range("bowl", 0.25, 0.42),
     h=Range("height", 0.45, 0.8),
 ) -> Pieces:
-    outer, inner = vessel(
-        curve([(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)], 16), 0.02, 0.04
-    )
+    side = [(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)]
+    outer, inner = vessel(curve(side, 16), 0.02, 0.04)
     yield "cup", "main", outer
     yield "inside", "inside", inner
     yield "stem", "accent", rod((0, 0.05, 0), (0, s + 0.03, 0), 0.045, 0.05)
@@ -137,9 +131,8 @@ def _pitcher(
     m=Range("mouth", 0.2, 0.34),
     handle=Choice("handle", ("round", "pointed"), "handle"),
 ) -> Pieces:
-    outer, inner = vessel(
-        curve([(0.7 * b, 0), (b, 0.3 * h), (0.8 * b, 0.6 * h), (0.85 * m, 0.82 * h), (m, h)], 20), 0.035
-    )
+    side = [(0.7 * b, 0), (b, 0.3 * h), (0.8 * b, 0.6 * h), (0.85 * m, 0.82 * h), (m, h)]
+    outer, inner = vessel(curve(side, 20), 0.035)
 
     def lip(v: np.ndarray) -> np.ndarray:
         pull = 0.3 * np.clip((v[:, 1] / h - 0.8) / 0.2, 0, 1) ** 2 * np.clip(-v[:, 0] / m, 0, 1) ** 4
@@ -160,10 +153,8 @@ def _fork(
     tines=Count("tines", (2, 3, 4), "tine"),
 ) -> Pieces:
     web = box(w, 0.3, 0.06, 0.025).move(0, n + 0.02)
-    tine = sweep(
-        [(0, n + 0.28, 0), (0, n + 0.25 + 0.7 * tine_length, 0.02), (0, n + 0.3 + tine_length, 0.05)],
-        [0.032, 0.028, 0.012],
-    )
+    up, out = [n + 0.28, n + 0.25 + 0.7 * tine_length, n + 0.3 + tine_length], [0, 0.02, 0.05]
+    tine = sweep(line(0, up, out), [0.032, 0.028, 0.012])
     yield "handle", "main", _grip(n, 0.4, 0.06)
     yield "tines", "accent", web + rod((0, n - 0.04, 0), (0, n + 0.05, 0), 0.04)
     yield "tines", "accent", row(tine, tines, ((w - 0.06) / (tines - 1), 0, 0))
@@ -224,10 +215,8 @@ def _cake_stand(
     tiers=Count("tiers", (1, 2, 3), "tier"),
 ) -> Pieces:
     radii = [radius - i * shrink for i in range(tiers)]
-    trays = [
-        lathe([(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)], 32) for r in radii
-    ]
+    profiles = [[(0, 0), (r - 0.05, 0), (r, 0.06), (r - 0.03, 0.07), (r - 0.07, 0.03), (0, 0.03)] for r in radii]
     top = 0.4 + gap * (tiers - 1)
-    yield "tiers", "main", join([tray.move(0, 0.35 + gap * i) for i, tray in enumerate(trays)])
+    yield "tiers", "main", join([lathe(p, 32).move(0, 0.35 + gap * i) for i, p in enumerate(profiles)])
     yield "stem", "accent", spindle([(0.3, 0), (0.25, 0.04), (0.05, 0.12), (0.08, 0.22), (0.04, 0.35), (0.035, top)])
     yield "stem", "accent", sphere(0.07, 8, 12).move(0, top + 0.02)

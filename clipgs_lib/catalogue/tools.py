@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EVERY, TIMBER, Choice, Count, Pieces, Range, in_group, painted
-from .paints import METALS, PAINTS
+from .model import EVERY, METALS, PAINTS, TIMBER, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import arc, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, rod, torus, wheel
 
@@ -32,11 +31,8 @@ def _hammer(
     face = lathe([(0, 0), (f, 0), (f, 0.14), (0.75 * f, 0.18), (0.6 * f, h), (0, h)], 18).turn("z", -90)
     face = face.scale(x=-1).move(h + 0.06, n)
     if peen == "clawed":
-        claw = sweep(
-            curve([(0, n, 0), (-0.5 * h, n + 0.02, 0), (-h, n - 0.08, 0), (-1.25 * h, n - 0.24, 0)], 10),
-            np.linspace(1, 0.35, 10),
-            section=OVAL * [0.09, 0.06],
-        )
+        path = curve([(0, n, 0), (-0.5 * h, n + 0.02, 0), (-h, n - 0.08, 0), (-1.25 * h, n - 0.24, 0)], 10)
+        claw = sweep(path, np.linspace(1, 0.35, 10), section=OVAL * [0.09, 0.06])
         other = claw.move(z=0.045) + claw.move(z=-0.045)
     else:
         other = face.scale(x=-1)
@@ -53,11 +49,8 @@ def _screwdriver(
     tip=Choice("tip", ("flat", "pointed"), "tip"),
 ) -> Pieces:
     radii = [0.0, 0.85 * r, r, 0.95 * r, 0.6 * r, 0.8 * r, 0.3 * r]
-    blade = (
-        cone(0.045, 0.002, 0.16, 12)
-        if tip == "pointed"
-        else extrude([(-0.045, 0), (0.045, 0), (0.075, 0.14), (-0.075, 0.14)], 0.035)
-    )
+    flat = extrude([(-0.045, 0), (0.045, 0), (0.075, 0.14), (-0.075, 0.14)], 0.035)
+    blade = cone(0.045, 0.002, 0.16, 12) if tip == "pointed" else flat
     yield "handle", "main", turned(line(radii, [0, 0.03, 0.2 * n, 0.65 * n, 0.85 * n, n, n + 0.04]), 22, 18)
     yield "shaft", "silver", rod((0, n, 0), (0, n + s, 0), 0.045)
     yield "tip", "gray", blade.move(0, n + s)
@@ -90,9 +83,8 @@ def _shovel(
 ) -> Pieces:
     w = width / 2
     tip = [(-0.75 * w, 0.2 * b), (0, 0), (0.75 * w, 0.2 * b)] if form == "pointed" else [(-w, 0), (0, -0.01), (w, 0)]
-    blade = extrude(
-        [*tip, (w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)], 0.05
-    )
+    rest = [(w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)]
+    blade = extrude([*tip, *rest], 0.05)
     top = b + n
     fork = [rod((0, top - 0.03, 0), (x, top + 0.15, 0), 0.035) for x in (0.13, -0.13)]
     yield "blade", "accent", blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)
@@ -108,18 +100,9 @@ def _rake(
     tooth_size=Range("tooth", 0.12, 0.26),
     teeth=Count("teeth", (4, 5, 6, 7, 8), "tooth"),
 ) -> Pieces:
-    tooth = sweep(
-        curve(
-            [
-                (0, 0, 0),
-                (0, -0.02, 0.5 * tooth_size),
-                (0, -0.1, tooth_size),
-                (0, -0.1 - 0.6 * tooth_size, 1.1 * tooth_size),
-            ],
-            8,
-        ),
-        np.linspace(0.04, 0.02, 8),
-    )
+    t = tooth_size
+    bend = line(0, [0, -0.02, -0.1, -0.1 - 0.6 * t], [0, 0.5 * t, t, 1.1 * t])
+    tooth = sweep(curve(bend, 8), np.linspace(0.04, 0.02, 8))
     yield "handle", "main", rod((0, 0, 0), (0, n, 0), 0.05)
     yield "head", "accent", box(w + 0.08, 0.08, 0.08, 0.02).move(0, -0.04)
     yield "teeth", "accent", row(tooth, teeth, (w / (teeth - 1), 0, 0))
@@ -133,9 +116,7 @@ def _paintbrush(
     b=Range("bristle_length", 0.3, 0.6),
 ) -> Pieces:
     up, wide = [(0, t * n, 0) for t in (0, 0.04, 0.3, 0.7, 0.9, 1.0)], [0.5, 0.75, 0.7, 0.5, 0.8, 1.0]
-    hair = sweep(
-        [(0, 0, 0), (0, 0.7 * b, 0), (0, b, 0)], [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1)
-    )
+    hair = sweep(line(0, [0, 0.7 * b, b], 0), [1, 1.02, 0.75], section=OVAL * [0.48 * w, 0.1], normal=(0, 0, 1))
     yield "handle", "main", sweep(up, wide, section=OVAL * [0.45 * w, 0.08], normal=(0, 0, 1))
     yield "ferrule", "silver", box(w, 0.2, 0.2, 0.06).move(0, n - 0.02)
     yield "bristles", "accent", hair.move(0, n + 0.16)
@@ -151,9 +132,8 @@ def _wrench(
 ) -> Pieces:
     cut = [(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)]
     fork = sweep(lay(arc(j, 135, 405, 18), "xy"), section=cut).turn("z", 180).move(0, n + j)
-    end = (
-        fork.scale(y=-1).move(0, n) if jaws == 2 else torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
-    )
+    ring = torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
+    end = fork.scale(y=-1).move(0, n) if jaws == 2 else ring
     yield "shaft", "main", box(0.17, n, t, 0.03)
     yield "jaws", "main", fork
     yield "end", "main", end

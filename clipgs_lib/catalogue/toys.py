@@ -21,12 +21,10 @@ def _spinning_top(
     form=Choice("knob", ("round", "long"), "knob"),
 ) -> Pieces:
     body = turned([(0.03, 0.05), (0.45 * r, 0.3 * h), (r, shoulder * h), (0.55 * r, 0.85 * h), (0.1, h)], 22, 28)
-    knob = rod((0, h - 0.02, 0), (0, h + 0.12, 0), 0.05) + (
-        sphere(0.11, 9, 14).move(0, h + 0.18) if form == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
-    )
+    top = sphere(0.11, 9, 14).move(0, h + 0.18) if form == "round" else cylinder(0.05, 0.4, 12).move(0, h + 0.05)
     yield "body", "main", body
     yield "tip", "silver", cone(0.0, 0.05, 0.1, 12)
-    yield "knob", "accent", knob
+    yield "knob", "accent", rod((0, h - 0.02, 0), (0, h + 0.12, 0), 0.05) + top
 
 
 @toy("stacking rings", "ring stacker", "ring tower", parts=("rings", "base"), accent="base")
@@ -93,11 +91,9 @@ def _snowman(
     heights = np.cumsum([0.9 * radii[0], *(0.85 * (a + b) for a, b in pairwise(radii))])
     y, r = float(heights[-1]), radii[-1]
     arm = rod((0.85 * radii[-2], heights[-2], 0), (radii[-2] + 0.4, heights[-2] + 0.25, 0), 0.025)
-    hat = lathe([(0, 0), (1.05 * r, 0), (1.05 * r, 0.04), (0.65 * r, 0.04), (0.65 * r, hat_size), (0, hat_size)]).move(
-        0, y + 0.72 * r
-    )
+    hat = lathe([(0, 0), (1.05 * r, 0), (1.05 * r, 0.04), (0.65 * r, 0.04), (0.65 * r, hat_size), (0, hat_size)])
     yield "balls", "main", join([sphere(a, 13, 22).move(0, h) for a, h in zip(radii, heights, strict=True)])
-    yield "hat", "accent", hat
+    yield "hat", "accent", hat.move(0, y + 0.72 * r)
     yield "nose", "orange", cone(0.07, 0.005, 0.3, 12).turn("x", 90).move(0, y, 0.93 * r)
     yield "arms", "dark brown", arm.mirror()
     yield "eyes", "black", sphere(0.04, 6, 8).move(0.35 * r, y + 0.3 * r, 0.88 * r).mirror()

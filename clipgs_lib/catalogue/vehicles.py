@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import TIMBER, Choice, Count, Pieces, Range, in_group, painted
-from .paints import contrasting
+from .model import TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted
 from .shapes import curve, extrude, join, lathe, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel
 
@@ -171,9 +170,7 @@ def _skateboard(
     cut = [(-0.03, -w), (0.03, -w), (0.03, w), (-0.03, w)]
     deck = sweep(line(t, 0, 0), wide / w, section=cut, normal=(0, 0, 1))
     xs = np.linspace(-0.55 * n, 0.55 * n, wheels // 2)
-    trucks = join(
-        [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
-    )
+    trucks = [rod((x, 0.09, -w + 0.05), (x, 0.09, w - 0.05), 0.03) + box(0.14, 0.12, 0.12).move(x, 0.1) for x in xs]
     yield "deck", "main", deck.push("y", lambda v: kick * np.clip(np.abs(v[:, 0]) / n - 0.6, 0, 1) / 0.4).move(0, 0.25)
     yield "wheels", "accent", join([wheel(0.09, 0.11, 16).move(x, 0.09, s * (w - 0.06)) for x in xs for s in (-1, 1)])
-    yield "trucks", "silver", trucks
+    yield "trucks", "silver", join(trucks)

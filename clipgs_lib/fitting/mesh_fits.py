@@ -18,7 +18,7 @@ from ..meshes import Mesh
 from ..rendering import Cameras, render, render_views, sphere_cameras, visible_sphere
 from ..splats import Splats
 from .optimise import FitConfig, FitJob
-from .starts import check_count, init_from_mesh, init_from_splats
+from .starts import init_from_mesh, init_from_splats
 from .supervision import split_views
 
 _FOV = 40.0
@@ -56,7 +56,6 @@ def mesh_job(
         ValueError: when a number is out of range or the surface has no area.
     """
     config = config or FitConfig()
-    check_count(n)
     center, radius = mesh.sphere()
     init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
     cameras = _around(center, radius, mesh.up_axis, views, size, config)
@@ -73,7 +72,6 @@ def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views:
         config, views, size: as in `mesh_job`.
     """
     config = config or FitConfig()
-    check_count(n)
     visible, _ = splats.detach().prune()
     if len(visible) == 0:
         raise ValueError(f"refit needs visible gaussians, got none among {len(splats)}")

@@ -20,9 +20,8 @@ from torch import Tensor
 from ..rendering import Cameras, render
 from ..splats import Splats
 from .columns import MEANS, SCALES, SH, Adam, activate, confine, pack, relocate, unpack
-from .photometric import photometric_loss
 from .starts import check_count
-from .supervision import Scene, Views, check_views, split_views
+from .supervision import Scene, Views, check_views, photometric_loss, split_views
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def fit_many(jobs: Sequence[FitJob], config: FitConfig | None = None, *, batch: 
 
     On CUDA, neighbours of equal n, number and size of views share every call of the rasteriser and of the optimiser,
     which one small object leaves mostly idle. On the CPU, and below 32 gaussians (see
-    `rendering.cuda.rasterize_cuda_batch`), they are fitted one after the other.
+    `rendering.rasterize.rasterize_cuda_batch`), they are fitted one after the other.
 
     Args:
         jobs: what to fit; one ``init`` lies on one device.

@@ -53,11 +53,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Decode a checkpoint of gsplat or of nerfstudio's splatfacto, or a bare dict of their parameters.
-
-    Raises:
-        FormatError: when the archive is broken or compressed, needs more than tensors, or lacks a parameter.
-    """
+    """Decode a checkpoint of gsplat or of nerfstudio's splatfacto, or a bare dict of their parameters."""
     path = check_regular_file(path)
     _check_archive(path)
     try:

@@ -1,7 +1,7 @@
 """Choose the format: by **content** when reading, by file name when writing.
 
 `FORMATS` is the registry. Each format is one module with ``NAME``, ``SUFFIXES``, ``sniff(path, head) -> bool``,
-``read(path) -> RawSplats`` and, where writable, ``write(splats, path, **options)``.
+``read(path) -> RawSplats`` and, where writable, ``write(splats, path, **options)``. Both refuse with a FormatError.
 """
 
 from __future__ import annotations

@@ -48,11 +48,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Decode a PlayCanvas compressed PLY, with or without colour bounds and SH.
-
-    Raises:
-        FormatError: when the file is broken, or an element is missing or too short.
-    """
+    """Decode a PlayCanvas compressed PLY, with or without colour bounds and SH."""
     path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")

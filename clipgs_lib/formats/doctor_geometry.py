@@ -66,9 +66,8 @@ class Neighbours:
         tree = cKDTree(exact - middle, balanced_tree=False, compact_nodes=False)
         asked = random.choice(len(rows), min(MAX_QUERIES, len(rows)), replace=False)
         distances, _ = tree.query(exact[asked] - middle, k=9, workers=-1)
-        return cls(
-            tree, exact - middle, middle, rows, float(np.median(distances[:, 4])), float(np.median(distances[:, 8]))
-        )
+        spacing, gap = (float(np.median(distances[:, k])) for k in (4, 8))
+        return cls(tree, exact - middle, middle, rows, spacing, gap)
 
 
 def activated_scales(scales: np.ndarray, near: Neighbours) -> bool:
@@ -207,24 +206,13 @@ def _fit(quats: np.ndarray, axis: np.ndarray, normals: np.ndarray, turns: np.nda
 
 def _turns() -> np.ndarray:
     """``[24, 3, 3]``: all ways to permute and flip axes, up to flipping all three; identity first, simple ones next."""
-    matrices = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            matrix = np.zeros((3, 3))
-            matrix[range(3), order] = signs
-            matrices.append(matrix)
-    matrices.sort(key=lambda m: (-(np.diag(m) != 0).sum(), (m < 0).sum(), m[1, 2] == 0))
-    distinct: list[np.ndarray] = []
-    for matrix in matrices:
-        if not any(np.array_equal(matrix, -other) for other in distinct):
-            distinct.append(matrix)
-    return np.stack(distinct)
+    signs = ((1.0, 1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, 1.0), (-1.0, 1.0, 1.0))
+    orders = itertools.permutations(range(3))
+    matrices = [np.diag(flips) @ np.eye(3)[list(order)] for order in orders for flips in signs]
+    return np.stack(sorted(matrices, key=lambda m: (-(np.diag(m) != 0).sum(), (m < 0).sum(), m[1, 2] == 0)))
 
 
 def _name(turn: np.ndarray) -> str:
     """``"(x, z, y)"`` of a signed permutation: what each new axis was before."""
-    letters = []
-    for row in turn:
-        column = int(np.abs(row).argmax())
-        letters.append(("-" if row[column] < 0 else "") + "xyz"[column])
-    return "(" + ", ".join(letters) + ")"
+    letters = (("-" if row.sum() < 0 else "") + "xyz"[np.abs(row).argmax()] for row in turn)
+    return f"({', '.join(letters)})"

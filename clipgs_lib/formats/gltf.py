@@ -20,8 +20,7 @@ from .. import geometry
 from ..splats import COLUMNS, Splats
 from . import spz
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file
-from .gltf_document import Document, load_document
-from .gltf_scene import INSTANCING, placed_meshes
+from .gltf_document import INSTANCING, Document, load_document, placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
 NAME = "gltf"
@@ -48,12 +47,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Read all gaussians of the scene, node transforms applied, in the frame of the PLY.
-
-    Raises:
-        FormatError: for a mesh without gaussians, unknown extensions that compress them, references that do not hold,
-            and files outside the folder.
-    """
+    """Read all gaussians of the scene, node transforms applied, in the frame of the PLY; other meshes are refused."""
     document = load_document(check_regular_file(path))
     _check_extensions(document)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,78 +12,50 @@ the PLY.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from collections import namedtuple
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from ..geometry import SH_C0
 from .base import FormatError, RawSplats, check_count, check_regular_file
-from .packing import SH_COEFFICIENTS, concatenate, positive_scales
+from .packing import SH_COEFFICIENTS, concatenate, from_rgba, no_sh, positive_scales
 
 NAME = "ksplat"
 SUFFIXES = (".ksplat",)
 
 HEADER_BYTES, SECTION_BYTES = 4096, 1024
-_HEADER = struct.Struct("<BBxxIIIIHxx3fff")
+_HEADER = struct.Struct("<BBxxIIIIHxx12xff")
+_Header = namedtuple("_Header", "major minor section_slots sections splat_slots count level low high")
 _SECTION = struct.Struct("<IIIIfHxxIIIIH")
+_Section = namedtuple(
+    "_Section",
+    "count slots bucket_size buckets block_size bucket_bytes scale_range declared_bytes full_buckets partial_buckets"
+    " degree",
+)
 _SCALE_RANGE = (1, 32767, 32767)
 _DEFAULT_SH_RANGE = (-1.5, 1.5)
-
-
-@dataclass(frozen=True)
-class _Header:
-    major: int
-    minor: int
-    section_slots: int
-    sections: int
-    splat_slots: int
-    count: int
-    level: int
-    center: tuple[float, float, float]
-    sh_range: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _Section:
-    count: int
-    slots: int
-    bucket_size: int
-    buckets: int
-    block_size: float
-    bucket_bytes: int
-    scale_range: int
-    declared_bytes: int
-    full_buckets: int
-    partial_buckets: int
-    degree: int
 
 
 def sniff(path: Path, head: bytes) -> bool:
     """Whether the first bytes are a plausible ksplat header of any version."""
     if len(head) < HEADER_BYTES:
         return False
-    header = _unpack_header(head)
+    header = _Header(*_HEADER.unpack_from(head))
     fits = header.major <= 9 and header.minor <= 99 and head[2:4] == b"\0\0" and header.level <= 99
     counts = header.sections <= header.section_slots and 1 <= header.section_slots <= 1 << 20
     return fits and counts and not any(head[64:HEADER_BYTES])
 
 
 def read(path: Path) -> RawSplats:
-    """Read a ``.ksplat`` file, version 0.1, of any compression level.
-
-    Raises:
-        FormatError: for an unknown version or level, sections or buckets that contradict each other, and bytes
-            missing at the end.
-    """
+    """Read a ``.ksplat`` file, version 0.1, of any compression level; what contradicts itself is refused."""
     path = check_regular_file(path)
     data = np.fromfile(path, np.uint8)
     header = _checked_header(path, data)
     offset = HEADER_BYTES + header.section_slots * SECTION_BYTES
     parts = []
     for index in range(header.section_slots):
-        start = HEADER_BYTES + index * SECTION_BYTES
-        section = _Section(*_SECTION.unpack_from(data[start : start + _SECTION.size].tobytes()))
+        section = _Section(*_SECTION.unpack_from(data, HEADER_BYTES + index * SECTION_BYTES))
         size = _check_section(path, index, section, header.level, len(data) - offset)
         if section.count:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -103,16 +75,11 @@ def read(path: Path) -> RawSplats:
     return raw
 
 
-def _unpack_header(data: bytes) -> _Header:
-    values = _HEADER.unpack_from(data)
-    return _Header(*(*values[:7], values[7:10], values[10:12]))
-
-
 def _checked_header(path: Path, data: np.ndarray) -> _Header:
     if len(data) < HEADER_BYTES:
         must = f"a ksplat header takes {HEADER_BYTES} bytes"
         raise FormatError(path, must, f"{len(data):,} in all", "the file is truncated", "truncated")
-    header = _unpack_header(data[:HEADER_BYTES].tobytes())
+    header = _Header(*_HEADER.unpack_from(data))
     if (header.major, header.minor) != (0, 1):
         must = "the ksplat version must be 0.1"
         got = f"{header.major}.{header.minor}"
@@ -125,11 +92,10 @@ def _checked_header(path: Path, data: np.ndarray) -> _Header:
         got = f"{header.sections:,} sections in {header.section_slots:,} slots"
         raise FormatError(path, must, got, "the file is truncated or its header broken", "truncated")
     check_count(path, header.count, len(data), _record_type(header.level, 0).itemsize)
-    low, high = header.sh_range
-    low, high = low or _DEFAULT_SH_RANGE[0], high or _DEFAULT_SH_RANGE[1]
+    low, high = header.low or _DEFAULT_SH_RANGE[0], header.high or _DEFAULT_SH_RANGE[1]
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise FormatError(path, "the SH range of the header must be finite and increasing", f"{low:g} to {high:g}")
-    return replace(header, sh_range=(low, high))
+    return header._replace(low=low, high=high)
 
 
 def _record_type(level: int, degree: int) -> np.dtype:
@@ -173,15 +139,8 @@ def _read_section(path: Path, data: np.ndarray, section: _Section, header: _Head
         half = section.scale_range or _SCALE_RANGE[header.level]
         means = (means - np.float32(half)) * np.float32(section.block_size / 2 / half)
         means += _bucket_centers(path, data, section)
-    rgba = records["rgba"].astype(np.float32) / 255  # [N, 4]
-    return RawSplats(
-        means=means,
-        quats=records["quats"].astype(np.float32),
-        scales=records["scales"].astype(np.float32),
-        opacities=np.ascontiguousarray(rgba[:, 3]),
-        sh0=((rgba[:, None, :3] - 0.5) / SH_C0).astype(np.float32),  # [N, 1, 3]
-        shN=_read_sh(records, section, header),
-    )
+    quats, scales = (records[name].astype(np.float32) for name in ("quats", "scales"))
+    return RawSplats(means, quats, scales, *from_rgba(records["rgba"]), _read_sh(records, section, header))
 
 
 def _bucket_centers(path: Path, data: np.ndarray, section: _Section) -> np.ndarray:
@@ -207,15 +166,10 @@ def _bucket_centers(path: Path, data: np.ndarray, section: _Section) -> np.ndarr
 def _read_sh(records: np.ndarray, section: _Section, header: _Header) -> np.ndarray:
     """Higher SH ``[N, K-1, 3]``: stored band by band, within a band channel by channel."""
     if section.degree == 0:
-        return np.zeros((len(records), 0, 3), np.float32)
+        return no_sh(len(records))
     stored = records["sh"].astype(np.float32)  # [N, 3 (K-1)]
     if header.level == 2:
-        low, high = header.sh_range
-        stored = np.float32(low) + stored * np.float32((high - low) / 255)
-    bands, start = [], 0
-    for degree in range(1, section.degree + 1):
-        width = 2 * degree + 1
-        band = stored[:, 3 * start : 3 * (start + width)].reshape(-1, 3, width)  # [N, 3, 2l+1]
-        bands.append(band.transpose(0, 2, 1))
-        start += width
-    return np.ascontiguousarray(np.concatenate(bands, axis=1))
+        stored = np.float32(header.low) + stored * np.float32((header.high - header.low) / 255)
+    edges = pairwise(SH_COEFFICIENTS[: section.degree + 1])
+    bands = [stored[:, 3 * a : 3 * b].reshape(-1, 3, b - a).transpose(0, 2, 1) for a, b in edges]  # [N, 2l+1, 3] each
+    return np.concatenate(bands, axis=1)

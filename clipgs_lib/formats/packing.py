@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import geometry
+from ..geometry import SH_C0
 from ..geometry.orders import z_keys
 from ..splats import COLUMNS, Splats
 from .base import FormatError, RawSplats, SplatWarning
@@ -88,6 +89,12 @@ def positive_scales(path: str | os.PathLike[str], scales: np.ndarray) -> np.ndar
 def no_sh(count: int) -> np.ndarray:
     """An empty ``shN`` column ``[count, 0, 3]``."""
     return np.zeros((count, 0, 3), np.float32)
+
+
+def from_rgba(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Opacities ``[N]`` and sh0 ``[N, 1, 3]`` of bytes ``[N, 4]``."""
+    shares = rgba.astype(np.float32) / 255
+    return np.ascontiguousarray(shares[:, 3]), ((shares[:, None, :3] - 0.5) / SH_C0).astype(np.float32)
 
 
 def concatenate(parts: list[RawSplats]) -> RawSplats:

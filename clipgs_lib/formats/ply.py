@@ -54,20 +54,12 @@ def sniff(path: Path, head: bytes) -> bool:
     return classify(path, head) == NAME
 
 
-def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
+def read(path: Path) -> RawSplats:
     """Decode an INRIA PLY: any property order and scalar type, extra properties and elements, ASCII or binary.
 
-    Args:
-        path: the file.
-        thin_axis: of a 2DGS file (two scales), the third scale as a share of the smaller of the two; None takes
-            0.005, with a `SplatWarning`.
-
-    Raises:
-        FormatError: when the file is broken, or holds something else.
-        ValueError: when ``thin_axis`` is outside (0, 1].
+    The third scale of a 2DGS file is 0.005 of the smaller of its two, with a `SplatWarning`. A broken file, or one
+    that holds something else, is a FormatError.
     """
-    if thin_axis is not None and not 0 < thin_axis <= 1:
-        raise ValueError(f"thin_axis must lie in (0, 1], got {thin_axis}")
     path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")
@@ -90,10 +82,9 @@ def read(path: Path, *, thin_axis: float | None = None) -> RawSplats:
     if _FILTER in vertex.names:
         _fuse_filter(raw, 2 if surfels else 3, columns(rows, [_FILTER]))
     if surfels:
-        if thin_axis is None:
-            what = f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one"
-            warnings.warn(f"{path}: {what}; thin_axis= sets another", SplatWarning, stacklevel=3)
-        raw.scales[:, 2] = np.float32(thin_axis or _THIN_AXIS) * raw.scales[:, :2].min(axis=1)
+        what = f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one"
+        warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=3)
+        raw.scales[:, 2] = np.float32(_THIN_AXIS) * raw.scales[:, :2].min(axis=1)
     return raw
 
 

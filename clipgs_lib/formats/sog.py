@@ -10,7 +10,11 @@ A SOG is ``meta.json`` and lossless WebP images with one pixel per gaussian, row
 Version 1 has no version field; its scales, ``sh0`` and SH are linear over ``mins..maxs``, and its opacities are
 logits. The specification says y up; the real files hold the frame of the PLY, so nothing is turned.
 
-The files may lie in a folder of the zip. Of a ``lod-meta.json`` with its levels (`sog_levels`) the finest is read.
+The files may lie in a folder of the zip. Levels of detail (streamed SOG,
+https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog/) are a ``lod-meta.json`` beside one folder
+per level and chunk, of which the finest is read: ``filenames`` lists the ``meta.json`` of each chunk; the leaves of
+``tree`` (``children``) say under ``lods``, by level with 0 the finest, which rows of which file fill their box:
+``{"file": index, "offset": first row, "count": rows}``.
 """
 
 from __future__ import annotations
@@ -27,13 +31,12 @@ from ..files import ZIP_ERRORS
 from . import sog_images
 from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
-from .sog_levels import LOD_META, finest, is_levels
 from .sog_write import write as write
 
 NAME = "sog"
 SUFFIXES = (".sog",)
 
-_META = "meta.json"
+_META, LOD_META = "meta.json", "lod-meta.json"
 _ROOTS = (_META, LOD_META)
 _ZIP_ERRORS = (*ZIP_ERRORS, ValueError, OverflowError)
 _META_LIMIT = 4 << 20
@@ -62,9 +65,8 @@ def sniff(path: Path, head: bytes) -> bool:
 def read(path: Path) -> RawSplats:
     """Read a SOG: a zip, a folder, or the ``meta.json`` or ``lod-meta.json`` of a folder.
 
-    Raises:
-        FormatError: for an unknown version, names that leave the folder or zip, images that do not fit the count,
-            and anything larger than the count justifies.
+    Names that leave the folder or zip, images that do not fit the count, and anything larger than it justifies, are
+    refused.
     """
     if path.is_dir():
         return _read_from(_Source(path, path, _META if (path / _META).is_file() else LOD_META))
@@ -158,10 +160,53 @@ def _roots(names: list[str]) -> list[str]:
     return list({name.rpartition("/")[0]: name for name in roots if name.count("/") == nearest}.values())
 
 
+def _is_levels(meta: dict[str, Any]) -> bool:
+    """Whether a JSON object is a ``lod-meta.json``."""
+    return "filenames" in meta and "means" not in meta
+
+
+def _finest(path: Path, meta: dict[str, Any]) -> dict[str, list[tuple[int, int]]]:
+    """First row and number of rows of the finest level of every leaf, by file name; files elsewhere are refused."""
+    names = meta.get("filenames")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise FormatError(path, f"{LOD_META} must list file names in filenames", repr(names)[:80])
+    for name in names:
+        parts = name.split("/")
+        if any(mark in name for mark in "\\\0:") or any(part in ("", ".", "..") for part in parts):
+            must = f"{LOD_META} must name files below its folder"
+            raise FormatError(path, must, repr(name[:80]), "do not trust this file")
+    chosen: dict[str, list[tuple[int, int]]] = {}
+    nodes = [meta.get("tree")]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, dict):
+            raise FormatError(path, f"{LOD_META} must hold a tree of JSON objects", repr(node)[:80])
+        children, lods = node.get("children") or [], node.get("lods") or {}
+        if not isinstance(children, list) or not isinstance(lods, dict):
+            raise FormatError(path, f"a node of {LOD_META} must hold children or lods", repr(node)[:80])
+        nodes += reversed(children)
+        levels = [level for level in lods if level.isdecimal()]
+        if levels:
+            lod = lods[min(levels, key=int)]
+            values: list[Any] = (
+                [lod.get(key) for key in ("file", "offset", "count")] if isinstance(lod, dict) else [None]
+            )
+            if any(type(value) is not int or value < 0 for value in values):
+                raise FormatError(path, "a level must have a file, an offset and a count >= 0", repr(lod)[:80])
+            index, first, count = values
+            if index >= len(names):
+                raise FormatError(path, f"a level must point to one of {len(names):,} files", f"file {index}")
+            chosen.setdefault(names[index], []).append((first, count))
+    if not chosen:
+        must = f"the tree of {LOD_META} must say which rows the levels hold"
+        raise FormatError(path, must, "none", f"read one level by itself: {names[0].rpartition('/')[0] or names[0]}")
+    return chosen
+
+
 def _read_levels(source: _Source, meta: dict[str, Any]) -> RawSplats:
     """The finest level of detail, chunk by chunk."""
     parts = []
-    for name, ranges in finest(source.path, meta).items():
+    for name, ranges in _finest(source.path, meta).items():
         part = _read_from(source.chunk(name), whole=False)
         count, kept = len(part.means), np.zeros(len(part.means), bool)
         for first, rows in ranges:
@@ -181,7 +226,7 @@ def _read_levels(source: _Source, meta: dict[str, Any]) -> RawSplats:
 def _read_from(source: _Source, whole: bool = True) -> RawSplats:
     path = source.path
     meta = json_object(path, source.read(source.meta, _META_LIMIT), source.meta)
-    if whole and is_levels(meta):
+    if whole and _is_levels(meta):
         return _read_levels(source, meta)
     version = meta.get("version", 1)
     if version not in (1, 2):

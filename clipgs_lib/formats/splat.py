@@ -14,7 +14,7 @@ import numpy as np
 from ..geometry import SH_C0
 from ..splats import Splats
 from .base import FormatError, RawSplats, SplatWarning, atomic_write, check_count, check_regular_file
-from .packing import columns_to_write, no_sh, positive_scales, warn_clipped
+from .packing import columns_to_write, from_rgba, no_sh, positive_scales, warn_clipped
 
 NAME = "splat"
 SUFFIXES = (".splat",)
@@ -55,16 +55,10 @@ def read(path: Path) -> RawSplats:
         raise FormatError(path, must, got, todo, "truncated")
     check_count(path, count, size, RECORD.itemsize)
     records = np.fromfile(path, RECORD, count)
-    rgba = records["rgba"].astype(np.float32) / 255  # [N, 4]
+    means, scales = (np.ascontiguousarray(records[name], np.float32) for name in ("means", "scales"))
     quats = (records["quats"].astype(np.float32) - 128) / 128  # [N, 4]
-    return RawSplats(
-        means=np.ascontiguousarray(records["means"], np.float32),
-        quats=quats,
-        scales=positive_scales(path, np.ascontiguousarray(records["scales"], np.float32)),
-        opacities=np.ascontiguousarray(rgba[:, 3]),
-        sh0=((rgba[:, None, :3] - 0.5) / SH_C0).astype(np.float32),  # [N, 1, 3]
-        shN=no_sh(len(records)),
-    )
+    rgba = from_rgba(records["rgba"])
+    return RawSplats(means, quats, positive_scales(path, scales), *rgba, no_sh(len(records)))
 
 
 def write(splats: Splats, path: Path) -> None:

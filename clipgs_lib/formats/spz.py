@@ -10,8 +10,8 @@ import io
 import math
 import struct
 import zlib
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,7 @@ _MAGNITUDES = np.arange(512, dtype=np.float32) * np.float32(0.5**0.5 / 511)
 _FIELDS = np.concatenate([_MAGNITUDES, -_MAGNITUDES])  # what sign and 9 bits of a component mean
 
 
-@dataclass(frozen=True)
-class _Header:
-    version: int
-    count: int
-    degree: int
-    fractional_bits: int
-    flags: int
-    streams: int
-
+class _Header(namedtuple("_Header", "version count degree fractional_bits flags streams")):
     @property
     def widths(self) -> tuple[int, ...]:
         """Plain bytes of a gaussian: position, opacity, colour, scales, rotation, SH."""
@@ -70,13 +62,9 @@ def sniff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path) -> RawSplats:
-    """Read an ``.spz`` file of version 1 to 4, compressed or plain.
+    """Read an ``.spz`` file of version 1 to 4, compressed or plain; SH of degree 4 is dropped with a `SplatWarning`.
 
-    SH of degree 4, which nothing else here holds, is dropped with a `SplatWarning`.
-
-    Raises:
-        FormatError: for an unknown version, bytes missing or left over, and streams that would grow beyond what
-            the header justifies.
+    Bytes missing or left over, and streams that would grow beyond what the header justifies, are refused.
     """
     path = check_regular_file(path)
     return decode(path, path.read_bytes())

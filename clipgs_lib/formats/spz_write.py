@@ -30,58 +30,49 @@ ANTIALIASED = 1  # Flag
 RUB = (1, -1, -1)  # Signs that turn the stored frame into that of the PLY, and back
 
 _LARGEST_FIXED = (1 << 23) - 1
+_FRACTIONAL_BITS = 12
+_SH_STEPS = (8, 16)  # of 256, for degree 1 and higher ones
 
 
-def write(
-    splats: Splats,
-    path: Path,
-    *,
-    version: int = 3,
-    fractional_bits: int = 12,
-    sh1_bits: int = 5,
-    sh_rest_bits: int = 4,
-) -> None:
+def write(splats: Splats, path: Path, *, version: int = 3) -> None:
     """Write an ``.spz`` file; order is kept, values that the format cannot hold are clipped with a `SplatWarning`.
+
+    Centres keep 12 fractional bits (fewer when the extent would not fit), SH of degree 1 keep 5 bits and higher ones
+    4, as of other writers.
 
     Args:
         splats: all finite; centres within +-2^23.
         path: where to; written atomically.
         version: 2, 3 or 4.
-        fractional_bits: precision of centres, ``2**-bits`` scene units, 0 to 23; fewer are used when the extent
-            would not fit. 12 is what other writers use.
-        sh1_bits: bits kept of SH of degree 1, 1 to 8. 8 is most precise, 5 what other writers use.
-        sh_rest_bits: bits kept of higher degrees, 1 to 8; others use 4.
 
     Raises:
         FormatError: when a gaussian is not finite or lies too far out.
-        ValueError: when an option is out of range.
+        ValueError: when the version is another.
     """
     if version not in (2, 3, 4):
         raise ValueError(f"version must be 2, 3 or 4, got {version}")
-    if not 0 <= fractional_bits <= 23:
-        raise ValueError(f"fractional_bits must lie in 0..23, got {fractional_bits}")
-    if not (1 <= sh1_bits <= 8 and 1 <= sh_rest_bits <= 8):
-        raise ValueError(f"sh1_bits and sh_rest_bits must lie in 1..8, got {sh1_bits} and {sh_rest_bits}")
     columns = columns_to_write(splats, path)
-    bits = _fitting_bits(path, columns.means, fractional_bits)
-    sections = _pack(path, columns, version, bits, (sh1_bits, sh_rest_bits))
-    payload = _zstd_container if version == 4 else _gzip_stream
+    bits = _fitting_bits(path, columns.means)
+    sections = _pack(path, columns, version, bits)
     flags = ANTIALIASED if splats.antialiased else 0
-    data = payload(sections, version, len(splats), splats.sh_degree, bits, flags)
+    streams = sum(section.size > 0 for section in sections) if version == 4 else 0
+    header = HEADER.pack(MAGIC, version, len(splats), splats.sh_degree, bits, flags, streams)
+    plain = [section.tobytes() for section in sections if section.size]
+    data = _zstd_container(header, plain) if version == 4 else _gzip_stream(header, plain)
     with atomic_write(path) as stream:
         stream.write(data)
 
 
-def _fitting_bits(path: Path, means: np.ndarray, most: int) -> int:
+def _fitting_bits(path: Path, means: np.ndarray) -> int:
     extent = float(np.abs(means).max(initial=0))
-    for bits in range(most, -1, -1):
+    for bits in range(_FRACTIONAL_BITS, -1, -1):
         if extent * (1 << bits) <= _LARGEST_FIXED:
             return bits
     must = f"centres must lie within +-{_LARGEST_FIXED:,}"
     raise FormatError(path, must, f"{extent:.4g}", "move or scale the splats first")
 
 
-def _pack(path: Path, columns: RawSplats, version: int, bits: int, sh_bits: tuple[int, int]) -> list[np.ndarray]:
+def _pack(path: Path, columns: RawSplats, version: int, bits: int) -> list[np.ndarray]:
     """The attributes as byte arrays, in the order of the file."""
     fixed = np.rint(columns.means * np.array(RUB) * (1 << bits)).astype("<i4")  # [N, 3]
     positions = fixed.reshape(-1, 1).view("u1")[:, :3]  # [3 N, 3]
@@ -94,7 +85,7 @@ def _pack(path: Path, columns: RawSplats, version: int, bits: int, sh_bits: tupl
         _bytes(path, "colour values", colors),
         _bytes(path, "scales", scales),
         _pack_first_three(columns.quats) if version < 3 else _pack_smallest_three(columns.quats),
-        _pack_sh(path, columns.shN, sh_bits),
+        _pack_sh(path, columns.shN),
     ]
     return [np.ascontiguousarray(section) for section in sections]
 
@@ -131,26 +122,21 @@ def _pack_smallest_three(quats: np.ndarray) -> np.ndarray:
     return packed.astype("<u4").view("u1")
 
 
-def _pack_sh(path: Path, shN: np.ndarray, bits: tuple[int, int]) -> np.ndarray:
-    """Bytes around 128, rounded to multiples of ``2**(8 - bits)`` so that they compress better."""
+def _pack_sh(path: Path, shN: np.ndarray) -> np.ndarray:
+    """Bytes around 128, rounded to multiples of `_SH_STEPS` so that they compress better."""
     if shN.shape[1] == 0:
         return np.zeros(0, "u1")
     values = shN * sh_flips(RUB, shN.shape[1])[:, None] * 128 + 128  # [N, K-1, 3]
     warn_clipped(path, "SH coefficients", _outside(values), values.size)
-    steps = np.full((shN.shape[1], 1), 1 << (8 - bits[1]), np.float32)
-    steps[:3] = 1 << (8 - bits[0])
+    steps = np.repeat(np.float32(_SH_STEPS), (3, shN.shape[1] - 3))[:, None]  # [K-1, 1]
     return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
 
 
-def _gzip_stream(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int, flags: int) -> bytes:
-    header = HEADER.pack(MAGIC, version, count, degree, bits, flags, 0)
-    return gzip.compress(header + b"".join(section.tobytes() for section in sections), compresslevel=6, mtime=0)
+def _gzip_stream(header: bytes, plain: list[bytes]) -> bytes:
+    return gzip.compress(header + b"".join(plain), compresslevel=6, mtime=0)
 
 
-def _zstd_container(sections: list[np.ndarray], version: int, count: int, degree: int, bits: int, flags: int) -> bytes:
-    plain = [section.tobytes() for section in sections if section.size]
+def _zstd_container(header: bytes, plain: list[bytes]) -> bytes:
     packed = [zstandard.ZstdCompressor(level=12).compress(part) for part in plain]
-    header = HEADER.pack(MAGIC, version, count, degree, bits, flags, len(plain))
-    header += TABLE.pack(HEADER.size + TABLE.size)
     table = b"".join(STREAM.pack(len(a), len(b)) for a, b in zip(packed, plain, strict=True))
-    return header + table + b"".join(packed)
+    return header + TABLE.pack(HEADER.size + TABLE.size) + table + b"".join(packed)

@@ -14,8 +14,7 @@ import numpy as np
 
 from ..colors import linear_from_srgb, srgb_from_linear
 from ..formats.base import FormatError
-from ..formats.gltf_document import Document, load_document
-from ..formats.gltf_scene import INSTANCING, placed_meshes, world_matrices
+from ..formats.gltf_document import INSTANCING, Document, load_document, placed_meshes, world_matrices
 from .checks import MAX_FACES_READ, Lost, MeshError, Textures, sound_part
 from .mesh import Part
 

@@ -16,9 +16,8 @@ from ..formats.base import check_regular_file
 from ..formats.diagnose import looks_like
 from ..splats import UP_AXES
 from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
-from .decimation import decimate
 from .gltf_meshes import read_gltf
-from .mesh import Mesh
+from .mesh import Mesh, decimate
 from .plain import read_off, read_ply, read_stl
 from .wavefront import read_obj
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from ..files import text_of
 from .checks import MAX_FACES_READ, WHITE, Lost, MeshError, Textures, sound_part
-from .decimation import welded
-from .mesh import Part
+from .mesh import Part, welded
 
 _UVS = (("texture_u", "texture_v"), ("texture_s", "texture_t"), ("u", "v"), ("s", "t"))
 

@@ -53,19 +53,10 @@ class Furniture:
     catalogue: str  # name of the catalogue
 
 
-def list_furniture(path: str | os.PathLike[str], *, language: str = "") -> list[Furniture]:
-    """The pieces of a catalogue (``.sh3f``), in its order.
-
-    ``language`` is the code of one that the catalogue has ("fr", "pt_BR") for names, categories and tags; "" is the
-    catalogue's first, which is English as a rule.
-
-    Raises:
-        MeshError: when it is no such zip, has no pieces, or lacks the language.
-    """
+def list_furniture(path: str | os.PathLike[str]) -> list[Furniture]:
+    """The pieces of a catalogue (``.sh3f``), in its order and first language; MeshError when it is none or empty."""
     with _opened(path) as archive:
         values = _properties(archive, f"{CATALOGUE}.properties")
-        if language:
-            values |= _properties(archive, f"{CATALOGUE}_{language}.properties")
     numbers = sorted({int(match[1]) for key in values if (match := re.fullmatch(r"model#(\d{1,7})", key))})
     if not numbers:
         raise MeshError(path, "the catalogue must name models (model#1=...)", "none", "fetch the file again")

@@ -50,25 +50,24 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
     return _sized(figure, title or splats.source or "Splats", note, -(-len(names) // COLUMNS))
 
 
-def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, columns: int = 3, title: str = "") -> go.Figure:
+def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, title: str = "") -> go.Figure:
     """Draw the distribution of any quantities, one panel each.
 
     Args:
         values: name of the horizontal axis, with its unit -> any number of values; non-finite ones are left out.
-            Read row by row: with 6 entries and 3 columns the fourth stands under the first.
-        columns: panels in a row, ``>= 1``.
+            Three stand in a row.
         title: of the figure.
 
     Raises:
-        ValueError: when there is nothing to draw or ``columns`` is not positive.
+        ValueError: when there is nothing to draw.
     """
-    if not values or columns < 1:
-        raise ValueError(f"values must name at least one quantity and columns be >= 1, got {len(values)} and {columns}")
-    figure = panels(len(values), columns, horizontal_spacing=0.07)
+    if not values:
+        raise ValueError("values must name at least one quantity, got none")
+    figure = panels(len(values), COLUMNS, horizontal_spacing=0.07)
     for number, (name, value) in enumerate(values.items()):
         curve = {name: to_array(value, np.float64).ravel()}
-        _draw(figure, number, columns, curve, axis=name, colors=[CATEGORIES[number % columns]], unit="values")
-    return _sized(figure, title, "", -(-len(values) // columns))
+        _draw(figure, number, COLUMNS, curve, axis=name, colors=[CATEGORIES[number % COLUMNS]], unit="values")
+    return _sized(figure, title, "", -(-len(values) // COLUMNS))
 
 
 def channels_figure(features: Tensor | np.ndarray, *, title: str = "") -> go.Figure:

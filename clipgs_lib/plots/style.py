@@ -51,6 +51,11 @@ _AXIS_3D = {
     "title": {"font": {"size": 12}},
 }
 _CLEAR = "rgba(0,0,0,0)"
+BELOW = {
+    "margin_b": 84,
+    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
+}
+"""Layout of a figure with its legend below, and room for it."""
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -88,8 +93,9 @@ def titled(figure: go.Figure, title: str, subtitle: str = "", *, head: float = 0
     ``head`` are pixels kept free between them and the plot, such as for the titles of panels.
     """
     words = {"text": plain(title), "subtitle": {"text": plain(subtitle)}}
-    margin = {"t": 16 + (28 if title or subtitle else 0) + (24 if subtitle else 0) + head} | layout.pop("margin", {})
-    return figure.update_layout(template=TEMPLATE, title=words if title or subtitle else None, margin=margin, **layout)
+    top = 16 + (28 if title or subtitle else 0) + (24 if subtitle else 0) + head
+    figure.update_layout(template=TEMPLATE, title=words if title or subtitle else None, margin_t=top)
+    return figure.update_layout(**layout)
 
 
 def panels(count: int, columns: int, titles: Sequence[str] = (), *, gap: float = 0.34, **spacing: Any) -> go.Figure:
@@ -115,6 +121,13 @@ def panels(count: int, columns: int, titles: Sequence[str] = (), *, gap: float =
 def place(number: int, columns: int) -> dict[str, int]:
     """Row and column of the panel ``number``, as plotly counts them."""
     return {"row": number // columns + 1, "col": number % columns + 1}
+
+
+def named_axis(names: Sequence[str], every: int = 1, *, down: bool = False) -> dict[str, Any]:
+    """An axis with ``names`` at 0, 1, ... (by number, since plotly would merge equal names), every n-th written."""
+    places, ends = list(range(0, len(names), every)), [-0.5, len(names) - 0.5]
+    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [names[place] for place in places]}
+    return ticks | {"range": ends[::-1] if down else ends, "showgrid": False, "zeroline": False}
 
 
 def color_bar(text: str, **options: Any) -> dict[str, Any]:

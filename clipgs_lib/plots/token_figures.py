@@ -13,21 +13,9 @@ from torch import Tensor
 from ..colors import oklab
 from ..splats import Splats
 from ..words import plural
-from .frame import Frame, opening_camera
-from .scatter import HEIGHT, check_points, scene
+from .scatter import HEIGHT, Frame, check_points, opening_camera, scene
 from .shown import choose
-from .style import (
-    CATEGORIES,
-    LOG_AXIS,
-    MAX_POINTS,
-    QUANTITY,
-    add_line,
-    color_bar,
-    panels,
-    scatter3d,
-    titled,
-    to_array,
-)
+from .style import CATEGORIES, LOG_AXIS, MAX_POINTS, QUANTITY, add_line, color_bar, panels, scatter3d, titled, to_array
 
 PATCH_COLORS = CATEGORIES[:7]  # neighbouring patches differ; grey is left for gaussians in no patch
 _PIXELS = (2.0, 9.0)
@@ -86,9 +74,7 @@ def patch_figure(
     splats: Splats,
     indices: Tensor | np.ndarray,
     *,
-    mask: Tensor | np.ndarray | None = None,
     max_points: int = MAX_POINTS,
-    up_axis: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
     """Draw the patches of a splat in space: a colour for each, other colours beside it, and the centres.
@@ -96,18 +82,15 @@ def patch_figure(
     A gaussian of several patches has the colour of the nearest centre; one of none is small and grey.
 
     Args:
-        splats: as for `patch_rows`.
-        indices: as for `patch_rows`.
-        mask: as for `patch_rows`.
-        max_points: the most gaussians drawn, the largest by opacity × area. ``1..50_000``.
-        up_axis: overrides ``splats.up_axis`` for the opening camera.
+        splats, indices: as for `patch_rows`.
+        max_points: the most gaussians drawn, some of every part. ``1..50_000``.
         title: defaults to ``splats.source``.
 
     Raises:
         ValueError: as `patch_rows`, or for ``max_points`` out of range.
     """
     check_points(max_points)
-    patches = patch_rows(splats, indices, mask)
+    patches = patch_rows(splats, indices)
     shown = choose(splats, max_points, spread=True)
     means, rows = shown.splats.means.numpy(), shown.rows.numpy()
     frame = Frame.around([means])
@@ -143,8 +126,7 @@ def patch_figure(
     )  # fmt: skip
     covered = float((patches.owner >= 0).sum()) / max(len(splats) - shown.broken, 1)
     note = f"{len(patches.tokens):,} patches of {patches.rows.shape[1]} cover {covered:.0%} of the gaussians"
-    axis = up_axis or splats.up_axis
-    return scene(figure, frame, axis, title or splats.source or "Patches", f"{note} · {shown.note}")
+    return scene(figure, frame, splats.up_axis, title or splats.source or "Patches", f"{note} · {shown.note}")
 
 
 def _spread_colors(centers: np.ndarray) -> np.ndarray:
@@ -206,12 +188,7 @@ def coverage_figure(
 
 
 def token_coverage_figure(
-    indices: Tensor | np.ndarray,
-    count: int,
-    *,
-    mask: Tensor | np.ndarray | None = None,
-    sizes: Sequence[int] = (8, 16, 32, 64),
-    title: str = "",
+    indices: Tensor | np.ndarray, count: int, *, sizes: Sequence[int] = (8, 16, 32, 64), title: str = ""
 ) -> go.Figure:
     """Draw the share of gaussians that lie in some patch, against the number of tokens, for sizes of patches.
 
@@ -221,15 +198,13 @@ def token_coverage_figure(
     Args:
         indices: ``[G, M]`` or ``[1, G, M]`` int, as `tokenizer.patchify` gives them with ``sort=None``.
         count: N, the gaussians that the indices count.
-        mask: ``[G]`` or ``[1, G]`` bool, False for the repeated patches of a small splat.
         sizes: gaussians per patch; those above M are left out.
         title: of the figure.
 
     Raises:
         ValueError: when the shape does not hold, an index is out of range, or no size fits.
     """
-    index, keep = _patches(indices, mask, count)
-    index = index[keep]
+    index, _ = _patches(indices, None, count)
     fitting = [size for size in sizes if 1 <= size <= index.shape[1]]
     if not fitting:
         raise ValueError(f"sizes must hold one in 1..{index.shape[1]}, the size of the patches, got {list(sizes)}")

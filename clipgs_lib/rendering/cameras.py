@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..splats import UP_AXES, Splats
 
+_OUTSIDE = 0.002  # share of the visible substance that may lie outside
 _MARGIN = 1.05  # on the distance of turntables, for some space about the object
 NEAR = 0.01  # scene units; what lies nearer to the camera is not drawn, as in gsplat
 # Seen from azimuth 0 an object shows its front: the side that files with this up-axis usually call so.
@@ -145,9 +146,10 @@ def orbit_cameras(
     width: int = 256,
     height: int = 256,
     fov: float = 40.0,
-    azimuth: float = 0.0,
 ) -> Cameras:
     """``n`` cameras evenly spaced on a circle about ``center``, counter-clockwise seen from above.
+
+    The first faces the front (+z for up +y, -z for -y, -y for +z).
 
     Args:
         n: how many, ``>= 1``.
@@ -157,7 +159,6 @@ def orbit_cameras(
         up: one of ``UP_AXES`` but "unknown".
         width, height: pixels.
         fov: across the shorter side of the picture, degrees.
-        azimuth: where the circle starts, degrees; 0 faces the front (+z for up +y, -z for -y, -y for +z).
 
     Raises:
         ValueError: when a number is out of range.
@@ -165,7 +166,7 @@ def orbit_cameras(
     _check_ring(n, distance)
     if not -90 < elevation < 90:
         raise ValueError(f"elevation must lie between -90 and 90 degrees, got {elevation}; the poles have no up")
-    angles = torch.deg2rad(azimuth + 360.0 / n * torch.arange(n, dtype=torch.float64))[:, None]
+    angles = torch.deg2rad(360.0 / n * torch.arange(n, dtype=torch.float64))[:, None]
     level = math.radians(elevation)
     return _around(center, distance, up, math.cos(level), math.sin(level), angles, width, height, fov)
 
@@ -188,11 +189,7 @@ def sphere_cameras(
 
     Args:
         n: how many, ``>= 1``; a single one looks at the front.
-        center: ``[3]`` point that all of them look at.
-        distance: from the centre, scene units, ``> 0``.
-        up: one of ``UP_AXES`` but "unknown".
-        width, height: pixels.
-        fov: across the shorter side of the picture, degrees.
+        center, distance, up, width, height, fov: as in `orbit_cameras`.
         elevations: lowest and highest of the belt, degrees, ``-90 <= lowest < highest <= 90``.
 
     Raises:
@@ -254,10 +251,7 @@ def turntable_cameras(
 
     Args:
         splats: what to frame; at least one gaussian with finite centre.
-        n: how many cameras, ``>= 1``.
-        width, height: pixels.
-        fov: across the shorter side of the picture, degrees.
-        elevation: degrees above the horizon.
+        n, width, height, fov, elevation: as in `orbit_cameras`.
         up: one of ``UP_AXES``; None takes ``splats.up_axis``, and "unknown" means "+y".
 
     Raises:
@@ -271,31 +265,22 @@ def turntable_cameras(
     return orbit(n, distance=max(distance, radius + 2 * NEAR))
 
 
-def visible_sphere(splats: Splats, quantile: float = 0.002) -> tuple[Tensor, float]:
-    """Centre ``[3]`` and radius of the sphere that holds the visible substance.
-
-    Args:
-        splats: at least one gaussian with finite centre.
-        quantile: share of the substance (opacity times area, giants capped) left out at either end of each axis.
-
-    Raises:
-        ValueError: when no gaussian has a finite centre.
+def visible_sphere(splats: Splats) -> tuple[Tensor, float]:
+    """Centre ``[3]`` and radius of the sphere that holds the visible substance (opacity times area, giants capped), but
+    for 0.2 % at either end of each axis; ValueError when no gaussian has a finite centre.
     """
     means, sizes, weights = _substance(splats)
-    corners = [weighted_quantiles(means[:, axis], weights, (quantile, 1 - quantile)) for axis in range(3)]
+    corners = [weighted_quantiles(means[:, axis], weights, (_OUTSIDE, 1 - _OUTSIDE)) for axis in range(3)]
     center = torch.tensor(corners, dtype=torch.float64).mean(dim=1)
-    radius = weighted_quantiles((means - center).norm(dim=1) + sizes, weights, (1 - quantile,))[0]
+    radius = weighted_quantiles((means - center).norm(dim=1) + sizes, weights, (1 - _OUTSIDE,))[0]
     return center, radius if radius > 1e-9 else 1.0
 
 
-def _substance(splats: Splats, most: int = 50_000) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres ``[M, 3]``, largest scales ``[M]`` and visible shares ``[M]`` of the finite gaussians, float64.
-
-    Every k-th gaussian when there are more than ``most``.
-    """
+def _substance(splats: Splats) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres ``[M, 3]``, largest scales ``[M]`` and visible shares ``[M]`` of at most 50,000 finite ones, float64."""
     splats.bounds()  # says what is wrong when there is nothing to frame
     keep = splats.means.detach().isfinite().all(dim=1).nonzero()[:, 0]
-    chosen = splats[keep[:: math.ceil(len(keep) / most)]].detach().to("cpu")
+    chosen = splats[keep[:: math.ceil(len(keep) / 50_000)]].detach().to("cpu")
     sizes = torch.nan_to_num(chosen.scales.amax(dim=1), nan=0.0, posinf=0.0).double()
     area = torch.nan_to_num(chosen.area(), nan=0.0, posinf=0.0)
     area = area.clamp_max(10 * area.median())  # a few giants must not outweigh the object
@@ -303,7 +288,7 @@ def _substance(splats: Splats, most: int = 50_000) -> tuple[Tensor, Tensor, Tens
     return chosen.means.double(), sizes, weights if float(weights.sum()) > 0 else torch.ones_like(weights)
 
 
-def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras, quantile: float = 0.002) -> float:
+def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras) -> float:
     """Distance from ``center`` at which, seen from every direction of the ring, the substance fits the picture."""
     means, sizes, weights = _substance(splats)
     tangents = torch.tensor([ring.width, ring.height]).double() / (2 * ring.Ks[0, 0, 0])
@@ -311,7 +296,7 @@ def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras, quantile: f
     for rotation in ring.viewmats[:, :3, :3].double():
         local = (means - center) @ rotation.T  # [M, 3]
         needed = ((local[:, :2].abs() + sizes[:, None]) / tangents).amax(dim=1) - local[:, 2]
-        distances.append(weighted_quantiles(needed, weights, (1 - quantile,))[0])
+        distances.append(weighted_quantiles(needed, weights, (1 - _OUTSIDE,))[0])
     return max(distances)
 
 

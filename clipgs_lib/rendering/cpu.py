@@ -57,7 +57,7 @@ class _Trace:
 def rasterize_cpu(
     gaussians: Gaussians, cameras: Cameras, degree: int, background: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rasterise with the numba kernels; arguments and results as in `cuda.rasterize_cuda`.
+    """Rasterise with the numba kernels; arguments and results as in `rasterize.rasterize_cuda`.
 
     Without gradients nothing is kept; with them, per view, the projected gaussians and two numbers a pixel.
     """

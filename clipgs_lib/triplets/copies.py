@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..captions.attributes import family_of
 from ..captions.caption import Caption
 from ..captions.enrich import ObjectCaptions, split_size
 from ..captions.names import natural_order
-from ..captions.palette import family_of
 from ..catalogue.assemble import TILE
-from ..catalogue.paints import PAINTS, contrasting
+from ..catalogue.model import PAINTS, contrasting
 from ..catalogue.patterns import PATTERNS, PRINTS, texture
 from ..colors import COLORS, NAMES, from_oklab, nearest, oklab
 from ..meshes import Mesh, Part

@@ -19,7 +19,7 @@ import torch
 from ..captions.caption import Caption, score_captions
 from ..captions.enrich import caption_object, names_a_set, without_looks
 from ..captions.filtering import filter_captions
-from ..captions.synonyms import GROUPS, Groups, with_group
+from ..captions.names import GROUPS, Groups, with_group
 from ..files import file_sha256
 from ..fitting import FitConfig, FitJob, FitResult, fit_many, mesh_job, splat_job
 from ..formats import read_splats

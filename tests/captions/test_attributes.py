@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import clipgs_lib as cg
-from clipgs_lib.captions.attributes import measure
-from clipgs_lib.captions.palette import palette
+from clipgs_lib.captions.attributes import measure, palette
 from clipgs_lib.meshes import Mesh, Part
 from clipgs_lib.meshes.importing import read_mesh
 from clipgs_lib.splats import Splats

@@ -6,13 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipgs_lib.captions.attributes import Attributes
+from clipgs_lib.captions.attributes import Attributes, Palette
 from clipgs_lib.captions.caption import Caption
 from clipgs_lib.captions.enrich import caption_object, enrich
 from clipgs_lib.captions.filtering import filter_captions
-from clipgs_lib.captions.names import natural_order
-from clipgs_lib.captions.palette import Palette
-from clipgs_lib.captions.synonyms import synonyms_of
+from clipgs_lib.captions.names import natural_order, synonyms_of
 from clipgs_lib.words import article, is_plural, listing, with_article
 
 from .test_attributes import box, mesh, stripes

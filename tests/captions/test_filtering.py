@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipgs_lib.captions.caption import Caption
-from clipgs_lib.captions.clean import MAX_CHARS
-from clipgs_lib.captions.duplicates import SeenTexts, _alike, _tokens
+from clipgs_lib.captions.clean import MAX_CHARS, SeenTexts, _alike, _tokens
 from clipgs_lib.captions.filtering import REASONS, captions_table, filter_captions
 from clipgs_lib.captions.names import is_file_name, object_name
 

@@ -9,8 +9,7 @@ import torch
 
 from clipgs_lib.fitting import FitConfig, init_from_mesh
 from clipgs_lib.fitting.columns import MEANS, OPACITY, SCALES, Adam, activate, confine, pack, relocate, unpack
-from clipgs_lib.fitting.photometric import photometric_loss
-from clipgs_lib.fitting.supervision import Scene, split_views
+from clipgs_lib.fitting.supervision import Scene, photometric_loss, split_views
 from clipgs_lib.rendering import render, ssim
 from clipgs_lib.splats import COLUMNS
 from tests.conftest import make_splats

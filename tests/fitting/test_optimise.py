@@ -11,10 +11,9 @@ import torch
 
 from clipgs_lib.fitting import FitConfig, FitJob, fit, fit_many, init_from_mesh, mesh_job, optimise
 from clipgs_lib.fitting.optimise import _fit_together, _groups
-from clipgs_lib.fitting.photometric import photometric_loss
-from clipgs_lib.fitting.supervision import Scene
+from clipgs_lib.fitting.supervision import Scene, photometric_loss
 from clipgs_lib.rendering import Cameras, Gaussians, render
-from clipgs_lib.rendering.cuda import rasterize_cuda_batch
+from clipgs_lib.rendering.rasterize import rasterize_cuda_batch
 from clipgs_lib.splats import COLUMNS, Splats
 from tests.conftest import make_splats
 from tests.fitting.fitting_scenes import ball, cameras_about, ground_truth, plate, stool

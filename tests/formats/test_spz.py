@@ -176,15 +176,6 @@ def test_round_trip_within_the_quantisation(tmp_path, splats_factory, version, d
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_more_bits_keep_more(tmp_path, splats_factory):
-    original = splats_factory(500, 2)
-    original.shN.clamp_(-0.95, 0.95)
-    path = write_splats(original, tmp_path / "x.spz", fractional_bits=18, sh1_bits=8, sh_rest_bits=8)
-    back = read_splats(path)
-    assert (back.means - original.means).abs().max() <= 0.5 / 2**18 + 1e-6
-    assert (back.shN - original.shN).abs().max() <= 0.5 / 128 + 1e-6
-
-
 @pytest.mark.parametrize("version", [3, 4])
 def test_writing_what_was_read_is_exact(real_data, tmp_path, version):
     first = read_splats(real_data / "splats/spz/playbot_sh2_v4.spz")
@@ -216,17 +207,9 @@ def test_clipping_is_counted(tmp_path, splats_factory):
     assert read_splats(tmp_path / "x.spz").shN[0, 0, 0].abs() > 0.9
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"version": 1}, "version must be 2, 3 or 4, got 1"),
-        ({"fractional_bits": 24}, "fractional_bits must lie in 0..23"),
-        ({"sh1_bits": 0}, "must lie in 1..8"),
-    ],
-)
-def test_options_out_of_range(tmp_path, splats_factory, options, message):
-    with pytest.raises(ValueError, match=message):
-        write_splats(splats_factory(3), tmp_path / "x.spz", **options)
+def test_another_version_is_refused(tmp_path, splats_factory):
+    with pytest.raises(ValueError, match="version must be 2, 3 or 4, got 1"):
+        write_splats(splats_factory(3), tmp_path / "x.spz", version=1)
     assert list(tmp_path.iterdir()) == []
 
 

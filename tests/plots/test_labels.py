@@ -34,12 +34,6 @@ def test_each_task_has_a_panel_with_both_ways_their_bands_and_the_text():
     assert "mean of 5 seeds" in figure.layout.title.subtitle.text
 
 
-def test_the_other_half_is_drawn_when_asked():
-    figure = labels_figure({"food": curves()}, "held_out")
-    assert np.isclose(figure.data[1].y[-1], 0.44) and "never labelled" in figure.layout.title.subtitle.text
-
-
-@pytest.mark.parametrize(("tasks", "half"), [({}, "pool"), ({"food": curves()}, "whole")])
-def test_what_cannot_be_drawn_is_refused(tasks, half):
-    with pytest.raises(ValueError, match="needs tasks, and a half of pool, held_out, got"):
-        labels_figure(tasks, half)
+def test_no_task_is_refused():
+    with pytest.raises(ValueError, match="needs tasks, got none"):
+        labels_figure({})

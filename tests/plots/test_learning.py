@@ -18,12 +18,11 @@ from clipgs_lib.plots import (
     Neighbour,
     ablation_figure,
     curves_figure,
-    intervals_figure,
     neighbours_figure,
     similarity_figure,
 )
 from clipgs_lib.plots.learning import SHORT
-from clipgs_lib.plots.neighbours import THUMB
+from clipgs_lib.plots.pictures import THUMB
 from clipgs_lib.plots.style import shorten
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -100,9 +99,9 @@ def test_matrices_share_one_scale_and_equal_labels_stay_apart():
     assert figure.layout.xaxis.tickvals == (0, 1, 2) and figure.layout.xaxis.ticktext[:2] == ("a chair", "a chair")
     assert all("<img" not in text and len(text) < SHORT + 20 for text in figure.layout.yaxis.ticktext)
     assert "&lt;img" in heats[0].customdata[2][2]
-    numbers = [trace for trace in figure.data if isinstance(trace, go.Scatter)][1]
-    bold = [text for text in numbers.text if text.startswith("<b>")]
-    assert bold == ["<b>2.00</b>"] * 3 and len(numbers.text) == 9
+    numbers = [text for row in heats[1].text for text in row]
+    bold = [text for text in numbers if text.startswith("<b>")]
+    assert bold == ["<b>2.00</b>"] * 3 and len(numbers) == 9 and heats[1].texttemplate == "%{text}"
 
 
 def test_large_matrices_ring_the_best_of_each_row():
@@ -178,43 +177,7 @@ def test_sheets_of_nothing_are_refused(queries, hits, words):
         neighbours_figure(queries, hits)
 
 
-# ---- intervals -----------------------------------------------------------------------------------------------------
-
-
-def test_bars_carry_their_intervals_and_runs():
-    names = ["one view", MARKUP]
-    figure = intervals_figure(
-        names, [0.2, 0.3], [0.1, 0.25], [0.4, 0.35], axis="R@1", samples=[[0.1, 0.3], [0.5]], chance=0.05, title="t"
-    )
-    bars, first, second = figure.data
-    assert bars.x.tolist() == [0.2, 0.3]
-    assert np.allclose(bars.error_x.array, [0.2, 0.05]) and np.allclose(bars.error_x.arrayminus, [0.1, 0.05])
-    assert first.x.tolist() == [0.1, 0.3] and second.x.tolist() == [0.5]
-    assert figure.layout.xaxis.range[0] == 0 and figure.layout.xaxis.range[1] > 0.5
-    assert figure.layout.yaxis.range == (1.5, -0.5)  # the first on top
-    assert "<img" not in figure.layout.yaxis.ticktext[1]
-    assert any(note.text == "chance 0.05" for note in figure.layout.annotations)
-
-
-def test_negative_differences_are_shown_whole():
-    figure = intervals_figure(["a"], [-0.1], [-0.2], [0.0], axis="difference")
-    assert figure.layout.xaxis.range[0] < -0.2 and figure.layout.xaxis.range[1] > 0
-
-
-@pytest.mark.parametrize(
-    ("columns", "options", "words"),
-    [
-        (([], [], []), {}, "one length >= 1"),
-        (([0.1], [0.0], [0.2, 0.3]), {}, r"got \[1, 1, 1, 2\]"),
-        (([0.1], [0.0], [0.2]), {"samples": [[1], [2]]}, "one length"),
-        (([0.1], [0.2], [0.3]), {}, "low <= value <= high"),
-        (([float("nan")], [0.2], [0.3]), {}, "must be finite"),
-    ],
-)
-def test_intervals_that_do_not_hold_are_refused(columns, options, words):
-    values, lows, highs = columns
-    with pytest.raises(ValueError, match=words):
-        intervals_figure(["n"] * len(values), values, lows, highs, axis="x", **options)
+# ---- ablation ------------------------------------------------------------------------------------------------------
 
 
 def ablation(arms: Sequence[str]) -> dict[str, Any]:
@@ -236,6 +199,12 @@ def test_an_ablation_is_coloured_by_its_verdicts_and_shows_single_runs():
     assert [dots.x.tolist() for dots in runs] == [[25.0, 30.0, 35.0]] * 4
     assert "3 seeds and 56 objects" in figure.layout.title.subtitle.text
     assert figure.layout.xaxis.title.text.startswith("text finds its splat, R@1, % (test)<br>grey: baseline")
+    assert np.allclose(bars.error_x.array, 10) and np.allclose(bars.error_x.arrayminus, 10)
+    assert figure.layout.xaxis.range[0] == 0 and figure.layout.xaxis.range[1] > 40
+    assert figure.layout.yaxis.range == (3.5, -0.5)  # the first on top
+    assert any(note.text == "chance 2" for note in figure.layout.annotations)
+    marked = ablation_figure(ablation([MARKUP, "naive", "tokenizer", "voting"]), "test", "text_r1", title=MARKUP)
+    assert "<img" not in marked.layout.yaxis.ticktext[0] and "<img" not in marked.layout.title.text
     with pytest.raises(ValueError, match="must be among test text_r1, got val text_r1"):
         ablation_figure(results, "val", "text_r1")
 

@@ -71,8 +71,6 @@ def figures() -> dict[str, go.Figure]:
         "similarity": plots.similarity_figure(cosines, (3 * WORDS), (3 * WORDS), title="Splats against their texts"),
         "few": plots.similarity_figure({"": random.random((4, 4))}, WORDS, WORDS),
         "curves": plots.curves_figure({"one": steps, "two": steps}, {"loss": "loss", "logit_scale": "logit scale"}),
-        "intervals": plots.intervals_figure(WORDS, [1, 2, 3, 4], [0, 1, 2, 3], [2, 3, 4, 5], axis="R@1, %",
-                                            samples=[[1, 2]] * 4, chance=0.5, title="An ablation", note="3 seeds"),
         "ablation": plots.ablation_figure(ablation(WORDS), "test", "text_r1", title="What each step brings"),
         "labels": plots.labels_figure({name: curves() for name in ("food", "buildings", "things to sit on", "lamps")}),
         "trade-off": plots.fitting_tradeoff(cells),
@@ -109,7 +107,7 @@ def test_every_figure_fits_the_page_with_all_its_words(tmp_path):
     assert said == []
     words = {name: one["words"] for name, one in seen.items()}
     assert "ring: its nearest text" in words["similarity"] and "bold: its nearest text" in words["few"]
-    assert "dots: single runs" in words["intervals"] and "error, 1 = full range" in words["difference"]
+    assert "dots: single runs" in words["ablation"] and "error, 1 = full range" in words["difference"]
     assert "right" in words["neighbours"] and "wrong" in words["neighbours"]
 
 

@@ -24,8 +24,7 @@ from clipgs_lib.plots import (
     splat_figure,
     value_histograms,
 )
-from clipgs_lib.plots.frame import Frame, opening_camera
-from clipgs_lib.plots.scatter import ELLIPSOID_SIGMAS, OPACITY_BINS, icosphere
+from clipgs_lib.plots.scatter import ELLIPSOID_SIGMAS, OPACITY_BINS, Frame, icosphere, opening_camera
 from clipgs_lib.plots.style import quantize_colors
 from clipgs_lib.splats import UP_AXES
 
@@ -318,7 +317,7 @@ def test_every_figure_carries_the_house_template(splats_factory):
 
 def test_value_histograms_share_out_every_value():
     values = {"a, m": np.r_[np.arange(1000.0), np.nan], "b": torch.rand(3000), "c": np.zeros(3), "d": np.ones(4)}
-    figure = value_histograms(values, columns=3, title="<b>t</b>")
+    figure = value_histograms(values, title="<b>t</b>")
     bars = [trace for trace in figure.data if trace.type == "bar"]
     sums = [float(np.sum(bar.y)) for bar in bars]
     assert sums[2:] == pytest.approx([100, 100])

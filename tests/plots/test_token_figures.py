@@ -150,7 +150,7 @@ def test_neighbouring_centres_have_other_colours():
 )
 def test_indices_that_do_not_fit_are_refused(splats_factory, indices, mask, words):
     with pytest.raises(ValueError, match=words):
-        patch_figure(splats_factory(50), indices, mask=mask)
+        patch_rows(splats_factory(50), indices, mask)
 
 
 # ---- coverage ------------------------------------------------------------------------------------------------------

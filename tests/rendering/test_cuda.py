@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipgs_lib.rendering import Cameras, Gaussians
-from clipgs_lib.rendering.cuda import rasterize_cuda
+from clipgs_lib.rendering.rasterize import rasterize_cuda
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .dense import dense_render

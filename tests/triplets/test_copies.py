@@ -11,9 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from clipgs_lib import catalogue
-from clipgs_lib.captions.attributes import measure
+from clipgs_lib.captions.attributes import family_of, measure
 from clipgs_lib.captions.enrich import caption_object, without_looks
-from clipgs_lib.captions.palette import family_of
 from clipgs_lib.cli import app
 from clipgs_lib.colors import COLORS, oklab
 from clipgs_lib.meshes import Mesh, Part
