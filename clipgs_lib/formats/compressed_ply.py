@@ -24,7 +24,7 @@ from .. import geometry
 from ..splats import Splats
 from .base import FormatError, RawSplats, atomic_write, check_regular_file
 from .packing import columns_to_write, drop_largest, z_order
-from .ply import sh_columns, to_logs
+from .ply import header_bytes, sh_columns, to_logs
 from .ply_table import Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
 
 NAME = "compressed_ply"
@@ -94,8 +94,11 @@ def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
     others, largest = drop_largest(raw.quats.astype(np.float64))  # see `_unpack_quat`
     turns = largest.astype(np.uint32) << np.uint32(30) | _pack(others / math.sqrt(2.0) + 0.5, (10, 10, 10))
     words = [_pack(unit_means, (11, 10, 11)), turns, _pack(unit_logs, (11, 10, 11)), _pack(rgba, (8, 8, 8, 8))]
+    elements = {"chunk": (len(chunks), "float", _BOUNDS + _COLOR_BOUNDS), "vertex": (len(splats), "uint", _PACKED)}
+    if higher := raw.shN.shape[1]:
+        elements["sh"] = (len(splats), "uchar", [f"f_rest_{i}" for i in range(3 * higher)])
     with atomic_write(path) as stream:
-        stream.write(_header(len(splats), len(chunks), 3 * splats.shN.shape[1]))
+        stream.write(header_bytes(elements))
         stream.write(chunks.tobytes())
         stream.write(np.stack(words, axis=1).astype("<u4").tobytes())
         if raw.shN.size:
@@ -186,15 +189,6 @@ def _unpack_quat(word, quat):
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------
-
-
-def _header(count: int, chunks: int, rest: int) -> bytes:
-    lines = ["ply", "format binary_little_endian 1.0", f"element chunk {chunks}"]
-    lines += [f"property float {name}" for name in _BOUNDS + _COLOR_BOUNDS]
-    lines += [f"element vertex {count}", *(f"property uint {name}" for name in _PACKED)]
-    if rest:
-        lines += [f"element sh {count}", *(f"property uchar f_rest_{i}" for i in range(rest))]
-    return "\n".join([*lines, "end_header", ""]).encode()
 
 
 def _quantise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
 from ..geometry import SH_C0
 from .base import RawSplats
@@ -82,7 +83,7 @@ def activated_opacities(opacities: np.ndarray) -> bool:
     Then what the file stores (the logits of ``opacities [N]``) lies within [0, 1], and either spreads over much of it
     or piles up near 1 as opaque gaussians do.
     """
-    stored = _logits(opacities)
+    stored = logit(opacities.astype(np.float64))
     if len(stored) < 10 or stored.min() < -0.02 or stored.max() > 1.02:  # 8-bit formats store no closer than that
         return False
     return bool(np.ptp(stored) > LOGIT_SPAN or (stored > 0.9).mean() > 0.05)
@@ -90,13 +91,7 @@ def activated_opacities(opacities: np.ndarray) -> bool:
 
 def undo_opacities(opacities: np.ndarray) -> np.ndarray:
     """The opacities that were passed through one sigmoid too many."""
-    return np.clip(_logits(opacities), 0, 1).astype(np.float32)
-
-
-def _logits(opacities: np.ndarray) -> np.ndarray:
-    exact = opacities.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        return np.log(exact) - np.log1p(-exact)
+    return np.clip(logit(opacities.astype(np.float64)), 0, 1).astype(np.float32)
 
 
 def undo_scales(scales: np.ndarray) -> np.ndarray:

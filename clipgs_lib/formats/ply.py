@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from scipy.special import logit
 
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
@@ -93,20 +94,25 @@ def write(splats: Splats, path: Path) -> None:
     higher = splats.shN.shape[1]
     rest = [f"f_rest_{i}" for i in range(3 * higher)]
     names = [*_MEANS, "nx", "ny", "nz", *_SH0, *rest, "opacity", *_SCALES, *_QUATS]
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(splats)}"]
-    lines += [*(f"property float {name}" for name in names), "end_header", ""]
+    header = header_bytes({"vertex": (len(splats), "float", names)})
     step = max(1, _CHUNK_BYTES // (4 * len(names)))
     with atomic_write(path) as stream:
-        stream.write("\n".join(lines).encode())
+        stream.write(header)
         for start in range(0, len(splats), step):
             stream.write(_encode(splats[start : start + step]).tobytes())
 
 
+def header_bytes(elements: dict[str, tuple[int, str, list[str]]]) -> bytes:
+    """The header of a little-endian PLY: by name of each element its count, the type of its properties, their names."""
+    lines = ["ply", "format binary_little_endian 1.0"]
+    for name, (count, kind, properties) in elements.items():
+        lines += [f"element {name} {count}", *(f"property {kind} {one}" for one in properties)]
+    return "\n".join([*lines, "end_header", ""]).encode()
+
+
 def to_logits(opacities: np.ndarray) -> np.ndarray:
     """Logits of opacities in [0, 1], float32, kept within +-20 so that they are finite."""
-    exact = opacities.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        return (np.log(exact) - np.log1p(-exact)).clip(-_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
+    return logit(opacities.astype(np.float64)).clip(-_MAX_LOGIT, _MAX_LOGIT).astype(np.float32)
 
 
 def to_logs(scales: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -302,10 +303,7 @@ def _fitting_distance(splats: Splats, center: Tensor, ring: Cameras) -> float:
 
 def weighted_quantiles(values: Tensor, weights: Tensor, quantiles: Sequence[float]) -> list[float]:
     """The values ``[N]`` below which the given shares of the weight ``[N]`` lie."""
-    order = values.argsort()
-    cumulative = weights[order].cumsum(0)
-    positions = torch.searchsorted(cumulative, torch.tensor(quantiles, dtype=cumulative.dtype) * cumulative[-1])
-    return [float(values[order[i]]) for i in positions.clamp_max(len(values) - 1)]
+    return np.quantile(values.numpy(), quantiles, weights=weights.numpy(), method="inverted_cdf").tolist()
 
 
 def axis_vector(axis: str) -> Tensor:
