@@ -1,7 +1,5 @@
 """Files: written so that a reader never sees half of one, told apart by their hash, and locked for one process."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -2,8 +2,6 @@
 because torchvision, on which both stand, may need it; numba may need a folder for what it compiles.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import socket

@@ -1,7 +1,5 @@
 """State dicts, tensors by name: out of a file without unpickling, held against a model's, and their sha256."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Enough English to put a name into a sentence: articles, plurals and lists; and facts as a small table."""
 
-from __future__ import annotations
-
 import html
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Texts of objects: raw names filtered, enriched with what can be measured, drawn for training."""
 
-from __future__ import annotations
-
 from .attributes import Attributes, measure
 from .caption import Caption, draw_caption, score_captions
 from .enrich import ObjectCaptions, caption_object

@@ -1,7 +1,5 @@
 """What an object looks like, measured on it: colours, proportions, symmetry, roundness, how busy its texture is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Texts of an object: where each came from, how well it fits, and which one a training step sees."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Nothing is interpreted: HTML and markup stay the characters that they are. Accen
 characters, invisible direction overrides and halves of surrogate pairs go.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Mapping

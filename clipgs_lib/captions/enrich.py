@@ -1,7 +1,5 @@
 """Sentences about an object, made from its names and from what was measured on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Which texts of an object to train on: names are freed of debris, the useless removed, each with a reason."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

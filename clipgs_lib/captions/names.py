@@ -4,8 +4,6 @@ Rules look at the shape of a token (digits, capitals, underscores) and at short 
 and asset stores add. They are made for names: free text is told apart by `is_file_name` and left alone.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile

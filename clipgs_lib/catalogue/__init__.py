@@ -5,8 +5,6 @@ its split. `pairs` yields two objects that differ in texture, colour, shape or c
 same on every machine. How splits and held-out categories and combinations are chosen stands in `split`.
 """
 
-from __future__ import annotations
-
 from ..colors import COLORS
 from ..splits import SPLITS
 from . import (  # importing them registers their categories, in this order

@@ -1,7 +1,5 @@
 """From an object's parameters to its mesh."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Buildings."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import EVERY, Choice, Count, Pieces, Range, contrasting, in_group, painted

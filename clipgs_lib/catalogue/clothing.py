@@ -1,7 +1,5 @@
 """Things to wear or carry."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import METALS, PACKED, SHINY, Choice, Count, Pieces, Range, in_group, painted

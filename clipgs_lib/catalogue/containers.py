@@ -1,7 +1,5 @@
 """Containers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import EVERY, PACKED, PAINTS, SHINY, Choice, Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Vehicles of water, air and space."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import Count, Pieces, Range, contrasting, in_group, painted

@@ -1,7 +1,5 @@
 """Captions out of an object's own parameters, by a small grammar."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Electronics."""
 
-from __future__ import annotations
-
 from .model import METALS, SHINY, TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep
 from .solids import box, cylinder, ellipsoid, rod, sphere, torus, wheel

@@ -1,7 +1,5 @@
 """Food."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import BRIGHT, Choice, Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Furniture."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import PAINTS, TIMBER, WOODS, Choice, Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Musical instruments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import METALS, PAINTS, TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted

@@ -1,7 +1,5 @@
 """Lamps and candles."""
 
-from __future__ import annotations
-
 from .model import METALS, PAINTS, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import arc, around, curve, lathe, lay, sweep
 from .solids import cylinder, rod, sphere, spindle, vessel

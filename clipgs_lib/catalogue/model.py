@@ -1,7 +1,5 @@
 """What a category of the catalogue is: its words, its parameters, and the function that builds its pieces."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Drawing objects, and minimal pairs of them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

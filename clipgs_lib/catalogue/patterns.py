@@ -4,8 +4,6 @@ A mask is 0 where the object's colour shows and 1 where the second colour does. 
 a gradient is linear in height and so exact in vertex colours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

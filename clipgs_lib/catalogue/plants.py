@@ -1,7 +1,5 @@
 """Plants."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Solids with exact UVs, made of the surfaces in `shapes`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

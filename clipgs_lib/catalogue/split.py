@@ -10,8 +10,6 @@ Three rules, in this order; all depend on the parameters alone:
    of the range), so near-duplicates, whatever their colours, never straddle two splits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Things for sport."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import METALS, Count, Pieces, Range, in_group, painted

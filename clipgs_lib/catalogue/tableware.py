@@ -1,7 +1,5 @@
 """Tableware and kitchen things."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import CERAMIC, METALS, PACKED, SHINY, Choice, Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Tools."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import EVERY, METALS, PAINTS, TIMBER, Choice, Count, Pieces, Range, in_group, painted

@@ -1,7 +1,5 @@
 """Toys."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Vehicles on wheels."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .model import TIMBER, Choice, Count, Pieces, Range, contrasting, in_group, painted

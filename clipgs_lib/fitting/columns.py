@@ -3,8 +3,6 @@
 Leading dimensions ``[..., N, D]`` are objects that are fitted together.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ surface itself (`fitting.starts`), which already stands near the goal, so that a
 them.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ There is one loop, for a batch of objects that are drawn, measured and moved tog
 is every object on the CPU, where the rasteriser draws one object at a time anyway.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Sequence

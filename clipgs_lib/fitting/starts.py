@@ -6,8 +6,6 @@ spread and the mean colour of its members. So gaussians keep to one side of a th
 the texture, and inside narrow parts.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

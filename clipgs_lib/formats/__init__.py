@@ -4,8 +4,6 @@ One module per format (see `choose`). Log-scales and logit-opacities exist only 
 always linear.
 """
 
-from __future__ import annotations
-
 from .base import FormatError, RawSplats, SplatWarning
 from .choose import FORMATS, read_splats, sniff, write_splats
 from .diagnose import diagnose

@@ -12,8 +12,6 @@ Loaded with ``weights_only=True``: nothing is unpickled but tensors and plain co
 has written since 1.6 is taken, and only uncompressed (as torch writes it), so that loading takes the size of the file.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zipfile

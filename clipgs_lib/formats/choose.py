@@ -4,8 +4,6 @@
 ``read(path) -> RawSplats`` and, where writable, ``write(splats, path, **options)``. Both refuse with a FormatError.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

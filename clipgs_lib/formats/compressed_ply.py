@@ -11,8 +11,6 @@ rotation about 0.2 degrees, opacity 1/510, colour 1/510 of the chunk's range, SH
 to which it is clamped); log-scales are clamped to [-20, 20].
 """
 
-from __future__ import annotations
-
 import math
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Nothing here is a proof. Every threshold is a named constant, set so that the re
 objects, all formats) pass with room to spare, and each finding gives the numbers behind it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """What `diagnose` hands back: findings, and the sheet that lists them."""
 
-from __future__ import annotations
-
 import textwrap
 from dataclasses import asdict, dataclass
 from html import escape

@@ -6,8 +6,6 @@ its converters; its drafts had log-scales, which are told by their negative valu
 viewer; its frame and that of the PLY differ by a half turn about z, as the converters have it.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 from pathlib import Path

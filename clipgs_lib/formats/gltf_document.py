@@ -1,7 +1,5 @@
 """A glTF 2.0 document, for splats and meshes alike: JSON, buffers, accessors with every reference checked, nodes."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import struct

@@ -9,8 +9,6 @@ over the header's range. SH goes to degree 2, band by band, channel by channel w
 the PLY.
 """
 
-from __future__ import annotations
-
 import struct
 from collections import namedtuple
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Pieces that several packed formats share: quaternion packing, axis flips, checked scales, bounded JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -15,8 +15,6 @@ exp/log and of the sigmoid. An opacity of 1 comes back as 1, one of 0 as 2e-9 (l
 every value in the file is finite); a scale of 0 comes back as 1.2e-38.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

@@ -3,8 +3,6 @@
 Layout: Greg Turk, "The PLY Polygon File Format" (1994). Comments may hold any bytes; lines may end in LF, CRLF or CR.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

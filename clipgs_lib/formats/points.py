@@ -5,8 +5,6 @@ Page: https://paulbourke.net/dataformats/ply/ . Element ``vertex`` with ``x y z`
 file has it.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The images of a SOG: their size is read from their header and judged before a pixel is decoded."""
 
-from __future__ import annotations
-
 import io
 import math
 import struct

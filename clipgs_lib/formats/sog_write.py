@@ -1,7 +1,5 @@
 """Writing SOG version 2 as one zip; the layout is described in `sog`."""
 
-from __future__ import annotations
-
 import json
 import warnings
 import zipfile

@@ -4,8 +4,6 @@ Layout (antimatter15/splat): position 3 x float32, linear scale 3 x float32, col
 quaternion 4 x uint8 (wxyz, ``(byte - 128) / 128``). The frame is that of the PLY.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -4,8 +4,6 @@ SPZ stores the frame RUB (right, up, back); it is turned into that of the PLY by
 converter does, unless the coordinate-system extension (0xADBE0003) names another frame.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import struct

@@ -8,8 +8,6 @@ with the colour channel fastest. Versions 1 to 3 are one gzip stream; version 4 
 is not empty, listed as (u64 compressed, u64 plain size). The frame is RUB (right, up, back).
 """
 
-from __future__ import annotations
-
 import gzip
 import struct
 from pathlib import Path

@@ -4,8 +4,6 @@
 space-filling curves. All are functions of tensors and know nothing of splats.
 """
 
-from __future__ import annotations
-
 from .orders import ORDERS
 from .rotations import (
     MAX_SH_DEGREE,

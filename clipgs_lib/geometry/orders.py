@@ -5,8 +5,6 @@ in space (paper, GS Tokenizer). Points are first put on a grid of ``2 ** bits`` 
 The cells are cubes: one scale for all three axes, so that the curve's notion of near is that of space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache, partial
 

@@ -9,8 +9,6 @@ Conventions, used everywhere in the library:
 * a colour is ``max(0, 0.5 + sum_k sh[k] * Y_k(direction))``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@ On the CPU numba kernels look only at points that their boxes do not rule out; o
 look at all, with the same result.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ the distance asked for holds nothing of interest. No result changes by leaving i
 computed squared distance of a point is never below that of the box around it, computed in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple

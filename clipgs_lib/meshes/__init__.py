@@ -1,7 +1,5 @@
 """Meshes: the container, and import of common files."""
 
-from __future__ import annotations
-
 from .checks import MeshError, MeshWarning
 from .folders import mesh_files, mesh_pieces
 from .importing import MeshImport, read_mesh, read_mesh_notes

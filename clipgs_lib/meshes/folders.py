@@ -1,7 +1,5 @@
 """Folders of meshes: which files are read, and which objects they hold."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

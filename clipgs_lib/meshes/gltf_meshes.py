@@ -5,8 +5,6 @@ displayed values: factors are folded into the texture or the vertex colours in l
 the pose of their nodes. Only base colour is read: no emission, no transparency, no lights.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

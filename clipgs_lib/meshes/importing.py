@@ -3,8 +3,6 @@
 Nothing is fetched from a network, nothing outside the mesh's own folder is opened, nothing is run.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

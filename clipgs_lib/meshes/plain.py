@@ -4,8 +4,6 @@ trimesh parses numbers only: textures are found and decoded here, within bounds.
 displayed (sRGB), as their writers mean them.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ what piece 7 is. Files for other languages lie beside it. Sizes are centimetres.
 five catalogues: ``apt-get install sweethome3d-furniture``.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os

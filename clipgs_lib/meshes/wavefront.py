@@ -5,8 +5,6 @@ the diffuse colour of its material, vertex colours multiply it. Of a texture's o
 are applied. The format: P. Bourke, "Object files (.obj)" and "MTL material format".
 """
 
-from __future__ import annotations
-
 import io
 import re
 from dataclasses import dataclass

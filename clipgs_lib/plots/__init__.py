@@ -4,8 +4,6 @@ Every figure is a `plotly.graph_objects.Figure` (never a FigureWidget, which add
 saved notebook), carries its own template, and sends numbers as typed arrays.
 """
 
-from __future__ import annotations
-
 from .comparison import comparison_figure, cost_figure, labels_figure, robustness_figure
 from .histograms import attribute_histograms, channels_figure, value_histograms
 from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, similarity_figure

@@ -1,7 +1,5 @@
 """Methods side by side: how good they are, what that costs, what changes of splats do to them, what labels buy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Histograms of what a splat's columns, its channels or any quantities hold, as small multiples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

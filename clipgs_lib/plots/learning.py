@@ -1,7 +1,5 @@
 """What training and fitting did: curves, costs, similarities of splats and texts, and intervals of an ablation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Rendered pictures in a row, where two of them differ, and nearest neighbours as a sheet of thumbnails."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

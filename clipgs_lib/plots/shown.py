@@ -1,7 +1,5 @@
 """Which gaussians of a splat a figure or a viewer draws."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ Text and lines are a middle grey on a transparent ground, legible on white and o
 palette of Okabe and Ito (2008), quantities use cividis; both survive the common colour-vision deficiencies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple

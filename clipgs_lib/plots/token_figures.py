@@ -1,7 +1,5 @@
 """How a splat becomes tokens: its patches in space, what they cover, the orders within one, and the channels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Pictures of splats: cameras, one differentiable `render` for CPU and CUDA, picture files and measures."""
 
-from __future__ import annotations
-
 from .cameras import (
     Cameras,
     Gaussians,

@@ -1,7 +1,5 @@
 """What a rasteriser takes: gaussians, and pinhole cameras with OpenCV axes (x right, y down, z forward)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

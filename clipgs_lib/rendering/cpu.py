@@ -1,7 +1,5 @@
 """The CPU back end: threads over numba kernels that release the GIL, behind one autograd function."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

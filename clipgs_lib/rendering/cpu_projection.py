@@ -7,8 +7,6 @@ it costs well below a microsecond, and needles and far-off scenes keep their dig
 file because numba notices a change of the file that a cached kernel stands in, and of no other.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

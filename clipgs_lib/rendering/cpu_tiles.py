@@ -6,8 +6,6 @@ fastmath: the forward and the backward kernel evaluate the same expression to th
 both agree on which gaussian a pixel kept, and no result depends on the number of threads.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -1,7 +1,5 @@
 """Picture files and how much two pictures differ."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """One differentiable rasteriser for both back ends, and the CUDA one: gsplat, imported here alone and lazily."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
