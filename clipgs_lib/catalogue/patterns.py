@@ -36,10 +36,6 @@ def _band(t: np.ndarray, share: float = 0.5) -> np.ndarray:
     return _step(share / 2 - np.abs(t % 1.0 - 0.5), 4.0 / SIZE)
 
 
-def _checks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return ((np.floor(4 * x) + np.floor(4 * y)) % 2).astype(float)
-
-
 def _bricks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     row = np.floor(4 * y)
     across, up = (2 * x + 0.5 * row) % 1, (4 * y) % 1
@@ -50,26 +46,9 @@ def _zigzag(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _band(2 * y + 1.3 * np.abs((2 * x) % 1 - 0.5), 0.42)
 
 
-def _waves(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _band(2 * y + 0.24 * np.sin(2 * np.pi * x), 0.4)
-
-
-def _plaid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.clip(0.5 * (_band(2 * x, 0.4) + _band(2 * y, 0.4)), 0, 1)
-
-
-def _grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(_band(3 * x, 0.2), _band(3 * y, 0.2))
-
-
 def _motif(inside: Mask) -> Mask:
     """Two motifs a tile, in staggered rows, each drawn in ``[-0.5, 0.5]²``."""
     return lambda x, y: inside((2 * x + 0.5 * np.floor(2 * y)) % 1 - 0.5, (2 * y) % 1 - 0.5)
-
-
-@_motif
-def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _step(0.26 - np.hypot(x, y), 4 / SIZE)
 
 
 @_motif
@@ -132,12 +111,16 @@ PATTERNS: dict[str, Pattern] = {
     "horizontal stripes": Pattern("striped", "{second} horizontal stripes", lambda x, y: _band(2 * y)),
     "vertical stripes": Pattern("striped", "{second} vertical stripes", lambda x, y: _band(2 * x)),
     "diagonal stripes": Pattern("striped", "{second} diagonal stripes", lambda x, y: _band(2 * x + 2 * y)),
-    "checks": Pattern("checkered", "{second} checks", _checks),
-    "dots": Pattern("dotted", "{second} dots", _dots),
+    "checks": Pattern("checkered", "{second} checks", lambda x, y: (np.floor(4 * x) + np.floor(4 * y)) % 2),
+    "dots": Pattern("dotted", "{second} dots", _motif(lambda x, y: _step(0.26 - np.hypot(x, y), 4 / SIZE))),
     "zigzag": Pattern("zigzag-patterned", "{second} zigzag lines", _zigzag),
-    "waves": Pattern("wavy-striped", "{second} wavy lines", _waves),
-    "grid": Pattern("grid-patterned", "{second} grid lines", _grid),
-    "plaid": Pattern("plaid", "{second} plaid bands", _plaid),
+    "waves": Pattern(
+        "wavy-striped", "{second} wavy lines", lambda x, y: _band(2 * y + 0.24 * np.sin(2 * np.pi * x), 0.4)
+    ),
+    "grid": Pattern(
+        "grid-patterned", "{second} grid lines", lambda x, y: np.maximum(_band(3 * x, 0.2), _band(3 * y, 0.2))
+    ),
+    "plaid": Pattern("plaid", "{second} plaid bands", lambda x, y: (_band(2 * x, 0.4) + _band(2 * y, 0.4)) / 2),
     "stars": Pattern("starry", "{second} stars", _stars),
     "hearts": Pattern("heart-patterned", "{second} hearts", _hearts),
     "flowers": Pattern("floral", "{second} flowers", _flowers),
