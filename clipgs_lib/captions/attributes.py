@@ -178,11 +178,9 @@ def _roundness(tree: cKDTree, points: np.ndarray, up: int | None, near: float) -
 
 
 def _busyness(surface: _Surface) -> float:
-    """Share of samples whose neighbours on the same sheet spread by more than 0.05 in OKLab about their mean.
-
-    Neighbours are the eight nearest that face the same way and lie in the sample's tangent plane, so that parts
-    which stick out of each other, or turn an edge, in different colours are no pattern.
-    """
+    """Share of samples whose neighbours on the same sheet spread by more than 0.05 in OKLab about their mean."""
+    # Neighbours are the eight nearest that face the same way and lie in the sample's tangent plane, so that parts which
+    # stick out of each other, or turn an edge, in different colours are no pattern.
     points, normals = surface.points[surface.first], surface.normals[surface.first]
     if len(points) < 10:
         return 0.0

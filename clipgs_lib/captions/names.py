@@ -184,10 +184,8 @@ def _split(stem: str, notes: list[str]) -> list[str]:
 
 
 def _without_numbers(tokens: list[str], *, is_identifier: bool) -> list[str]:
-    """Without running numbers; counts and years in front, model numbers behind a word and 3d, P90, 1st stay.
-
-    Between words that were written apart a number means something ("iPhone 14 Pro"), in an identifier it does not.
-    """
+    """Without running numbers; counts and years in front, model numbers behind a word and 3d, P90, 1st stay."""
+    # Between words that were written apart a number means something ("iPhone 14 Pro"), in an identifier it does not.
     out = []
     for i, token in enumerate(tokens):
         numbered, counted = _NUMBERED.fullmatch(token), _COUNTED.fullmatch(token) if i else None  # 4runner stays

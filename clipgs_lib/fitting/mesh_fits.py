@@ -83,10 +83,8 @@ def splat_job(splats: Splats, n: int, config: FitConfig | None = None, *, views:
 
 
 def _around(center: Tensor | np.ndarray, radius: float, up: str, views: int, size: int, config: FitConfig) -> Cameras:
-    """Cameras on a sphere whose pictures a ball of ``radius`` just fills; without steps, only two that measure.
-
-    The start of a fit is measured for the record; drawing all held-out views would take longer than making it.
-    """
+    """Cameras on a sphere whose pictures a ball of ``radius`` just fills; without steps, only two that measure."""
+    # The start of a fit is measured for the record; drawing all held-out views would take longer than making it.
     cameras = sphere_cameras(
         views,
         center=torch.as_tensor(center),

@@ -188,10 +188,9 @@ def _fit_together(jobs: Sequence[FitJob], config: FitConfig) -> list[FitResult]:
 
 
 class _Batch:
-    """B objects, of ``parameters [B, N, D]`` and sizes ``extents``, in the middle of their fits to training views.
+    """B objects, of ``parameters [B, N, D]`` and sizes ``extents``, in the middle of their fits to training views."""
 
-    Each has dice, an order of views and backgrounds to itself.
-    """
+    # Each has dice, an order of views and backgrounds to itself.
 
     def __init__(
         self, scene: Scene, parameters: Tensor, extents: list[float], seeds: list[int], config: FitConfig

@@ -142,10 +142,8 @@ def _cluster(points: np.ndarray, normals: np.ndarray, colors: np.ndarray, n: int
 def _flat_frames(
     spreads: np.ndarray, axes: np.ndarray, counts: np.ndarray, gap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations ``[n, 3, 3]`` with the normal as third column, and scales ``[n, 3]``, of clusters.
-
-    A small even spread in the plane is mixed in, as if of two more members, since few samples measure a spread badly.
-    """
+    """Rotations ``[n, 3, 3]`` with the normal as third column, and scales ``[n, 3]``, of clusters."""
+    # A small even spread in the plane is mixed in, as if of two more members, since few samples measure a spread badly.
     length = np.linalg.norm(axes, axis=1, keepdims=True)
     normal = np.where(length > 1e-12, axes / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
     helper = np.eye(3)[np.abs(normal).argmin(axis=1)]

@@ -165,10 +165,8 @@ def _gzip_head(head: bytes) -> bytes:
 
 
 def _salvage(path: Path, module: ModuleType) -> RawSplats | None:
-    """The whole gaussians of a truncated binary INRIA PLY or ``.splat``; None when there is none.
-
-    They are copied to a temporary file with a mended count and read from there.
-    """
+    """The whole gaussians of a truncated binary INRIA PLY or ``.splat``; None when there is none."""
+    # They are copied to a temporary file with a mended count and read from there.
     if module.NAME == "splat":
         prefix, start, row, suffix = b"", 0, 32, ".splat"
     elif module.NAME == "ply":

@@ -137,10 +137,8 @@ def _encode(part: Splats) -> np.ndarray:
 
 
 def _column_groups(header: Header, vertex: Element) -> list[list[str]]:
-    """Names of the properties to read: means, sh0, shN, opacity, scales, quats.
-
-    Of a 2DGS file the second scale stands in for the third. Without ``f_dc``, sh0 are the colours, still as stored.
-    """
+    """Names of the properties to read: means, sh0, shN, opacity, scales, quats."""
+    # Of a 2DGS file the second scale stands in for the third. Without ``f_dc``, sh0 are the colours, still as stored.
     names = set(vertex.names)
     flat = {"scale_0", "scale_1"} <= names and "scale_2" not in names
     scales = ["scale_0", "scale_1", "scale_1"] if flat else _SCALES
@@ -267,10 +265,8 @@ def _decode_gathered(rows: np.ndarray, groups: list[list[str]], raw: RawSplats) 
 
 @numba.njit(nogil=True, cache=True)
 def _decode(rows, first, starts, means, quats, scales, opacities, sh0, shN):
-    """Spread rows ``[n, C]`` over the columns from row ``first`` on; activate scales and opacities, normalise quats.
-
-    Returns whether all is finite and no quaternion is zero. A quaternion too short to normalise is left as it is.
-    """
+    """Spread rows ``[n, C]`` over the columns from row ``first`` on; activate scales and opacities, normalise quats."""
+    # Returns whether all is finite and no quaternion is zero. A quaternion too short to normalise is left as it is.
     at_means, at_sh0, at_shN, at_opacity, at_scales, at_quats = starts
     bits = rows.view(np.int32).reshape(-1)
     largest = np.int32(0)

@@ -170,10 +170,8 @@ def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
 
 
 def _k_means(vectors: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Lloyd's algorithm from randomly drawn vectors; ``(centres [size, D], labels [N])``, empty ones stay put.
-
-    The centres move on at most 64 vectors each, drawn at random; the labels are those of all.
-    """
+    """Lloyd's algorithm from randomly drawn vectors; ``(centres [size, D], labels [N])``, empty ones stay put."""
+    # The centres move on at most 64 vectors each, drawn at random; the labels are those of all.
     if size >= len(vectors):
         return vectors, np.arange(len(vectors))
     sample = vectors
@@ -200,11 +198,9 @@ def _nearest_center(vectors: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, fastmath=True)
 def _assign(vectors: np.ndarray, middle: np.ndarray, centers: np.ndarray, half: np.ndarray, labels: np.ndarray) -> None:
-    """``labels[i] = argmin_k half[k] - (vectors[i] - middle) . centers[:, k]``.
-
-    A compiled loop instead of a matrix product: there are thousands of small ones, and a BLAS that spreads each over
-    threads took 7 times as long on two busy cores.
-    """
+    """``labels[i] = argmin_k half[k] - (vectors[i] - middle) . centers[:, k]``."""
+    # A compiled loop instead of a matrix product: there are thousands of small ones, and a BLAS that spreads each over
+    # threads took 7 times as long on two busy cores.
     count, width = vectors.shape
     score = np.empty(half.shape[0], np.float32)
     for i in range(count):

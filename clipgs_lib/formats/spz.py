@@ -143,11 +143,9 @@ class _Gunzip:
 
 
 def _inflate(data: bytes, size: int) -> bytearray | None:
-    """A file that is one gzip stream of ``size`` plain bytes; None for one that has to be read with more care.
-
-    That is one whose trailer names another size or whose size is unusual, one that is damaged, and one that comes
-    twice in the file, since whatever follows a stream would go unseen here.
-    """
+    """A file that is one gzip stream of ``size`` plain bytes; None for one that has to be read with more care."""
+    # That is one whose trailer names another size or whose size is unusual, one that is damaged, and one that comes
+    # twice in the file, since whatever follows a stream would go unseen here.
     if (
         size > _USUAL_RATIO * len(data)
         or data[-4:] != struct.pack("<I", size % (1 << 32))
@@ -306,10 +304,8 @@ def _unpack_sh(stored, steps, shN):
 
 @numba.njit(nogil=True, cache=True)
 def _unpack_quats(stored, fields, quats):
-    """Up to version 2 xyz as bytes, from version 3 on sign and 9 bits of each but the largest of xyzw; to wxyz.
-
-    The component left out is positive and makes the length 1. Turned from RUB: y and z change their sign.
-    """
+    """Up to version 2 xyz as bytes, from version 3 on sign and 9 bits of each but the largest of xyzw; to wxyz."""
+    # The component left out is positive and makes the length 1. Turned from RUB: y and z change their sign.
     for i in range(stored.shape[0]):
         left_out: Any = 3
         squares: Any = 0.0

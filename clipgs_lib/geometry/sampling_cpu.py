@@ -212,10 +212,8 @@ def _first_of_largest(distances, tops):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _nearest(columns, order, lows, highs, centers, out):
-    """Fill ``out [G, k]`` with nearest points in the names of ``order [n]``.
-
-    A candidate is one int64: the bits of its squared distance (which sort like the distance) above its rank.
-    """
+    """Fill ``out [G, k]`` with nearest points in the names of ``order [n]``."""
+    # A candidate is one int64: the bits of its squared distance (which sort like the distance) above its rank.
     k = out.shape[1]
     kept = min(k, len(order))
     enough = min(_FIRST * kept, len(order))

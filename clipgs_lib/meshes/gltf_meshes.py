@@ -298,10 +298,8 @@ class _Reader:
 
 
 def _is_displayed(factor: np.ndarray) -> bool:
-    """Whether a factor ``[3]`` is bytes over 255, which no conversion to linear light leaves behind.
-
-    Multiples of 1/20 prove nothing: people type them, and 0.2 is 51/255.
-    """
+    """Whether a factor ``[3]`` is bytes over 255, which no conversion to linear light leaves behind."""
+    # Multiples of 1/20 prove nothing: people type them, and 0.2 is 51/255.
     bytes_, twentieths = factor * 255, factor * 20
     return bool(
         (np.abs(bytes_ - bytes_.round()) < 5e-4).all() and (np.abs(twentieths - twentieths.round()) > 1e-4).any()

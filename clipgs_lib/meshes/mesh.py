@@ -255,10 +255,8 @@ def welded(part: Part) -> Part:
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the first of each distinct row of ``[N, k]`` float32, and for every row which one it is.
-
-    Rows are told apart by 64 bit hashes, as sorting whole rows is slow; one comparison then makes sure of it.
-    """
+    """Index of the first of each distinct row of ``[N, k]`` float32, and for every row which one it is."""
+    # Rows are told apart by 64 bit hashes, as sorting whole rows is slow; one comparison then makes sure of it.
     words = rows.view(np.uint32).astype(np.uint64)
     hashes = np.zeros(len(rows), np.uint64)
     for column in words.T:

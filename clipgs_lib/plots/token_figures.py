@@ -128,11 +128,9 @@ def patch_figure(
 
 
 def _spread_colors(centers: np.ndarray) -> np.ndarray:
-    """``[P]`` one of `PATCH_COLORS` for each centre, so that neighbours look as different as they can.
-
-    Two centres beside each other cost more the nearer they are and the more alike their colours; each takes the
-    cheapest colour in turn, until nothing changes.
-    """
+    """``[P]`` one of `PATCH_COLORS` for each centre, so that neighbours look as different as they can."""
+    # Two centres beside each other cost more the nearer they are and the more alike their colours; each takes the
+    # cheapest colour in turn, until nothing changes.
     lab = oklab(np.array([[int(color[k : k + 2], 16) for k in (1, 3, 5)] for color in PATCH_COLORS]) / 255)
     alike = np.exp(-((squareform(pdist(lab)) / 0.12) ** 2))  # [7, 7]
     near = squareform(1 / np.maximum(pdist(centers), 1e-6) ** 4)  # [P, P], 0 for itself

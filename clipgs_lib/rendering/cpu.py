@@ -130,11 +130,9 @@ def _backward(
     arrays: list[np.ndarray],
     gradients: list[np.ndarray],
 ) -> np.ndarray:
-    """Add one view's share to ``gradients``; return the gradient by its background ``[3]``.
-
-    Tiles are taken in bands of at most ROWS gradient rows, which bounds the memory; rows are added up in the
-    order of the tiles, so that neither bands nor threads change a bit.
-    """
+    """Add one view's share to ``gradients``; return the gradient by its background ``[3]``."""
+    # Tiles are taken in bands of at most ROWS gradient rows, which bounds the memory; rows are added up in the order of
+    # the tiles, so that neither bands nor threads change a bit.
     view, tiles, visible = trace.view, len(trace.used), len(trace.view.order)
     row_starts = np.concatenate([[0], np.cumsum(trace.used)])
     totals = np.zeros((visible, MOMENTS))
@@ -198,10 +196,8 @@ def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera
 
 
 def _by_load(starts: np.ndarray, first: int = 0, last: int | None = None) -> list[int]:
-    """Bounds of spans of tiles ``first..last`` that hold about equal numbers of gaussians: four spans per thread.
-
-    ``starts [T + 1]`` is the cumulative number of gaussians in the tiles.
-    """
+    """Bounds of spans of tiles ``first..last`` that hold about equal numbers of gaussians: four spans per thread."""
+    # ``starts [T + 1]`` is the cumulative number of gaussians in the tiles.
     last = len(starts) - 1 if last is None else last
     threads = torch.get_num_threads()
     if threads == 1:

@@ -74,11 +74,9 @@ def share_out(rects, tiles_x, tiles_y):
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _add_gaussian(planes, position, first, final, dx0, dy0, record):
-    """Composite one gaussian over rows ``first..final`` of a tile.
-
-    ``planes [TILE, 7, TILE]``, by row: transmittance (negative once the pixel is full), red, green, blue,
-    depth, weight, position of the last gaussian in the tile's list.
-    """
+    """Composite one gaussian over rows ``first..final`` of a tile."""
+    # ``planes [TILE, 7, TILE]``, by row: transmittance (negative once the pixel is full), red, green, blue, depth,
+    # weight, position of the last gaussian in the tile's list.
     a, b, c, opacity = record[0], record[1], record[2], record[3]
     red, green, blue, depth = record[4], record[5], record[6], record[7]
     for row in range(first, final):
@@ -166,11 +164,9 @@ def composite(
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _gather_moments(planes, sums, position, first, final, dx0, dy0, record):
-    """Walk back over one gaussian of a tile: per column, sum what its gradient is made of into ``sums [7, TILE]``.
-
-    ``planes [TILE, 7, TILE]``, by row: transmittance behind the gaussian (in front of it afterwards), light from
-    behind weighted by its gradient, gradients by red, green, blue and depth, position of the last gaussian.
-    """
+    """Walk back over one gaussian of a tile: per column, sum what its gradient is made of into ``sums [7, TILE]``."""
+    # ``planes [TILE, 7, TILE]``, by row: transmittance behind the gaussian (in front of it afterwards), light from
+    # behind weighted by its gradient, gradients by red, green, blue and depth, position of the last gaussian.
     a, b, c, opacity = record[0], record[1], record[2], record[3]
     red, green, blue, depth = record[4], record[5], record[6], record[7]
     for row in range(first, final):
