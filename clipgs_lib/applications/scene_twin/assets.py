@@ -77,14 +77,11 @@ def furniture_assets(folder: str | os.PathLike[str] = FURNITURE) -> list[Asset]:
 
 def catalogue_assets(count: int = 248, seed: int = 0) -> list[Asset]:
     """Those of the first objects of the catalogue that belong into rooms, with plausible sizes; 248: the sample's."""
-    names, assets = list(CATEGORIES), []
     entries = [(role, *entry.strip().rpartition(" ")) for role, text in _SIZES.items() for entry in text.split(",")]
     known = {name: (role, float(length)) for role, name, _, length in entries}
-    for source in catalogue_sources(count, seed):
-        name = names[source.index % len(names)]
-        if name in known:
-            assets.append(Asset(source, name, *known[name]))
-    return assets
+    names = list(CATEGORIES)
+    named = ((source, names[source.index % len(names)]) for source in catalogue_sources(count, seed))
+    return [Asset(source, name, *known[name]) for source, name in named if name in known]
 
 
 def assets_in(sets: Mapping[str, ShardSet]) -> list[Asset]:

@@ -108,13 +108,8 @@ class _Room:
             inside = bool((low > -1e-3).all() and (high < self.size + 1e-3).all())
             if apart and inside and (support != FLOOR or high[2] < self.size[2] - 1.3):  # not before the camera's face
                 x, y, z, wide, tall, deep = (float(value) for value in (*shift, *size))
-                truth = Truth(
-                    asset.source.key,
-                    asset.name,
-                    Pose((x, y, z), yaw, float(mesh.sphere()[1])),
-                    (wide, tall, deep),
-                    support,
-                )
+                pose = Pose((x, y, z), yaw, float(mesh.sphere()[1]))
+                truth = Truth(asset.source.key, asset.name, pose, (wide, tall, deep), support)
                 self.things.append(_Placed(asset, scaled(mesh, 1.0, yaw, shift), truth, low, high))
                 return True
         return False
@@ -193,7 +188,8 @@ class _Room:
         meshes = [shell, *(thing.mesh for thing in things)]
         depths = [render_views(mesh, camera, samples=1).depths[0].numpy() for mesh in meshes]
         reach = np.stack([np.where(depth > 0, depth, np.inf) for depth in depths])  # [1 + N, H, W]
-        kept, shown = [], list(range(1, len(reach)))
+        kept: list[int] = []
+        shown = list(range(1, len(reach)))
         while shown != kept:
             kept = shown
             seen = np.array([0, *kept])[reach[[0, *kept]].argmin(axis=0)]

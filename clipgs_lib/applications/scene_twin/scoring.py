@@ -91,27 +91,8 @@ def score_rooms(
 def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
     """Raw measures of one composed scene, and its twin by the first encoder, fused."""
     first, pool = next(iter(pools.items()))
-    truths = {one.number: one.truth for one in scene.objects if one.truth is not None}
-    keys = {number: truth.key for number, truth in truths.items()}
-    left = {name for key, name in zip(pool.keys, pool.categories, strict=True) if key not in keys.values()}
-    values: Values = {}
-    for name, each in pools.items():
-        for mode in MODES:
-            instance = retrieve(scene, each, mode)
-            category = retrieve(scene, each, mode, exclude=set(keys.values()))
-            for k in KS:
-                values[name, mode, f"instance R@{k}"] = [
-                    float(key in [match.key for match in instance[number][:k]]) for number, key in keys.items()
-                ]
-                values[name, mode, f"category R@{k}"] = [
-                    float(truth.category in [match.category for match in category[number][:k]])
-                    for number, truth in truths.items()
-                    if truth.category in left
-                ]
-        for kind in ("instance", "category"):
-            for other in MODES[1:]:
-                pair = (values[name, mode, f"{kind} R@1"] for mode in (MODES[0], other))
-                values[name, f"{MODES[0]} - {other}", f"{kind} R@1"] = [a - b for a, b in zip(*pair, strict=True)]
+    keys = {one.number: one.truth.key for one in scene.objects if one.truth is not None}
+    values = _hits(scene, pools)
     began = time.process_time()
     twin = make_twin(scene, pool)
     values[first, "twin", "CPU seconds per object"] = [(time.process_time() - began) / len(keys)]
@@ -120,6 +101,28 @@ def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
     for which, made in (("twin", twin), ("twin of the true shapes", exact)):
         values |= {(first, which, metric): errors for metric, errors in _errors(made, pool, equal).items()}
     return values, twin
+
+
+def _hits(scene: Scene, pools: Mapping[str, Pool]) -> Values:
+    """Whether each object is found, by each encoder and mode, and how modes differ."""
+    truths = {one.number: one.truth for one in scene.objects if one.truth is not None}
+    hidden = {truth.key for truth in truths.values()}
+    values: Values = {}
+    for name, pool in pools.items():
+        left = {category for key, category in zip(pool.keys, pool.categories, strict=True) if key not in hidden}
+        kin = {number: truth for number, truth in truths.items() if truth.category in left}
+        for mode in MODES:
+            instance, category = retrieve(scene, pool, mode), retrieve(scene, pool, mode, exclude=hidden)
+            for k in KS:
+                same = [truth.key in [match.key for match in instance[n][:k]] for n, truth in truths.items()]
+                alike = [truth.category in [match.category for match in category[n][:k]] for n, truth in kin.items()]
+                values[name, mode, f"instance R@{k}"] = [float(hit) for hit in same]
+                values[name, mode, f"category R@{k}"] = [float(hit) for hit in alike]
+        for kind in ("instance R@1", "category R@1"):
+            for other in MODES[1:]:
+                pairs = zip(values[name, MODES[0], kind], values[name, other, kind], strict=True)
+                values[name, f"{MODES[0]} - {other}", kind] = [a - b for a, b in pairs]
+    return values
 
 
 def equal_yaws(shape: Splats, steps: int = 24) -> list[float]:
