@@ -254,18 +254,14 @@ class Splats:
             index = (-uniform.clamp_min(1e-300).log() / weights).topk(n, largest=False).indices
         return self[index.sort().values.to(self.device)]
 
-    def prune(self, *, min_opacity: float = 1 / 255) -> tuple[Splats, PruneReport]:
+    def prune(self) -> tuple[Splats, PruneReport]:
         """Remove non-finite gaussians, zero quaternions, and those too transparent or too small to draw.
 
-        Args:
-            min_opacity: below this a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
-
-        Returns:
-            ``(pruned, report)``.
+        Below an opacity of 1/255 a gaussian cannot change an 8-bit picture by itself; rasterisers skip it.
         """
         finite = self.finite_mask()
         turned = self.quats.detach().norm(dim=1) > 1e-12
-        visible = (self.opacities.detach() >= min_opacity) & (self.area().detach() > 0)
+        visible = (self.opacities.detach() >= 1 / 255) & (self.area().detach() > 0)
         keep = finite & turned & visible
         counts = (~finite, finite & ~turned, finite & turned & ~visible, keep)
         report = PruneReport(*(int(mask.sum()) for mask in counts))

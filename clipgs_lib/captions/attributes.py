@@ -12,6 +12,7 @@ from ..geometry import quat_to_rotmat
 from ..meshes import Mesh
 from ..splats import Splats
 
+_SAMPLES = 3000  # of a surface
 _NEAR = 2.5  # times the median spacing of samples: of a random surface sample, 98.7 % have a neighbour that near
 _FAMILIES = {"navy": "blue", "maroon": "red", "lime": "green", "golden": "yellow", "silver": "gray"}  # of other words
 
@@ -72,27 +73,26 @@ class _Surface(NamedTuple):
     oriented: bool  # normals point outwards
 
 
-def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes:
-    """Measure an object from ``n`` random points of its surface.
+def measure(shape: Mesh | Splats, *, seed: int = 0) -> Attributes:
+    """Measure an object from 3,000 random points of its surface.
 
     A mesh is sampled by area; of splats, gaussians are drawn by opacity times area and points within them.
 
     Args:
         shape: mesh or splats; ``up_axis`` decides what tall means.
-        n: samples, at least 100.
         seed: of the samples; the same object and seed give the same numbers.
 
     Raises:
-        ValueError: when ``n < 100``, or the object has no visible surface.
+        ValueError: when the object has no visible surface.
     """
-    if n < 100:
-        raise ValueError(f"n must be at least 100 for shares to mean anything, got {n}")
     rng = np.random.default_rng(seed)
     if isinstance(shape, Mesh):
-        samples = shape.sample(n, rng)
-        surface = _Surface(samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(n), True)
+        samples = shape.sample(_SAMPLES, rng)
+        surface = _Surface(
+            samples.points.astype(np.float64), samples.normals, samples.colors, np.arange(_SAMPLES), True
+        )
     else:
-        surface = _of_splats(shape, n, rng)
+        surface = _of_splats(shape, rng)
     up = None if shape.up_axis == "unknown" else "xyz".index(shape.up_axis[1])
     low, high = np.quantile(surface.points, (0.005, 0.995), axis=0)
     extents = _ordered(high - low, up)
@@ -118,19 +118,19 @@ def measure(shape: Mesh | Splats, *, n: int = 3000, seed: int = 0) -> Attributes
     )
 
 
-def _of_splats(splats: Splats, n: int, rng: np.random.Generator) -> _Surface:
+def _of_splats(splats: Splats, rng: np.random.Generator) -> _Surface:
     good = splats.detach()
     good = good[good.finite_mask() & (good.quats.norm(dim=1) > 0)]
     mass = (good.opacities * good.area()).double().cpu().numpy()
     if len(good) == 0 or not mass.sum() > 0:
         raise ValueError(f"needs a gaussian with opacity and area > 0, got {len(splats)} gaussians without")
-    pick = rng.choice(len(good), size=n, p=mass / mass.sum())
+    pick = rng.choice(len(good), size=_SAMPLES, p=mass / mass.sum())
     index = torch.from_numpy(pick).to(good.device)
     turn = quat_to_rotmat(good.quats[index]).double().cpu().numpy()  # [n, 3, 3]
     scales = good.scales[index].double().cpu().numpy()
-    offsets = np.einsum("nij,nj->ni", turn, scales * rng.standard_normal((n, 3)))
+    offsets = np.einsum("nij,nj->ni", turn, scales * rng.standard_normal(scales.shape))
     points = good.means[index].double().cpu().numpy() + offsets
-    normals = turn[np.arange(n), :, scales.argmin(axis=1)]  # [n, 3]
+    normals = turn[np.arange(_SAMPLES), :, scales.argmin(axis=1)]  # [n, 3]
     colors = good.colors[index].cpu().numpy().clip(0, 1)
     return _Surface(points, normals, colors, np.unique(pick, return_index=True)[1], False)
 

@@ -12,7 +12,7 @@ from ..words import is_latin, is_mass, listing, table, with_article
 from .attributes import Attributes, measure
 from .caption import Caption
 from .clean import SeenTexts, words
-from .filtering import FilterReport, Kind, filter_captions
+from .filtering import FilterReport, filter_captions
 from .names import GROUPS, Groups, natural_order, synonyms_of
 
 # "{it}" is the described object with its article, "a tall red chair"
@@ -56,7 +56,6 @@ def caption_object(
     texts: Iterable[Caption | str],
     shape: Mesh | Splats | None = None,
     *,
-    kind: Kind = "auto",
     synonyms: Groups = GROUPS,
     limit: int = 6,
     seed: int = 0,
@@ -66,7 +65,6 @@ def caption_object(
     Args:
         texts: as found: names, file names, descriptions.
         shape: the object, to measure; without it only names and synonyms are put into sentences.
-        kind: see `filter_captions`.
         synonyms: groups of names that can stand for each other.
         limit: enriched texts at most.
         seed: of measuring and choosing; equal input and seed give equal texts.
@@ -76,7 +74,7 @@ def caption_object(
         twice and no path is trained on; the report has them all. A shape whose only name says that it is a whole set
         ("every model") gets no text at all, so that it can be set aside.
     """
-    report = filter_captions(texts, kind=kind)
+    report = filter_captions(texts)
     attributes = None if shape is None else measure(shape, seed=seed)
     names = [caption.text for caption in report.kept]
     more = [] if names_a_set(report) else enrich(names, attributes, synonyms=synonyms, limit=limit, seed=seed)

@@ -41,10 +41,10 @@ def ellipsoid(x: float, y: float, z: float, rows: int = 11, sides: int = 20) -> 
     return sphere(1.0, rows, sides).scale(x, y, z)
 
 
-def capsule(radius: float, height: float, sides: int = 16) -> Shape:
+def capsule(radius: float, height: float) -> Shape:
     """Cylinder with round ends that stands on y = 0, ``height`` over all."""
     low, high = arc(radius, -90, 0, 6, (0, radius)), arc(radius, 0, 90, 6, (0, max(height - radius, radius + 1e-3)))
-    return lathe(np.concatenate([low, high]), sides, planar=False)
+    return lathe(np.concatenate([low, high]), 16, planar=False)
 
 
 def superquadric(x: float, y: float, z: float, across: float, along: float, rows: int = 13, sides: int = 24) -> Shape:
