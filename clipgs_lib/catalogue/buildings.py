@@ -9,8 +9,8 @@ from .solids import box, cone, cylinder, rod, sphere, torus
 building = in_group("buildings")
 WALLS = (*EVERY, "bricks", "wood")
 STONY = (*EVERY, "bricks", "marble")
-FACADES = ("grid", "plain", "horizontal stripes", "vertical stripes", "checks", "gradient", "bricks")
-FACADES += ("diagonal stripes", "zigzag")
+_LINES = ("horizontal stripes", "vertical stripes")
+FACADES = ("grid", "plain", *_LINES, "checks", "gradient", "bricks", "diagonal stripes", "zigzag")
 
 
 def _gable(x: float, z: float, height: float, over: float = 0.08) -> Shape:

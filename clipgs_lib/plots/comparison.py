@@ -46,9 +46,9 @@ def comparison_figure(rows: Rows, tasks: Mapping[str, tuple[str, str, str]], *, 
             raise ValueError(f"rows must hold {metric} of {protocol}, {task}, for the panel {name!r}, got none")
         for row in chosen:
             at = methods.index(row["method"])
-            words = {"text": [f"{100 * row['value']:.1f}"], "textposition": "top center", "mode": "markers+text"}
+            words: dict[str, Any] = {"text": [f"{100 * row['value']:.1f}"], "textposition": "top center"}
             words["hovertemplate"] = f"{plain(row['method'])}: %{{x:.1f}} % of {row['n']:,}<extra></extra>"
-            words |= {"textfont": {"size": 10, "color": INK}, "showlegend": False}
+            words |= {"mode": "markers+text", "textfont": {"size": 10, "color": INK}, "showlegend": False}
             _dots(figure, [row], at, None, [at], 100, **words, **place(number, columns))
         if chosen[0]["chance"] is not None:
             line = {"dash": "dot", "width": 1.2, "color": INK}
@@ -114,8 +114,8 @@ def robustness_figure(rows: Rows, *, title: str = "Robustness") -> go.Figure:
             chosen = [row for row in rows if (row["metric"], row["method"]) == (metric, method)]
             shift = (number - (len(methods) - 1) / 2) * 0.7 / len(methods)
             y = np.array([tasks.index(row["task"]) for row in chosen]) + shift
-            words = {"name": plain(method), "legendgroup": str(number), "showlegend": column == 1}
-            _dots(figure, chosen, number, None, y, hovertemplate="%{x:.3f}<extra></extra>", **words, **at)
+            words: dict[str, Any] = {"name": plain(method), "legendgroup": str(number), "showlegend": column == 1} | at
+            _dots(figure, chosen, number, None, y, hovertemplate="%{x:.3f}<extra></extra>", **words)
         for line in range(1, len(tasks)):
             figure.add_hline(line - 0.5, line={"width": 0.5, "color": INK, "dash": "dot"}, **at)
         if metric == "Top-5":

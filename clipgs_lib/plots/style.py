@@ -49,7 +49,7 @@ _AXIS_3D = {
     "title": {"font": {"size": 12}},
 }
 _CLEAR = "rgba(0,0,0,0)"
-BELOW = {
+BELOW: dict[str, Any] = {
     "margin_b": 84,
     "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom"},
 }
