@@ -56,7 +56,7 @@ ROOMS = {
     },
     "gallery": {
         *("errors", "files", "splats", "formats", "meshes", "rendering", "fitting", "shards", "triplets", "teachers"),
-        *("encoders", "evaluation"),
+        *("encoders", "evaluation", "settings"),
     },
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
@@ -68,7 +68,10 @@ ROOMS = {
         *("teachers", "encoders", "triplets", "evaluation"),
     },
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
-    "widgets": {"colors", "splats", "geometry", "rendering", "tokenizer", "gallery", "plots", "applications"},
+    "widgets": {
+        *("colors", "splats", "geometry", "rendering", "tokenizer", "teachers", "encoders", "gallery", "plots"),
+        "applications",
+    },
     # top
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {

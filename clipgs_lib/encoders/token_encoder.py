@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from ..geometry import ORDERS, points_within
 from ..splats import Splats
 from ..tokenizer import Patches, SplatBatch, collate
+from ..vectors import unit
 from .base import Encoder
 from .config import EncoderConfig, PointBertConfig
+
+_OCCLUDED = 64  # objects with a patch left out that run as one batch
 
 
 class TokenOutput(NamedTuple):
@@ -128,6 +131,27 @@ class TokenEncoder(Encoder):
             for block in self.blocks[: layer % depth]:
                 x = block(x, attn_mask=attend)
             return self.block_attention(self.blocks[layer % depth], x, attend)
+
+    def relevance(self, splats: Splats, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How much each patch speaks for a direction, by occlusion: what the cosine loses when it is left out.
+
+        Args:
+            splats: one object.
+            direction: ``[D]`` unit-norm, such as the embedding of a text.
+
+        Returns:
+            ``[G]`` differences of cosines, 0 where masked; and ``indices [G, M]`` and ``mask [G]`` of the patches.
+        """
+        with self._evaluating():
+            tokens = self.tokenize(self.collate([splats]))
+            whole = unit(self.embed(tokens))[0]
+            keep = tokens.mask & ~torch.eye(tokens.mask.shape[1], dtype=torch.bool, device=self.device)  # [G, G]
+            left = []
+            for mask in keep.split(_OCCLUDED):
+                rows = TokenOutput(*(part.expand(len(mask), *part.shape[1:]) for part in tokens[:3]), mask)
+                left.append(unit(self.embed(rows)))
+            change = (whole - torch.cat(left)) @ direction.to(self.device)  # [G]
+        return change.cpu(), tokens.indices[0].cpu(), tokens.mask[0].cpu()
 
     def _with_cls(self, cls: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """CLS ``[B, 1, W]`` before patches ``[B, G, W]``, and which keys may be looked at."""

@@ -13,15 +13,16 @@ from .query import (
     Query,
     Term,
     ask,
-    combine,
     picture_term,
-    precision_of_words,
+    precision_of_queries,
     row_term,
+    sense_rows,
     shape_term,
     text_term,
     zero_shot_labels,
 )
-from .sheet import hits_sheet, picture_sheet
+from .session import Part, Session, State
+from .sheet import hits_sheet, picture_sheet, picture_strip
 from .storage import INDEX, GalleryError, GalleryWriter, Rows, Space
 
 __all__ = [
@@ -33,18 +34,22 @@ __all__ = [
     "GalleryWriter",
     "Hit",
     "Hits",
+    "Part",
     "Query",
     "Rows",
+    "Session",
     "Space",
+    "State",
     "Term",
     "ask",
-    "combine",
     "hits_sheet",
     "parse_filters",
     "picture_sheet",
+    "picture_strip",
     "picture_term",
-    "precision_of_words",
+    "precision_of_queries",
     "row_term",
+    "sense_rows",
     "shape_term",
     "text_term",
     "zero_shot_labels",

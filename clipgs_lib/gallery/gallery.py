@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +16,12 @@ from ..vectors import unit_faults
 from ..words import facts_table, first_of
 from .filters import parse_filters
 from .search import CODED, Block, best_rows, encode_rows
-from .storage import INDEX, LOCK, GalleryError, Meta, Part, Rows, Space, commit, open_parts, rows_of, verify
+from .storage import INDEX, LOCK, GalleryError, Meta, Part, Rows, Space, commit, open_parts, rows_of, verify_parts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Filter = Callable[[Meta], bool] | str | Sequence[str] | Tensor
+Filter = str | Sequence[str] | Tensor
 _SAMPLE = 1 << 14  # rows that stand for all where scores are put in relation
 
 
@@ -200,27 +200,22 @@ class Gallery:
 
     # ---- search ------------------------------------------------------------------------------------------------
 
-    def search(self, query: Tensor, k: int = 10, *, where: Filter | None = None, teacher: str | None = None) -> Hits:
+    def search(self, query: Tensor, k: int = 10, *, where: Filter | None = None) -> Hits:
         """Find the rows with the largest cosine, exactly.
 
         Args:
-            query: ``[D]`` or ``[Q, D]``, any length but 0: a text, a picture, a shape, or what `combine` made of them.
+            query: ``[D]`` or ``[Q, D]``, any length but 0: of a text, a picture, a shape, or a sum of them.
             k: how many, ``1..len(gallery)``.
-            where: says of a row's description whether the row may come, or filters such as ``"category=mug"`` that
-                must all hold (`Condition.parse`), or a mask ``[N]``; with fewer than ``k`` such rows all of them come,
-                which may be none.
-            teacher: identity of the teacher that made the query; checked when given.
+            where: filters such as ``"category=mug"`` that must all hold (`Condition.parse`), or a mask ``[N]``; with
+                fewer than ``k`` such rows all of them come, which may be none.
 
         Returns:
             `Hits`, without the dimension Q for a query ``[D]``.
 
         Raises:
             ValueError: when ``k``, a filter or the query does not fit, or a query is zero or not finite.
-            GalleryError: for another teacher.
         """
         queries = self._queries(query)
-        if teacher is not None:
-            self.space.check(Space(teacher, "", self.dim), "search")
         if not 1 <= k <= len(self):
             raise ValueError(f"k must lie in 1..{len(self)}, the rows there are, got {k}")
         allowed = None if where is None else self.allowed(where).to(queries.device)
@@ -238,8 +233,6 @@ class Gallery:
         """
         if isinstance(where, Tensor):
             return where
-        if callable(where):
-            return torch.tensor([bool(where(meta)) for meta in self.meta])
         mask = torch.ones(len(self), dtype=torch.bool)
         for condition in parse_filters(where):
             holds = cache(condition.holds)
@@ -301,15 +294,17 @@ class Gallery:
         teacher: str | None = None,
         dim: int | None = None,
         encoder: str | None = None,
+        verify: bool = False,
     ) -> Gallery:
         """Open a gallery on disk in milliseconds, whatever its size; what is committed later does not show.
 
         Args:
             folder: where it lies.
             teacher, dim, encoder: identities, and D, of what it is going to be searched with; others are refused.
+            verify: compare all files with their hashes, and look at every row; takes as long as reading them.
 
         Raises:
-            GalleryError: when a file is missing, cut, or of another format, teacher, dimension or encoder.
+            GalleryError: when a file is missing, cut, damaged, or of another format, teacher, dimension or encoder.
         """
         folder = Path(folder)
         space, parts = open_parts(folder)
@@ -318,22 +313,14 @@ class Gallery:
         gallery.space, gallery.folder, gallery._parts = space, folder, parts
         gallery._blocks = [part.block for part in parts]
         gallery._count = sum(len(block.embeds) for block in gallery._blocks)
-        return gallery
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, teacher: str | None = None, dim: int | None = None) -> Gallery:
-        """As `open`, after comparing all files with their hashes and looking at every row.
-
-        Raises:
-            GalleryError: as `open`, or when a file is damaged.
-        """
-        gallery = cls.open(folder, teacher=teacher, dim=dim)
-        verify(Path(folder), gallery._parts)
-        try:
-            cls(gallery.embeds, gallery.keys, gallery.meta, teacher=gallery.teacher)
-        except ValueError as error:
-            must = "the rows must make up a gallery"
-            raise GalleryError(Path(folder) / INDEX, must, str(error), "make it again") from None
+        if verify:
+            verify_parts(folder, parts)
+            try:
+                cls(gallery.embeds, gallery.keys, gallery.meta, teacher=gallery.teacher)
+            except ValueError as error:
+                raise GalleryError(
+                    folder / INDEX, "the rows must make up a gallery", str(error), "make it again"
+                ) from None
         return gallery
 
 

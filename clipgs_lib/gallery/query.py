@@ -11,6 +11,7 @@ to one direction, ``sum(weight * term / spread)``, and a search for that directi
 from __future__ import annotations
 
 import functools
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..vectors import unit
 from ..words import first_of, table
-from .gallery import Filter, Gallery, directions
+from .gallery import Filter, Gallery
 from .storage import Space
 
 if TYPE_CHECKING:
@@ -213,7 +215,10 @@ def ask(
     mean, spread = cosines.mean(dim=0), cosines.std(dim=0, correction=0).clamp_min(_LEAST_SPREAD)
     background = (cosines - mean) / spread @ weights  # [n]
     scale = background.std(correction=0).clamp_min(_LEAST_SPREAD)
-    direction = combine(*zip((weights / spread).tolist(), terms, strict=True))
+    shares = weights / spread
+    direction = shares @ terms  # [D]
+    if float(direction.norm()) <= 1e-6 * float(shares.abs().sum()):
+        raise ValueError("the weighted parts cancel, so there is no direction to search in; change a weight")
     allowed = None if where is None else gallery.allowed(where)
     groups = _groups(gallery, direction, min(k, len(gallery)), allowed, collapse)
     rows = [group[0] for group in groups]
@@ -291,16 +296,21 @@ def zero_shot_labels(
     return [labels[place] for place in shares.indices.tolist()], shares.values
 
 
-def precision_of_words(
-    gallery: Gallery, teacher: Teacher, queries: Mapping[str, Sequence[str]], k: int = 5
+def precision_of_queries(
+    gallery: Gallery,
+    teacher: Teacher,
+    queries: Mapping[str, Sequence[str]],
+    k: int = 5,
+    kinds: Sequence[Literal["text", "picture"]] = ("text",),
 ) -> dict[str, float]:
-    """How many of the first hits of each text are right, by the categories of the gallery.
+    """How many of the first hits of each query are right, by the categories of the gallery: a test of sense.
 
     Args:
         gallery: whose descriptions have a ``category``.
         teacher: of the gallery.
         queries: text -> words; a row is right when its category holds one of them as whole words.
-        k: hits looked at; of a text with fewer right rows, as many as there are.
+        k: hits looked at; of a query with fewer right rows, as many as there are.
+        kinds: what is asked by: the text, the picture of the first right row, which then is no answer, or both.
 
     Returns:
         text -> share of right hits in ``[0, 1]``; texts without a right row in the gallery are left out.
@@ -308,38 +318,34 @@ def precision_of_words(
     categories, shares = [str(meta.get("category", "")).casefold() for meta in gallery.meta], {}
     for text, words in queries.items():
         pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
-        right = [bool(pattern.search(category)) for category in categories]
-        if count := min(k, sum(right)):
-            hits = ask(gallery, Query((text_term(teacher, text),)), count).hits
-            shares[text] = sum(right[hit.row] for hit in hits) / count
+        right = torch.tensor([bool(pattern.search(category)) for category in categories])
+        terms, allowed = (
+            [text_term(teacher, text)] if "text" in kinds else [],
+            torch.ones(len(gallery), dtype=torch.bool),
+        )
+        if "picture" in kinds and right.any():
+            example = int(right.nonzero()[0, 0])
+            allowed[example] = right[example] = False
+            terms.append(picture_term(teacher, Image.open(io.BytesIO(gallery.thumbnail(example)))))
+        if count := min(k, int(right.sum())):
+            hits = ask(gallery, Query(tuple(terms)), count, where=allowed).hits
+            shares[text] = sum(bool(right[hit.row]) for hit in hits) / count
     return shares
 
 
-def combine(*parts: Tensor | tuple[float, Tensor]) -> Tensor:
-    """Make one query of several: the weighted sum of their directions.
-
-    ``combine(image, text)`` asks for what suits both (the score is a multiple of the sum of both cosines, as in
-    Diorama's re-ranking); ``combine(shape, (-0.5, text))`` asks for what is like the shape and less like the text.
-
-    Args:
-        *parts: vectors ``[D]`` of any length but 0, or pairs (weight, vector); a plain vector weighs 1.
+def sense_rows(
+    galleries: Mapping[str, Gallery], teacher: Teacher, queries: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The test of sense as a table: for each gallery, by words, by a picture, and by both (`precision_of_queries`).
 
     Returns:
-        ``[D]`` float32, unit-norm.
-
-    Raises:
-        ValueError: for no parts, another shape, weights that are not finite, or parts that cancel.
+        Rows of ``index``, ``asked by``, ``questions`` (that have an answer), ``precision@5`` and ``any right``, shares.
     """
-    if not parts:
-        raise ValueError("combine needs at least one vector, got none")
-    pairs = [part if isinstance(part, tuple) else (1.0, part) for part in parts]
-    shapes = [list(vector.shape) for _, vector in pairs]
-    if any(len(shape) != 1 for shape in shapes) or shapes.count(shapes[0]) != len(shapes):
-        raise ValueError(f"combine needs vectors of one shape [D], got {shapes}")
-    if not all(math.isfinite(weight) for weight, _ in pairs):
-        raise ValueError(f"weights must be finite, got {[weight for weight, _ in pairs]}")
-    turned = [weight * directions(vector.detach().float()[None], "a part")[0] for weight, vector in pairs]
-    total = torch.stack(turned).sum(dim=0)
-    if float(total.norm()) <= 1e-6 * sum(abs(weight) for weight, _ in pairs):
-        raise ValueError("the weighted parts cancel, so there is no direction to search in; change a weight")
-    return unit(total)
+    rows = []
+    for name, gallery in galleries.items():
+        for way, kinds in (("words", ("text",)), ("a picture", ("picture",)), ("both", ("text", "picture"))):
+            shares = list(precision_of_queries(gallery, teacher, queries, kinds=kinds).values())
+            count = max(len(shares), 1)
+            means = {"precision@5": sum(shares) / count, "any right": sum(share > 0 for share in shares) / count}
+            rows.append({"index": name, "asked by": way, "questions": len(shares)} | means)
+    return rows

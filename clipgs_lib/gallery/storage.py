@@ -168,7 +168,7 @@ def _table(keys: Sequence[str], meta: Sequence[Meta], where: Path) -> bytes:
 
 
 def open_parts(folder: Path) -> tuple[Space, list[Part]]:
-    """What a gallery's index names, mapped; sizes are checked, hashes are not (`verify`).
+    """What a gallery's index names, mapped; sizes are checked, hashes are not (`verify_parts`).
 
     Raises:
         GalleryError: when a file is missing, cut, or of another format.
@@ -238,7 +238,7 @@ def _open_part(folder: Path, entry: Mapping[str, Any], dim: int) -> Part:
     return part
 
 
-def verify(folder: Path, parts: Iterable[Part]) -> None:
+def verify_parts(folder: Path, parts: Iterable[Part]) -> None:
     """Compare all files with their hashes in the index.
 
     Raises:

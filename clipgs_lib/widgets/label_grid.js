@@ -4,58 +4,31 @@
 const KEYS = { y: "yes", n: "no", s: "skip" };
 const MARKS = { yes: "✓ yes", no: "✕ no", skip: "– skipped", "": "" };
 
-class Labels {
+class Labels extends Panel {
   constructor(model, el) {
-    this.model = model;
-    this.urls = [];
-    this.listeners = [];
+    super(model, el);
     this.cells = [];
     this.at = 0;
     this.pending = 0; // messages without their reply
-    this.build(el);
-    this.on("msg:custom", (content, buffers) => this.receive(content, buffers));
-    this.on("change:theme", () => this.setTheme());
-    this.setTheme();
     this.send({ type: "load" });
   }
 
-  on(event, callback) {
-    this.model.on(event, callback);
-    this.listeners.push([event, callback]);
-  }
-
-  build(el) {
-    const button = (words, title, action) => {
-      const one = make("button", { type: "button", title }, words);
-      one.addEventListener("click", () => {
+  build() {
+    const button = (words, title, action) =>
+      this.button(words, title, () => {
         action();
         this.grid.focus();
       });
-      return one;
-    };
     const bar = make("div", { className: "re-form" },
       button("Yes (y)", "it is", () => this.answer("yes")), button("No (n)", "it is not", () => this.answer("no")),
       button("Skip (s)", "cannot tell", () => this.answer("skip")),
       button("Undo (u)", "take the last answer back", () => this.send({ type: "undo" })),
       button("Next (Enter)", "refit and show the next page", () => this.send({ type: "next" })));
-    this.question = make("b", {}, this.model.get("_info").positives);
-    this.status = make("div", { className: "re-status", role: "status", "aria-live": "polite" });
     this.progress = make("progress", { className: "lg-progress", "aria-label": "answered on this page" });
     this.grid = make("div", { className: "re-grid", role: "listbox", tabIndex: 0, "aria-label": "objects to answer" });
-    this.grid.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys stay out of ours
     this.grid.addEventListener("keydown", (event) => this.press(event));
-    this.root = make("div", { className: "clipgs-re clipgs-lg", "data-state": "ready" }, this.question, bar, this.progress,
+    return make("div", { className: "clipgs-re clipgs-lg" }, make("b", {}, this.info.positives), bar, this.progress,
       this.status, this.grid);
-    el.append(this.root);
-  }
-
-  setTheme() {
-    this.root.dataset.theme = this.model.get("theme");
-  }
-
-  say(text, wrong = false) {
-    this.status.textContent = text;
-    this.root.dataset.state = wrong ? "wrong" : "ready";
   }
 
   // ---- answering -------------------------------------------------------------------------------------------------
@@ -75,13 +48,12 @@ class Labels {
 
   press(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const columns = getComputedStyle(this.grid).gridTemplateColumns.split(" ").length;
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const step = stepOf(event.key, this.grid);
     const letter = event.key.toLowerCase();
     if (KEYS[letter]) this.answer(KEYS[letter]);
     else if (letter === "u") this.send({ type: "undo" });
     else if (event.key === "Enter") this.send({ type: "next" });
-    else if (event.key in steps) this.go(this.at + steps[event.key]);
+    else if (step !== undefined) this.go(this.at + step);
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -112,36 +84,20 @@ class Labels {
     return this.say(this.cells.length ? content.note : `${content.note}; everything is answered`);
   }
 
-  showPage(cells, buffers) {
-    this.urls.forEach((url) => URL.revokeObjectURL(url));
-    const bytes = (i) => new DataView(buffers[i].buffer ?? buffers[i], buffers[i].byteOffset ?? 0, buffers[i].byteLength);
-    this.urls = cells.map((cell, i) => URL.createObjectURL(new Blob([bytes(i)], { type: cell.kind })));
-    this.cells = cells.map((cell, i) => this.cell(cell, i));
+  showPage(cells, [pictures]) {
+    this.forget();
+    const src = cells.length ? this.url(pictures, "image/jpeg") : "";
+    this.cells = cells.map((cell, i) => this.cell(cell, i, this.picture(src, i, cells.length)));
     this.grid.replaceChildren(...this.cells);
   }
 
-  cell({ key, caption }, i) {
+  cell({ key, caption }, i, picture) {
     const cell = make("div", { className: "re-hit", role: "option", id: `lg-${this.model.model_id ?? ""}-${i}`, title: caption },
-      make("img", { src: this.urls[i], alt: "" }), make("span", { className: "re-caption" }, caption),
-      make("span", { className: "re-score" }));
+      picture, make("span", { className: "re-caption" }, caption), make("span", { className: "re-score" }));
     cell.dataset.key = key;
     cell.addEventListener("click", () => this.go(i));
     return cell;
   }
-
-  close() {
-    this.listeners.forEach(([event, callback]) => this.model.off(event, callback));
-    this.urls.forEach((url) => URL.revokeObjectURL(url));
-    this.root.remove();
-  }
 }
 
-export default () => ({
-  initialize({ model }) {
-    keepStills(model.widget_manager);
-  },
-  render({ model, el }) {
-    const labels = new Labels(model, el);
-    return () => labels.close();
-  },
-});
+export default front(Labels);

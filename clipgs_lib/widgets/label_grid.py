@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import anywidget
-import ipywidgets
 import numpy as np
-import traitlets as t
+from PIL import Image
 
 from ..applications.curation import Curation
-from .retrieval_pictures import Thumbnail, check_thumbnails, sheet, thumbnail
-from .still import page_script, with_picture
+from ..gallery import picture_sheet, picture_strip
+from .panel import Panel
+from .still import page_script
 
 MAX_PAGE = 60
-_FOLDER = Path(__file__).parent
 
 
-class LabelPanel(anywidget.AnyWidget):
-    """The grid on the page; `LabelGrid` gives it its meaning.
-
-    Messages from the page: ``{"type": "load"}``, ``{"type": "answer", "answer", "key"}``, ``{"type": "undo"}``,
-    ``{"type": "next"}``. Messages to it: ``{"type": "page", "cells", "note", "at"}`` with a picture for each cell,
-    ``{"type": "state", "answers", "note", "at"}``, ``{"type": "say", "text"}``.
-    """
-
-    _esm = page_script("label_grid")
-    _css = _FOLDER / "widgets.css"
-
-    theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
-    _info = t.Dict().tag(sync=True)
-
-
-class LabelGrid(ipywidgets.VBox):
+class LabelGrid(Panel):
     """Label the objects that a curation asks for: y, n, s(kip), u(ndo), arrows, and Enter for the next page.
 
     Every answer is saved before the next one is taken. What the page does goes through `answer`, `undo` and
-    `next_page`, which work without a page.
+    `next_page`, which work without a page. Messages from the page: ``load``, ``answer`` with ``answer`` and ``key``,
+    ``undo``, ``next``. Messages to it: ``page`` with ``cells``, ``note``, ``at`` and a strip of pictures, ``state``
+    with ``answers``, ``note``, ``at``, and ``say`` with ``text``.
 
     Args:
         curation: what is labelled, in which file, and the ranking that chooses the pages.
@@ -55,6 +39,8 @@ class LabelGrid(ipywidgets.VBox):
         ValueError: when ``count`` is out of range.
     """
 
+    _esm = page_script("panel", "label_grid")
+
     def __init__(
         self,
         curation: Curation,
@@ -68,9 +54,7 @@ class LabelGrid(ipywidgets.VBox):
             raise ValueError(f"count must lie in 1..{MAX_PAGE}, got {count}")
         self.curation, self.count, self.at = curation, count, 0
         self._thumbnails, self._captions = thumbnails, captions or {}
-        self.panel = LabelPanel(theme=theme, _info={"positives": curation.positives})
-        super().__init__([self.panel])
-        self.panel.on_msg(self._receive)
+        super().__init__(theme=theme, _info={"positives": curation.positives})
         self.next_page()
 
     # ---- what a person does ------------------------------------------------------------------------------------
@@ -93,7 +77,7 @@ class LabelGrid(ipywidgets.VBox):
         """Take back the last answer and put the cursor there; an object of an earlier page comes back to this one."""
         stroke = self.curation.undo()
         if stroke is None:
-            return self._say("There is nothing to take back.")
+            return self.send({"type": "say", "text": "There is nothing to take back.", "wrong": False})
         if stroke.key in self.page:
             self.at = self.page.index(stroke.key)
             return self._send_state()
@@ -126,46 +110,30 @@ class LabelGrid(ipywidgets.VBox):
         return {"answers": answered, "at": self.at, "note": self.note}
 
     def _send_state(self) -> None:
-        self.panel.send({"type": "state"} | self._state())
+        self.send({"type": "state"} | self._state())
 
     def _send_page(self) -> None:
-        pictures = self._pictures()
-        names = [self._captions.get(key, key) for key in self.page]
-        cells = [{"key": k, "caption": n, "kind": p.kind} for k, n, p in zip(self.page, names, pictures, strict=True)]
-        self.panel.send({"type": "page", "cells": cells} | self._state(), buffers=[p.data for p in pictures])
+        cells = [{"key": key, "caption": self._captions.get(key, key)} for key in self.page]
+        pictures = picture_strip([self._thumbnails(key) for key in self.page])
+        self.send({"type": "page", "cells": cells} | self._state(), buffers=[pictures])
 
-    def _pictures(self) -> list[Thumbnail]:
-        return [thumbnail(one) for one in check_thumbnails([self._thumbnails(k) for k in self.page], len(self.page))]
+    def handle(self, kind: str, content: dict[str, Any]) -> None:
+        """Do what the page asks for; see `Panel.handle`."""
+        if kind == "load":
+            self._send_page()
+        elif kind == "answer":
+            self.answer(content.get("answer"), str(content.get("key") or ""))
+        elif kind == "undo":
+            self.undo()
+        elif kind == "next":
+            self.next_page()
 
-    def _say(self, text: str, wrong: bool = False) -> None:
-        self.panel.send({"type": "say", "text": text, "wrong": wrong})
-
-    def _receive(self, _widget: Any, content: Any, _buffers: list[Any]) -> None:
-        """Do what the page asks for; whatever goes wrong becomes a sentence there."""
-        kind = content.get("type") if isinstance(content, dict) else None
-        try:
-            if kind == "load":
-                self._send_page()
-            elif kind == "answer":
-                self.answer(content.get("answer"), str(content.get("key") or ""))
-            elif kind == "undo":
-                self.undo()
-            elif kind == "next":
-                self.next_page()
-        except Exception as error:  # nobody sees a callback's traceback
-            words = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
-            self._say(f"{words[:300]}.", wrong=True)
-
-    # ---- without a page ----------------------------------------------------------------------------------------
-
-    def still(self) -> bytes:
-        """PNG of the page and its answers, at most 100 kB; what a saved notebook shows."""
+    def picture(self) -> Image.Image:
+        """The page and its answers; see `Panel.picture`."""
         answered = self._state()["answers"]
         names = [f"{self._captions.get(key, key)}\n{said}" for key, said in zip(self.page, answered, strict=True)]
-        return sheet(f"{self.curation.positives}: {self.note}", list(zip(self._pictures(), names, strict=True)))
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())
+        tiles = list(zip(map(self._thumbnails, self.page), names, strict=True))
+        return picture_sheet(f"{self.curation.positives}: {self.note}", tiles)
 
     def __repr__(self) -> str:
         return f"LabelGrid({self.curation.positives!r}: {self.note})"

@@ -1,220 +1,194 @@
-"""`RetrievalExplorer`: search a gallery of splats by words and pictures, and open what was found."""
+"""`RetrievalExplorer`: search galleries of splats by words, pictures and shapes, open what fits, and see why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anywidget
-import ipywidgets
 import numpy as np
-import torch
-import traitlets as t
-from torch import Tensor
+from PIL import Image
 
-from ..gallery import Gallery, combine
-from ..splats import Splats
-from .retrieval_pictures import MAX_BYTES, check_thumbnails, decode_picture, sheet, thumbnail
+from ..gallery import Answer, Gallery, Hit, Session, hits_sheet, picture_sheet, picture_strip
+from ..settings import to_plain
+from ..teachers import Teacher
+from .panel import Panel
 from .splat_view import SplatView
-from .still import page_script, with_picture
+from .still import page_script
 
-MAX_HITS = 48
-MAX_TEXT = 2_000  # characters
-_FOLDER = Path(__file__).parent
+_VIEW = {"width": 380, "height": 300}
 
 
-class RetrievalPanel(anywidget.AnyWidget):
-    """Search field and result grid on the page; `RetrievalExplorer` gives it its meaning.
+class RetrievalExplorer(Panel):
+    """Type, drop a picture, mix both with sliders; see the best splats, open one beside them, and see why it matched.
 
-    Messages from the page: ``{"type": "load"}`` (a page opened), ``{"type": "search", "text"}`` with the bytes of a
-    picture or none, ``{"type": "open", "row"}``. Messages to it: ``{"type": "hits", "note", "hits"}`` with a picture
-    for each hit, ``{"type": "say", "text"}``. Hits are no traits, so that a saved notebook does not hold them.
-    """
+    Everything the page does goes through `search`, `change`, `show` and `explain`, which work without a page, and all
+    that decides what is shown is ``session.state``. With ``file=`` it outlives the cell and the kernel.
 
-    _esm = page_script("retrieval")
-    _css = _FOLDER / "widgets.css"
-
-    theme = t.Enum(("auto", "light", "dark"), "auto").tag(sync=True)
-    _info = t.Dict().tag(sync=True)
-
-
-class RetrievalExplorer(ipywidgets.VBox):
-    """Type a text or choose a picture, see the best splats as pictures with scores, click one to open it.
-
-    Enter searches; a text and a picture together search for both. Everything the page does goes through `search` and
-    `show`, which work without a page.
+    Messages from the page carry a number ``seq`` that the reply repeats, so that an old reply never replaces a newer
+    one: ``load``; ``change`` with fields of the `State`; ``lasso`` with rows; ``open`` with a row; ``why`` with a term;
+    ``map``. Messages to it: ``show`` (state, hits, and the hits' pictures on one strip), ``details``, ``map``, ``say``.
 
     Args:
-        gallery: embeddings of the splats; ``meta["caption"]`` is what a hit is called, else its key.
-        encode_text: list of one text -> ``[1, D]``, such as ``teacher.encode_text``.
-        encode_image: uint8 ``[1, H, W, 3]`` -> ``[1, D]``, such as ``teacher.encode_image``; None for no pictures.
-        thumbnails: one per row of the gallery: PNG, JPEG or WebP bytes, or uint8 ``[H, W, 3]``.
-        open_splats: key -> `Splats`; None when they cannot be opened.
-        k: how many hits, ``1..48``; a smaller gallery gives all it has.
-        teacher: identity of the teacher behind ``encode_text`` and ``encode_image``; another than the gallery's is
-            refused.
+        galleries: one, or several by name, of the same teacher.
+        teacher: embeds words and pictures.
+        examples: queries to click.
         theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
+        **options: of the `Session`: ``encoder``, ``open_splats``, ``per_page``, ``file``, ``start``.
 
     Attributes:
-        results: what `search` returned last.
+        session: the search.
         view: the `SplatView` of what `show` opened last, or None.
 
     Raises:
-        ValueError: when the thumbnails, ``k`` or the teacher do not fit.
+        GalleryError: for a gallery of another teacher.
+        ValueError: when an option does not fit.
     """
+
+    _esm = page_script("panel", "retrieval_map", "retrieval")
 
     def __init__(
         self,
-        gallery: Gallery,
+        galleries: Gallery | Mapping[str, Gallery],
+        teacher: Teacher,
         *,
-        encode_text: Callable[[Sequence[str]], Tensor],
-        encode_image: Callable[[Tensor], Tensor] | None = None,
-        thumbnails: Sequence[bytes | np.ndarray],
-        open_splats: Callable[[str], Splats] | None = None,
-        k: int = 12,
-        teacher: str | None = None,
+        examples: Sequence[str] = (),
         theme: str = "auto",
+        **options: Any,
     ) -> None:
-        if not 1 <= k <= MAX_HITS:
-            raise ValueError(f"k must lie in 1..{MAX_HITS}, got {k}")
-        if teacher is not None and teacher != gallery.teacher:
-            must = f"the teacher must be {gallery.teacher}, in whose space the gallery lies"
-            raise ValueError(f"{must}, got {teacher}; load that teacher, or embed the splats again with yours")
-        self.gallery, self.k = gallery, k
-        self.results: list[dict[str, Any]] = []
+        self.session = Session(galleries, teacher, **options)
         self.view: SplatView | None = None
-        self._encode_text, self._encode_image, self._open_splats = encode_text, encode_image, open_splats
-        self._thumbnails = check_thumbnails(thumbnails, len(gallery))
-        self._note = f"{len(gallery):,} splats; no search yet"
-        info = {"pictures": encode_image is not None, "opens": open_splats is not None, "max_bytes": MAX_BYTES}
-        self.panel = RetrievalPanel(theme=theme, _info=info | {"note": self._note})
-        self._slot = ipywidgets.VBox([])
-        super().__init__([self.panel, self._slot])
-        self.panel.on_msg(self._receive)
+        metas = [meta for gallery in self.session.galleries.values() for meta in gallery.meta]
+        info = {
+            "indexes": list(self.session.galleries),
+            "examples": list(examples),
+            "categories": self.session.categories,
+            "splits": sorted({str(meta["split"]) for meta in metas if meta.get("split")}),
+        }
+        super().__init__(theme=theme, _info=info)
 
     # ---- what a person does ------------------------------------------------------------------------------------
 
-    def search(
-        self, text: str = "", image: bytes | np.ndarray | None = None, k: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Find the best splats for a text, a picture, or both together, and show them.
+    def search(self, text: str = "", **query: Any) -> list[Hit]:
+        """Begin a new query and show its hits; see `Session.search`."""
+        self.session.search(text, **query)
+        self._send_answer()
+        return self.session.hits
 
-        Args:
-            text: any words; empty when a picture is given alone.
-            image: a PNG, JPEG or WebP file, or uint8 ``[H, W, 3]``.
-            k: how many; None for the explorer's own.
+    def change(self, **fields: Any) -> Answer | None:
+        """Change the weights, marks, filters, page or index, and show what comes then; see `Session.change`."""
+        self.session.change(**fields)
+        self._send_answer()
+        return self.session.answer
 
-        Returns:
-            Best first, dicts of ``rank`` (from 1), ``key``, ``row``, ``score`` (cosine), ``caption``.
-
-        Raises:
-            ValueError: with a sentence for a person, when there is nothing to search for or a picture cannot be read.
-        """
-        k = self.k if k is None else k
-        if not 1 <= k <= MAX_HITS:
-            raise ValueError(f"k must lie in 1..{MAX_HITS}, got {k}")
-        query, note = self._query(text, image)
-        hits = self.gallery.search(query, min(k, len(self.gallery)))
-        self.results = [
-            {"rank": rank, "key": key, "row": row, "score": score, "caption": self._caption(row)}
-            for rank, (key, row, score) in enumerate(
-                zip(hits.keys, hits.indices.tolist(), hits.scores.tolist(), strict=True), start=1
-            )
-        ]
-        self._note = f"{note}: the best {len(self.results)} of {len(self.gallery):,}"
-        self._send_hits()
-        return [dict(one) for one in self.results]
-
-    def show(self, key: str) -> SplatView:
-        """Open a splat below the results, as a click on its picture does.
+    def show(self, key: str, seq: int | None = None) -> SplatView:
+        """Open an object beside the hits, as a click on its picture does.
 
         Raises:
             KeyError: when the gallery has no such key.
-            ValueError: when the explorer was made without ``open_splats``.
+            GalleryError: when its splats cannot be read.
         """
-        row = self.gallery.row(key)
-        if self._open_splats is None:
-            raise ValueError("splats cannot be opened here; make the explorer with open_splats=")
-        view = SplatView({self._caption(row): self._open_splats(key)}, theme=self.panel.theme)
+        splats = self.session.open(key)
+        name = self.session.describe(self.session.gallery.row(key))["caption"]
+        view = SplatView({name: splats}, theme=self.theme, **_VIEW)
         if self.view is not None:
             self.view.close()
         self.view = view
-        self._slot.children = [view]
+        self._send_details(seq)
         return view
+
+    def explain(self, term: int | None = 0) -> np.ndarray | None:
+        """Paint on the opened object how much each gaussian speaks for a term of the query; None takes it back.
+
+        Returns:
+            ``[N]``, see `Session.relevance`.
+
+        Raises:
+            ValueError: when nothing is open, or as `Session.relevance`.
+        """
+        if self.view is None:
+            raise ValueError("an object must be open to say why it matched; click one")
+        if term is None or self.session.answer is None:
+            return self.view.set_values(None)
+        (splats,) = self.view._splats.values()
+        values = self.session.relevance(splats, term).numpy()
+        most = float(np.nanquantile(np.abs(values), 0.98)) or 1.0
+        name = self.session.answer.query.terms[term].name[:40]
+        self.view.set_values(values, label=f"speaks for “{name}”", value_range=(-most, most))
+        return values
 
     # ---- how it is done ----------------------------------------------------------------------------------------
 
-    def _query(self, text: str, image: bytes | np.ndarray | None) -> tuple[Tensor, str]:
-        """The direction ``[D]`` to search in, and what it is called."""
-        words = " ".join(str(text).split())
-        if not words and image is None:
-            todo = "type a few words, or choose a picture" if self._encode_image else "type a few words"
-            raise ValueError(f"there is nothing to search for; {todo}")
-        if len(words) > MAX_TEXT:
-            raise ValueError(f"a text may have at most {MAX_TEXT:,} characters, got {len(words):,}; shorten it")
-        parts, names = [], []
-        if words:
-            parts.append(_one_row(self._encode_text([words]), "encode_text"))
-            names.append(f"“{words}”" if len(words) <= 60 else f"“{words[:59]}…”")
-        if image is not None:
-            if self._encode_image is None:
-                raise ValueError("pictures cannot be searched for here; make the explorer with encode_image=")
-            pixels = image if isinstance(image, np.ndarray) else decode_picture(bytes(image))
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-                raise ValueError(f"image must be a file or uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
-            batch = torch.from_numpy(np.array(pixels))[None]  # [1, H, W, 3]
-            parts.append(_one_row(self._encode_image(batch), "encode_image"))
-            names.append("your picture")
-        return combine(*parts), " and ".join(names)
+    def handle(self, kind: str, content: dict[str, Any]) -> None:
+        """Do what the page asks for; see `Panel.handle`."""
+        seq, keys = content.get("seq"), self.session.gallery.keys
+        if kind == "load":
+            self._send_answer(seq)
+            if self.view is not None:
+                self._send_details()
+        elif kind == "change":
+            self.session.change(**content["changes"])
+            self._send_answer(seq)
+        elif kind == "lasso":
+            self.session.change(among=[keys[int(row)] for row in content["rows"]])
+            self._send_answer(seq)
+        elif kind == "open":
+            self.show(keys[int(content["row"])], seq)
+        elif kind == "why":
+            self.explain(content["term"])
+            self.send({"type": "say", "seq": seq, "text": self.session.note})
+        elif kind == "map":
+            self.send({"type": "map"}, buffers=[self.session.positions().numpy().astype("<f4").tobytes()])
 
-    def _caption(self, row: int) -> str:
-        caption = self.gallery.meta[row].get("caption")
-        return caption if isinstance(caption, str) and caption.strip() else self.gallery.keys[row]
+    def _cards(self, pairs: Sequence[tuple[int, float]]) -> tuple[list[dict[str, Any]], bytes]:
+        """What the page shows of rows and their scores, and their pictures."""
+        gallery = self.session.gallery
+        cards = [
+            {"row": row, "key": gallery.keys[row], "score": score} | self.session.describe(row) for row, score in pairs
+        ]
+        return cards, picture_strip([gallery.thumbnail(row) for row, _ in pairs])
 
-    def _send_hits(self) -> None:
-        pictures = [thumbnail(self._thumbnails[one["row"]]) for one in self.results]
-        hits = [one | {"kind": picture.kind} for one, picture in zip(self.results, pictures, strict=True)]
-        self.panel.send({"type": "hits", "note": self._note, "hits": hits}, buffers=[one.data for one in pictures])
+    def _send_answer(self, seq: int | None = None) -> None:
+        session, answer = self.session, self.session.answer
+        cards, pictures = self._cards([(hit.row, hit.score) for hit in session.hits])
+        shares = [hit.contributions for hit in session.hits]
+        terms = answer.query.terms if answer else ()
+        content = {
+            "type": "show",
+            "seq": seq,
+            "state": to_plain(session.state),
+            "note": session.note,
+            "fits": answer is None or not answer.hits or answer.fits,
+            "terms": [{"name": term.name, "weight": term.weight} for term in terms],
+            "thumbs": {part.name: self._thumb(part.name) for part in session.state.parts if part.kind == "shape"},
+            "hits": [card | {"shares": share} for card, share in zip(cards, shares, strict=True)],
+            "pages": -(-answer.rows // session.per_page) if answer else 0,
+            "explains": session.explains,
+        }
+        scores = b"" if answer is None else answer.background.numpy().astype("<f4").tobytes()
+        self.send(content, buffers=[pictures, scores])
 
-    def _receive(self, _widget: Any, content: Any, buffers: list[Any]) -> None:
-        """Do what the page asks for; whatever goes wrong becomes a sentence there."""
-        kind = content.get("type") if isinstance(content, dict) else None
-        try:
-            if kind == "load":
-                self._send_hits()
-            elif kind == "search":
-                self.search(str(content.get("text", "")), bytes(buffers[0]) if buffers else None)
-            elif kind == "open":
-                self.show(self.gallery.keys[int(content["row"])])
-                self.panel.send({"type": "say", "text": f"{self._note}; opened {self._caption(int(content['row']))}"})
-        except ValueError as error:
-            self.panel.send({"type": "say", "text": f"{error}.", "wrong": True})
-        except (
-            Exception
-        ) as error:  # encoders and open_splats may raise anything, and nobody sees a callback's traceback
-            words = f"{type(error).__name__}: {error}"[:300]
-            self.panel.send({"type": "say", "text": f"That did not work. {words}", "wrong": True})
+    def _thumb(self, key: str) -> list[str]:
+        """A shape as the query bar shows it: what it is called, and its picture as base64."""
+        row = self.session.gallery.row(key)
+        picture = base64.b64encode(self.session.gallery.thumbnail(row)).decode("ascii")
+        return [self.session.describe(row)["caption"], picture]
+
+    def _send_details(self, seq: int | None = None) -> None:
+        key = self.session.state.opened
+        details = self.session.details(key)
+        cards, pictures = self._cards(details["neighbours"])
+        (opened,), _ = self._cards([(self.session.gallery.row(key), 1.0)])
+        content = {"type": "details", "seq": seq, "opened": opened, "facts": details["facts"], "neighbours": cards}
+        self.send(content | {"view": self.view.model_id if self.view else ""}, buffers=[pictures])
 
     # ---- without a page ----------------------------------------------------------------------------------------
 
-    def still(self) -> bytes:
-        """PNG of the present results, at most 100 kB; what a saved notebook shows."""
-        hits = [
-            (thumbnail(self._thumbnails[one["row"]]), f"{one['caption']}\n{one['score']:.3f}") for one in self.results
-        ]
-        return sheet(self._note, hits)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())
+    def picture(self) -> Image.Image:
+        """The present results; see `Panel.picture`."""
+        answer = self.session.answer
+        return picture_sheet(self.session.note, []) if answer is None else hits_sheet(self.session.gallery, answer)
 
     def __repr__(self) -> str:
-        lines = [f"{one['rank']:3d}. {one['score']:.3f}  {one['caption'][:80]}" for one in self.results]
-        return "\n".join([f"RetrievalExplorer({self._note})", *lines])
-
-
-def _one_row(embeds: Any, name: str) -> Tensor:
-    if not isinstance(embeds, Tensor) or embeds.ndim != 2 or len(embeds) != 1:
-        got = list(embeds.shape) if isinstance(embeds, Tensor) else type(embeds).__name__
-        raise ValueError(f"{name} must return a tensor [1, D] for one input, got {got}")
-    return embeds[0].detach().float().cpu()
+        lines = [f"{hit.rank:3d}. {hit.score:.2f}  {hit.caption[:80]}" for hit in self.session.hits]
+        return "\n".join([f"RetrievalExplorer({self.session.note})", *lines])

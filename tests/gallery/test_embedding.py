@@ -61,7 +61,7 @@ def test_a_folder_of_all_kinds_becomes_a_gallery(folder, encoder, tmp_path):
     assert (report.objects, report.added, len(report.left_out)) == (5, 5, 2) and calls[-1] == (7, 7, 2)
     assert "5 objects, 5 added" in str(report) and "2 objects left out: broken-" in str(report)
     assert all("must" in reason for reason in report.left_out.values())
-    gallery = Gallery.load(tmp_path, teacher=TEACHER.identity, dim=TEACHER.dim)
+    gallery = Gallery.open(tmp_path, teacher=TEACHER.identity, dim=TEACHER.dim, verify=True)
     assert gallery.encoder == cg.load_encoder(encoder).identity
     kinds = {meta["file"]: meta["kind"] for meta in gallery.meta}
     splats = {"red_ball.ply", "knot.spz", "box cup/<b>bold<b>.splat"}
@@ -119,7 +119,7 @@ def test_splats_that_are_gone_are_told(folder, encoder, tmp_path):
 def test_a_set_gives_its_splats_views_and_texts(encoder, tmp_path):
     shards = ShardSet(make_set(tmp_path / "set"))
     embed_gallery(shards.folder, tmp_path / "g", encoder=encoder)
-    gallery = Gallery.load(tmp_path / "g")
+    gallery = Gallery.open(tmp_path / "g", verify=True)
     assert gallery.keys == [row["key"] for row in shards.rows] and len(gallery) == 21
     triplet = shards.read("object-0003")
     row = gallery.row("object-0003")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgs_lib.gallery import Gallery, GalleryError, combine
+from clipgs_lib.gallery import Gallery, GalleryError
 from clipgs_lib.gallery import search as module
 
 TEACHER = "mini sha256:" + "ab" * 32
@@ -63,11 +63,11 @@ def test_an_object_finds_itself_and_where_narrows():
     store = made()
     query = store.embeds[store.row("k7")]
     assert store.search(query, 1).keys == ["k7"]
-    hits = store.search(query, 30, where=lambda meta: meta["category"] == "bär")
+    hits = store.search(query, 30, where="category=bär")
     assert set(hits.keys) == {f"k{i}" for i in range(0, 30, 3)}  # fewer than k come when fewer are allowed
     everything = [key for key in store.search(query, 30).keys if key in set(hits.keys)]
     assert hits.keys == everything
-    assert store.search(query, 3, where=lambda meta: False).keys == []
+    assert store.search(query, 3, where=torch.zeros(30, dtype=torch.bool)).keys == []
 
 
 def test_search_does_not_depend_on_the_order_of_rows():
@@ -93,7 +93,6 @@ def test_half_precision_rows_are_taken_and_rows_are_not_copied():
         ([1.0] * 16, {}, "got list"),
         (torch.zeros(2, 16), {}, "not zero, got a norm of 0 in row 0"),
         (torch.full((16,), float("nan")), {}, "must be finite"),
-        (torch.ones(16), {"teacher": "other"}, r"the teacher must be mini .* got other \(D = 16\); load that teacher"),
     ],
 )
 def test_a_search_that_does_not_fit_is_refused(query, options, words):
@@ -127,47 +126,12 @@ def test_an_unknown_key_is_told():
         made().row("x")
 
 
-# ---- algebra -------------------------------------------------------------------------------------------------------
-
-
-def test_combine_is_the_weighted_sum_of_directions():
-    a, b = unit(2, seed=4)
-    assert torch.allclose(combine(3 * a), a) and torch.allclose(combine((-2.0, a)), -a)
-    both = combine(9 * a, b)
-    assert torch.allclose(both, torch.nn.functional.normalize(a + b, dim=0)) and float(both.norm()) == pytest.approx(1)
-    less = combine(a, (-0.5, b))
-    assert float(less @ b) < float(a @ b) and torch.allclose(combine((2.0, a), (-1.0, b)), less)
-
-
-def test_a_combined_query_ranks_by_the_sum_of_cosines():
-    store, (image, text) = made(60), unit(2, seed=5)
-    wanted = (store.embeds @ image + store.embeds @ text).argsort(descending=True)[:8]
-    assert torch.equal(store.search(combine(image, text), 8).indices, wanted)
-
-
-@pytest.mark.parametrize(
-    ("parts", "words"),
-    [
-        ((), "at least one vector"),
-        ((torch.ones(3), torch.ones(4)), r"one shape \[D\], got \[\[3\], \[4\]\]"),
-        ((torch.ones(1, 3),), r"got \[\[1, 3\]\]"),
-        ((torch.zeros(3),), "not zero"),
-        (((float("nan"), torch.ones(3)),), "weights must be finite"),
-        ((torch.ones(3), (-1.0, 2 * torch.ones(3))), "cancel"),
-        (((0.0, torch.ones(3)),), "cancel"),
-    ],
-)
-def test_parts_that_make_no_query_are_refused(parts, words):
-    with pytest.raises(ValueError, match=words):
-        combine(*parts)
-
-
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_gallery_comes_back_as_it_was(tmp_path):
     store = Gallery(unit(3), ["a\u2028b", "ü", "\x85"], [{"x": [1, None, "é\n"]}, {}, {"n": 0.1}], teacher=TEACHER)
-    again = Gallery.load(store.save(tmp_path / "new" / "g"), teacher=TEACHER, dim=16)
+    again = Gallery.open(store.save(tmp_path / "new" / "g"), teacher=TEACHER, dim=16, verify=True)
     assert torch.equal(again.embeds, store.embeds)
     assert (again.keys, again.meta, again.teacher) == (store.keys, store.meta, store.teacher)
     before = {path.name: path.read_bytes() for path in (tmp_path / "new" / "g").iterdir()}
@@ -179,7 +143,7 @@ def test_saving_replaces_the_gallery_and_leaves_strangers_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     made(5).save(tmp_path)
     made(9, 8).save(tmp_path)
-    assert len(Gallery.load(tmp_path)) == 9
+    assert len(Gallery.open(tmp_path, verify=True)) == 9
     assert len(list(tmp_path.iterdir())) == 5 and (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -203,15 +167,15 @@ def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         made(9).save(tmp_path)
     monkeypatch.undo()
-    assert len(Gallery.load(tmp_path)) == 5 and not list(tmp_path.glob(".*"))
+    assert len(Gallery.open(tmp_path, verify=True)) == 5 and not list(tmp_path.glob(".*"))
 
 
 def test_another_teacher_is_refused_on_load(tmp_path):
     folder = made().save(tmp_path)
     with pytest.raises(GalleryError, match=r"must be mini sha256:abab.* got ViT-B-32 \(D = 16\); load that teacher"):
-        Gallery.load(folder, teacher="ViT-B-32")
+        Gallery.open(folder, teacher="ViT-B-32", verify=True)
     with pytest.raises(GalleryError, match=r"\(D = 16\), whose space .* got mini .*\(D = 512\)"):
-        Gallery.load(folder, teacher=TEACHER, dim=512)
+        Gallery.open(folder, teacher=TEACHER, dim=512, verify=True)
 
 
 def test_thumbnails_and_descriptions_of_rows(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -18,7 +19,7 @@ from clipgs_lib.gallery import (
     Term,
     ask,
     picture_term,
-    precision_of_words,
+    precision_of_queries,
     row_term,
     shape_term,
     text_term,
@@ -132,7 +133,7 @@ def test_filters_more_hits_than_rows_and_none():
     assert len(ask(store, Query((term(1),)), 500).hits) == 20
     answer = ask(store, Query((term(1),)), 5, where="category=bowl")
     assert answer.rows == 10 and all(hit.row % 2 == 0 for hit in answer.hits)
-    none = ask(store, Query((term(1),)), 5, where=lambda meta: False)
+    none = ask(store, Query((term(1),)), 5, where=torch.zeros(20, dtype=torch.bool))
     assert none.hits == () and none.rows == 0 and not none.fits and none.to_plain()["fit"] is None
     one = Gallery(store.embeds[:1], ["a"], teacher=TEACHER)
     assert ask(one, Query((term(1),)), 3).hits[0].score == pytest.approx(0, abs=1e-3)
@@ -243,7 +244,7 @@ def test_words_that_scores_are_held_against_are_embedded_once(monkeypatch):
     assert teacher.seen.count("furniture") == 1 and set(module._EVERYDAY) <= set(teacher.seen)
 
 
-def test_precision_of_words_counts_right_categories_among_the_first():
+def test_precision_of_queries_counts_right_categories_among_the_first():
     teacher = FakeTeacher()
     chair, tree = teacher.encode_text(["a chair", "a tree"])
     rows = unit(torch.stack([chair + 0.01 * i * tree for i in range(4)] + [tree + 0.01 * i * chair for i in range(6)]))
@@ -251,8 +252,25 @@ def test_precision_of_words_counts_right_categories_among_the_first():
     meta = [{"category": kind} for kind in kinds]
     store = Gallery(rows, [str(i) for i in range(10)], meta, teacher=TEACHER)
     queries = {"a chair": ["chair"], "a tree": ["tree", "bush"], "a dog": ["dog", "do(g"]}
-    assert precision_of_words(store, teacher, queries) == {"a chair": 1 / 3, "a tree": 1.0}  # an armchair is no chair
-    assert precision_of_words(store, teacher, queries, k=1) == {"a chair": 1.0, "a tree": 1.0}
+    assert precision_of_queries(store, teacher, queries) == {"a chair": 1 / 3, "a tree": 1.0}  # an armchair is no chair
+    assert precision_of_queries(store, teacher, queries, k=1) == {"a chair": 1.0, "a tree": 1.0}
+
+
+def test_precision_of_pictures_leaves_out_the_object_that_is_shown():
+    def webp(color):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), color).save(stream, "WEBP", lossless=True)
+        return stream.getvalue()
+
+    teacher, red, blue = FakeTeacher(), (255, 0, 0), (0, 0, 255)
+    colors = [red, blue, red, blue]
+    rows = teacher.encode_image([Image.new("RGB", (8, 8), color) for color in colors])
+    meta = [{"category": kind} for kind in ("car", "boat", "car", "lonely boat")]
+    store = Gallery(rows, list("abcd"), meta, teacher=TEACHER, thumbnails=[webp(color) for color in colors])
+    queries = {"a car": ["car"], "a boat": ["boat"], "alone": ["lonely"]}
+    assert precision_of_queries(store, teacher, queries, kinds=["picture"]) == {"a car": 1.0, "a boat": 1.0}
+    both = precision_of_queries(store, teacher, queries, kinds=["text", "picture"])
+    assert set(both) == {"a car", "a boat"}, "the only right object is the one that is shown"
 
 
 def test_the_queries_of_the_kits_are_whole():

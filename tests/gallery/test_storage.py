@@ -39,7 +39,7 @@ def test_appending_gives_what_saving_at_once_gives(tmp_path):
     for first in range(3, 21, 3):
         whole = whole + rows(first, 3)
     whole = whole + rows(21, 1)
-    gallery = Gallery.load(tmp_path)
+    gallery = Gallery.open(tmp_path, verify=True)
     assert (gallery.keys, gallery.meta, gallery.encoder) == (whole.keys, whole.meta, SPACE.encoder)
     assert torch.equal(gallery.embeds, whole.embeds) and [gallery.thumbnail(i) for i in range(22)] == whole.thumbnails
     assert torch.equal(gallery.take([21, 0, 13]), whole.embeds[[21, 0, 13]]) and gallery.describe([21])[0]["n"] == 21
@@ -138,10 +138,10 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path, step):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "g"), str(step)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
-    assert Gallery.load(tmp_path / "g").keys == ["k0", "k1", "k2"]
+    assert Gallery.open(tmp_path / "g", verify=True).keys == ["k0", "k1", "k2"]
     with GalleryWriter(tmp_path / "g", SPACE) as writer:
         writer.add(rows(3, 5))
-    assert len(Gallery.load(tmp_path / "g")) == 8
+    assert len(Gallery.open(tmp_path / "g", verify=True)) == 8
     assert len(list((tmp_path / "g").glob("part-*"))) == 2 and not list((tmp_path / "g").glob(".*"))
 
 
@@ -171,12 +171,12 @@ def entry_with(folder: Path, **changes: object) -> None:
 def test_damage_is_told_with_its_place(tmp_path):
     def broken(words: str) -> None:
         with pytest.raises(GalleryError, match=words):
-            Gallery.load(folder)
+            Gallery.open(folder, verify=True)
         made().save(folder)
 
     folder = tmp_path / "g"
     with pytest.raises(GalleryError, match=r"must have an index, got .*No such file.*clipgs embed makes one"):
-        Gallery.load(folder)
+        Gallery.open(folder, verify=True)
     index, embeds = made().save(folder) / INDEX, next(folder.glob("*.safetensors"))
     table = embeds.with_suffix(".parquet")
     index.write_bytes(index.read_bytes()[:-9])
@@ -217,4 +217,4 @@ def test_damage_is_told_with_its_place(tmp_path):
     with pytest.raises(GalleryError, match="the table must be intact Parquet"):
         _ = Gallery.open(folder).keys
     made().save(folder)
-    assert len(Gallery.load(folder)) == 30  # each save repaired it
+    assert len(Gallery.open(folder, verify=True)) == 30  # each save repaired it

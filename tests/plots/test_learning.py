@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from PIL import Image
 
 from clipgs_lib.plots import (
     MAX_POINTS,
-    Neighbour,
     ablation_figure,
     curves_figure,
-    neighbours_figure,
     similarity_figure,
 )
 from clipgs_lib.plots.learning import SHORT
-from clipgs_lib.plots.pictures import THUMB
 from clipgs_lib.plots.style import shorten
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -131,50 +125,6 @@ def test_matrices_that_do_not_fit_are_refused(matrices, words):
 def test_a_matrix_with_too_many_cells_is_refused():
     with pytest.raises(ValueError, match="got 90,000"):
         similarity_figure({"a": np.zeros((300, 300))}, ["s"] * 300, ["t"] * 300)
-
-
-# ---- neighbours ----------------------------------------------------------------------------------------------------
-
-
-def picture(level: int, height: int = 300, width: int = 200) -> np.ndarray:
-    return np.full((height, width, 3), level, np.uint8)
-
-
-def test_neighbours_are_laid_out_in_rows_with_captions_and_scores():
-    hits = [Neighbour(picture(40 * i), f"{MARKUP} {i}", 0.9 - 0.1 * i) for i in range(3)]
-    figure = neighbours_figure([MARKUP, picture(200)], [hits, hits[:1]], title=MARKUP)
-    assert len(figure.layout.images) == 5 and len(figure.layout.shapes) == 5
-    assert all("<img" not in note.text for note in figure.layout.annotations) and "<img" not in figure.layout.title.text
-    texts = " ".join(note.text for note in figure.layout.annotations)
-    assert all(word in texts for word in ("<br>0.900", "<br>0.800", "<br>0.700"))
-    xs = [image.x for image in figure.layout.images[:3]]
-    assert xs == sorted(xs) and xs[1] - xs[0] > THUMB
-    assert figure.layout.images[0].y == 0 and figure.layout.images[3].y < -THUMB
-
-
-def test_thumbnails_are_small_and_show_the_picture():
-    figure = neighbours_figure(["q"], [[Neighbour(picture(120, 900, 600), "c", 0.5)]])
-    head, data = figure.layout.images[0].source.split(",")
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
-    assert head == "data:image/webp;base64" and max(shown.shape) == THUMB and abs(int(shown.mean()) - 120) <= 2
-    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
-    sheet = neighbours_figure(["q"] * 4, [[Neighbour(noise, "c", 0.5)] * 6] * 4)
-    assert len(sheet.to_json()) < 400_000  # noise is the worst there is
-
-
-@pytest.mark.parametrize(
-    ("queries", "hits", "words"),
-    [
-        ([], [], "one query"),
-        (["a"], [], "one query"),
-        (["a"], [[]], "at least one neighbour"),
-        (["a"], [[Neighbour(np.zeros((2, 2, 4), np.uint8), "c", 0)]], r"rows\[0\]\[0\] must have shape"),
-        ([np.zeros(3)], [[Neighbour(picture(1), "c", 0)]], r"queries\[0\] must have shape"),
-    ],
-)
-def test_sheets_of_nothing_are_refused(queries, hits, words):
-    with pytest.raises(ValueError, match=words):
-        neighbours_figure(queries, hits)
 
 
 # ---- ablation ------------------------------------------------------------------------------------------------------

@@ -48,7 +48,6 @@ def figures() -> dict[str, go.Figure]:
     channels = attribute_channels(batch, objects, patches.indices[0], offsets, TokenizerConfig())
     points = splats.means[patches.indices[0, 3]]
     pictures = [random.random((64, 64, 3)) for _ in range(12)]
-    hits = [plots.Neighbour(pictures[k], WORDS[k % 4], 0.9 - 0.1 * k, bool(k % 2)) for k in range(6)]
     steps = [{"step": k, "loss": 1 / (k + 1), "logit_scale": 14.25} for k in range(40)]
     cells = [
         {"start": start, "n": n, "iterations": k, "psnr": 20.0 + k, "psnr_worst": 15.0, "cpu_seconds": k, "objects": 4}
@@ -67,7 +66,6 @@ def figures() -> dict[str, go.Figure]:
         "row": plots.image_row(pictures[:6], [f"{WORDS[k % 4]}: 2{k}.7 dB" for k in range(6)], title="A row"),
         "many": plots.image_row(pictures, [WORDS[k % 4] for k in range(12)], title="More than a row holds"),
         "difference": plots.difference_figure(*pictures[:2], names=("knot.ply", "knot.splat")),
-        "neighbours": plots.neighbours_figure([WORDS[0], (WORDS[1], pictures[0])], [hits, hits[:2]], title="Hits"),
         "similarity": plots.similarity_figure(cosines, (3 * WORDS), (3 * WORDS), title="Splats against their texts"),
         "few": plots.similarity_figure({"": random.random((4, 4))}, WORDS, WORDS),
         "curves": plots.curves_figure({"one": steps, "two": steps}, {"loss": "loss", "logit_scale": "logit scale"}),
@@ -108,7 +106,6 @@ def test_every_figure_fits_the_page_with_all_its_words(tmp_path):
     words = {name: one["words"] for name, one in seen.items()}
     assert "ring: its nearest text" in words["similarity"] and "bold: its nearest text" in words["few"]
     assert "dots: single runs" in words["ablation"] and "error, 1 = full range" in words["difference"]
-    assert "right" in words["neighbours"] and "wrong" in words["neighbours"]
 
 
 def test_captions_stand_below_their_pictures():

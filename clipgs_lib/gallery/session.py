@@ -1,0 +1,327 @@
+"""What a person does with galleries: one state, the answer to it, and one function for each action.
+
+Pages and notebooks call the same functions, so whatever a page shows a test and a script get without one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..files import write_text
+from ..rendering.images import to_uint8
+from ..settings import from_plain, read_file, to_plain
+from ..splats import Splats
+from ..teachers.preprocess import Picture, read_picture
+from .gallery import Gallery
+from .query import Answer, Hit, Query, Term, ask, picture_term, row_term, text_term
+from .storage import Space
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
+    from ..teachers import Teacher
+
+MAX_UPLOAD = 20_000_000  # bytes of a picture's file
+_SIDE = 448  # pixels to which pictures are shrunk; teachers see a few hundred
+_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_HIDDEN = ("caption", "category", "kind", "origin", "piece", "file")  # fields that details do not list
+_NEIGHBOURS = 6
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a query, as plain values."""
+
+    kind: Literal["text", "picture", "shape"]
+    name: str  # words of a text, key of a shape, what a picture is called
+    weight: float = 1.0  # negative for what is not to be there
+    picture: str = ""  # of a picture: its file as base64
+
+
+@dataclass(frozen=True)
+class State:
+    """All that decides what is shown."""
+
+    parts: tuple[Part, ...] = ()
+    more: tuple[str, ...] = ()  # keys of hits marked as right
+    less: tuple[str, ...] = ()  # keys of hits marked as wrong
+    index: str = ""  # name of the gallery; "" for the first
+    category: str = ""  # only objects of it, or whose category contains it when none is called so
+    split: str = ""  # only objects of it
+    among: tuple[str, ...] = ()  # only these keys; empty for all
+    page: int = 0
+    opened: str = ""  # key of the object that is looked at
+
+
+class Session:
+    """A search in one or several galleries of one teacher: a state, and the answer to it.
+
+    Args:
+        galleries: one, or several by name, such as the same objects embedded by several encoders.
+        teacher: embeds texts and pictures.
+        encoder: made the embeddings of one of the galleries; of its objects `relevance` can say why they match.
+        open_splats: key -> `Splats`; by default out of the set or file that the gallery was embedded from.
+        per_page: hits on a page, ``1..60``.
+        file: JSON that keeps the state: taken over when it was made for the same ``start``, and written at each change.
+        start: words to begin with.
+
+    Attributes:
+        state: what decides what is shown; `change` makes the next one.
+        answer: to the state, None without a query.
+
+    Raises:
+        GalleryError: for a gallery of another teacher.
+        ValueError: when ``per_page`` is out of range, or ``start`` cannot be searched for.
+    """
+
+    def __init__(
+        self,
+        galleries: Gallery | Mapping[str, Gallery],
+        teacher: Teacher,
+        *,
+        encoder: Encoder | None = None,
+        open_splats: Callable[[str], Splats] | None = None,
+        per_page: int = 12,
+        file: str | os.PathLike[str] | None = None,
+        start: str = "",
+    ) -> None:
+        if not 1 <= per_page <= 60:
+            raise ValueError(f"per_page must lie in 1..60, got {per_page}")
+        self.galleries = {"": galleries} if isinstance(galleries, Gallery) else dict(galleries)
+        if not self.galleries:
+            raise ValueError("galleries must name at least one, got none")
+        for name, gallery in self.galleries.items():
+            gallery.space.check(Space(teacher.identity, "", teacher.embed_dim), f"gallery {name!r}")
+        self.per_page, self.encoder = per_page, encoder
+        self._explained = encoder.identity if encoder is not None and hasattr(encoder, "relevance") else None
+        self.state, self.answer = State(index=next(iter(self.galleries))), None
+        self._teacher, self._file, self._start = teacher, file, start
+        self._open_splats = open_splats
+        self._term = lru_cache(256)(self._make_term)
+        try:
+            kept = read_file(file) if file is not None else {}
+            resumed = kept.get("start") == start and self.change(**kept.get("state", {})) is not None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+        ):  # there is none, it is damaged, or of other galleries: begin anew
+            resumed = False
+        if not resumed:
+            self.search(start)
+
+    # ---- actions -----------------------------------------------------------------------------------------------
+
+    def search(
+        self, text: str = "", *, image: Picture | bytes | None = None, like: str = "", minus: str = ""
+    ) -> list[Hit]:
+        """Begin a new query.
+
+        Args:
+            text: any words.
+            image: a picture, or the bytes of its file.
+            like: key of an object.
+            minus: words for what it is not to be; they weigh half.
+
+        Returns:
+            The hits of the first page; none without a query.
+
+        Raises:
+            ValueError: for a text that says nothing, or a picture that cannot be read.
+            KeyError: when the gallery has no such object.
+        """
+        parts = [Part("text", text)] if text.strip() else []
+        if image is not None:
+            name = Path(image).name if isinstance(image, str | os.PathLike) else "your picture"
+            parts.append(Part("picture", name, 1.0, _as_base64(image)))
+        parts += [Part("shape", like)] if like else []
+        parts += [Part("text", minus, -0.5)] if minus else []
+        self.change(parts=parts, more=(), less=())
+        return self.hits
+
+    def change(self, **fields: Any) -> Answer | None:
+        """Change fields of the state and ask again; a state that cannot be answered leaves the one before.
+
+        A change of anything but the page goes back to the first page, and of what is asked for takes back the marks.
+
+        Returns:
+            The answer, None without a query.
+
+        Raises:
+            ValueError: for a field that does not exist or fit, and for what `ask` and `text_term` refuse.
+            KeyError: for a key or index that does not exist.
+        """
+        changed = to_plain(fields)
+        state = from_plain(State, to_plain(self.state) | changed)
+        asked = [[(part.kind, part.name) for part in one.parts] for one in (self.state, state)]
+        if asked[0] != asked[1] and not changed.keys() & {"more", "less"}:
+            state = replace(state, more=(), less=())
+        if changed.keys() - {"page", "opened"} and "page" not in changed:
+            state = replace(state, page=0)
+        if state.index not in self.galleries:
+            raise KeyError(f"index must be one of {', '.join(self.galleries)}, got {state.index!r}")
+        gallery, allowed = self.galleries[state.index], self._allowed(state)
+        last = (int(allowed.sum()) if allowed is not None else len(gallery)) - 1
+        state = replace(state, page=max(0, min(state.page, last // self.per_page)))
+        given = [part for part in state.parts if part.name.strip() or part.picture]
+        terms = tuple(replace(self._term(state.index, replace(p, weight=1.0)), weight=p.weight) for p in given)
+        query, answer = Query(terms).marked(gallery, state.more, state.less), None
+        if query.terms:
+            answer = ask(gallery, query, (state.page + 1) * self.per_page, where=allowed)
+        self.state, self.answer = state, answer
+        if self._file is not None:
+            write_text(self._file, json.dumps({"start": self._start, "state": to_plain(state)}))
+        return answer
+
+    def open(self, key: str) -> Splats:
+        """The splats of an object, which is looked at from now on; KeyError, or what reading them raises."""
+        from .embedding import open_splats
+
+        self.gallery.row(key)
+        splats = self._open_splats(key) if self._open_splats else open_splats(self.gallery, key)
+        self.change(opened=key)
+        return splats
+
+    # ---- what is to be seen ------------------------------------------------------------------------------------
+
+    @property
+    def gallery(self) -> Gallery:
+        """The one that is searched."""
+        return self.galleries[self.state.index]
+
+    @property
+    def hits(self) -> list[Hit]:
+        """Of the present page, best first."""
+        return list(self.answer.hits[self.state.page * self.per_page :]) if self.answer else []
+
+    @property
+    def note(self) -> str:
+        """How many hits there are of how many objects, in one line."""
+        count = len(self.gallery)
+        if self.answer is None:
+            return f"{count:,} splats; no search yet"
+        filtered = f" that the filter lets through, of {count:,}" if self.answer.rows < count else ""
+        if not self.hits:
+            return f"none of {count:,} splats passes the filter"
+        return f"{self.hits[0].rank:,} to {self.hits[-1].rank:,} of {self.answer.rows:,} splats{filtered}"
+
+    def describe(self, row: int) -> dict[str, str]:
+        """Of a row: category, split and caption, all plain text; empty where there is none."""
+        meta = self.gallery.describe([row])[0]
+        facts = {name: str(meta.get(name) or "") for name in ("category", "split")}
+        return facts | {"caption": self.gallery.captions([row])[0]}
+
+    def details(self, key: str) -> dict[str, Any]:
+        """Of an object: its ``facts`` by name, and the ``neighbours``: rows and cosines of the most similar others."""
+        row = self.gallery.row(key)
+        meta = self.gallery.describe([row])[0]
+        facts = {name: str(meta[name]) for name in meta if name not in _HIDDEN and str(meta[name])}
+        near = self.gallery.search(self.gallery.take([row])[0], min(_NEIGHBOURS + 1, len(self.gallery)))
+        pairs = zip(near.indices.tolist(), near.scores.tolist(), strict=True)
+        return {"facts": facts, "neighbours": [pair for pair in pairs if pair[0] != row][:_NEIGHBOURS]}
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """All of the galleries, sorted."""
+        metas = (meta for gallery in self.galleries.values() for meta in gallery.meta)
+        return sorted({str(meta["category"]) for meta in metas if meta.get("category")})
+
+    def positions(self) -> Tensor:
+        """Places ``[N, 2]`` of the objects on a map, in ``[-1, 1]``: the two directions of most variance (PCA)."""
+        rows = self.gallery.sample - self.gallery.sample.mean(dim=0)
+        axes = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, [-1, -2]]  # [D, 2]
+        axes = axes * axes.sum(dim=0).sign()
+        places = (self.gallery.embeds.cpu() - self.gallery.sample.mean(dim=0)) @ axes
+        return places / places.abs().amax(dim=0).clamp_min(1e-9)
+
+    # ---- why ---------------------------------------------------------------------------------------------------
+
+    @property
+    def explains(self) -> bool:
+        """Whether `relevance` knows why objects of the present gallery match: their encoder is here, and has tokens."""
+        return self._explained is not None and self._explained == self.gallery.encoder
+
+    def relevance(self, splats: Splats, term: int = 0) -> Tensor:
+        """How much each gaussian of an object speaks for a term of the query, by occlusion of its patches.
+
+        Args:
+            splats: N gaussians of an object of the gallery.
+            term: which, of ``answer.query.terms``.
+
+        Returns:
+            ``[N]``: what the cosine to the term loses without a patch, averaged over the patches that hold the
+            gaussian; NaN for a gaussian in none.
+
+        Raises:
+            ValueError: when there is no such term, or the gallery was not made by an encoder with tokens that is here.
+        """
+        terms = self.answer.query.terms if self.answer else ()
+        if not 0 <= term < len(terms):
+            raise ValueError(f"term must be one of the {len(terms)} of the query, got {term}; search first")
+        if not self.explains:
+            raise ValueError("what matches can be said of objects embedded by a token encoder; choose that index")
+        values, indices, mask = self.encoder.relevance(splats, terms[term].embeds)
+        sums, counts = torch.zeros(len(splats)), torch.zeros(len(splats))
+        for patch in mask.nonzero()[:, 0].tolist():
+            rows = indices[patch].unique()
+            sums[rows] += values[patch]
+            counts[rows] += 1
+        return sums / counts.masked_fill(counts == 0, torch.nan)
+
+    # ---- how it is done ----------------------------------------------------------------------------------------
+
+    def _make_term(self, index: str, part: Part) -> Term:
+        if part.kind == "text":
+            return text_term(self._teacher, part.name)
+        if part.kind == "shape":
+            return row_term(self.galleries[index], part.name)
+        return picture_term(self._teacher, _as_image(base64.b64decode(part.picture)), name=part.name)
+
+    def _allowed(self, state: State) -> Tensor | None:
+        """Which rows pass the filters, None for all."""
+        gallery, filters = self.galleries[state.index], []
+        if category := state.category.strip():
+            filters.append(f"category{'=' if category in self.categories else '~'}{category}")
+        filters += [f"split={state.split}"] if state.split else []
+        mask = gallery.allowed(filters) if filters else None
+        if not state.among:
+            return mask
+        among = torch.zeros(len(gallery), dtype=torch.bool)
+        among[[gallery.row(key) for key in state.among]] = True
+        return among if mask is None else mask & among
+
+
+def _as_base64(picture: Picture | bytes) -> str:
+    stream = io.BytesIO()
+    _as_image(picture).save(stream, "WEBP", quality=95)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _as_image(picture: Picture | bytes) -> Image.Image:
+    """A picture, or the bytes of its file, as RGB of bearable size; ValueError with a sentence when it is none."""
+    if isinstance(picture, bytes):
+        if len(picture) > MAX_UPLOAD:
+            most, got = MAX_UPLOAD // 10**6, len(picture) / 1e6
+            raise ValueError(f"a picture may have at most {most} MB, got {got:.1f}; shrink it")
+        try:
+            picture = Image.open(io.BytesIO(picture), formats=_KINDS)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            got = str(error)[:80] if picture else "an empty file"
+            must = f"the picture must be an intact file of the kinds {', '.join(_KINDS)}"
+            raise ValueError(f"{must}, got {got}; choose another") from None
+    pixels = read_picture(picture)
+    image = Image.fromarray(pixels.numpy() if pixels.dtype == torch.uint8 else to_uint8(pixels))
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return image
