@@ -69,7 +69,7 @@ ROOMS = {
     },
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {
-        *("colors", "splats", "geometry", "rendering", "tokenizer", "teachers", "encoders", "gallery", "plots"),
+        *("colors", "settings", "splats", "geometry", "rendering", "tokenizer", "teachers", "gallery", "plots"),
         "applications",
     },
     # top

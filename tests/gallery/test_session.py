@@ -35,7 +35,7 @@ class ColorTeacher:
         return unit(torch.tensor([[float(name in text) + 0.05 for name in names] for text in texts]))
 
     def encode_image(self, pictures):
-        return unit(torch.stack([torch.from_numpy(np.asarray(one)).float().mean(dim=(0, 1)) for one in pictures]))
+        return unit(torch.stack([torch.from_numpy(np.array(one)).float().mean(dim=(0, 1)) for one in pictures]))
 
     def zero_shot_weights(self, labels, templates):
         return self.encode_text(labels)
