@@ -3,8 +3,6 @@
 `gallery.embedding` makes galleries; it is imported by itself, as it needs encoders and readers of all formats.
 """
 
-from __future__ import annotations
-
 from .filters import Condition, parse_filters
 from .gallery import Gallery, Hits
 from .query import (
@@ -24,33 +22,3 @@ from .query import (
 from .session import Part, Session, State
 from .sheet import hits_sheet, picture_sheet, picture_strip
 from .storage import INDEX, GalleryError, GalleryWriter, Rows, Space
-
-__all__ = [
-    "INDEX",
-    "Answer",
-    "Condition",
-    "Gallery",
-    "GalleryError",
-    "GalleryWriter",
-    "Hit",
-    "Hits",
-    "Part",
-    "Query",
-    "Rows",
-    "Session",
-    "Space",
-    "State",
-    "Term",
-    "ask",
-    "hits_sheet",
-    "parse_filters",
-    "picture_sheet",
-    "picture_strip",
-    "picture_term",
-    "precision_of_queries",
-    "row_term",
-    "sense_rows",
-    "shape_term",
-    "text_term",
-    "zero_shot_labels",
-]
