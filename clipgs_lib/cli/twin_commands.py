@@ -56,7 +56,5 @@ def twin(
     with bar("rooms", compose or 0) as show:
         scores = score_rooms(compose or 0, pools, out, seed=seed, progress=lambda n, _: show(n))
     for row in scores["rows"]:
-        if row["n"]:
-            interval = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], n = {row['n']}"
-            print(f"{row['encoder']} | {row['mode']} | {row['metric']}: {interval}")
+        print(*(row.get(key, "") for key in ("encoder", "mode", "metric", "value", "low", "high", "n")), sep=" | ")
     print(f"{scores['rooms']} rooms: {out / 'scores.json'}")

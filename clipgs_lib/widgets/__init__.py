@@ -1,11 +1,7 @@
 """Widgets: the splat viewer, the patch picker, the retrieval explorer, the labelling grid, the twin's editor."""
 
-from __future__ import annotations
-
 from .label_grid import LabelGrid
 from .patch_picker import PatchPicker
 from .retrieval import RetrievalExplorer
 from .splat_view import SplatView
 from .twin_editor import TwinEditor
-
-__all__ = ["LabelGrid", "PatchPicker", "RetrievalExplorer", "SplatView", "TwinEditor"]

@@ -1,22 +1,8 @@
 """Digital twin of a scene, as Diorama makes it: every object of a picture is searched, placed and set straight."""
 
-from __future__ import annotations
-
 from .assets import assets_in
 from .composer import compose
 from .scenes import read_scene
 from .scoring import score_rooms
 from .search import crop, load_pool, retrieve
 from .twin import make_twin
-
-__all__ = [
-    "assets_in",
-    "compose",
-    "crop",
-    "load_pool",
-    "make_twin",
-    "read_scene",
-    "retrieve",
-    "score_rooms",
-    "segmented",
-]

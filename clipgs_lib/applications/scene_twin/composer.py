@@ -176,8 +176,6 @@ class _Room:
 
     def picture(self, width: int, height: int, name: str) -> Scene | None:
         """Draw things one by one, tell from their depths who is seen where, and draw together those that are seen."""
-        if not self.things:
-            return None
         rng, things = self.rng, self.things
         eye = self.size * (rng.uniform(0.3, 0.7), 0, 1) + (0, rng.uniform(1.4, 1.9), -0.1)
         target = self.size * (0.5, 0, 0.3) + (0, 0.55, 0)

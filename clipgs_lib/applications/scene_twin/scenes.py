@@ -30,7 +30,6 @@ from ...words import first_of
 
 FLOOR, WALL = 0, -1  # what an object may stand on or hang at, beside the numbers of others
 MAX_SIDE = 8192  # pixels of a picture
-Segmenter = Callable[[np.ndarray, Sequence[str]], Sequence[np.ndarray]]  # picture and names -> masks [H, W]
 
 
 class SceneError(ExplainedError):
@@ -165,7 +164,7 @@ class Scene:
 def segmented(
     image: np.ndarray,
     names: Sequence[str],
-    segmenter: Segmenter,
+    segmenter: Callable[[np.ndarray, Sequence[str]], Sequence[np.ndarray]],
     viewmat: Tensor,
     K: Tensor,
     depth: np.ndarray | None = None,

@@ -55,10 +55,8 @@ class Twin:
             raise ValueError(f"objects to change must be among {first_of(objects)}, got {first_of(unknown)}")
         new = {number: key for number, key in choice.items() if self.chosen.get(number) != key}
         shapes = {**self.shapes} | {number: pool.splats(key) for number, key in new.items()}
-        fits = dict(self.fits)
-        for number in new:
-            on_floor = self.supports[number] == FLOOR
-            fits[number] = fit_pose(self.scene, objects[number], shapes[number], on_floor=on_floor)
+        floor = {number: self.supports[number] == FLOOR for number in new}
+        fits = {**self.fits} | {n: fit_pose(self.scene, objects[n], shapes[n], on_floor=floor[n]) for n in new}
         fits |= {number: fits[number]._replace(pose=pose) for number, pose in moved.items()}
         poses = arrange({number: fit.pose for number, fit in fits.items()}, shapes, self.supports)
         return replace(self, chosen={**self.chosen} | new, shapes=shapes, fits=fits, poses=poses)
