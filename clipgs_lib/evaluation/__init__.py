@@ -12,28 +12,25 @@ object) such an interval has no width, which says nothing about certainty: look 
 from __future__ import annotations
 
 from .benchmarks import EvaluationWarning, class_list, open_folder
-from .few_shots import METHODS, FewShot, few_shot, linear_probe
+from .few_shots import few_shot, linear_probe
 from .objects import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
-from .ranking import Recalls, TopK, retrieval, zero_shot
+from .ranking import Ranked, retrieval, zero_shot
 from .results import Measured, Results, compare
 from .run import PROTOCOLS, EvaluationConfig, evaluate
 from .scores import RESAMPLES, TIE, Interval, hit_rates, relevant_mask
 
 __all__ = [
     "BAG",
-    "METHODS",
     "PROTOCOLS",
     "RESAMPLES",
     "TIE",
     "EvaluationConfig",
     "EvaluationSet",
     "EvaluationWarning",
-    "FewShot",
     "Interval",
     "Measured",
-    "Recalls",
+    "Ranked",
     "Results",
-    "TopK",
     "class_list",
     "compare",
     "content_of",

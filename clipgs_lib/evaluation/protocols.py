@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..vectors import unit
 from .benchmarks import class_id
-from .few_shots import FewShot, few_shot, linear_probe
+from .few_shots import few_shot, linear_probe
 from .objects import EvaluationSet
 from .ranking import Ranks, rank
 from .results import Measured, Results, class_rows
@@ -119,23 +119,24 @@ def few_shot_protocol(
             if asked < 1:
                 left_out.append(f"{ways}-way {shots}-shot")
                 continue
-            found = few_shot(embeds[known], target, ways, shots, queries=asked, episodes=episodes, seed=results.seed)
-            results.measured.append(_shots(f"{ways}-way {shots}-shot, {asked} queries of each class", method, found))
+            scores = few_shot(embeds[known], target, ways, shots, queries=asked, episodes=episodes, seed=results.seed)
+            task = f"{ways}-way {shots}-shot, {asked} queries of each class"
+            results.measured.append(_shots(task, method, scores, ways))
         for shots in SHOTS:
-            if np.count_nonzero(counts > shots) < 2:
+            if (ways := np.count_nonzero(counts > shots)) < 2:
                 left_out.append(f"{shots}-shot probe")
                 continue
-            found = linear_probe(embeds[known], target, shots, queries=queries, draws=draws, seed=results.seed)
-            results.measured.append(_shots(f"linear probe, {shots}-shot, {found.ways} classes", method, found))
+            scores = linear_probe(embeds[known], target, shots, queries=queries, draws=draws, seed=results.seed)
+            results.measured.append(_shots(f"linear probe, {shots}-shot, {ways} classes", method, scores, ways))
     if left_out:
         names = ", ".join(dict.fromkeys(left_out))
         got = f"{len(counts)} labels of at most {counts[0] if len(counts) else 0} objects"
         results.notes.append(f"few-shot: {names} need more objects of more labels than there are, got {got}")
 
 
-def _shots(task: str, method: str, found: FewShot) -> Measured:
-    names = np.array([f"episode {number}" for number in range(found.episodes)])
-    return Measured("few-shot", task, "accuracy", method, np.array(found.scores), names, found.chance)
+def _shots(task: str, method: str, scores: np.ndarray, ways: int) -> Measured:
+    names = np.array([f"episode {number}" for number in range(len(scores))])
+    return Measured("few-shot", task, "accuracy", method, scores, names, 1 / ways)
 
 
 def retrieval_protocol(

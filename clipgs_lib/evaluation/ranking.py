@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,13 +17,15 @@ CELLS = 1 << 24  # similarities held in memory at a time
 
 
 @dataclass(frozen=True)
-class _Ranked:
-    """How often the right thing is among the first k."""
+class Ranked:
+    """How often the right thing is among the first k, by `retrieval` or `zero_shot`."""
 
     ks: tuple[int, ...]
-    values: tuple[Interval, ...]  # at each of ks: mean over queries or objects
+    values: tuple[Interval, ...]  # at each of ks: mean over queries, which the bootstrap resamples
     chance: tuple[float, ...]  # at each of ks: of a random order
-    objects: int  # what the bootstrap resamples; queries may share one
+    mrr: float  # mean reciprocal rank of the first right thing, in (0, 1]
+    objects: int  # queries
+    candidates: int  # items of the gallery, or classes
 
     def at(self, k: int) -> Interval:
         """The score at k, one of ``ks``."""
@@ -32,55 +33,8 @@ class _Ranked:
             raise ValueError(f"k must be one of those computed, {', '.join(map(str, self.ks))}, got {k}")
         return self.values[self.ks.index(k)]
 
-    def _line(self, name: str) -> str:
-        columns = zip(self.ks, self.values, self.chance, strict=True)
-        return " · ".join(f"{name}{k} {value} (chance {100 * c:.3g})" for k, value, c in columns)
 
-
-@dataclass(frozen=True)
-class Recalls(_Ranked):
-    """Retrieval: how often something relevant is among the first k."""
-
-    queries: int
-    gallery: int  # items searched
-
-    def __str__(self) -> str:
-        scores = self._line("R@")
-        return f"{scores} · {self.queries:,} queries of {self.objects:,} objects in a gallery of {self.gallery:,}"
-
-
-@dataclass(frozen=True)
-class TopK(_Ranked):
-    """Zero-shot classification: how often the right class is among the first k."""
-
-    classes: int  # to choose from
-    mrr: float  # mean reciprocal rank of the right class, in (0, 1]
-    class_accuracy: tuple[float, ...]  # at the first of ks, of each class; NaN for classes without objects
-    class_counts: tuple[int, ...]  # objects of each class
-
-    @property
-    def macro(self) -> float:
-        """Mean of the accuracies of the classes that have objects, at the first of ks."""
-        return float(np.nanmean(self.class_accuracy))
-
-    def __str__(self) -> str:
-        seen = sum(count > 0 for count in self.class_counts)
-        scores = self._line("Top-")
-        return (
-            f"{scores} · macro Top-{self.ks[0]} {100 * self.macro:.1f} % · {self.objects:,} objects of {seen:,} "
-            f"classes, {self.classes:,} to choose from"
-        )
-
-
-def retrieval(
-    queries: Tensor,
-    gallery: Tensor,
-    relevant: Tensor,
-    ks: Sequence[int] = (1, 5, 10),
-    *,
-    objects: Tensor | None = None,
-    seed: int = 0,
-) -> Recalls:
+def retrieval(queries: Tensor, gallery: Tensor, relevant: Tensor, ks: Sequence[int] = (1, 5, 10)) -> Ranked:
     """Search a gallery for each query; with several relevant items the first one found counts.
 
     Args:
@@ -88,8 +42,6 @@ def retrieval(
         gallery: ``[N, D]`` unit-norm, on the same device.
         relevant: ``[Q]`` integer index into the gallery, or ``[Q, N]`` bool (several items with one caption, say).
         ks: increasing numbers of results looked at. From the size of the gallery on, recall and chance are 1.
-        objects: ``[Q]`` integer ids of what the queries belong to (several views of one object); None for one each.
-        seed: of the bootstrap.
 
     Returns:
         The recalls at ``ks``: the mean over queries, with chance and intervals.
@@ -97,23 +49,10 @@ def retrieval(
     Raises:
         ValueError: for other shapes, non-finite or unnormalised rows (named), or queries without a relevant item.
     """
-    found = rank(queries, gallery, relevant, ks)
-    if objects is None:
-        objects = torch.arange(len(queries))
-    if objects.shape != (len(queries),) or objects.is_floating_point():
-        raise ValueError(f"objects must be integers [{len(queries)}], got {objects.dtype} {list(objects.shape)}")
-    groups = objects.cpu().numpy()
-    return Recalls(
-        ks=found.ks,
-        values=intervals(found.hits, groups, seed),
-        chance=found.chance,
-        queries=len(queries),
-        objects=len(np.unique(groups)),
-        gallery=len(gallery),
-    )
+    return _ranked(rank(queries, gallery, relevant, ks), len(gallery))
 
 
-def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int] = (1, 3, 5), *, seed: int = 0) -> TopK:
+def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int] = (1, 3, 5)) -> Ranked:
     """Classify objects by the nearest class embedding (REFERENCE: CLIP's zero-shot inference).
 
     Args:
@@ -121,30 +60,22 @@ def zero_shot(embeds: Tensor, weights: Tensor, target: Tensor, ks: Sequence[int]
         weights: ``[C, D]`` unit-norm class embeddings, as of ``teacher.zero_shot_weights``, on the same device.
         target: ``[N]`` integer index of the right class.
         ks: increasing; from C on, accuracy and chance are 1.
-        seed: of the bootstrap.
 
     Returns:
-        Top-k accuracies with chance and intervals, and the accuracy of each class.
+        Top-k accuracies with chance and intervals.
 
     Raises:
         ValueError: for other shapes, non-finite or unnormalised rows (named), or targets outside ``[0, C)``.
     """
     if target.dim() != 1:
         raise ValueError(f"target must be [N] class indices, got {list(target.shape)}")
-    found = rank(embeds, weights, target, ks, ("embeds", "weights"))
-    classes = target.cpu().numpy()
-    counts = np.bincount(classes, minlength=len(weights))
-    sums = np.bincount(classes, weights=found.hits[:, 0], minlength=len(weights))
-    return TopK(
-        ks=found.ks,
-        values=intervals(found.hits, np.arange(len(embeds)), seed),
-        chance=found.chance,
-        objects=len(embeds),
-        classes=len(weights),
-        mrr=float(found.reciprocal.mean()),
-        class_accuracy=tuple(s / c if c else math.nan for s, c in zip(sums.tolist(), counts.tolist(), strict=True)),
-        class_counts=tuple(counts.tolist()),
-    )
+    return _ranked(rank(embeds, weights, target, ks, ("embeds", "weights")), len(weights))
+
+
+def _ranked(ranks: Ranks, candidates: int) -> Ranked:
+    count = len(ranks.hits)
+    values = intervals(ranks.hits, np.arange(count), seed=0)
+    return Ranked(ranks.ks, values, ranks.chance, float(ranks.reciprocal.mean()), count, candidates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..evaluation import TopK, zero_shot
+from ..evaluation import Ranked, zero_shot
 from ..files import text_of, write_text
 from ..splits import SPLITS, UNSEEN
 from ..teachers import mini
@@ -44,7 +44,7 @@ class Measured:
 
     def __init__(self, model: mini.Mini, photos: Sequence[tuple[Path, str]]) -> None:
         self.model, self.photos, self.words = model, photos, {label for _, label in photos}
-        self.rows: list[tuple[str, str, dict[str, TopK]]] = []  # set and split, labels, rankings by way
+        self.rows: list[tuple[str, str, dict[str, Ranked]]] = []  # set and split, labels, rankings by way
 
     def add(
         self,
@@ -172,9 +172,9 @@ def _about(views: ViewSet) -> str:
     return f"{head}; `views.jsonl` has sha256\n    `{views.sha256}`"
 
 
-def _row(split: str, part: str, ranked: Mapping[str, TopK]) -> str:
+def _row(split: str, part: str, ranked: Mapping[str, Ranked]) -> str:
     ours, alone = (ranked[way] for way in _WAYS)
     tops = [f"{100 * top.value:.1f} %" for top in (*ours.values, *alone.values)]
     chance = " / ".join(f"{100 * value:.1f} %" for value in ours.chance)
-    first = f"| {split} | {part} | {ours.objects} | {ours.classes} | {tops[0]} | {tops[1]} | {ours.mrr:.3f}"
+    first = f"| {split} | {part} | {ours.objects} | {ours.candidates} | {tops[0]} | {tops[1]} | {ours.mrr:.3f}"
     return f"{first} | {tops[2]} | {tops[3]} | {chance} |"

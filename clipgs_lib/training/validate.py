@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..encoders import BagOfViews, Encoder, pool_views
-from ..evaluation import Recalls, TopK, load_teacher_of, retrieval, zero_shot
+from ..evaluation import Ranked, load_teacher_of, retrieval, zero_shot
 from ..runtime import mixed_precision
 from ..shards import TeacherInfo
 from ..vectors import unit
@@ -111,7 +111,7 @@ class Validator:
         return _scores("text_r", retrieval(unit(torch.stack(list(texts.values()))), embeds, relevant))
 
 
-def _scores(prefix: str, result: Recalls | TopK) -> dict[str, float]:
+def _scores(prefix: str, result: Ranked) -> dict[str, float]:
     """Scores by name, with ``low_``, ``high_`` (95 % interval) and ``chance_`` before it."""
     named: dict[str, float] = {}
     for k, score, chance in zip(result.ks, result.values, result.chance, strict=True):
