@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from clipgs_lib.captions.caption import Caption
 from clipgs_lib.shards.stream import TripletStream
@@ -131,18 +130,12 @@ def main() -> None:
         make_set(folder, options.objects)
         paths = sorted(folder.glob("*.tar"))
         size = sum(path.stat().st_size for path in paths)
-
-        def loader(workers: int) -> DataLoader[Triplet]:
-            stream = TripletStream(folder, "train", batch_size=32)
-            return DataLoader(stream, batch_size=32, num_workers=workers, collate_fn=lambda batch: batch[0])
-
         rows: dict[str, Callable[[], object]] = {
             "read() of the files (floor)": lambda: raw_read(paths),
             "tarfile, streaming (peer)": lambda: raw_tarfile(paths),
             "TripletStream, shuffled, verified": lambda: drain(TripletStream(folder, "train")),
             "TripletStream and one view decoded": lambda: drain(TripletStream(folder, "train"), images=True),
             "webdataset, nothing decoded": lambda: drain(webdataset_of(paths)),
-            "TripletStream, 2 workers": lambda: drain(loader(2)),
         }
         each = size / options.objects / 1e3
         print(f"{options.objects} objects, {len(paths)} shards, {size / 1e6:.1f} MB, {each:.1f} kB each")

@@ -8,8 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from torch.utils.data import DataLoader
 
+from clipgs_lib.shards import stream as stream_module
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.stream import ShardWarning, TripletStream
 from clipgs_lib.shards.tar import ShardError, pack_members
@@ -32,37 +32,34 @@ def train_keys(folder: Path) -> list[str]:
     return [f"object-{i:04d}" for i in range(43)]
 
 
-def test_without_shuffling_the_order_is_that_of_the_shards(folder):
-    assert keys(TripletStream(folder, "train", shuffle=False)) == train_keys(folder)
-    assert len(keys(TripletStream(folder, shuffle=False))) == 46
-    assert keys(TripletStream(folder, "val", shuffle=False)) == [f"object-{i:04d}" for i in (43, 44, 45)]
-
-
-def test_epochs_differ_seeds_differ_and_repeat(folder):
-    stream = TripletStream(folder, "train", seed=3, buffer=8)
+def test_epochs_differ_seeds_differ_and_repeat(folder, monkeypatch):
+    monkeypatch.setattr(stream_module, "BUFFER", 8)
+    stream = TripletStream(folder, "train", seed=3)
     first, second = keys(stream), keys(stream)
     assert stream.epoch == 2 and first != second and first != train_keys(folder)
     assert sorted(first) == sorted(second) == train_keys(folder)
-    again = TripletStream(folder, "train", seed=3, buffer=8)
+    again = TripletStream(folder, "train", seed=3)
     assert [keys(again), keys(again)] == [first, second]
-    assert keys(TripletStream(folder, "train", seed=4, buffer=8)) != first
-    again.set_epoch(1)
+    assert keys(TripletStream(folder, "train", seed=4)) != first
+    again.epoch = 1
     assert keys(again) == second
+    assert len(keys(TripletStream(folder))) == 46
+    assert sorted(keys(TripletStream(folder, "val"))) == [f"object-{i:04d}" for i in (43, 44, 45)]
 
 
-def test_the_buffer_bounds_how_early_an_object_comes(folder):
+def test_the_buffer_bounds_how_early_an_object_comes(folder, monkeypatch):
+    stream = TripletStream(folder, "train", seed=1)
+    orders = {}
     for buffer in (1, 4, 1000):
-        stream = TripletStream(folder, "train", seed=1, buffer=buffer)
-        unbuffered = TripletStream(folder, "train", seed=1, buffer=1).order(0).tolist()
-        order = stream.order(0).tolist()
-        early = max(unbuffered.index(number) - place for place, number in enumerate(order))
-        assert early < buffer and sorted(order) == sorted(unbuffered)
+        monkeypatch.setattr(stream_module, "BUFFER", buffer)
+        orders[buffer] = stream.order(0).tolist()
+        early = max(orders[1].index(number) - place for place, number in enumerate(orders[buffer]))
+        assert early < buffer and sorted(orders[buffer]) == sorted(orders[1])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 43, 50])
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_ranks_share_uneven_shards_without_loss_or_doubling(folder, world, shuffle):
-    streams = [TripletStream(folder, "train", shuffle=shuffle, rank=r, world=world) for r in range(world)]
+def test_ranks_share_uneven_shards_without_loss_or_doubling(folder, world):
+    streams = [TripletStream(folder, "train", rank=r, world=world) for r in range(world)]
     for epoch in (0, 1):
         parts = [stream.order(epoch).tolist() for stream in streams]
         assert sorted(chain(*parts)) == streams[0].shards.numbers("train")
@@ -89,48 +86,6 @@ def test_a_rank_without_objects_says_so_and_goes_on(folder):
     assert empty.epoch == 1
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-@pytest.mark.parametrize("workers", [0, 2, 3])
-def test_a_loader_yields_the_same_whatever_its_workers(folder, workers):
-    plain = keys(TripletStream(folder, "train", seed=5, rank=1, world=2))
-    stream = TripletStream(folder, "train", seed=5, rank=1, world=2, batch_size=4)
-    loader = DataLoader(stream, batch_size=4, num_workers=workers, collate_fn=lambda batch: [t.key for t in batch])
-    batches = list(loader)
-    assert list(chain(*batches)) == plain and [len(batch) for batch in batches] == [4] * 5 + [2]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_going_on_is_exact(folder, workers):
-    def loader(stream):
-        return DataLoader(stream, batch_size=3, num_workers=workers, collate_fn=lambda batch: [t.key for t in batch])
-
-    def make():
-        return TripletStream(folder, "train", seed=9, buffer=7, rank=0, world=2, batch_size=3)
-
-    whole = list(loader(make()))
-    part = []
-    for batch in loader(make()):
-        part.append(batch)
-        if len(part) == 4:
-            break
-    other = make()
-    other.set_epoch(0, position=12)
-    assert part + list(loader(other)) == whole
-
-
-def test_the_state_in_a_plain_loop_counts_by_itself(folder):
-    stream, wanted = TripletStream(folder, "train", seed=2), keys(TripletStream(folder, "train", seed=2))
-    seen = []
-    for triplet in stream:
-        seen.append(triplet.key)
-        if len(seen) == 17:
-            break
-    again = TripletStream(folder, "train", seed=2)
-    again.set_epoch(stream.epoch, stream.position)
-    assert again.position == 17 and seen + keys(again) == wanted
-    assert again.epoch == 1 and again.position == 0
-
-
 def test_bad_objects_stop_the_stream(tmp_path):
     bad = make_set(tmp_path / "bad", (("train", 12),))
     row = ShardSet(bad).rows[7]
@@ -146,8 +101,6 @@ def test_bad_objects_stop_the_stream(tmp_path):
     [
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"rank": 1}, "rank 1 of 1"),
-        ({"buffer": 0}, "at least 1"),
-        ({"batch_size": 0}, "at least 1"),
     ],
 )
 def test_arguments_out_of_range(folder, arguments, words):
