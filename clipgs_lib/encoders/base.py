@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..splats import Splats
 from ..vectors import unit
 from ..weights import state_sha256
 from .config import AnyConfig, EncoderError
@@ -40,9 +41,9 @@ class Encoder(nn.Module, ABC):
     def blocks(self) -> nn.ModuleList:
         """The blocks that follow one another, first to last."""
 
-    @abstractmethod
     def listed(self, objects: Any) -> list[Any]:
-        """Objects as a list, whether one is given or many; ``len`` of each is its size."""
+        """Objects as a list, whether one is given or many; ``len`` of each is its size. Here they are splats."""
+        return [objects] if isinstance(objects, Splats) else list(objects)
 
     @abstractmethod
     def collate(self, objects: Sequence[Any], *, normalize: bool = True) -> Any:

@@ -71,10 +71,6 @@ class PointBert(TokenEncoder):
         """``[B, W]`` -> ``[B, D]``, not normalised."""
         return self.proj(cls)
 
-    def block_attention(self, block: Any, x: Tensor, attend: Tensor | None) -> Tensor:
-        """The softmaxed weights by which the block sums ``[B, H, 1+K, 1+K]``."""
-        return block[0].fn.maps(block[0].norm(x), attend)
-
 
 class PatchTransformer(nn.Module):
     """The parts of PPAT, named as in the checkpoints: ``sa``, ``lift``, ``cls_token``, ``transformer``."""
@@ -153,19 +149,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
         """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
-        q, k, v = self._split(x)
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, 64]
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, H, L, 64]
         return self.to_out["0"](out.transpose(1, 2).flatten(2))
-
-    def maps(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """Softmaxed weights ``[B, H, L, L]``."""
-        q, k, _ = self._split(x)
-        scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
-        return (scores if attend is None else scores.masked_fill(~attend, float("-inf"))).softmax(dim=-1)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, 64]
-        return q, k, v
 
 
 def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) -> Tensor:

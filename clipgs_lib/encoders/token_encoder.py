@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class TokenEncoder(Encoder):
 
     @abstractmethod
     def patchify(self, batch: SplatBatch) -> Patches:
-        """The patches that `tokenize` would make; a loader may do so ahead, in its own processes."""
+        """Cut objects into patches."""
 
     @abstractmethod
     def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
@@ -57,15 +57,7 @@ class TokenEncoder(Encoder):
     def leave(self, cls: Tensor) -> Tensor:
         """The CLS token ``[B, W]`` after the last block, in the teacher's space ``[B, D]``."""
 
-    @abstractmethod
-    def block_attention(self, block: Any, x: Tensor, attend: Tensor | None) -> Tensor:
-        """Softmaxed attention of one block ``[B, H, 1+K, 1+K]`` for what enters it."""
-
     # ---- for everybody ---------------------------------------------------------------------------------------
-
-    def listed(self, objects: Splats | Sequence[Splats]) -> list[Splats]:
-        """Splats as a list, whether one is given or many."""
-        return [objects] if isinstance(objects, Splats) else list(objects)
 
     def collate(self, objects: Sequence[Splats], *, normalize: bool = True) -> SplatBatch:
         """Splats, each centred and scaled to the unit sphere, as one batch on the encoder's device."""
@@ -73,64 +65,23 @@ class TokenEncoder(Encoder):
         return (on_surface(batch) if self.config.attributes == "surface" else batch).to(self.device)
 
     def embed(self, tokens: TokenOutput) -> Tensor:
-        """Run the transformer.
-
-        Args:
-            tokens: from `tokenize`.
-
-        Returns:
-            ``[B, D]``, **not** normalised.
-        """
+        """Run the transformer over what `tokenize` made: ``[B, D]``, **not** normalised."""
         x, attend = self.enter(tokens)
         for block in self.blocks:
             x = block(x, attn_mask=attend)
         return self.leave(x[:, 0])
 
-    def forward(self, batch: SplatBatch, patches: Patches | None = None) -> Tensor:
-        """Embed a batch, with gradients.
-
-        Args:
-            batch: B objects, on the encoder's device.
-            patches: of this batch, when they are known already.
-
-        Returns:
-            ``[B, D]``, **not** normalised.
-        """
-        patches = self.patchify(batch) if patches is None else patches
+    def forward(self, batch: SplatBatch) -> Tensor:
+        """Embed B objects on the encoder's device, with gradients: ``[B, D]``, **not** normalised."""
+        patches = self.patchify(batch)
         if self.training and self.config.patch_dropout > 0:  # before the tokens are made, which takes most of the time
             patches = drop_patches(patches, self.config.patch_dropout)
         return self.embed(self.tokenize(batch, patches))
 
     def tokens(self, splats: Splats | Sequence[Splats]) -> TokenOutput:
-        """Tokens of objects, as they enter the transformer, with the patches they stand for.
-
-        Args:
-            splats: one object or many, which run as one batch.
-        """
+        """Tokens of one object or many, as they enter the transformer, with the patches they stand for."""
         with self._evaluating():
             return self.tokenize(self.collate(self.listed(splats)))
-
-    def attention(self, splats: Splats | Sequence[Splats], layer: int = -1) -> Tensor:
-        """Who looks at whom in one block: softmaxed attention; the first row and column are the CLS token's.
-
-        Args:
-            splats: one object or many, which run as one batch.
-            layer: which block, counted from the last if negative.
-
-        Returns:
-            ``[B, H, 1+G, 1+G]``; rows sum to 1, and patches masked for want of gaussians get 0.
-
-        Raises:
-            ValueError: when there is no such block.
-        """
-        depth = self.config.depth
-        if not -depth <= layer < depth:
-            raise ValueError(f"layer must lie in {-depth} .. {depth - 1}, got {layer}")
-        with self._evaluating():
-            x, attend = self.enter(self.tokenize(self.collate(self.listed(splats))))
-            for block in self.blocks[: layer % depth]:
-                x = block(x, attn_mask=attend)
-            return self.block_attention(self.blocks[layer % depth], x, attend)
 
     def relevance(self, splats: Splats, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """How much each patch speaks for a direction, by occlusion: what the cosine loses when it is left out.

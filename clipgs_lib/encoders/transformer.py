@@ -5,7 +5,7 @@ Parameter names are Uni3D's (``point_encoder.*`` of its checkpoints), but for th
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -91,15 +91,3 @@ class SplatTransformer(TokenEncoder):
     def leave(self, cls: Tensor) -> Tensor:
         """``[B, W]`` -> ``[B, D]``, not normalised."""
         return self.trans2embed(self.visual["fc_norm"](cls))
-
-    def block_attention(self, block: Any, x: Tensor, attend: Tensor | None) -> Tensor:
-        """Softmaxed attention ``[B, H, 1+K, 1+K]``, caught inside the block."""
-        attention, caught = block.attn, list[Tensor]()
-        fused, attention.fused_attn = attention.fused_attn, False  # the fused kernel keeps no map
-        watch = attention.attn_drop.register_forward_hook(lambda module, args, out: caught.append(out))
-        try:
-            block(x, attn_mask=attend)
-        finally:
-            watch.remove()
-            attention.fused_attn = fused
-        return caught[0]

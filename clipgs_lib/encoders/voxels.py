@@ -45,10 +45,6 @@ class VoxelEncoder(Encoder):
         """The stages, fine to coarse."""
         return self.stages
 
-    def listed(self, objects: Splats | Sequence[Splats]) -> list[Splats]:
-        """Splats as a list, whether one is given or many."""
-        return [objects] if isinstance(objects, Splats) else list(objects)
-
     def collate(self, objects: Sequence[Splats], *, normalize: bool = True) -> Tensor:
         """Grids ``[B, 4, S, S, S]`` of splats, each centred and scaled to the unit sphere, on the encoder's device."""
         batch = collate(objects, normalize=normalize, color_default=self.config.color_default)

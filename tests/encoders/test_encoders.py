@@ -218,60 +218,6 @@ def test_attended_is_none_where_nothing_is_masked():
     assert attended(mask)[:, 0, 0].tolist() == [[True, True, False], [True, True, True]]
 
 
-@pytest.mark.parametrize("layer", [0, -1])
-def test_attention_maps_are_what_the_forward_uses(encoder, objects, layer):
-    maps = encoder.attention(objects, layer)
-    heads = {"clipgs-mini": 3, "point-mini": 3, "naive-mini": 3, "clipgs-base": 12, "clipgs-giant": 16, "pointbert": 8}
-    assert maps.shape == (4, heads[encoder.config.name], 41, 41)
-    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(maps.shape[:-1]))
-    assert float(maps[0, :, :, 21:].abs().max()) == 0
-    assert float(maps[0, :, :, :21].min()) > 0
-    entered, left = _inside(encoder, objects, layer)
-    torch.testing.assert_close(_block_output(encoder, layer, entered, maps), left, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="layer must lie in"):
-        encoder.attention(objects, encoder.config.depth)
-
-
-def _inside(encoder, objects, layer):
-    """What enters and leaves the attention of a block in an ordinary forward."""
-    block = encoder.blocks[layer]
-    part = block[0].fn if encoder.config.kind == "pointbert" else block.attn
-    caught = []
-    watch = part.register_forward_hook(lambda module, args, out: caught.append((args[0], out)))
-    encoder.encode(objects)
-    watch.remove()
-    by_size = [0, 3, 1, 2]  # the order in which encode takes them
-    back = [by_size.index(i) for i in range(4)]
-    return caught[0][0][back], caught[0][1][back]
-
-
-def _block_output(encoder, layer, x, maps):
-    """The attention's output from its maps: values, summed by them, through the last linear map."""
-    if encoder.config.kind == "pointbert":
-        attention = encoder.blocks[layer][0].fn
-        values, last = attention.to_qkv(x).chunk(3, dim=-1)[2], attention.to_out["0"]
-    else:
-        attention = encoder.visual.blocks[layer].attn
-        last = attention.proj
-        if attention.qkv is None:
-            values = attention.v_proj(x)
-        else:
-            values = attention.qkv(x).chunk(3, dim=-1)[2] + attention.v_bias
-    values = values.unflatten(-1, (maps.shape[1], -1)).transpose(1, 2)  # [B, H, L, C]
-    with torch.no_grad():
-        return last((maps @ values).transpose(1, 2).flatten(2))
-
-
-def test_attention_leaves_the_encoder_as_it_was(encoders, objects):
-    encoder = encoders["clipgs-mini"]
-    before = encoder.encode(objects)
-    fused = [block.attn.fused_attn for block in encoder.visual.blocks]
-    encoder.attention(objects[0])
-    assert [block.attn.fused_attn for block in encoder.visual.blocks] == fused
-    assert not any(block.attn.attn_drop._forward_hooks for block in encoder.visual.blocks)
-    assert torch.equal(encoder.encode(objects), before)
-
-
 def test_tokens_are_what_enters_and_index_the_gaussians(encoder, objects):
     out = encoder.tokens(objects[1])
     config = encoder.config
@@ -287,12 +233,6 @@ def test_tokens_are_what_enters_and_index_the_gaussians(encoder, objects):
     with torch.no_grad():
         want = torch.nn.functional.normalize(encoder.embed(out), dim=-1)
     torch.testing.assert_close(want, encoder.encode(objects[1]))
-
-
-def test_patches_known_ahead_change_nothing(encoder, objects):
-    batch = collate(objects)
-    with torch.no_grad():
-        assert torch.equal(encoder(batch, encoder.patchify(batch)), encoder(batch))
 
 
 def test_ball_query_beside_loops():
