@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from .base import LogitScale, same_rows
-from .pairs import CONVENTIONS, contrastive_3d, pair_loss
-from .voting import LossTerms, Voting, clip_gs_loss, image_voting_loss, multi_positive_loss, voting_weights
+from .pairs import pair_loss
+from .voting import Voting, image_voting_loss, multi_positive_loss, voting_weights
 
 __all__ = [
-    "CONVENTIONS",
     "LogitScale",
-    "LossTerms",
     "Voting",
-    "clip_gs_loss",
-    "contrastive_3d",
     "image_voting_loss",
     "multi_positive_loss",
     "pair_loss",

@@ -14,41 +14,36 @@ from ..vectors import check_unit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+MAXIMUM = 100.0  # of the logit scale
 
 
 class LogitScale(nn.Module):
-    """Hold the learnable scale s = 1/τ of all logits as its logarithm, within ``[1, maximum]`` (CLIP, Uni3D).
+    """Hold the learnable scale s = 1/τ of all logits as its logarithm, within ``[1, 100]`` (CLIP, Uni3D).
 
     Call the module for s. `clamp_` after each optimiser step keeps the parameter itself in range; without it the value
     would still stop at the limit, but the parameter would get no gradient from beyond it.
 
     Args:
         init: s at the start; CLIP's 1 / 0.07.
-        maximum: upper limit of s.
 
     Raises:
-        ValueError: unless ``1 <= init <= maximum``.
+        ValueError: unless ``1 <= init <= 100``.
     """
 
-    def __init__(self, init: float = 1 / 0.07, maximum: float = 100.0) -> None:
+    def __init__(self, init: float = 1 / 0.07) -> None:
         super().__init__()
-        if not 1 <= init <= maximum < math.inf:
-            raise ValueError(f"logit scale must hold 1 <= init <= maximum, got {init} and {maximum}; is this 1/scale?")
-        self.maximum = maximum
+        if not 1 <= init <= MAXIMUM:
+            raise ValueError(f"logit scale must hold 1 <= init <= {MAXIMUM:g}, got {init}; is this 1/scale?")
         self.log = nn.Parameter(torch.tensor(math.log(init)))
 
     def forward(self) -> Tensor:
         """The scale s, a scalar tensor, already exponentiated."""
-        return self.log.clamp(0, math.log(self.maximum)).exp()
+        return self.log.clamp(0, math.log(MAXIMUM)).exp()
 
     @torch.no_grad()
     def clamp_(self) -> None:
         """Put the parameter back into range, in place."""
-        self.log.clamp_(0, math.log(self.maximum))
-
-    def extra_repr(self) -> str:
-        """The scale now and its limit."""
-        return f"scale={self().item():.2f}, maximum={self.maximum:g}"
+        self.log.clamp_(0, math.log(MAXIMUM))
 
 
 def same_rows(*ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses between two (or three) aligned sets of embeddings: CLIP's pair loss, and L_CON of ULIP, OpenShape, Uni3D."""
+"""The loss between two aligned sets of embeddings: CLIP's. L_CON of ULIP, OpenShape and Uni3D is the sum of two."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from torch.nn import functional as F
 
 from ..libraries import import_open_clip
 from .base import batch_of, check_mask, embeddings, full_precision, local, scale_of
-
-CONVENTIONS = {"half": 1.0, "quarter": 0.5}  # factor before the sum of the two pair losses of L_CON
 
 
 @full_precision
@@ -57,46 +55,6 @@ def pair_loss(
     backward = cross_entropy(scale * b[index] @ a.T, keep.T[index], index)
     both = torch.where(valid[index], forward + backward, 0.0)  # [R]
     return both.sum() / (2 * valid.sum().clamp(min=1))
-
-
-@full_precision
-def contrastive_3d(
-    shape: Tensor,
-    text: Tensor,
-    image: Tensor,
-    logit_scale: Tensor | float,
-    *,
-    convention: str = "half",
-    text_valid: Tensor | None = None,
-    image_valid: Tensor | None = None,
-    keep: Tensor | None = None,
-    rows: slice | None = None,
-) -> Tensor:
-    """Compute L_CON, the loss of ULIP, OpenShape and Uni3D: splats against texts plus splats against one image each.
-
-    Args:
-        shape: ``[B, D]`` unit-norm embeddings of the splats.
-        text: ``[B, D]`` unit-norm.
-        image: ``[B, D]`` unit-norm.
-        logit_scale: s = 1/τ, already exponentiated.
-        convention: "half" is ``½ (CE + CE)`` per pair, as in the published code; "quarter" is the papers' ``1/(4N)``
-            before the sum of all four terms, exactly half of it.
-        text_valid: ``[B]`` bool, False for objects without a caption; see `pair_loss`.
-        image_valid: ``[B]`` bool, False for objects without a view.
-        keep: ``[B, B]`` bool of the candidates in both pairs; see `pair_loss`.
-        rows: one process's rows of a gathered batch; see `pair_loss`.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        ValueError: for an unknown convention, and as `pair_loss`.
-    """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
-    texts = pair_loss(shape, text, logit_scale, keep=keep, valid=text_valid, rows=rows)
-    images = pair_loss(shape, image, logit_scale, keep=keep, valid=image_valid, rows=rows)
-    return CONVENTIONS[convention] * (texts + images)
 
 
 def cross_entropy(logits: Tensor, keep: Tensor, target: Tensor) -> Tensor:

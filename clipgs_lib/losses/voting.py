@@ -1,4 +1,7 @@
-"""Losses between splats and several views each: CLIP-GS's image voting (Eq. 4) and whole loss, and an alternative."""
+"""Losses between splats and several views each: CLIP-GS's image voting (Eq. 4), and an alternative.
+
+The whole loss of CLIP-GS is L_text, which is `pair_loss` of splats and texts, plus `image_voting_loss`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from ..settings import check
 from .base import batch_of, check_mask, embeddings, full_precision, local, scale_of
-from .pairs import cross_entropy, pair_loss
+from .pairs import cross_entropy
 
 Weighting = Literal["cosine", "softmax", "normalised", "uniform", "top1"]  # cosine: the paper's S, as others note it
 Reduction = Literal["mean", "sum"]
@@ -199,47 +202,6 @@ def multi_positive_loss(
     backward = logits.back.masked_fill(~keep[:, None], -torch.inf).logsumexp(dim=2) - logits.matching  # [R, K]
     both = torch.where(here & counted[logits.chosen][:, None], forward + backward, 0.0)  # [R, K]
     return (both.sum(dim=1) / here.sum(dim=1).clamp(min=1)).sum() / (2 * counted.sum().clamp(min=1))
-
-
-class LossTerms(NamedTuple):
-    """The parts of ``L = L_text + L_img``, scalars."""
-
-    text: Tensor
-    image: Tensor
-
-
-@full_precision
-def clip_gs_loss(
-    shape: Tensor,
-    images: Tensor,
-    texts: Tensor,
-    logit_scale: Tensor | float,
-    voting: Voting = PAPER,
-    *,
-    same: Tensor | None = None,
-    views_valid: Tensor | None = None,
-    text_valid: Tensor | None = None,
-    rows: slice | None = None,
-) -> LossTerms:
-    """Compute the loss of CLIP-GS: text loss and image voting loss, both with false negatives masked.
-
-    Args:
-        shape: ``[B, D]`` unit-norm embeddings of the splats.
-        images: ``[B, K, D]`` unit-norm embeddings of their views.
-        texts: ``[B, D]`` unit-norm embeddings of their captions.
-        logit_scale: s = 1/τ, already exponentiated.
-        voting: how views vote.
-        same: ``[B, B]`` bool of false negatives, as of `same_rows`.
-        views_valid: ``[B, K]`` bool.
-        text_valid: ``[B]`` bool.
-        rows: one process's rows of a gathered batch; losses are then their share, see `pair_loss`.
-
-    Raises:
-        ValueError: as `pair_loss` and `image_voting_loss`.
-    """
-    text = pair_loss(shape, texts, logit_scale, keep=None if same is None else ~same, valid=text_valid, rows=rows)
-    masks = {"same": same, "views_valid": views_valid, "text_valid": text_valid}
-    return LossTerms(text, image_voting_loss(shape, images, texts, logit_scale, voting, **masks, rows=rows))
 
 
 def _views(images: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

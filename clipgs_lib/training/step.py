@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..encoders import Encoder
-from ..losses import (
-    CONVENTIONS,
-    LogitScale,
-    clip_gs_loss,
-    contrastive_3d,
-    multi_positive_loss,
-    pair_loss,
-    same_rows,
-)
+from ..losses import LogitScale, image_voting_loss, multi_positive_loss, pair_loss, same_rows
 from ..runtime import mixed_precision
 from ..words import first_of
 from .checkpoint import part, prefixed
@@ -36,6 +28,7 @@ from .data import Batch
 from .distributed import Place, gather, gather_with_grad
 from .optim import Average, load_optimizer, optimizer_tensors, parameter_groups, set_lr
 
+CONVENTIONS = {"half": 1.0, "quarter": 0.5}  # factor of both losses: the published code's, the papers' 1/(4N)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -227,21 +220,14 @@ def _loss(
     texts, captioned = batch["texts"], batch["text_valid"]
     views, there = batch["images"], batch["views_valid"]
     factor = CONVENTIONS[config.convention]
-    if config.loss == "contrastive_3d":
-        masks = {"text_valid": captioned, "image_valid": there[:, 0], "keep": ~same}
-        total = contrastive_3d(shape, texts, views[:, 0], scale, convention=config.convention, **masks, rows=rows)
-        with torch.no_grad():  # its share of the total, for the record
-            text = factor * pair_loss(shape, texts, scale, keep=~same, valid=captioned, rows=rows)
-        return text, total - text
-    if config.image_loss == "voting":
-        masks = {"same": same, "views_valid": there, "text_valid": captioned}
-        text, image = clip_gs_loss(shape, views, texts, scale, config.voting, **masks, rows=rows)
-        return factor * text, factor * image
     text = pair_loss(shape, texts, scale, keep=~same, valid=captioned, rows=rows)
-    if config.image_loss == "multi_positive":
-        image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
-    elif config.image_loss == "pair":
+    if config.loss == "contrastive_3d" or config.image_loss == "pair":
         image = pair_loss(shape, views[:, 0], scale, keep=~same, valid=there[:, 0], rows=rows)
+    elif config.image_loss == "voting":
+        masks = {"same": same, "views_valid": there, "text_valid": captioned}
+        image = image_voting_loss(shape, views, texts, scale, config.voting, **masks, rows=rows)
+    elif config.image_loss == "multi_positive":
+        image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
     else:
         image = torch.zeros_like(text)
     return factor * text, factor * image
