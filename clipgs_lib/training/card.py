@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,7 @@ def write_card(
     place: Place,
     progress: Mapping[str, Any],
 ) -> None:
-    """Write ``README.md`` beside the exported weights.
-
-    Args:
-        folder: of the export.
-        config: the run.
-        encoder: what was exported.
-        info: teacher, data and metrics of the export, as `save_encoder` takes them.
-        records: of the run, as `train` yields them.
-        place: the process that trained.
-        progress: of the run: ``seconds``, and ``best`` with its ``step`` and ``score``.
-    """
+    """Write ``README.md`` beside the exported weights; ``info`` as `save_encoder`, ``records`` as `train` has them."""
     lines = [
         *_about(config, encoder, info["teacher"], int(records[-1]["step"]), place, progress),
         *_data(config, info["data"]["sets"]),
@@ -117,12 +107,16 @@ def _about(
 
 def _data(config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["## Data", ""] + ([config.about, ""] if config.about else [])
-    lines += ["| set | objects | splits | licences | content sha256 |", "|---|---|---|---|---|"]
-    for entry in data:
-        splits = ", ".join(f"{name} {count}" for name, count in entry["splits"].items())
-        licences = ", ".join(f"{name} ({count})" for name, count in entry["licences"].items())
-        lines.append(f"| {entry['name']} | {entry['objects']} | {splits} | {licences} | `{entry['content_sha256']}` |")
-    return [*lines, ""]
+    rows = [
+        [
+            *(entry["name"], entry["objects"]),
+            ", ".join(f"{name} {count}" for name, count in entry["splits"].items()),
+            ", ".join(f"{name} ({count})" for name, count in entry["licences"].items()),
+            f"`{entry['content_sha256']}`",
+        ]
+        for entry in data
+    ]
+    return [*lines, *table(["set", "objects", "splits", "licences", "content sha256"], rows), ""]
 
 
 def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -132,30 +126,34 @@ def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines += ["*Bag of views*: the mean of the teacher's embeddings of the object's own views, without an encoder."]
     lines += ["For the views' retrieval by a splat it is the thing looked for, so it has no number there."]
     lines += ["In brackets: 95 % intervals by bootstrap over objects.", ""]
-    lines += ["| split | objects | task | this encoder | bag of views | chance |", "|---|---|---|---|---|---|"]
-    for split, scores in metrics.items():
-        for key, task in TASKS:
-            if key in scores:
-                lines.append(f"| {split} | {scores['objects']} | {task} | {scores_row(scores, key)} |")
+    rows = [
+        [split, scores["objects"], task, *scores_row(scores, key)]
+        for split, scores in metrics.items()
+        for key, task in TASKS
+        if key in scores
+    ]
+    lines += table(["split", "objects", "task", "this encoder", "bag of views", "chance"], rows)
     return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
 
 
-def scores_row(scores: Mapping[str, float], key: str) -> str:
+def scores_row(scores: Mapping[str, float], key: str) -> list[str]:
     """A score with its interval, that of the bag of views, and chance, in percent."""
     score = Interval(scores[key], scores["low_" + key], scores["high_" + key])
     others = [scores.get("views_" + key), scores.get("chance_" + key)]
-    return " | ".join([str(score), *("" if value is None else f"{100 * value:.1f} %" for value in others)])
+    return [str(score), *("" if value is None else f"{100 * value:.1f} %" for value in others)]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
 
 
 def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     """The section with a table of a run's numbers, of at most `_ROWS` records and the last."""
     rows = list(records[:: max(1, -(-len(records) // _ROWS))])
     rows += [] if not rows or rows[-1] is records[-1] else [records[-1]]
-    lines = ["## Curve", "", f"| step | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
-    for row in rows:
-        cells = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in keys]
-        lines.append(f"| {row['step']} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    cells = [[row["step"], *("" if row.get(key) is None else f"{row[key]:.4g}" for key in keys)] for row in rows]
+    return ["## Curve", "", *table(["step", *keys], cells), ""]
 
 
 def _limits(teacher: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from ..files import file_sha256, replacing
+from ..losses import pair_loss
 from ..runtime import resolve_device
 from ..settings import from_plain, to_plain
 from ..teachers import TeacherError, mini
@@ -128,11 +129,7 @@ def train_mini(
 
 
 def start_model(config: MiniConfig) -> Any:
-    """Both towers as their packages have them, and the map by ridge regression.
-
-    Raises:
-        TeacherError: when a package is missing, or its weights are others.
-    """
+    """Both towers as their packages have them, and the map by ridge regression."""
     tower = MiniTower(config.temperature, config.top, config.share)
     tower.take_imagenet(imagenet_weights())
     model = mini.Mini(mini.default_config(tower, config.image_size))
@@ -149,11 +146,7 @@ def start_model(config: MiniConfig) -> Any:
 
 
 def imagenet_weights() -> dict[str, torch.Tensor]:
-    """The packaged weights of EfficientNet-Lite0.
-
-    Raises:
-        TeacherError: when the package is missing or its file is another.
-    """
+    """The packaged weights of EfficientNet-Lite0; TeacherError when the package is missing or its file is another."""
     spec = importlib.util.find_spec(IMAGE_PACKAGE)
     if spec is None or spec.origin is None:
         raise TeacherError(
@@ -217,19 +210,9 @@ class _Features:
 def fit_map(
     model: Any, features: torch.Tensor, objects: Sequence[ViewedObject], config: MiniConfig
 ) -> Iterator[dict[str, Any]]:
-    """Train the map and average it with its start; both towers stay.
+    """Train the map on features ``[N, P, F]`` of P pictures of each object, then average it with its start, in place.
 
-    Args:
-        model: as `start_model` makes it; changed in place.
-        features: ``[N, P, F]`` of P pictures of each object.
-        objects: ``N`` of them.
-        config: the run.
-
-    Yields:
-        A record per step: ``step``, ``loss``, ``lr``.
-
-    Raises:
-        RuntimeError: when the loss is not finite.
+    Yields a record per step: ``step``, ``loss``, ``lr``; RuntimeError when the loss is not finite.
     """
     tower, rng = model.visual, torch.Generator().manual_seed(config.seed)
     names = sorted({obj.label for obj in objects})
@@ -255,7 +238,9 @@ def fit_map(
         embeds, scale = F.normalize(tower.embed(batch), dim=-1), model.logit_scale.exp()
         prompt = prompts[int(torch.randint(len(prompts), (), generator=rng))]
         loss = config.label_share * F.cross_entropy(scale * embeds @ prompt.T, labels[rows])
-        loss = loss + (1 - config.label_share) * masked_contrastive(embeds, said[own], torch.tensor(own), scale)
+        text = torch.tensor(own)  # of another picture with the same text it is no negative
+        pairs = pair_loss(embeds, said[text], scale, keep=text[:, None] != text)
+        loss = loss + (1 - config.label_share) * pairs
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss must stay finite, got {float(loss)} at step {step}; lower lr")
         lr = lr_at(step, steps=config.steps, warmup=config.warmup, peak=config.lr)
@@ -268,23 +253,6 @@ def fit_map(
     with torch.no_grad():
         for key, value in tower.map.state_dict().items():
             value.lerp_(before[key], 1 - config.average)
-
-
-def masked_contrastive(
-    images: torch.Tensor, texts: torch.Tensor, names: torch.Tensor, logit_scale: torch.Tensor
-) -> torch.Tensor:
-    """Symmetric InfoNCE in which the text of another picture is no negative when it has the same name.
-
-    Args:
-        images: ``[B, D]`` unit-norm.
-        texts: ``[B, D]`` unit-norm; row ``i`` belongs to picture ``i``.
-        names: ``[B]`` integers, equal for texts that are true of each other's pictures.
-        logit_scale: exponentiated scale (1 / temperature).
-    """
-    same = (names[:, None] == names[None, :]).fill_diagonal_(False)  # [B, B]
-    logits = (logit_scale * images @ texts.T).masked_fill(same, -torch.inf)
-    target = torch.arange(len(images), device=images.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from ..teachers import mini
 from ..teachers.preprocess import Preprocess
 from ..teachers.zero_shot import zero_shot_weights
 from ..vectors import unit
+from .card import table
 from .mini_views import ViewedObject, ViewSet
 
 _WAYS = ("mini", "class texts alone")
@@ -102,6 +103,7 @@ class Measured:
         return zero_shot_weights(self.model, mini.MiniTokenizer(), labels, mini.PROMPTS, "cpu")
 
 
+_HEAD = ["set, split", "labels", "objects", "candidates", "Top-1", "Top-5", "MRR", "alone: Top-1", "Top-5", "chance"]
 _CARD = """\
 # Teacher `mini`
 
@@ -126,14 +128,10 @@ Prompts: {prompts}; an object is the mean of {eval_views} views on white. *seen*
 *unseen*: others; each among the labels of its own objects. *all*: both, among every label of the set. *Class texts
 alone*: the same tower without the map, which is no training at all.
 
-| set, split | labels | objects | candidates | Top-1 | Top-5 | MRR | alone: Top-1 | Top-5 | chance |
-|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
 Photographs: the rank of the right word among {words}.
 
-| photograph | word | rank | class texts alone |
-|---|---|---|---|
 {photographs}
 """
 
@@ -141,25 +139,19 @@ Photographs: the rank of the right word among {words}.
 def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, facts: Mapping[str, Any]) -> Path:
     """Write the model card beside the weights; every number in it was measured by this run.
 
-    Args:
-        folder: of the weights.
-        sets: what was trained on.
-        measured: the rankings.
-        facts: command, about (a sentence on the data and their licence), config, image_sha256.
-
-    Returns:
-        Its path.
+    ``facts``: command, about (a sentence on the data and their licence), config, image_sha256.
     """
     count, ranks = measured.photo_ranks()
+    photos = [[name, word, *both] for name, word, both in ranks]
     text = _CARD.format(
         **{key: facts[key] for key in ("about", "command", "image_sha256")},
         **{key: facts["config"][key] for key in ("image_size", "eval_views")},
         settings=json.dumps(facts["config"], sort_keys=True),
         sets="\n".join(map(_about, sets)),
         prompts=", ".join(f"`{prompt}`" for prompt in mini.PROMPTS),
-        rows="\n".join(_row(*row) for row in measured.rows),
+        rows="\n".join(table(_HEAD, (_row(*row) for row in measured.rows))),
         words=f"{count:,}",
-        photographs="\n".join(f"| {name} | {word} | {' | '.join(map(str, both))} |" for name, word, both in ranks),
+        photographs="\n".join(table(["photograph", "word", "rank", "class texts alone"], photos)),
     )
     write_text(folder / mini.CARD, text)
     return folder / mini.CARD
@@ -172,9 +164,8 @@ def _about(views: ViewSet) -> str:
     return f"{head}; `views.jsonl` has sha256\n    `{views.sha256}`"
 
 
-def _row(split: str, part: str, ranked: Mapping[str, Ranked]) -> str:
+def _row(split: str, part: str, ranked: Mapping[str, Ranked]) -> list[Any]:
     ours, alone = (ranked[way] for way in _WAYS)
     tops = [f"{100 * top.value:.1f} %" for top in (*ours.values, *alone.values)]
     chance = " / ".join(f"{100 * value:.1f} %" for value in ours.chance)
-    first = f"| {split} | {part} | {ours.objects} | {ours.candidates} | {tops[0]} | {tops[1]} | {ours.mrr:.3f}"
-    return f"{first} | {tops[2]} | {tops[3]} | {chance} |"
+    return [split, part, ours.objects, ours.candidates, *tops[:2], f"{ours.mrr:.3f}", *tops[2:], chance]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..settings import from_plain
 from ..splits import SPLITS, UNSEEN
 
 MAX_SIDE = 2048  # pixels; a larger view is a mistake or an attack
@@ -30,7 +31,16 @@ class ViewedObject:
     texts: tuple[str, ...]  # at least one; one is drawn per step
     split: str  # see `splits`
     files: tuple[str, ...]  # at least one picture, relative to the folder
-    group: str  # near-duplicates share one
+    group: str = ""  # near-duplicates share one; by default it is the object's own
+
+    def __post_init__(self) -> None:
+        if not self.label.strip() or not self.texts or not all(map(str.strip, self.texts)) or not self.files:
+            raise ValueError(f"{self.object} needs a label, non-empty texts and at least one file")
+        if self.split not in (*SPLITS, UNSEEN):
+            raise ValueError(f"split must be one of {', '.join((*SPLITS, UNSEEN))}, got {self.split!r}")
+        for file in self.files:
+            if Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file:
+                raise ValueError(f"files must lie inside the folder, got {file!r}")
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,6 @@ class ViewSet:
     def split(self, name: str) -> tuple[ViewedObject, ...]:
         """Objects of one split, in the order of the file."""
         return tuple(obj for obj in self.objects if obj.split == name)
-
-    @property
-    def seen_labels(self) -> frozenset[str]:
-        """Labels that some training object has."""
-        return frozenset(obj.label for obj in self.split("train"))
 
     def read(self, file: str, size: int) -> np.ndarray:
         """One picture ``[size, size, 4]`` uint8 with straight alpha; opaque pictures get alpha 255."""
@@ -79,21 +84,11 @@ def read_views(folder: str | Path) -> ViewSet:
 
 
 def _parse(line: str, number: int) -> ViewedObject:
-    where = f"views.jsonl line {number}"
     try:
-        row = json.loads(line)
-        name, label, split = str(row["object"]), str(row["label"]), str(row["split"])
-        texts, files = tuple(map(str, row["texts"])), tuple(map(str, row["files"]))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{where} must hold object, label, texts, split and files as JSON, got {error!r}") from error
-    if not label.strip() or not texts or not all(text.strip() for text in texts) or not files:
-        raise ValueError(f"{where} needs a label, non-empty texts and at least one file, got {line[:120]!r}")
-    if split not in (*SPLITS, UNSEEN):
-        raise ValueError(f"{where}: split must be one of {', '.join((*SPLITS, UNSEEN))}, got {split!r}")
-    for file in files:
-        if Path(file).is_absolute() or ".." in Path(file).parts or "\\" in file:
-            raise ValueError(f"{where}: files must lie inside the folder, got {file!r}")
-    return ViewedObject(name, label, texts, split, files, str(row.get("group", name)))
+        return from_plain(ViewedObject, json.loads(line))
+    except (ValueError, TypeError) as error:
+        must = f"views.jsonl line {number} must hold object, label, texts, split and files as JSON"
+        raise ValueError(f"{must}, got: {error}") from error
 
 
 def _check(objects: Sequence[ViewedObject]) -> None:
@@ -103,7 +98,8 @@ def _check(objects: Sequence[ViewedObject]) -> None:
         if obj.object in names:
             raise ValueError(f"views.jsonl must name each object once, got {obj.object!r} twice")
         names.add(obj.object)
-        if obj.split != UNSEEN and split_of.setdefault(obj.group, obj.split) != obj.split:
+        group = obj.group or obj.object
+        if obj.split != UNSEEN and split_of.setdefault(group, obj.split) != obj.split:
             raise ValueError(
-                f"near-duplicates must share a split, got group {obj.group!r} in {split_of[obj.group]} and {obj.split}"
+                f"near-duplicates must share a split, got group {group!r} in {split_of[group]} and {obj.split}"
             )
