@@ -12,18 +12,11 @@ from ..settings import set_values, settings_of
 
 
 def option_values(kind: type, words: Sequence[str], aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Plain values of the options among ``words``, for `settings.from_plain`.
+    """Plain values of the options among ``words``, for `settings.from_plain`; ValueError for unknown ones or no value.
 
     A field ``batch_size`` is the option ``--batch-size``; a pair takes two words, a list may be given many times, and
-    what is neither text nor a list of texts is read as YAML. ``none`` is None where None is allowed.
-
-    Args:
-        kind: the dataclass.
-        words: what the command line holds beside the declared options.
-        aliases: other names of options -> fields.
-
-    Raises:
-        ValueError: for an unknown option, or one without a value.
+    what is neither text nor a list of texts is read as YAML. ``none`` is None where None is allowed. ``aliases`` are
+    other names of options -> fields.
     """
     settings = {setting.name: setting for setting in settings_of(kind)}
     names = {"--" + name.replace("_", "-"): name for name in settings} | dict(aliases or {})

@@ -55,15 +55,9 @@ def _is_expected(error: Exception) -> bool:
 
 
 def must_exist(*paths: Path | None) -> None:
-    """Say that an input is missing before a command imports what takes seconds.
+    """ExplainedError for the first input at which there is nothing, before a command imports what takes seconds.
 
-    With ``CLIPGS_DEBUG`` nothing is said here, so that the traceback is that of the reader.
-
-    Args:
-        paths: inputs of a command; None for one that was not given.
-
-    Raises:
-        ExplainedError: for the first path at which there is nothing.
+    None is one that was not given. With ``CLIPGS_DEBUG`` nothing is said here, so that the traceback is the reader's.
     """
     for path in paths:
         if path is not None and not os.path.lexists(path) and not os.environ.get("CLIPGS_DEBUG"):
@@ -79,11 +73,8 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def bar(doing: str, total: int, unit: str = "", *, silent: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on a terminal, as a function of how many are done, with a note that is shown behind the bar.
 
-    Args:
-        doing: what is done.
-        total: how many there are; the function takes another number as ``total=``.
-        unit: what they are.
-        silent: show nothing, such as in a process of many that another one speaks for.
+    The function takes another ``total`` too. ``unit`` is what they are; ``silent`` shows nothing, such as in a process
+    of many that another one speaks for.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -154,11 +154,7 @@ def render(
 
 
 def parse_colour(text: str) -> tuple[float, float, float]:
-    """``"black"``, ``"white"``, ``"grey"`` or ``"#rrggbb"`` as three numbers in ``[0, 1]``.
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """``"black"``, ``"white"``, ``"grey"`` or ``"#rrggbb"`` as three numbers in ``[0, 1]``, or ValueError."""
     if text.lower() in _COLOURS:
         return _COLOURS[text.lower()]
     if not re.fullmatch("#[0-9a-fA-F]{6}", text):

@@ -96,15 +96,9 @@ def embed(
 
 
 def checked_folder(out: Path | None, origins: Mapping[str, Path | int | None], labels: Path | None) -> Path:
-    """``out``, when it is given, exactly one origin is, and what they name is there.
+    """``out``, when it is given, exactly one of ``origins`` (options -> values) is, and what they name is there.
 
-    Args:
-        out: what ``--out`` says.
-        origins: what ``--meshes``, ``--splats`` and ``--catalogue`` say, None for the options not given.
-        labels: table of a folder of meshes or splats.
-
-    Raises:
-        ValueError: otherwise, with all that is needed in one sentence.
+    ValueError otherwise, with all that is needed in one sentence.
     """
     given = [name for name, value in origins.items() if value]
     if out is None or len(given) != 1:
@@ -121,14 +115,7 @@ def checked_folder(out: Path | None, origins: Mapping[str, Path | int | None], l
 def chosen_sources(
     origins: Mapping[str, Path | int | None], labels: Path | None, seed: int, partial: bool = False
 ) -> list[Source]:
-    """The objects of the one origin that is given, see `checked_folder`.
-
-    Args:
-        origins: as there.
-        labels: as there.
-        seed: of the catalogue.
-        partial: take a table of which much does not fit.
-    """
+    """The objects of the one origin that is given, see `checked_folder`; ``partial`` as in `folder_sources`."""
     from ..triplets import catalogue_sources, folder_sources
 
     [(option, origin)] = [(name, value) for name, value in origins.items() if value]

@@ -34,9 +34,6 @@ class BagOfViews(Encoder):
 
     `encode` takes one object or many. An object is its views, as a `MultiViewEncoder` takes them; or the teacher's
     embeddings of them ``[V, D]``, as a set stores them: the teacher is loaded only where there are pictures.
-
-    Args:
-        config: pooling, and whose embeddings.
     """
 
     inputs: Inputs = "views"
@@ -61,9 +58,8 @@ class BagOfViews(Encoder):
     def listed(self, objects: Any) -> list[Any]:
         """Objects as a list, whether one is given or many; the teacher is there from now on if there are pictures.
 
-        Raises:
-            ValueError: for an object without views, by its number.
-            EncoderError: when the teacher is needed and cannot be had, or is another.
+        ValueError for an object without views; EncoderError when the teacher is needed and cannot be had, or is
+        another.
         """
         listed = listed_views(objects, ndims=(2, 4))
         if self._teacher is None and not all(_embedded(views) for views in listed):

@@ -78,14 +78,7 @@ class Encoder(nn.Module, ABC):
         return f"{name} sha256:{state_sha256(settings, self.state_dict())}"
 
     def layer_of(self, parameter: str) -> int:
-        """Depth of a parameter, for layer-wise learning rates.
-
-        Args:
-            parameter: its name, as ``named_parameters()`` says.
-
-        Returns:
-            0 for what comes before the blocks, ``1 .. depth`` for the blocks, ``depth + 1`` for what comes after.
-        """
+        """Depth of a parameter by its name: 0 before the blocks, ``1 .. depth`` in them, ``depth + 1`` after them."""
         if block := re.match(self.block_parameters, parameter):
             return int(block[1]) + 1
         return len(self.blocks) + 1 if parameter.startswith(self.last_parameters) else 0

@@ -29,11 +29,7 @@ class _Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `to_dict` wrote.
-
-        Raises:
-            EncoderError: for unknown, missing or impossible settings.
-        """
+        """The settings that `to_dict` wrote; EncoderError for unknown, missing or impossible ones."""
         plain = dict(values)
         if (kind := plain.pop("kind", None)) != cls.kind:
             raise EncoderError(f"{cls.__name__} must be of kind {cls.kind!r}, got {kind!r}")
@@ -157,11 +153,7 @@ _KINDS: dict[str, type[_Config]] = {kind.kind: kind for kind in get_args(AnyConf
 
 
 def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
-    """The settings that any ``to_dict`` wrote, by their ``kind``.
-
-    Raises:
-        EncoderError: for another kind, and for unknown, missing or impossible settings.
-    """
+    """The settings that any ``to_dict`` wrote, by their ``kind``; EncoderError as `from_dict`, and for another kind."""
     kind = values.get("kind")
     if kind not in _KINDS:
         raise EncoderError(f"an encoder's kind must be one of {', '.join(_KINDS)}, got {kind!r}")
@@ -171,8 +163,7 @@ def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
 def override(config: AnyConfig, changes: Mapping[str, Any]) -> AnyConfig:
     """``config`` with settings changed by name; those of the tokenizer are named alike, without a prefix.
 
-    Raises:
-        EncoderError: for a name that neither the encoder nor its tokenizer has, or an impossible value.
+    EncoderError for a name that neither the encoder nor its tokenizer has, or an impossible value.
     """
     outer = {f.name for f in fields(config)}
     tokenizer = getattr(config, "tokenizer", None)

@@ -104,11 +104,7 @@ class MultiViewEncoder(Encoder):
         return super()._apply(fn, recurse)
 
     def listed(self, objects: Any) -> list[Any]:
-        """Objects as a list, whether one is given or many.
-
-        Raises:
-            ValueError: for an object without views, by its number.
-        """
+        """Objects as a list, whether one is given or many; ValueError for one without views, by its number."""
         return listed_views(objects)
 
     @torch.no_grad()
@@ -120,11 +116,7 @@ class MultiViewEncoder(Encoder):
         return ViewTokens(self.view_tokens(torch.cat(pixels)), tuple(map(len, pixels)))
 
     def freeze(self, objects: Any) -> ViewTokens:
-        """Run the frozen part of the tower over the views of one object or many.
-
-        Raises:
-            ValueError: when an object has no view, or views of several sizes.
-        """
+        """Run the frozen part of the tower over the views of one object or many; ValueError as `encode`."""
         return self.collate(self.listed(objects))
 
     def forward(self, batch: ViewTokens) -> Tensor:
@@ -145,10 +137,7 @@ class VitViews(MultiViewEncoder):
     """The tower is an open_clip ViT; of its last blocks the attention is trained, and nothing else, as in the paper.
 
     The embedding is the mean of the views' CLS tokens after the last norm, then projected. At the start that of a
-    single view is the tower's to the last bit.
-
-    Raises:
-        EncoderError: for a tower of another kind, or with fewer blocks.
+    single view is the tower's to the last bit. EncoderError for a tower of another kind, or with fewer blocks.
     """
 
     def __init__(self, config: MultiViewConfig, tower: nn.Module, preprocess: Preprocess, *, held: bool) -> None:
@@ -231,11 +220,7 @@ def _identity(width: int) -> nn.TransformerEncoderLayer:
 
 
 def build_multi_view(config: MultiViewConfig) -> MultiViewEncoder:
-    """A multi-view encoder over the tower of the teacher that ``config`` names.
-
-    Raises:
-        EncoderError: when the teacher cannot be had, or is another than ``config`` says, or of another kind.
-    """
+    """A multi-view encoder over the tower of the teacher that ``config`` names; EncoderError when it cannot be had."""
     models = import_open_clip().list_models()
     if config.teacher in models:  # its weights come from elsewhere
         tower = random_tower(config.teacher)
@@ -265,9 +250,7 @@ def build_multi_view(config: MultiViewConfig) -> MultiViewEncoder:
 def listed_views(objects: Any, ndims: tuple[int, ...] = (4,)) -> list[Any]:
     """Views of objects as a list, whether those of one object are given or of many, or a sentence.
 
-    Args:
-        objects: see `MultiViewEncoder`.
-        ndims: axes that an array has which holds all views of one object; a list of such arrays is many objects.
+    An array with one of ``ndims`` axes holds all views of one object; a list of such arrays is many objects.
     """
     if isinstance(objects, list | tuple):
         first: Any = objects[0] if objects else []

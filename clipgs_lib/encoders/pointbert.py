@@ -25,11 +25,7 @@ _CELLS = 2**15  # per unit length, for the order within a ball
 
 
 class PointBert(TokenEncoder):
-    """Centres and colours through OpenShape's transformer into the teacher's space.
-
-    Args:
-        config: sizes and switches.
-    """
+    """Centres and colours through OpenShape's transformer into the teacher's space."""
 
     inputs: Inputs = "points"
     block_parameters = r"ppat\.transformer\.layers\.(\d+)\."
@@ -155,19 +151,11 @@ class Attention(nn.Module):
 
 
 def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) -> Tensor:
-    """Up to ``count`` gaussians within a radius of each centre; the first one fills the places that stay empty.
+    """Up to ``count`` gaussians within ``radius`` of each of ``centers [B, G, 3]``: ``[B, G, count]`` int64 into the N.
 
-    OpenShape takes the first in the order of its shuffled points. The order here is as arbitrary but a function of the
+    Each centre lies on a gaussian of its object; the first one within reach fills the places that stay empty. OpenShape
+    takes the first in the order of its shuffled points. The order here is as arbitrary but a function of the
     coordinates, so that the order of the file does not matter.
-
-    Args:
-        batch: B objects.
-        centers: ``[B, G, 3]``, each on a gaussian of its object.
-        radius: same units.
-        count: M.
-
-    Returns:
-        ``[B, G, M]`` int64 into the N gaussians.
     """
     rows = []
     for points, mask, middles in zip(batch.means, batch.mask, centers, strict=True):  # [N, 3], [N], [G, 3]

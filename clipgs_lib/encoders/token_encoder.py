@@ -42,12 +42,7 @@ class TokenEncoder(Encoder):
 
     @abstractmethod
     def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
-        """Cut objects into patches and turn each into a token.
-
-        Args:
-            batch: B objects, from `clipgs_lib.tokenizer.collate`.
-            patches: of this batch, when they are known already.
-        """
+        """Turn the patches of B objects into a token each; None cuts them first."""
 
     @abstractmethod
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
@@ -136,14 +131,9 @@ def attended(mask: Tensor) -> Tensor | None:
 
 
 def drop_patches(patches: Patches, share: float) -> Patches:
-    """Leave out a random share of each object's patches, repeated ones first (FLIP, arXiv 2212.00794).
+    """Leave out a random ``share`` of each object's G patches, repeated ones first (FLIP, arXiv 2212.00794).
 
-    Args:
-        patches: G of each object.
-        share: in ``[0, 1)``.
-
-    Returns:
-        ``max(1, int(G * (1 - share)))`` of each object, in their order.
+    ``max(1, int(G * (1 - share)))`` of each object stay, in their order.
     """
     kept = max(1, int(patches.mask.shape[1] * (1 - share)))
     luck = torch.rand(patches.mask.shape, device=patches.mask.device).masked_fill(~patches.mask, -1.0)

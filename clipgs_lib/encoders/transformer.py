@@ -19,11 +19,7 @@ POSITION_DIM = 128  # hidden channels of the positional MLP [C]
 
 
 def eva_blocks(config: EncoderConfig) -> nn.ModuleDict:
-    """``blocks`` and the last LayerNorm ``fc_norm`` of a timm EVA model; no rotary embedding, no picture stem, no head.
-
-    Raises:
-        EncoderError: when timm cannot build them.
-    """
+    """``blocks`` and the last LayerNorm ``fc_norm`` of a timm EVA model; no rotary embedding, stem or head."""
     try:
         model = import_timm().create_model(
             config.block,
@@ -46,11 +42,7 @@ def eva_blocks(config: EncoderConfig) -> nn.ModuleDict:
 class SplatTransformer(TokenEncoder):
     """Tokens of a splat (or of its centres and colours) through a transformer into the teacher's space.
 
-    Args:
-        config: sizes and switches.
-
-    Raises:
-        EncoderError: when timm cannot build such blocks.
+    EncoderError when timm cannot build such blocks.
     """
 
     block_parameters = r"visual\.blocks\.(\d+)\."

@@ -21,9 +21,6 @@ class VoxelEncoder(Encoder):
     """Splats -> ``[B, D]``: a grid, stages of two 3 x 3 x 3 convolutions with BN and ReLU, a linear map.
 
     The first convolution of a stage halves the grid and doubles the channels; the last stage has no second one.
-
-    Args:
-        config: sizes.
     """
 
     inputs: Inputs = "voxels"
@@ -63,19 +60,12 @@ def _layers(before: int, after: int, stride: int = 1) -> tuple[nn.Module, ...]:
 
 @torch.no_grad()
 def voxelize(batch: SplatBatch, size: int, empty: float = 0.4) -> Tensor:
-    """Occupancy and colour of splats in the cube ``[-1, 1]`` of each axis; what lies outside is cut off.
+    """Occupancy in ``[0, 1]`` and RGB of B splats in grids ``[B, 4, size, size, size]`` float32, axes x, y, z.
 
-    A gaussian is felt at its centre and at the six points one standard deviation from it along its axes. A voxel's
-    occupancy is the opacity of all points in it, one behind the other: 1 - prod (1 - o). Its colour is their mean,
-    weighted by opacity.
-
-    Args:
-        batch: B objects, in the unit sphere but for what augmentation moved.
-        size: S, voxels a side.
-        empty: colour where nothing is.
-
-    Returns:
-        ``[B, 4, S, S, S]`` float32: occupancy in ``[0, 1]``, then RGB; axes x, y, z.
+    A grid is the cube ``[-1, 1]`` of each axis; what lies outside is cut off. A gaussian is felt at its centre and at
+    the six points one standard deviation from it along its axes. A voxel's occupancy is the opacity of all points in
+    it, one behind the other: 1 - prod (1 - o). Its colour is their mean, weighted by opacity; ``empty`` where nothing
+    is.
     """
     sigma = _SIGMA_POINTS.to(batch.device)
     offsets = (batch.scales[:, :, None] * sigma) @ quat_to_rotmat(batch.quats).transpose(-1, -2)  # [B, N, 7, 3]

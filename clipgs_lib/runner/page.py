@@ -30,12 +30,9 @@ _TEMPLATE = Path(__file__).parent / "templates" / "notebook.html.j2"
 
 
 def freeze_widgets(notebook: NotebookNode) -> NotebookNode:
-    """Drop what only a live kernel can show: widget state, and widget views that have a picture or HTML beside them.
+    """Drop in place what needs a live kernel: widget state, and widget views with a picture or HTML beside them.
 
     A widget view without such a stand-in is kept in the notebook; `notebook_page` puts a sentence in its place.
-
-    Args:
-        notebook: changed in place and returned.
     """
     notebook.metadata.pop("widgets", None)
     for output in _outputs(notebook):
@@ -46,12 +43,7 @@ def freeze_widgets(notebook: NotebookNode) -> NotebookNode:
 
 
 def notebook_page(notebook: NotebookNode, title: str) -> str:
-    """The HTML page of an executed notebook, self-contained.
-
-    Args:
-        notebook: executed; not changed.
-        title: for the browser's tab.
-    """
+    """The HTML page of an executed notebook, self-contained; ``title`` is for the browser's tab."""
     copy = freeze_widgets(NotebookNode(json.loads(json.dumps(notebook), object_hook=NotebookNode)))
     copy.metadata["title"] = title
     views = _take_views(copy)
@@ -133,10 +125,7 @@ def _take_views(notebook: NotebookNode) -> dict[str, Any]:
 def plotly_javascript() -> str:
     """The plotly.js that the installed plotly package carries, deflated, in base64: 2 MB in the place of 4.8.
 
-    It is read as a file; plotly itself is not imported.
-
-    Raises:
-        FileNotFoundError: when plotly is not installed or carries no plotly.min.js.
+    It is read as a file, FileNotFoundError when it is not there; plotly itself is not imported.
     """
     spec = importlib.util.find_spec("plotly")
     folders = list(spec.submodule_search_locations or []) if spec else []

@@ -47,22 +47,15 @@ class Parameter:
         )
 
     def parse(self, text: str) -> Any:
-        """The value that a command-line word stands for, read as the declared type and never guessed.
+        """The value that a command-line word stands for, read as the declared type, never guessed; or ParameterError.
 
         Text stays text (``12e3456`` is no number where a str is declared); lists and dicts are JSON;
         ``none`` or ``null`` is None where None is allowed.
-
-        Raises:
-            ParameterError: when the word does not fit the type.
         """
         return self.check(_from_text(self._hint, text, self))
 
     def check(self, value: Any) -> Any:
-        """``value`` when it is of the declared type (an int where a float is declared becomes a float).
-
-        Raises:
-            ParameterError: otherwise, naming the parameter, the type, the value.
-        """
+        """``value`` when it is of the declared type (an int will do for a float), as that type; or ParameterError."""
         try:
             return conform(value, self._hint, self.name, exact=True)
         except SettingError as error:
@@ -101,12 +94,9 @@ class Parameter:
 
 
 def declared_parameters(source: str) -> dict[str, Parameter]:
-    """Parameters declared by the source of a ``parameters`` cell, in order.
+    """Parameters declared by the source of a ``parameters`` cell, in order; ParameterError for anything else in it.
 
     Every statement must be ``NAME: type = literal``; the annotation may be left out where the default's type is plain.
-
-    Raises:
-        ParameterError: for any other statement, an unknown type, or a default that is not of its type.
     """
     try:
         tree = ast.parse(source)

@@ -18,12 +18,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def kill_family(*processes: psutil.Process, patience: float = 5.0) -> None:
-    """Kill processes with their descendants, and wait until they are gone.
-
-    Args:
-        processes: those already gone are passed over.
-        patience: seconds to wait for the system to remove them.
-    """
+    """Kill processes, those gone passed over, with their descendants; wait ``patience`` seconds until they are gone."""
     doomed = [member for process in processes for member in family(process)]
     for member in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):

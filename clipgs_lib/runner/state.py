@@ -59,12 +59,7 @@ def expected_seconds(notebooks: Sequence[Notebook], folder: Path) -> dict[str, f
 
 
 def input_key(notebook: Notebook, parameters: Mapping[str, Any], shared: str) -> str:
-    """Sha256 of everything the notebook's result depends on.
-
-    Args:
-        parameters: values given; defaults are part of the source.
-        shared: from `shared_key`, the same for all notebooks of a run.
-    """
+    """Sha256 of everything that the result depends on; ``shared`` is from `shared_key`, defaults are in the source."""
     inputs = [p for p in notebook.parameters.values() if p.names_path and p.name != "OUT_DIR"]
     paths = [p.split(str(parameters.get(p.name) or p.default or ""))[1] for p in inputs]
     read = [_manifest(notebook.path.parent / path) for path in paths if path]

@@ -28,14 +28,9 @@ class ShardError(ExplainedError):
 
 
 def pack_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
-    """The bytes of one object in a shard: a header and padded data per member, in the order given.
+    """The bytes of one object in a shard: a header and padded data per ``(part, data)``, in the order given.
 
-    Args:
-        key: see `KEY`.
-        members: ``(part, data)``, e.g. ``("view000.webp", b"...")``.
-
-    Raises:
-        ShardError: for a key, a part or a size that the reader would refuse.
+    ShardError for a key (see `KEY`), a part (``"view000.webp"``) or a size that the reader would refuse.
     """
     if not KEY.fullmatch(key):
         raise ShardError(repr(key), "a key must be 1 to 64 of A-Z a-z 0-9 _ -", repr(key), "rename the object")
@@ -54,12 +49,8 @@ def pack_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
 def unpack_members(block: bytes, where: str) -> Iterator[tuple[str, str, memoryview]]:
     """Yield ``(key, part, data)`` for each member in the bytes of one or more objects; stop at an empty block.
 
-    Args:
-        block: tar bytes, beginning at a header.
-        where: the shard's name, for messages.
-
-    Raises:
-        ShardError: naming shard and member, for anything but intact plain files with plain names.
+    ``where`` is the shard's name: ShardError names it and the member, for anything but intact plain files with plain
+    names.
     """
     view, position, end = memoryview(block), 0, len(block)
     while position < end:

@@ -170,15 +170,10 @@ def encode_triplet(triplet: Triplet, splat: bytes | None = None) -> bytes:
 
 
 def decode_triplet(block: bytes, where: str, *, verify: bool = True) -> Triplet:
-    """One object out of its bytes in a shard.
+    """One object out of its bytes in a shard, from its first header to its last byte.
 
-    Args:
-        block: from the object's first header to its last byte.
-        where: the shard's name, for messages.
-        verify: compare the other members with their hashes in ``meta.json``.
-
-    Raises:
-        ShardError: naming shard and member, for whatever `encode_triplet` would not have written.
+    ``where`` is the shard's name; ShardError names it and the member, for whatever `encode_triplet` would not have
+    written. ``verify`` compares the other members with their hashes in ``meta.json``.
     """
     key, parts = "", dict[str, memoryview]()
     for owner, part, data in unpack_members(block, where):

@@ -33,11 +33,7 @@ PROMPTS = ("{}", "a {}", "a 3d model of a {}")  # the wordings that it was train
 
 
 def text_folder() -> Path:
-    """Folder of the packaged MiniLM.
-
-    Raises:
-        TeacherError: when the package is missing.
-    """
+    """Folder of the packaged MiniLM; TeacherError when the package is missing."""
     spec = importlib.util.find_spec(TEXT_PACKAGE)
     if spec is None or spec.origin is None:
         raise TeacherError(
@@ -53,12 +49,7 @@ def imagenet_classes() -> Sequence[str]:
 
 
 def default_config(tower: MiniTower, image_size: int) -> dict[str, Any]:
-    """Configuration of a `mini`, as its ``config.json`` holds it.
-
-    Args:
-        tower: its image tower.
-        image_size: width and height of the tower's input, pixels.
-    """
+    """Configuration of a `mini` whose tower takes ``image_size`` pixels a side, as its ``config.json`` holds it."""
     return {
         "format": FORMAT,
         "model_cfg": {
@@ -98,13 +89,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class Mini(torch.nn.Module):
-    """Both towers, with the methods of an open_clip model.
+    """Both towers, with the methods of an open_clip model; ``config`` as `default_config` gives it.
 
-    Args:
-        config: as `default_config` gives it. MiniLM has its weights and is locked, the image tower has random ones.
-
-    Raises:
-        TeacherError: when MiniLM's package is missing.
+    MiniLM has its weights and is locked, the image tower has random ones. TeacherError when MiniLM's package is
+    missing.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -165,9 +153,8 @@ def save_mini(folder: str | Path, model: Mini, config: dict[str, Any]) -> Path:
 def open_mini(folder: str | Path | None = None) -> tuple[Mini, MiniTokenizer, dict[str, Any]]:
     """Model, tokenizer and configuration of a trained `mini`.
 
-    Raises:
-        TeacherError: when it has not been trained yet (there is no fallback to random weights), or when files and
-            hashes disagree.
+    TeacherError when it has not been trained yet (there is no fallback to random weights), or when files and hashes
+    disagree.
     """
     folder = FOLDER if folder is None else Path(folder)
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():

@@ -122,11 +122,8 @@ class MiniTower(nn.Module):
     def take_imagenet(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take the weights of the packaged network, folding its batch norms; both list their layers in one order.
 
-        Args:
-            weights: 49 convolutions, each with the five tensors of its batch norm, then the classifier.
-
-        Raises:
-            ValueError: when there are others.
+        They are 49 convolutions, each with the five tensors of its batch norm, then the classifier; ValueError for
+        others.
         """
         convolutions = [module for module in self.modules() if isinstance(module, SameConv)]
         values = iter(weights.values())

@@ -166,11 +166,7 @@ def ablate(
 
 
 def runs_of(grid: Grid, out: Path) -> list[ArmRun]:
-    """All runs of a grid, arm by arm.
-
-    Raises:
-        ShardError, EncoderError: for a set, or weights to start from, that are not there.
-    """
+    """All runs of a grid, arm by arm."""
     made: dict[tuple[str, int], ArmRun] = {}
     weights = functools.cache(lambda name: load_encoder(name).identity)
     for arm, changes in grid.arms.items():

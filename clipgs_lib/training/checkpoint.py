@@ -31,11 +31,7 @@ _STEP = re.compile(r"step-(\d{8,})")
 
 
 class Records:
-    """``OUT/metrics.jsonl``: one JSON object per step, in order.
-
-    Args:
-        out: folder of the run.
-    """
+    """``OUT/metrics.jsonl`` of a run in the folder ``out``: one JSON object per step, in order."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / METRICS
@@ -67,17 +63,10 @@ class CheckpointError(ValueError):
 def save_checkpoint(
     out: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
 ) -> Path:
-    """Write a checkpoint beside its place, rename it, then delete all but the newest ``keep``.
+    """Write a checkpoint beside its place, rename it, then delete all but the newest ``keep``, which is at least 1.
 
-    Args:
-        out: folder of the run.
-        step: optimiser steps that are done.
-        tensors: any names.
-        state: plain JSON; ``format``, ``step`` and ``sha256`` are added.
-        keep: how many stay, at least 1.
-
-    Raises:
-        CheckpointError: when the disk is full or refuses; the checkpoints that were there stay as they are.
+    To the plain JSON of ``state`` come ``format``, ``step`` and ``sha256``. CheckpointError when the disk is full or
+    refuses; the checkpoints that were there stay as they are.
     """
     home = out / FOLDER
     draft, place = home / f".step-{step:08d}.partial", home / f"step-{step:08d}"
@@ -111,11 +100,7 @@ def save_checkpoint(
 
 
 def last_checkpoint(out: Path) -> Path:
-    """The newest checkpoint of a run.
-
-    Raises:
-        CheckpointError: when the folder has none.
-    """
+    """The newest checkpoint of a run; CheckpointError when the folder has none."""
     paths = checkpoints(out)
     if not paths:
         raise CheckpointError(
@@ -126,11 +111,7 @@ def last_checkpoint(out: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (on the CPU) and state of one checkpoint.
-
-    Raises:
-        CheckpointError: when it is incomplete or damaged, or of another version.
-    """
+    """Tensors (on the CPU) and state of a checkpoint; CheckpointError when it is damaged or of another version."""
     todo = f"delete {path.name} to go on from the checkpoint before it"
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
@@ -153,16 +134,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_identity(path: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run: other settings, encoder, teacher or data.
-
-    Args:
-        path: for the message.
-        stored: ``identity`` of the checkpoint.
-        expected: that of the run now.
-
-    Raises:
-        CheckpointError: naming what differs, with both values.
-    """
+    """CheckpointError for a checkpoint of another run, naming what differs in its ``identity``, with both values."""
     old, new = flat(stored), flat(json.loads(json.dumps(expected)))
     odd = [name for name in sorted(set(old) | set(new)) if old.get(name) != new.get(name)]
     if odd:

@@ -82,11 +82,10 @@ class Objects:
         self._measure()
 
     def read_for(self, encoder: Encoder, folder: Path | None = None) -> None:
-        """Have samples hold what an encoder reads; without a call that is splats.
+        """Have samples hold what an encoder, on its device, reads; without a call that is splats.
 
-        Args:
-            encoder: on its device. The views of a multi-view encoder go through the frozen part of its tower.
-            folder: where what that makes of them is kept, see `FrozenViews`; None keeps it in memory alone.
+        What the frozen part of a multi-view encoder makes of views is kept in ``folder``, see `FrozenViews`; for None
+        in memory alone.
         """
         before, self._views = self._views, None
         if isinstance(encoder, MultiViewEncoder):
@@ -129,11 +128,7 @@ class Objects:
         ]
 
     def sample(self, number: int) -> Sample:
-        """One object.
-
-        Raises:
-            ShardError: when it is damaged, or cannot be normalised.
-        """
+        """One object; ShardError when it is damaged, or cannot be normalised."""
         sample = self._kept.get(number)
         if sample is None:
             shards, row = self.rows[number]
@@ -189,15 +184,8 @@ class Plan:
 
     In memory, an epoch is one permutation of all objects, cut into batches whose sizes differ by at most one, and each
     rank takes a contiguous part of each batch: the batches are the same for any number of ranks. Streamed, each rank
-    goes through its own part of the shards in the order of `TripletStream`.
-
-    Args:
-        objects: all sets.
-        config: the run.
-        place: this process.
-
-    Raises:
-        ValueError: when a rank or a micro-batch would have no object in some batch, or a batch fewer than 2.
+    goes through its own part of the shards in the order of `TripletStream`. ValueError when a rank or a micro-batch
+    would have no object in some batch, or a batch fewer than 2.
     """
 
     def __init__(self, objects: Objects, config: TrainConfig, place: Place) -> None:
@@ -326,12 +314,7 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
 
 
 class Loader:
-    """Batches of consecutive steps, prepared ahead by threads; the first error of a thread comes out of `get`.
-
-    Args:
-        objects, plan, config: what `make_batch` takes.
-        first: the first step.
-    """
+    """Batches of steps from ``first`` on, prepared ahead by threads, whose first error comes out of `get`."""
 
     def __init__(self, objects: Objects, plan: Plan, config: TrainConfig, first: int) -> None:
         self._make = lambda step: make_batch(objects, plan, step, config)

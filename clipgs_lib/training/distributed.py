@@ -37,11 +37,7 @@ class Place:
 def join(device: torch.device) -> Iterator[Place]:
     """Take this process's place: alone, or as ``torchrun`` says; leaves the group that it has made.
 
-    Args:
-        device: a CUDA device without index becomes that of ``LOCAL_RANK``.
-
-    Raises:
-        ValueError: when ``RANK`` and ``WORLD_SIZE`` do not fit.
+    A CUDA device without index becomes that of ``LOCAL_RANK``. ValueError when ``RANK`` and ``WORLD_SIZE`` do not fit.
     """
     made = False
     if not dist.is_initialized() and "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -79,12 +75,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Rows of all ranks ``[sum(sizes), ...]`` in the order of ranks, without gradient.
-
-    Args:
-        tensor: ``[sizes[rank], ...]``; ranks may have different numbers of rows.
-        sizes: rows of every rank.
-    """
+    """Rows ``[sum(sizes), ...]`` of all ranks, in their order, without gradient; each has ``[sizes[rank], ...]``."""
     if len(sizes) == 1:
         return tensor
     kind = tensor.dtype
@@ -117,11 +108,7 @@ def shares(count: int, world: int) -> tuple[int, ...]:
 
 
 def agree(text: str, place: Place) -> None:
-    """Make sure that all ranks have the same ``text``, e.g. what identifies a run.
-
-    Raises:
-        ValueError: on every rank, when one differs.
-    """
+    """ValueError on every rank unless all have the same ``text``, e.g. what identifies a run."""
     if place.world == 1:
         return
     digest = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8, device=place.device)

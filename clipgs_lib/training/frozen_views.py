@@ -18,12 +18,9 @@ from ..shards import ShardError, ShardSet, Triplet
 class FrozenViews:
     """Tokens of the views of an object, float16: out of the file of its set, or made now and put there.
 
-    The files lie in ``folder`` as ``SET-views-HASH.npy`` (of teacher, depth and content of the set): 16 KB a view for
-    `mini` at 160 px. They can be deleted at any time between runs; a run that was stopped goes on with what is there.
-
-    Args:
-        encoder: on its device.
-        folder: made when missing; None for no files.
+    The files lie in ``folder`` (None for no files) as ``SET-views-HASH.npy``, of teacher, depth and content of the set:
+    16 KB a view for `mini` at 160 px. They can be deleted at any time between runs; a run that was stopped goes on with
+    what is there.
     """
 
     def __init__(self, encoder: MultiViewEncoder, folder: Path | None) -> None:
@@ -36,11 +33,7 @@ class FrozenViews:
         return 2 * int(row["n_views"]) * self.shape.numel()
 
     def __call__(self, shards: ShardSet, triplet: Triplet) -> ViewTokens:
-        """The tokens of one object.
-
-        Raises:
-            ShardError: when a view is damaged, or the views are of several sizes.
-        """
+        """The tokens of one object; ShardError when a view is damaged, or the views are of several sizes."""
         if self.folder is None:
             return self._read(triplet)
         content = shards.manifest["content_sha256"]

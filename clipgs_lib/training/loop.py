@@ -115,12 +115,7 @@ def _alone(config: TrainConfig, place: Place) -> Iterator[None]:
 
 
 class Trainer:
-    """One process's part of a run; `train` is the usual way in.
-
-    Args:
-        config: the run.
-        place: this process.
-    """
+    """One process's part of a run; `train` is the usual way in."""
 
     def __init__(self, config: TrainConfig, place: Place) -> None:
         self.config, self.place, self.out = config, place, Path(config.out)
@@ -292,9 +287,7 @@ def _named(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
 def make_encoder(config: TrainConfig, objects: Objects) -> Encoder:
     """A new encoder in the space of the sets' teacher, with weights drawn from the seed or taken from ``config.init``.
 
-    Raises:
-        EncoderError: when it cannot be built, or the weights are of another size.
-        ValueError: when the weights to start from belong to another teacher.
+    EncoderError when it cannot be built; ValueError when the weights to start from belong to another teacher.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -26,17 +26,7 @@ class PictureAugment:
 
 
 def augment_pictures(views: torch.Tensor, size: int, config: PictureAugment, rng: torch.Generator) -> torch.Tensor:
-    """Change a batch of views at random.
-
-    Args:
-        views: ``[B, 4, S, S]`` float in ``[0, 1]``, RGB with straight alpha.
-        size: width and height of the result, pixels.
-        config: how hard.
-        rng: the only source of chance.
-
-    Returns:
-        ``[B, 3, size, size]`` float in ``[0, 1]``.
-    """
+    """Change views ``[B, 4, S, S]``, RGB with straight alpha in ``[0, 1]``, at random: ``[B, 3, size, size]``."""
     rgb, alpha = views[:, :3], views[:, 3:]
     moved = _move(torch.cat([rgb * alpha, alpha], dim=1), size, config, rng)  # premultiplied, so edges stay clean
     pictures = moved[:, :3] + (1 - moved[:, 3:]) * _backgrounds(len(views), size, config, rng)

@@ -23,11 +23,7 @@ _WAYS = ("mini", "class texts alone")
 
 
 def photographs(table: str | Path) -> list[tuple[Path, str]]:
-    """Pictures and what they show, from a table with tabs and the columns ``path`` (beside the table) and ``label``.
-
-    Raises:
-        ValueError: for other columns, or a row without one of them.
-    """
+    """Pictures and what they show, from a table with tabs and the columns ``path`` (beside the table) and ``label``."""
     head, *rows = [line.split("\t") for line in text_of(Path(table).read_bytes()).splitlines() if line.strip()]
     if not {"path", "label"} <= set(head) or any(len(row) != len(head) for row in rows):
         raise ValueError(f"{table}: a table of photographs needs path and label in every row, got {head}")
@@ -36,12 +32,7 @@ def photographs(table: str | Path) -> list[tuple[Path, str]]:
 
 
 class Measured:
-    """Zero-shot rankings of a model, and of its class texts alone, on sets of views and on photographs.
-
-    Args:
-        model: a `Mini` in eval mode.
-        photos: as `photographs` gives them.
-    """
+    """Zero-shot rankings of a `Mini` in eval mode, and of its class texts alone, on views and on `photographs`."""
 
     def __init__(self, model: mini.Mini, photos: Sequence[tuple[Path, str]]) -> None:
         self.model, self.photos, self.words = model, photos, {label for _, label in photos}
@@ -56,14 +47,10 @@ class Measured:
         seen: frozenset[str],
         whole: bool,
     ) -> None:
-        """Rank objects of a set.
+        """Rank N objects of a set by their ``features [N, V, F]`` of V pictures each.
 
-        Args:
-            views: the set.
-            objects: ``N`` of it.
-            features: ``[N, V, F]`` of V pictures of each.
-            seen: labels that were trained on.
-            whole: rank them all together, whatever their split; else each split by itself.
+        ``seen`` are labels that were trained on. ``whole`` ranks all together, whatever their split; else each by
+        itself.
         """
         every = sorted({obj.label for obj in views.objects})
         self.words |= set(every)

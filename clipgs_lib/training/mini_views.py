@@ -66,12 +66,9 @@ class ViewSet:
 
 
 def read_views(folder: str | Path) -> ViewSet:
-    """Read and check ``views.jsonl``.
+    """Read and check ``views.jsonl``; FileNotFoundError when there is none.
 
-    Raises:
-        FileNotFoundError: when there is none.
-        ValueError: for a line that is not as the module says, a path that leaves the folder, an object told twice, or a
-            group in two splits.
+    ValueError for a line that is not as the module says, an object told twice, or a group in two splits.
     """
     folder = Path(folder)
     index = folder / "views.jsonl"

@@ -16,12 +16,8 @@ from ..encoders import Encoder
 def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Groups for AdamW: ``params``, ``names``, ``weight_decay`` and ``lr_scale``, the factor of the learning rate.
 
-    Vectors (norms, biases, a single token) are not decayed.
-
-    Args:
-        encoder: its ``layer_of`` says where a parameter stands, 0 .. depth + 1.
-        weight_decay: of matrices and kernels.
-        layer_decay: in ``(0, 1]``; layer L learns at ``layer_decay ** (depth + 1 - L)``.
+    Vectors (norms, biases, a single token) are not decayed. A layer L of 0 .. depth + 1, see `Encoder.layer_of`, learns
+    at ``layer_decay ** (depth + 1 - L)``.
     """
     last = len(encoder.blocks) + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -60,11 +56,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave.
-
-    Raises:
-        KeyError: for tensors of parameters that the optimiser does not have.
-    """
+    """Put back what `optimizer_tensors` gave; KeyError for parameters that the optimiser does not have."""
     values = dict(_named(optimizer))
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition(":")
@@ -79,10 +71,9 @@ def _named(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, nn.Parameter
 
 
 class Average:
-    """Exponential moving average of a module's weights; its buffers are copied (statistics of batch norms, ...).
+    """Exponential moving average of a model's weights; buffers are copied (statistics of batch norms, ...).
 
-    Args:
-        model: what is averaged; ``module`` begins as its copy, in eval mode, without gradients.
+    ``module`` begins as its copy, in eval mode, without gradients.
     """
 
     def __init__(self, model: Encoder) -> None:

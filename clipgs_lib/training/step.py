@@ -37,16 +37,7 @@ class DivergedError(ValueError):
 
 
 class Learner:
-    """Encoder, logit scale, optimiser and averaged weights of a run.
-
-    Args:
-        encoder: on the device, initialised; trained in place.
-        config: the run.
-        place: this process.
-
-    Raises:
-        ValueError: for ``batch_norm="sync"`` without CUDA.
-    """
+    """Encoder (on the device, trained in place), logit scale, optimiser and averaged weights of a run."""
 
     def __init__(self, encoder: Encoder, config: TrainConfig, place: Place) -> None:
         if config.batch_norm == "sync":

@@ -24,16 +24,7 @@ _CHUNK = 64  # objects decoded at a time
 
 
 class Validator:
-    """Measures an encoder on the objects of a split.
-
-    Args:
-        objects: all sets.
-        config: the run.
-        place: this process; ranks share the objects.
-
-    Raises:
-        ValueError: when class weights cannot be had.
-    """
+    """Measures an encoder on the objects of a split, which ranks share; ValueError when class weights cannot be had."""
 
     def __init__(self, objects: Objects, config: TrainConfig, place: Place) -> None:
         self.objects, self.config, self.place = objects, config, place
@@ -121,19 +112,9 @@ def _scores(prefix: str, result: Ranked) -> dict[str, float]:
 
 
 def teach_class_weights(labels: Sequence[str], config: TrainConfig, teacher: TeacherInfo, place: Place) -> Tensor:
-    """Embed category names with the shards' teacher.
+    """Embeddings ``[C, D]`` of category names by the shards' teacher: float32 unit rows, on the CPU.
 
-    Args:
-        labels: C names.
-        config: ``zero_shot``, by which the teacher is loaded, and ``prompts``.
-        teacher: of the shards; the part of its identity before the hash is what `load_teacher` takes.
-        place: where it runs.
-
-    Returns:
-        ``[C, D]`` float32 unit rows, on the CPU.
-
-    Raises:
-        ValueError: when the teacher cannot be had here, or is another than the shards'.
+    ValueError when the teacher cannot be had here by ``config.zero_shot``, or is another than the shards'.
     """
     loaded = load_teacher_of(teacher, config.zero_shot, place.device)
     return loaded.zero_shot_weights(list(labels), list(config.prompts)).float().cpu()

@@ -18,17 +18,12 @@ METRICS |= {str(kind): f"text finds its side of a pair that differs in {kind} al
 
 
 def crossed_interval(table: np.ndarray) -> tuple[float, float]:
-    """Mean of what seeds crossed with objects gave, and the half-width of its 95 % interval over both.
+    """Mean of ``table [S, O]``, of S seeds crossed with O objects, and the half-width of its 95 % interval over both.
 
-    Other seeds and other objects would have given other means. The variance of the mean is that of the two-way
-    random-effects model, (MS_seeds + MS_objects - MS_rest) / (S O), at least what seeds or objects alone give, with
-    Satterthwaite's degrees of freedom for Student's t.
-
-    Args:
-        table: ``[S, O]`` values of S seeds on the same O objects, both ``>= 2``.
-
-    Returns:
-        The mean, and the half-width; 0 where all values are equal, which says nothing about certainty.
+    Other seeds and other objects, 2 or more of each, would have given other means. The variance of the mean is that of
+    the two-way random-effects model, (MS_seeds + MS_objects - MS_rest) / (S O), at least what seeds or objects alone
+    give, with Satterthwaite's degrees of freedom for Student's t. 0 where all values are equal, which says nothing
+    about certainty.
     """
     seeds, objects = table.shape
     mean, by_seed, by_object = table.mean(), table.mean(axis=1), table.mean(axis=0)

@@ -68,8 +68,7 @@ class _Paint(NamedTuple):
 def with_copies(sources: Sequence[Source], copies: int) -> list[Source]:
     """The sources, each followed by ``copies`` of its mesh, ``KEY-c1`` and so on.
 
-    Raises:
-        ValueError: when ``copies`` is out of 0 to `MAX_COPIES`, or there are copies of something else than meshes.
+    ValueError when ``copies`` is out of 0 to `MAX_COPIES`, or there are copies of something else than meshes.
     """
     if not 0 <= copies <= MAX_COPIES:
         raise ValueError(f"copies must be in 0..{MAX_COPIES}, got {copies}")
@@ -80,14 +79,10 @@ def with_copies(sources: Sequence[Source], copies: int) -> list[Source]:
 
 
 def paint_copy(mesh: Mesh, seed: int) -> Painted:
-    """Recolour a mesh, and in half of the cases put a pattern onto what had its commonest colour.
+    """Recolour a mesh by ``seed``, and in half of the cases put a pattern onto what had its commonest colour.
 
-    Args:
-        mesh: in the unit sphere; patterns have the size that they have in the catalogue.
-        seed: of all that is drawn.
-
-    Returns:
-        The triangles are the same, in the same order but for those under a pattern, which become a part each.
+    The mesh is in the unit sphere, since patterns have the size that they have in the catalogue. The triangles stay the
+    same, in the same order but for those under a pattern, which become a part each.
     """
     rng = np.random.default_rng(seed)
     samples = mesh.sample(_SAMPLES, rng)
@@ -134,12 +129,7 @@ def paint_copy(mesh: Mesh, seed: int) -> Painted:
 
 
 def copy_captions(painted: Painted, found: ObjectCaptions) -> tuple[Caption, ...]:
-    """What is said of a copy: what was found and measured, and its pattern.
-
-    Args:
-        painted: the copy.
-        found: its captions so far, made from names without colours.
-    """
+    """What is said of a copy: its captions so far, made from names without colours and measured, and its pattern."""
     short = [caption.text for caption in found.report.kept if len(caption.text.split()) <= 4]
     if not short or not (painted.adjective or painted.feature):
         return found.captions

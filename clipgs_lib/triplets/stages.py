@@ -65,20 +65,14 @@ class Begun:
 def produce(source: Source, config: BuildConfig) -> Triplet:
     """Make one object of a set.
 
-    Raises:
-        ValueError: whatever the stages refuse (a mesh without faces, no caption left, ...); the build sets such an
-            object aside.
-        OSError: when its file cannot be read.
+    ValueError for whatever the stages refuse (a mesh without faces, no caption left, ...) and OSError when its file
+    cannot be read: the build sets such an object aside.
     """
     return finish(begin(source, config), config)
 
 
 def begin(source: Source, config: BuildConfig) -> Begun:
-    """Load an object and draw it, up to what there is to fit.
-
-    Raises:
-        ValueError, OSError: as `produce`.
-    """
+    """Load an object and draw it, up to what there is to fit; errors as `produce`."""
     check_texts(source)
     seed = object_seed(source.key, config.seed)
     thing = load_thing(source, config, seed)
@@ -87,11 +81,7 @@ def begin(source: Source, config: BuildConfig) -> Begun:
 
 
 def finish(begun: Begun, config: BuildConfig, result: FitResult | None = None) -> Triplet:
-    """Embed an object and put it together; what was not fitted in a batch is fitted now.
-
-    Raises:
-        ValueError: as `produce`.
-    """
+    """Embed an object and put it together; what was not fitted in a batch is fitted now; errors as `produce`."""
     source, thing, splats = begun.source, begun.thing, begun.thing.shape
     facts: dict[str, Any] = {"fit": "as they came"}
     if begun.job is not None:
@@ -131,10 +121,9 @@ def object_seed(key: str, seed: int) -> int:
 
 
 def check_texts(source: Source) -> None:
-    """Refuse a file that would end up without a text, before it is even read.
+    """ValueError for a file that would end up without a text, before it is even read.
 
-    Raises:
-        ValueError: when its names say that it holds a whole set of objects, with what was removed and why.
+    That is when its names say that it holds a whole set of objects; the message says what was removed and why.
     """
     if source.kind == "catalogue":
         return
@@ -303,8 +292,7 @@ def teacher_columns(
 ) -> tuple[tuple[Caption, ...], dict[str, Any]]:
     """What a teacher adds to an object whose views ``[V, D]`` and texts ``[T, D]`` it has embedded.
 
-    Returns:
-        The texts with their scores, and the columns ``teacher``, ``image_embeds`` and ``text_embeds`` of `Triplet`.
+    The texts with their scores, and the columns ``teacher``, ``image_embeds`` and ``text_embeds`` of `Triplet`.
     """
     image_embeds, text_embeds = image_embeds.float().cpu(), text_embeds.float().cpu()
     scored = score_captions(captions, image_embeds, lambda _: text_embeds)

@@ -67,9 +67,8 @@ def complete(
         before: lines of the quarantine that stand before those of this build.
         progress: called with objects done, objects in all, objects set aside.
 
-    Raises:
-        ShardError: when the folder holds something else or another build runs in it, when every object failed, or the
-            disk is full.
+    ShardError when the folder holds something else or another build runs in it, every object failed, or the disk is
+    full.
     """
     began = time.monotonic()
     if (folder / MANIFEST).exists():

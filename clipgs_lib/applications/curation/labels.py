@@ -39,12 +39,9 @@ class Stroke:
 class LabelFile:
     """Strokes in a JSON-lines file: each is appended under a lock and on the disk before `add` returns.
 
-    A process that dies leaves at most a torn last line, which is no stroke: reading skips it, `add` removes it.
-
-    Args:
-        path: of the file; made by the first stroke, in a folder that exists.
-        gallery: hash of the content of the set that is labelled; strokes of another are refused.
-        labeller: who labels here.
+    A process that dies leaves at most a torn last line, which is no stroke: reading skips it, `add` removes it. The
+    file is made by the first stroke; ``gallery`` is the hash of the set that is labelled, and strokes of another are
+    refused.
     """
 
     def __init__(self, path: str | os.PathLike[str], gallery: str, labeller: str = "") -> None:
@@ -52,11 +49,7 @@ class LabelFile:
         self.labeller = labeller or os.environ.get("USER") or "unknown"
 
     def read(self) -> list[Stroke]:
-        """All strokes of all windows, in their order; none when there is no file.
-
-        Raises:
-            LabelError: for a line that is no stroke, or one of another set.
-        """
+        """All strokes of all windows, in their order; LabelError for a line that is none, or one of another set."""
         data = self.path.read_bytes() if self.path.exists() else b""
         lines = data[: data.rfind(b"\n") + 1].splitlines()
         return [self._stroke(line, number) for number, line in enumerate(lines, start=1)]
@@ -76,9 +69,7 @@ class LabelFile:
     def add(self, key: str, answer: Literal["yes", "no", "skip", "undo"], undoes: str = "") -> Stroke:
         """Append a stroke; `locked` keeps other windows out meanwhile.
 
-        Raises:
-            LabelError: when the file is of another set.
-            OSError: when it cannot be written, or another process keeps it locked.
+        LabelError when the file is of another set; OSError when it cannot be written, or stays locked.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         stroke = Stroke(key, answer, self.labeller, now, self.gallery, secrets.token_hex(6), undoes)

@@ -44,15 +44,10 @@ class Selection:
 
 
 def text_features(embeds: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features of a classifier, and the text ranking that stands in for one before there are labels.
+    """Features of a classifier, and the text ranking ``[N]`` that stands in for one before there are labels.
 
-    Args:
-        embeds: ``[N, D]`` unit rows.
-        query: ``[D]``, a text in the same space.
-
-    Returns:
-        Features ``[N, D + 1]`` float32: embeddings, centred and of mean square length 1, and the text score; and
-        the text score ``[N]``, with mean 0 and deviation 1.
+    Of ``embeds [N, D]``, unit rows, and ``query [D]``, a text in the same space: ``[N, D + 1]`` float32, embeddings
+    centred and of mean square length 1, and the text score, which by itself has mean 0 and deviation 1.
     """
     centred = embeds - embeds.mean(axis=0)
     scores = embeds @ query
@@ -65,16 +60,9 @@ def text_features(embeds: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np
 def fit_ranking(features: np.ndarray, rows: Sequence[int], truth: Sequence[bool], seed: int = 0) -> Ranking:
     """Fit a class-weighted logistic regression, with cross-validated AP and probabilities calibrated by Platt's method.
 
-    Labels asked for by score or by chance alike may be used: how likely a yes is at a score does not depend on it.
-
-    Args:
-        features: ``[N, F]``.
-        rows: n labelled objects.
-        truth: what was said of them.
-        seed: of folds and bootstrap.
-
-    Raises:
-        ValueError: with fewer than `LEAST` labels of a class.
+    Of ``features [N, F]`` n ``rows`` were answered by ``truth``; ``seed`` draws folds and bootstrap. Labels asked for
+    by score or by chance alike may be used: how likely a yes is at a score does not depend on it. ValueError with fewer
+    than `LEAST` labels of a class.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
@@ -137,14 +125,8 @@ def _interval(value: float, values: Sequence[float] | np.ndarray) -> Interval:
 def ask_next(features: np.ndarray, scores: np.ndarray, free: np.ndarray, count: int) -> list[int]:
     """Choose what to label next: half by the highest scores, the others undecided and unlike each other.
 
-    Args:
-        features: ``[N, F]``.
-        scores: ``[N]``, 0 is undecided.
-        free: ``[N]`` bool, what may be asked.
-        count: how many; fewer come when fewer are free.
-
-    Returns:
-        Rows, the highest scores first; then farthest-point sampling within the band of the most undecided.
+    Of ``features [N, F]`` and ``scores [N]``, 0 undecided, ``count`` rows of those that are ``free [N]``, fewer when
+    fewer are: the highest scores first; then farthest-point sampling within the band of the most undecided.
     """
     left = np.flatnonzero(free)
     best = left[np.argsort(-scores[left], kind="stable")[: -(-count // 2)]]
@@ -161,18 +143,10 @@ def ask_next(features: np.ndarray, scores: np.ndarray, free: np.ndarray, count: 
 
 
 def select(ranking: Ranking, precision: float, seed: int = 0) -> Selection:
-    """Keep as many objects as leave the expected share of yes among them at or above a target.
+    """Keep as many objects as leave the expected share of yes among them at or above ``precision``, in ``(0, 1]``.
 
     What a person said is certain: yes is kept, no is not. The others come in by their probability, the highest first,
-    and never below one half: labels do not make room for what is hardly a yes.
-
-    Args:
-        ranking: from `fit_ranking`.
-        precision: the target, in ``(0, 1]``.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: when the target is out of range.
+    and never below one half: labels do not make room for what is hardly a yes. ValueError for another target.
     """
     if not 0 < precision <= 1:
         raise ValueError(f"precision must lie in (0, 1], got {precision}")
