@@ -176,11 +176,15 @@ def compare(difference: float, draws: np.ndarray, less_is_better: bool = False) 
     """
     low, high = np.quantile(draws, [0.025, 0.975])
     sides = [(np.count_nonzero(side) + 1) / (len(draws) + 1) for side in (draws <= 0, draws >= 0)]
-    verdict = SAME
-    if low > 0 or high < 0:
-        verdict = BETTER if (low > 0) != less_is_better else WORSE
-    p = min(1.0, 2 * min(sides))
-    return {"difference": difference, "low": float(low), "high": float(high), "p": float(p), "verdict": verdict}
+    facts = {"difference": difference, "low": float(low), "high": float(high), "p": min(1.0, 2 * float(min(sides)))}
+    return facts | {"verdict": verdict_on(low, high, less_is_better)}
+
+
+def verdict_on(low: float, high: float, less_is_better: bool = False) -> str:
+    """What the interval of a difference says: better, worse or not distinguishable."""
+    if low <= 0 <= high:
+        return SAME
+    return BETTER if (low > 0) != less_is_better else WORSE
 
 
 def class_rows(method: str, labels: Sequence[str], accuracy: np.ndarray, counts: np.ndarray, seed: int) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ..vectors import check_unit
@@ -151,6 +152,26 @@ def statistic_of(
     sums = [np.add.reduceat(weights * column[order], starts, axis=1) for column in values.T]
     means = np.stack(sums, axis=2) / np.maximum(counts, 1e-12)[..., None]  # [n, C, k]
     return means.sum(axis=1) / (counts > 0).sum(axis=1, keepdims=True)
+
+
+def crossed_interval(table: np.ndarray) -> tuple[float, float]:
+    """Mean of ``table [S, O]``, of S seeds crossed with O objects, and the half-width of its 95 % interval over both.
+
+    Other seeds and other objects, 2 or more of each, would have given other means. The variance of the mean is that of
+    the two-way random-effects model, (MS_seeds + MS_objects - MS_rest) / (S O), at least what seeds or objects alone
+    give, with Satterthwaite's degrees of freedom for Student's t. 0 where all values are equal, which says nothing
+    about certainty.
+    """
+    seeds, objects = table.shape
+    mean, by_seed, by_object = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    rest = table - by_seed[:, None] - by_object + mean
+    freedom = np.array([seeds - 1, objects - 1, (seeds - 1) * (objects - 1)])
+    spread = np.array([objects * by_seed.var(ddof=1), seeds * by_object.var(ddof=1), (rest**2).sum() / freedom[2]])
+    total = max(spread[0] + spread[1] - spread[2], spread[0], spread[1])
+    if total < 1e-12:
+        return float(mean), 0.0
+    effective = max(total**2 / (spread**2 / freedom).sum(), min(seeds, objects) - 1)
+    return float(mean), float(stats.t.ppf(0.975, effective) * np.sqrt(total / (seeds * objects)))
 
 
 def checked(name: str, values: Tensor) -> Tensor:

@@ -23,23 +23,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..catalogue import KINDS
 from ..encoders import Encoder, EncoderError, encoder_config, load_encoder
 from ..evaluation import embed_set, hit_rates, load_set, load_teacher_of
 from ..evaluation.pairs import build_pairs, pair_hits
+from ..evaluation.results import verdict_on
+from ..evaluation.scores import crossed_interval, intervals
 from ..files import locked, write_text
 from ..pool import over_processes
 from ..runtime import resolve_device
 from ..settings import from_plain
 from ..shards import ShardSet, TeacherInfo
+from .card import TASKS
 from .checkpoint import Records, checkpoints
 from .config import TrainConfig
 from .data import Objects
 from .loop import EXPORT, train
-from .verdicts import METRICS, compare
 
+METRICS = {name: words for name, words in TASKS if name in ("text_r1", "image_r1", "zero_shot_top1", "zero_shot_top5")}
+METRICS |= {str(kind): f"text finds its side of a pair that differs in {kind} alone" for kind in KINDS}
 PAIRS = "catalogue pairs"  # name of a target
 _NAMES = ("start", "against")  # what an arm has beside settings: names of other arms
 _GIVEN = ("out", "seed", "resume")  # settings that the grid decides
@@ -282,6 +288,61 @@ def _scored(scores: Tensor, relevant: Tensor, k: int = 1, owners: Tensor | None 
     if owners is not None:
         hits, chance = (owners.T.double() @ each / owners.sum(dim=0) for each in (hits, chance))  # [N]
     return {"hits": [round(value, 5) for value in hits.tolist()], "chance": float(chance.mean())}
+
+
+# ---- arms side by side -------------------------------------------------------------------------------------------
+
+
+def compare(results: Sequence[Mapping[str, Any]], against: Mapping[str, str], metrics: Sequence[str]) -> dict[str, Any]:
+    """Rows and verdicts of an ablation, all values shares in [0, 1] but for the words.
+
+    Args:
+        results: of the runs: ``arm``, ``seed`` and ``scores``, which is target -> metric -> ``hits`` of every object
+            and ``chance``.
+        against: arm -> the arm that it is compared with; itself for the baseline.
+        metrics: which of `METRICS`.
+
+    Returns:
+        ``metrics``, in words. ``rows``: ``target``, ``metric``, ``arm``, ``seed``, ``value``, ``low`` and ``high``
+        (95 %, bootstrap over objects), ``n`` objects (or pairs), ``chance``. ``verdicts``, of arms with at least two
+        seeds: the same over all ``seeds`` (their number; intervals by `crossed_interval`), and, but for the baseline
+        and where fewer than two seeds are there of both, ``against``, ``difference``, ``smallest``, the half-width of
+        its interval, which is the smallest difference that this run could have shown, and the ``verdict``: better,
+        worse or not distinguishable. Each verdict errs once in twenty times; nothing corrects for their
+        number.
+    """
+    rows = list[dict[str, Any]]()
+    hits: dict[tuple[str, str, float], dict[str, dict[int, np.ndarray]]] = {}  # of a task -> of an arm -> of a seed
+    for result in sorted(results, key=lambda result: (list(against).index(result["arm"]), result["seed"])):
+        for target, scores in result["scores"].items():
+            for metric in (name for name in metrics if name in scores):
+                values, chance = np.array(scores[metric]["hits"]), scores[metric]["chance"]
+                hits.setdefault((target, metric, chance), {}).setdefault(result["arm"], {})[result["seed"]] = values
+                score = intervals(values[:, None], np.arange(len(values)), 0)[0]
+                row = {"target": target, "metric": metric, "arm": result["arm"], "seed": result["seed"]}
+                row |= {"value": score.value, "low": score.low, "high": score.high, "n": len(values), "chance": chance}
+                rows.append(row)
+    verdicts = [
+        {"target": target, "metric": metric, "chance": chance, "arm": arm}
+        | _verdict(arms[arm], arms.get(against[arm], {}), against[arm])
+        for (target, metric, chance), arms in hits.items()
+        for arm in arms
+        if len(arms[arm]) > 1
+    ]
+    return {"metrics": {metric: METRICS[metric] for metric in metrics}, "rows": rows, "verdicts": verdicts}
+
+
+def _verdict(arm: Mapping[int, np.ndarray], other: Mapping[int, np.ndarray], name: str) -> dict[str, Any]:
+    """An arm's values by seed, by themselves and beside those of the arm that it is compared with."""
+    value, half = crossed_interval(np.stack(list(arm.values())))
+    facts: dict[str, Any] = {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
+    facts |= {"seeds": len(arm), "n": len(next(iter(arm.values())))}
+    both = [seed for seed in arm if seed in other]
+    if arm is other or len(both) < 2:
+        return facts
+    difference, smallest = crossed_interval(np.stack([arm[seed] - other[seed] for seed in both]))
+    facts |= {"against": name, "difference": difference, "smallest": smallest}
+    return facts | {"verdict": verdict_on(difference - smallest, difference + smallest)}
 
 
 # ---- what goes with it -------------------------------------------------------------------------------------------

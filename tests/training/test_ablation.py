@@ -13,9 +13,11 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from clipgs_lib.cli import app
+from clipgs_lib.evaluation.results import BETTER, SAME, WORSE
+from clipgs_lib.evaluation.scores import crossed_interval
 from clipgs_lib.settings import from_plain
 from clipgs_lib.training import Grid, ablate, ablation, train
-from clipgs_lib.training.verdicts import BETTER, NOISE, WORSE, compare, crossed_interval
+from clipgs_lib.training.ablation import compare
 
 from .samples import SMALL
 
@@ -104,20 +106,20 @@ def results(shift: float, noise: float, seeds: int = 3) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("shift", "noise", "verdict"), [(0.1, 0.1, BETTER), (-0.1, 0.1, WORSE), (0.02, 0.4, NOISE), (0.0, 0.0, NOISE)]
+    ("shift", "noise", "verdict"), [(0.1, 0.1, BETTER), (-0.1, 0.1, WORSE), (0.02, 0.4, SAME), (0.0, 0.0, SAME)]
 )
 def test_verdicts_are_paired_by_object(shift, noise, verdict):
     found = compare(results(shift, noise), {"one": "one", "two": "one"}, ["text_r1"])
     baseline, two = found["verdicts"]
     assert "verdict" not in baseline and two["verdict"] == verdict and two["against"] == "one"
     assert two["difference"] == pytest.approx(two["value"] - baseline["value"])
-    assert (abs(two["difference"]) > two["smallest"]) == (verdict != NOISE)
-    assert two["smallest"] < two["high"] - two["low"] or verdict == NOISE  # objects' differences cancel
+    assert (abs(two["difference"]) > two["smallest"]) == (verdict != SAME)
+    assert two["smallest"] < two["high"] - two["low"] or verdict == SAME  # objects' differences cancel
     assert [(row["arm"], row["seed"]) for row in found["rows"]] == [(a, s) for a in ("one", "two") for s in range(3)]
     assert all(row["n"] == 80 and row["chance"] == 0.1 and row["low"] <= row["value"] for row in found["rows"])
     turned = compare(results(shift, noise), {"one": "two", "two": "two"}, ["text_r1"])["verdicts"][0]
     assert turned["difference"] == pytest.approx(-two["difference"])
-    assert turned["verdict"] == {BETTER: WORSE, WORSE: BETTER, NOISE: NOISE}[verdict]
+    assert turned["verdict"] == {BETTER: WORSE, WORSE: BETTER, SAME: SAME}[verdict]
 
 
 def test_an_arm_with_one_seed_has_rows_and_no_verdict():
@@ -205,7 +207,7 @@ def test_arms_start_from_others_and_0_steps_leave_weights_as_they_are(shards, tm
     rows = {arm: [row for row in found["rows"] if row["arm"] == arm] for arm in arms}
     assert [row["value"] for row in rows["points"]] == [row["value"] for row in rows["as they are"]]
     same = next(row for row in found["verdicts"] if row["arm"] == "as they are")
-    assert same["difference"] == same["smallest"] == 0 and same["verdict"] == NOISE
+    assert same["difference"] == same["smallest"] == 0 and same["verdict"] == SAME
     assert {row.get("against") for row in found["verdicts"] if row["arm"] == "on"} == {"as they are"}
 
 
