@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ..files import replacing
+from ..files import write_text
 from ..shards import ShardSet
 from ..triplets.inspection import render_page
 from ..vectors import unit
@@ -294,31 +293,15 @@ def write_audit(audit: Audit, out: str | os.PathLike[str]) -> tuple[Path, Path]:
     """
     top, shards = Path(out), ShardSet(audit.folder)
     top.mkdir(parents=True, exist_ok=True)
-    plain = asdict(audit) | {"masks": audit.masks()}
-    pages = {
-        "audit.json": json.dumps(plain, indent=1, ensure_ascii=False).encode(),
-        "audit.html": render_page(
-            "audit.html.j2", name=shards.folder.resolve().name, audit=audit, most=SHOWN, picture=_Pictures(shards)
-        ),
-    }
-    for name, data in pages.items():
-        with replacing(top / name) as draft:
-            draft.write_bytes(data)
-    return top / "audit.json", top / "audit.html"
 
-
-class _Pictures:
-    """Key -> what the page shows of an object."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self.shards = shards
-        self.rows = {row["key"]: row for row in shards.rows}
-
-    def __call__(self, key: str) -> dict[str, Any]:
-        row = self.rows[key]
-        return {"key": key, "label": row["category"] or key, "split": row["split"], "webp": self.view(key)}
-
-    def view(self, key: str) -> str:
-        """The first view as base64; empty when the object has none."""
-        views = self.shards.read(key).views
+    def view(key: str) -> str:
+        """The first view of an object as base64; empty when it has none."""
+        views = shards.read(key).views
         return base64.b64encode(views[0]).decode() if views else ""
+
+    rows = {row["key"]: row for row in shards.rows}
+    facts = {"name": shards.folder.resolve().name, "audit": audit, "most": SHOWN, "rows": rows, "view": view}
+    plain = asdict(audit) | {"masks": audit.masks()}
+    write_text(top / "audit.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    write_text(top / "audit.html", render_page("audit.html.j2", **facts).decode())
+    return top / "audit.json", top / "audit.html"

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..encoders import BagOfViews, Encoder, pool_views
 from ..files import replacing
 from ..runtime import mixed_precision, resolve_precision
-from ..shards import ShardError, ShardSet, TeacherInfo, Triplet
+from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, open_embedded
 from ..splats import Splats
 from ..teachers import Teacher, TeacherError, load_teacher
 from ..vectors import unit
@@ -78,13 +78,7 @@ def load_set(
             objects have one key.
         ValueError: when there are fewer than 2 objects.
     """
-    sets = tuple(ShardSet(folder) for folder in folders)
-    teacher = sets[0].teacher
-    if teacher is None:
-        todo = "embed it: clipgs triplets embed SET --teacher NAME --out NEW"
-        raise ShardError(sets[0].folder, "the set must have embeddings", "none", todo)
-    for other in sets[1:]:
-        other.check_teacher(teacher.identity, teacher.dim)
+    sets, teacher = open_embedded(folders)
     keys = tuple(tuple(row["key"] for row in one.rows if split in ("all", row["split"])) for one in sets)
     count = Counter(key for part in keys for key in part)
     if double := [key for key, times in count.items() if times > 1]:
@@ -111,7 +105,7 @@ def load_set(
     owners[[places[text] for text, _ in owned], [number for _, number in owned]] = True
     trained = {row["category"] for one in sets for row in one.rows if row["split"] == "train"}
     return EvaluationSet(
-        shards=sets,
+        shards=tuple(sets),
         keys=keys,
         labels=tuple(labels),
         trained=frozenset(trained - {""}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .shard_set import ShardSet
+from .shard_set import ShardSet, open_embedded
 from .stream import ShardWarning, TripletStream
 from .tar import ShardError
 from .triplet import TeacherInfo, Triplet
@@ -14,4 +14,5 @@ __all__ = [
     "TeacherInfo",
     "Triplet",
     "TripletStream",
+    "open_embedded",
 ]

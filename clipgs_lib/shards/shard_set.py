@@ -9,7 +9,7 @@ import os
 import tempfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -171,6 +171,18 @@ class ShardSet:
                 raise ShardError(name, f"the shard must unpack to {expected:,} bytes", got, "fetch it again")
             stack.pop_all()
         return plain
+
+
+def open_embedded(folders: Iterable[str | os.PathLike[str]]) -> tuple[list[ShardSet], TeacherInfo]:
+    """One or more finished sets, and the teacher that embedded all of them; ShardError when there is no such one."""
+    sets = [ShardSet(folder) for folder in folders]
+    teacher = sets[0].teacher
+    if teacher is None:
+        todo = "embed it: clipgs triplets embed SET --teacher NAME --out NEW"
+        raise ShardError(sets[0].folder, "the set must have embeddings", "none", todo)
+    for other in sets[1:]:
+        other.check_teacher(teacher.identity, teacher.dim)
+    return sets, teacher
 
 
 # ---- manifest and index ------------------------------------------------------------------------------------------

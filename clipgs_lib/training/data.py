@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..captions import Caption, draw_caption
 from ..encoders import Encoder, MultiViewEncoder, ViewTokens
-from ..shards import ShardError, ShardSet, TeacherInfo, Triplet, TripletStream
+from ..shards import ShardError, ShardSet, Triplet, TripletStream, open_embedded
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
 from ..vectors import unit
@@ -63,14 +63,7 @@ class Objects:
     """
 
     def __init__(self, folders: Sequence[str], memory_gb: float = 8.0) -> None:
-        self.sets = [ShardSet(folder) for folder in folders]
-        first = self.sets[0].teacher
-        if first is None:
-            todo = "build it with --teacher, since training needs embeddings"
-            raise ShardError(str(self.sets[0].folder), "the set must have embeddings", "none", todo)
-        for other in self.sets[1:]:
-            other.check_teacher(first.identity, first.dim)
-        self.teacher: TeacherInfo = first
+        self.sets, self.teacher = open_embedded(folders)
         self.rows = [(shards, row) for shards in self.sets for row in shards.rows]
         self.starts = np.cumsum([0] + [len(shards) for shards in self.sets]).tolist()
         _check_splits(self.rows)

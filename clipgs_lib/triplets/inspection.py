@@ -9,6 +9,7 @@ import base64
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..captions.filtering import REASONS
 from ..rendering import render
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
-from ..shards.triplet import TeacherInfo, Triplet, encode_view
+from ..shards.triplet import Triplet, encode_view
 from ..shards.writer import replacing
 from ..splats import COLUMNS
 from ..words import first_of, plural
@@ -57,32 +58,45 @@ class FilterTotals:
         return f"kept {self.kept:,} ({self.changed:,} of them changed), removed {self.total:,}{reasons}"
 
 
-@dataclass(frozen=True)
 class Summary:
-    """Facts about a set, ready to print."""
+    """Facts about a set, ready to print: its index and manifest whole, its objects up to 500 of them.
 
-    folder: str
-    objects: int
-    shards: int
-    bytes: int  # of all shards
-    content_sha256: str
-    splits: dict[str, int]  # name -> objects
-    categories: dict[str, int]  # name -> objects, most frequent first
-    licences: dict[str, int]  # name -> objects
-    gaussians: tuple[int, int, int]  # fewest, median, most per object
-    views: tuple[int, int, int]
-    texts: tuple[int, int, int]
-    psnr: tuple[float, float, float] | None  # dB at 5, 50, 95 % of the objects that have one
-    measured: int  # objects with a PSNR
-    teacher: TeacherInfo | None
-    read: int  # objects that were read for what follows
-    damaged: int  # objects among them that could not be
-    sources: dict[str, int]  # texts among them by source: raw, filtered, enriched
-    filter: FilterTotals  # what filtering did to the texts of the objects read
-    parts: dict[str, float]  # mean bytes per object of splat, views, texts and so on
-    quarantined: tuple[tuple[str, int], ...]  # reason -> objects, most frequent first
-    config: dict[str, Any]  # how it was built
-    lost: dict[str, list[str]]  # mesh -> textures and materials that were missing
+    Damaged objects are counted; `ShardSet.verify` names them.
+    """
+
+    def __init__(self, shards: ShardSet) -> None:
+        rows, manifest, chosen = shards.rows, shards.manifest, spread(len(shards.rows), _READ)
+        sources, parts, reports = Counter[str](), Counter[str](), list[Any]()
+        for number in chosen:
+            with suppress(ShardError):
+                triplet = shards.read(number)
+                reports.append(triplet.provenance.get("filter"))
+                sources.update(caption.source for caption in triplet.texts)
+                parts.update(_sizes(triplet, rows[number]["bytes"]))
+        psnr = [row["psnr"] for row in rows if row["psnr"] is not None]
+        self.folder = str(shards.folder)
+        self.objects, self.shards = len(rows), len(manifest["shards"])
+        self.bytes = sum(entry["bytes"] for entry in manifest["shards"])  # of all shards
+        self.content_sha256, self.teacher = str(manifest["content_sha256"]), shards.teacher
+        # name -> objects; categories and licences most frequent first
+        self.splits = {name: int(entry["objects"]) for name, entry in manifest["splits"].items()}
+        self.categories = dict(Counter(row["category"] or "(none)" for row in rows).most_common())
+        self.licences = dict(Counter(row["licence"] or "(unknown)" for row in rows).most_common())
+        # fewest, median, most per object
+        self.gaussians, self.views, self.texts = (
+            _three([row[name] for row in rows]) for name in ("n_gaussians", "n_views", "n_texts")
+        )
+        self.psnr = tuple(np.quantile(psnr, (0.05, 0.5, 0.95)).tolist()) if psnr else None  # dB
+        self.measured = len(psnr)  # objects with a PSNR
+        self.read = len(reports)  # objects that were read for what follows
+        self.damaged = len(chosen) - self.read  # objects among them that could not be
+        self.sources = dict(sources.most_common())  # texts among them: raw, filtered, enriched
+        self.filter = filter_totals(reports)
+        self.parts = {name: size / max(1, self.read) for name, size in parts.items()}  # mean bytes per object
+        aside = Counter(entry["reason"][:160] for entry in read_quarantine(shards.folder))
+        self.quarantined = tuple(aside.most_common())  # reason -> objects
+        self.config = dict(manifest["build"].get("config", {}))  # how it was built
+        self.lost = read_lost(shards.folder)  # mesh -> textures and materials that were missing
 
     def facts(self) -> dict[str, str]:
         """Name -> sentence of what `str` lists under the set's size."""
@@ -118,53 +132,16 @@ class Summary:
 
 
 def summarize(folder: str | os.PathLike[str] | ShardSet) -> Summary:
-    """Look through a set: its index and manifest whole, its objects up to 500 of them.
+    """Look through a set; ShardError when its manifest or index is damaged."""
+    return Summary(folder if isinstance(folder, ShardSet) else ShardSet(folder))
 
-    Raises:
-        ShardError: when the manifest or the index is damaged; damaged objects are counted.
-    """
-    shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
-    rows, manifest = shards.rows, shards.manifest
-    chosen = spread(len(rows), _READ)
-    sources, parts, read, reports = Counter[str](), Counter[str](), 0, list[Any]()
-    for number in chosen:
-        try:
-            triplet = shards.read(number)
-        except ShardError:
-            continue  # counted below, named by `ShardSet.verify`
-        read += 1
-        reports.append(triplet.provenance.get("filter"))
-        sources.update(caption.source for caption in triplet.texts)
-        embeds = [e.nbytes for e in (triplet.image_embeds, triplet.text_embeds) if e is not None]
-        sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in COLUMNS), "embeddings": sum(embeds)}
-        sizes |= {"views": sum(map(len, triplet.views)), "texts": sum(len(c.text.encode()) for c in triplet.texts)}
-        sizes["meta and tar"] = rows[number]["bytes"] - sum(sizes.values())
-        parts.update(sizes)
-    psnr = [row["psnr"] for row in rows if row["psnr"] is not None]
-    return Summary(
-        folder=str(shards.folder),
-        objects=len(rows),
-        shards=len(manifest["shards"]),
-        bytes=sum(entry["bytes"] for entry in manifest["shards"]),
-        content_sha256=manifest["content_sha256"],
-        splits={name: entry["objects"] for name, entry in manifest["splits"].items()},
-        categories=dict(Counter(row["category"] or "(none)" for row in rows).most_common()),
-        licences=dict(Counter(row["licence"] or "(unknown)" for row in rows).most_common()),
-        gaussians=_three([row["n_gaussians"] for row in rows]),
-        views=_three([row["n_views"] for row in rows]),
-        texts=_three([row["n_texts"] for row in rows]),
-        psnr=tuple(np.quantile(psnr, (0.05, 0.5, 0.95)).tolist()) if psnr else None,
-        measured=len(psnr),
-        teacher=shards.teacher,
-        read=read,
-        damaged=len(chosen) - read,
-        sources=dict(sources.most_common()),
-        filter=filter_totals(reports),
-        parts={name: size / max(1, read) for name, size in parts.items()},
-        quarantined=tuple(Counter(entry["reason"][:160] for entry in read_quarantine(shards.folder)).most_common()),
-        config=dict(manifest["build"].get("config", {})),
-        lost=read_lost(shards.folder),
-    )
+
+def _sizes(triplet: Triplet, whole: int) -> dict[str, int]:
+    """Bytes of an object by what they hold, of a ``whole``."""
+    embeds = [e.nbytes for e in (triplet.image_embeds, triplet.text_embeds) if e is not None]
+    sizes = {"splat": 2 * sum(getattr(triplet.splats, n).numel() for n in COLUMNS), "embeddings": sum(embeds)}
+    sizes |= {"views": sum(map(len, triplet.views)), "texts": sum(len(c.text.encode()) for c in triplet.texts)}
+    return sizes | {"meta and tar": whole - sum(sizes.values())}
 
 
 def filter_totals(reports: Iterable[Any]) -> FilterTotals:

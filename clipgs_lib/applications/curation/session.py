@@ -20,7 +20,7 @@ from ...errors import ExplainedError
 from ...evaluation import embed_set, load_teacher_of
 from ...evaluation.objects import Progress
 from ...files import file_sha256, write_text
-from ...shards import ShardError, ShardSet
+from ...shards import ShardError, ShardSet, open_embedded
 from ...shards.writer import write_set
 from .labels import LabelFile, Stroke, contradictions, standing
 from .ranking import LEAST, Ranking, Selection, ask_next, fit_ranking, select, text_features
@@ -243,10 +243,8 @@ def embeds_of(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Unit rows ``[N, D]`` of all objects of a set, see `Curation` for the arguments."""
-    if shards.teacher is None:
-        todo = "embed it: clipgs triplets embed SET --teacher NAME --out NEW"
-        raise ShardError(shards.folder, "the set must have embeddings", "none", todo)
-    loaded = load_encoder(encoder, device, teacher=shards.teacher.identity, embed_dim=shards.teacher.dim)
+    _, teacher = open_embedded([shards.folder])
+    loaded = load_encoder(encoder, device, teacher=teacher.identity, embed_dim=teacher.dim)
     return embed_set(loaded, shards, cache=cache, progress=progress).numpy()
 
 
