@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from ..libraries import import_open_clip
 from ..vectors import unit
 from ..weights import state_sha256
 from ..words import facts_table
 from .preprocess import Pictures, Preprocess, check_images
-from .zero_shot import Templates, zero_shot_weights
 
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+Templates = Sequence[str] | Sequence[Callable[[str], str]]
 
 
 class TeacherError(RuntimeError):
@@ -30,12 +30,10 @@ class Teacher:
         name: for people; no folders.
         model_cfg: open_clip's model configuration, part of the identity.
         device: where to put the towers.
-        precision: ``"fp32"``, or ``"bf16"``/``"fp16"`` through autocast; weights stay float32, and so the
-            identity stays the same.
         batch_size: pictures or texts in one pass.
 
     Raises:
-        ValueError: for an unknown precision or a batch size below 1.
+        ValueError: for a batch size below 1.
     """
 
     name: str  # as given to load_teacher, without folders
@@ -45,7 +43,6 @@ class Teacher:
     logit_scale: float  # already exponentiated: cosines are multiplied by it
     logit_bias: float  # added to the scaled cosines (SigLIP); 0 for CLIP
     preprocess: Preprocess  # [B, H, W, 3] pictures -> [B, 3, h, w] input of the image tower
-    precision: str  # fp32, bf16 or fp16, of the arithmetic inside the towers
     device: torch.device  # where embeddings come out
     batch_size: int  # pictures or texts in one pass through a tower
 
@@ -57,14 +54,11 @@ class Teacher:
         name: str,
         model_cfg: dict[str, Any],
         device: torch.device | str = "cpu",
-        precision: str = "fp32",
         batch_size: int = 64,
     ) -> None:
-        if precision not in _DTYPES:
-            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.name, self.precision, self.batch_size = name, precision, batch_size
+        self.name, self.batch_size = name, batch_size
         self.device = torch.device(device)
         self.preprocess = Preprocess.from_config(model.visual.preprocess_cfg)
         self.digest = compute_digest(model, model_cfg, self.preprocess, tokenizer)
@@ -81,16 +75,15 @@ class Teacher:
         """The image tower: ``[B, 3, h, w]``, preprocessed, to embeddings ``[B, D]`` that are not normalised."""
         return self._model.visual
 
-    def _autocast(self) -> torch.autocast:
-        dtype = _DTYPES[self.precision]
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    def _exactly(self) -> torch.autocast:
+        """Float32 also where an encoder around it computes in bf16."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def _unit(self, parts: list[torch.Tensor]) -> torch.Tensor:
         if not parts:
             return torch.empty(0, self.embed_dim, device=self.device)
         return unit(torch.cat(parts))  # [B, D]
 
-    # no_grad, not inference_mode: on CPU, bf16 autocast under inference_mode casts the weights anew at every layer
     @torch.no_grad()
     def encode_image(self, images: Pictures) -> torch.Tensor:
         """Embed pictures.
@@ -109,7 +102,7 @@ class Teacher:
         parts = []
         for start in range(0, len(batch), self.batch_size):
             pixels = self.preprocess(batch[start : start + self.batch_size], self.device)
-            with self._autocast():
+            with self._exactly():
                 parts.append(self._model.encode_image(pixels, normalize=False).float())
         return self._unit(parts)
 
@@ -130,7 +123,7 @@ class Teacher:
         parts = []
         for start in range(0, len(words), self.batch_size):
             tokens = self._tokenizer(words[start : start + self.batch_size]).to(self.device)
-            with self._autocast():
+            with self._exactly():
                 parts.append(self._model.encode_text(tokens, normalize=False).float())
         return self._unit(parts)
 
@@ -148,23 +141,39 @@ class Teacher:
         Raises:
             ValueError: without labels or templates, or for a template without ``{}``.
         """
-        with self._autocast():
-            weights = zero_shot_weights(self._model, self._tokenizer, check_texts(labels), templates, self.device)
-        return unit(weights)  # [C, D]
+        words = check_texts(labels)
+        with self._exactly():
+            return unit(zero_shot_weights(self._model, self._tokenizer, words, templates, self.device))  # [C, D]
 
     def _repr_html_(self) -> str:
         name, _, digest = self.identity.partition(" sha256:")
         facts = {
             "embeddings": f"{self.embed_dim} numbers, unit-norm",
             "pictures": f"resized to {self.preprocess.width} x {self.preprocess.height} pixels",
-            "computes": f"{self.precision} on {self.device}",
+            "computes": f"on {self.device}",
             "weights": f"frozen, sha256 {digest[:12]}",
         }
         return facts_table(f"Teacher {name}", facts)
 
     def __repr__(self) -> str:
         size = f"{self.preprocess.height}x{self.preprocess.width}"
-        return f"Teacher({self.identity[:-52]}..., D={self.embed_dim}, {size} px, {self.precision} on {self.device})"
+        return f"Teacher({self.identity[:-52]}..., D={self.embed_dim}, {size} px, on {self.device})"
+
+
+def zero_shot_weights(
+    model: torch.nn.Module, tokenizer: Any, labels: Sequence[str], templates: Templates, device: torch.device | str
+) -> torch.Tensor:
+    """Classifier weights ``[C, D]`` float32 by open_clip's builder, as `Teacher.zero_shot_weights`."""
+    if not labels or not templates:
+        raise ValueError(f"zero-shot needs labels and templates, got {len(labels)} and {len(templates)}")
+    for template in templates:
+        if isinstance(template, str) and "{}" not in template:
+            raise ValueError(f"a template needs {{}} where the label goes, got {template!r}")
+    if len({isinstance(template, str) for template in templates}) > 1:
+        raise ValueError("templates must be all texts or all callables, got both")
+    build = import_open_clip().build_zero_shot_classifier
+    weights = build(model, tokenizer, list(labels), list(templates), num_classes_per_batch=16, device=device)
+    return weights.T.float().contiguous()  # [C, D]
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -24,9 +24,7 @@ FORMS = (
 MEANWHILE = 'meanwhile load_teacher("mini") works offline, in a space of its own'
 
 
-def load_teacher(
-    name: str = "mini", *, device: str | torch.device = "auto", precision: str = "fp32", batch_size: int = 64
-) -> Teacher:
+def load_teacher(name: str = "mini", *, device: str | torch.device = "auto", batch_size: int = 64) -> Teacher:
     """Load a frozen teacher.
 
     Args:
@@ -34,7 +32,6 @@ def load_teacher(
             local weights (``"MODEL/PRETRAINED@FILE"`` when that tag's preprocessing or activation is theirs);
             ``"hf-hub:ORG/REPO"``; ``"local-dir:FOLDER"`` with ``open_clip_config.json`` and weights.
         device: ``"auto"`` takes a CUDA device when there is one.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``, of the arithmetic; it does not change the identity.
         batch_size: pictures or texts in one pass.
 
     Returns:
@@ -42,7 +39,7 @@ def load_teacher(
 
     Raises:
         TeacherError: when it cannot be had; the message says how to get it.
-        ValueError: for a name of no known form, or an unknown precision.
+        ValueError: for a name of no known form.
     """
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
     if name == "mini":
@@ -51,9 +48,7 @@ def load_teacher(
     else:
         with quick_when_offline():
             model, tokenizer, short, model_cfg = _open(name)
-    return Teacher(
-        model, tokenizer, name=short, model_cfg=model_cfg, device=where, precision=precision, batch_size=batch_size
-    )
+    return Teacher(model, tokenizer, name=short, model_cfg=model_cfg, device=where, batch_size=batch_size)
 
 
 def random_tower(model: str) -> torch.nn.Module:

@@ -13,8 +13,8 @@ from ..evaluation import Ranked, zero_shot
 from ..files import text_of, write_text
 from ..splits import SPLITS, UNSEEN
 from ..teachers import mini
+from ..teachers.base import zero_shot_weights
 from ..teachers.preprocess import Preprocess
-from ..teachers.zero_shot import zero_shot_weights
 from ..vectors import unit
 from .card import table
 from .mini_views import ViewedObject, ViewSet

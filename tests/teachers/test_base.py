@@ -169,19 +169,17 @@ def test_identity_changes_with_preprocessing_and_activation(tmp_path, weights, t
     assert load_teacher(f"local-dir:{folder}", device="cpu").digest != teacher.digest
 
 
-def test_precision_keeps_the_identity(weights, teacher):
-    half = load_teacher(f"{tiny.NAME}@{weights}", device="cpu", precision="bf16")
-    assert half.identity == teacher.identity
-    images = tiny.pictures(4)
-    cosine = (half.encode_image(images) * teacher.encode_image(images)).sum(dim=1)
-    assert (cosine > 0.999).all() and (cosine != 1).any()
-    assert half.encode_text(["a cup"]).dtype == torch.float32
+def test_autocast_around_it_changes_nothing(teacher):
+    images, texts = tiny.pictures(4), ["a cup"]
+    exact = [teacher.encode_image(images), teacher.encode_text(texts), teacher.zero_shot_weights(texts)]
+    with torch.autocast("cpu", torch.bfloat16):
+        around = [teacher.encode_image(images), teacher.encode_text(texts), teacher.zero_shot_weights(texts)]
+    assert all(torch.equal(one, other) for one, other in zip(exact, around, strict=True))
 
 
-@pytest.mark.parametrize(("option", "words"), [({"precision": "int8"}, "got 'int8'"), ({"batch_size": 0}, "got 0")])
-def test_bad_options(weights, option, words):
-    with pytest.raises(ValueError, match=words):
-        load_teacher(f"{tiny.NAME}@{weights}", device="cpu", **option)
+def test_bad_options(weights):
+    with pytest.raises(ValueError, match="got 0"):
+        load_teacher(f"{tiny.NAME}@{weights}", device="cpu", batch_size=0)
 
 
 @pytest.mark.parametrize("writeable", [True, False])
