@@ -189,7 +189,7 @@ def sample(
     With another teacher in place of the old one, remove OUT and run it again: the fits in RAW are used as they are.
     """
     from ..files import size_on_disk
-    from ..triplets.embedded import OBJECTS, build_sample_set
+    from ..triplets.embed import OBJECTS, build_sample_set
 
     count = objects or OBJECTS
     with bar("building", count) as show:

@@ -14,10 +14,9 @@ from __future__ import annotations
 from .benchmarks import EvaluationWarning, class_list, open_folder
 from .few_shots import few_shot, linear_probe
 from .objects import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
-from .ranking import Ranked, retrieval, zero_shot
 from .results import Measured, Results, compare
 from .run import PROTOCOLS, EvaluationConfig, evaluate
-from .scores import RESAMPLES, TIE, Interval, hit_rates, relevant_mask
+from .scores import RESAMPLES, TIE, Interval, Ranked, hit_rates, relevant_mask, retrieval, zero_shot
 
 __all__ = [
     "BAG",

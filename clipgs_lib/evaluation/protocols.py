@@ -13,9 +13,8 @@ from ..vectors import unit
 from .benchmarks import class_id
 from .few_shots import few_shot, linear_probe
 from .objects import EvaluationSet
-from .ranking import Ranks, rank
 from .results import Measured, Results, class_rows
-from .scores import TIE
+from .scores import TIE, Ranks, rank
 
 TOP = (1, 3, 5)
 RECALLS = (1, 5, 10)

@@ -21,8 +21,8 @@ from ..rendering import render, sphere_cameras
 from ..splats import COLUMNS, Splats
 from .objects import EvaluationSet, Progress
 from .protocols import targets_of
-from .ranking import rank
 from .results import Measured, Results
+from .scores import rank
 
 CLEAN = "unchanged"
 MEGABYTE = 1e6

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .base import LogitScale, same_rows
-from .pairs import pair_loss
+from .pairs import LogitScale, pair_loss, same_rows
 from .voting import Voting, image_voting_loss, multi_positive_loss, voting_weights
 
 __all__ = [

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..settings import check
-from .base import batch_of, check_mask, embeddings, full_precision, local, scale_of
-from .pairs import cross_entropy
+from .pairs import batch_of, check_mask, cross_entropy, embeddings, full_precision, local, scale_of
 
 Weighting = Literal["cosine", "softmax", "normalised", "uniform", "top1"]  # cosine: the paper's S, as others note it
 Reduction = Literal["mean", "sum"]

@@ -9,8 +9,7 @@ from __future__ import annotations
 from .batch import SplatBatch, TokenizerWarning, collate
 from .branches import AttributeEncoder, PointPatchEncoder
 from .config import CHANNELS, TokenizerConfig
-from .patches import Patches, patchify
-from .tokens import GSTokenizer, Tokens, attribute_channels
+from .tokens import GSTokenizer, Patches, Tokens, attribute_channels, patchify
 
 __all__ = [
     "CHANNELS",

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..catalogue import KINDS
 from ..encoders import Encoder, EncoderError, encoder_config, load_encoder
 from ..evaluation import embed_set, hit_rates, load_set, load_teacher_of
-from ..evaluation.pairs import build_pairs, pair_hits
+from ..evaluation.benchmarks import build_pairs, pair_hits
 from ..evaluation.results import verdict_on
 from ..evaluation.scores import crossed_interval, intervals
 from ..files import locked, write_text

