@@ -168,16 +168,12 @@ def _side(source: Source, config: BuildConfig) -> Triplet:
 
 
 def pair_hits(keys: Sequence[str], shapes: Tensor, texts: Tensor) -> dict[str, Tensor]:
-    """How well the texts of each pair find their own side among the two; guessing gives 0.5.
+    """Kind -> ``[P]`` float64 in ``{0, 0.5, 1}``: the share of a pair's two texts that find their side; ties are half.
 
     Args:
         keys: N, of the objects of a set that `build_pairs` made, in its order.
         shapes: ``[N, D]`` unit-norm, of the objects.
         texts: ``[N, D]`` unit-norm, of their texts.
-
-    Returns:
-        Kind -> ``[P]`` float64 in ``{0, 0.5, 1}``: the share of a pair's two texts that find their side. Ties count
-        half.
     """
     out = {}
     for kind in KINDS:

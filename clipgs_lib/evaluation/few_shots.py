@@ -21,20 +21,16 @@ def few_shot(
 ) -> np.ndarray:
     """Learn ``ways`` classes from ``shots`` objects each, on frozen embeddings, and classify others; many times.
 
-    Each episode draws classes, then disjoint labelled objects and queries of each, and fits scikit-learn's logistic
-    regression to the labelled ones.
+    Each episode draws 2 or more classes, then disjoint labelled objects and ``queries`` of each, and fits
+    scikit-learn's logistic regression to the labelled ones. Classes with fewer than ``shots + queries`` objects are
+    left out.
 
     Args:
         embeds: ``[N, D]`` unit-norm, of held-out objects.
         target: ``[N]`` integer class of each.
-        ways: classes in an episode, >= 2; chance is 1 / ways.
-        shots: labelled objects of each class, >= 1.
-        queries: objects of each class to classify. Classes with fewer than ``shots + queries`` objects are left out.
-        episodes: how many.
-        seed: of episodes.
 
     Returns:
-        The accuracy of each episode ``[episodes]`` float64, ties counted as their mean.
+        The accuracy of each episode ``[episodes]`` float64, ties counted as their mean; chance is 1 / ways.
 
     Raises:
         ValueError: for other shapes, bad rows (named), or too few classes with enough objects.
@@ -57,22 +53,9 @@ def linear_probe(
 ) -> np.ndarray:
     """Learn all classes at once from ``shots`` objects each, the regularisation chosen on these alone; several draws.
 
-    As `few_shot`, with every class that has more than ``shots`` objects. With 2 shots or more the strength is one of
-    `STRENGTHS`, by cross-validation on the labelled objects; with 1 it is the third.
-
-    Args:
-        embeds: ``[N, D]`` unit-norm.
-        target: ``[N]`` integer class of each.
-        shots: labelled objects of each class, >= 1.
-        queries: objects of each class to classify, at most.
-        draws: of labelled objects and queries.
-        seed: of draws.
-
-    Returns:
-        The accuracy of each draw ``[draws]`` float64.
-
-    Raises:
-        ValueError: as `few_shot`.
+    As `few_shot`, with every class that has more than ``shots`` objects, of which at most ``queries`` others are asked.
+    With 2 shots or more the strength is one of `STRENGTHS`, by cross-validation on the labelled objects; with 1 it is
+    the third. The result is the accuracy of each draw ``[draws]`` float64.
     """
     if min(shots, queries, draws) < 1:
         raise ValueError(f"a probe needs shots, queries and draws >= 1, got {shots}, {queries} and {draws}")

@@ -87,16 +87,10 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
 
 
 def embeddings(name: str, values: Tensor, shape: tuple[int, ...], valid: Tensor | None = None) -> Tensor:
-    """Embeddings in at least float32, with their masked rows at zero, or a sentence about what is wrong with them.
+    """Embeddings in at least float32, with their masked rows at zero, or ValueError about what is wrong with them.
 
-    Args:
-        name: what to call them.
-        values: ``[..., D]`` unit-norm rows; masked rows may hold anything, NaN included.
-        shape: what their shape must be.
-        valid: bool of ``shape[:-1]``, False for rows that are not there; None for all there.
-
-    Raises:
-        ValueError: for another shape, non-finite rows (named), or rows that are not unit-norm (named).
+    They must have the ``shape`` and unit-norm rows, but for those that are not ``valid``, bool of ``shape[:-1]``, which
+    may hold anything, NaN included.
     """
     if tuple(values.shape) != shape or not values.is_floating_point():
         raise ValueError(f"{name} must be float {list(shape)}, got {values.dtype} {list(values.shape)}")
@@ -187,12 +181,6 @@ def pair_loss(
 
 
 def cross_entropy(logits: Tensor, keep: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each row ``[R]`` over its kept candidates; the target is always kept.
-
-    Args:
-        logits: ``[R, B]``, finite.
-        keep: ``[R, B]`` bool.
-        target: ``[R]`` columns.
-    """
+    """Cross-entropy of each row ``[R]`` of ``logits [R, B]`` over its candidates ``keep [R, B]``; the target is one."""
     keep = keep | (torch.arange(logits.shape[1], device=logits.device) == target[:, None])  # [R, B]
     return F.cross_entropy(logits.masked_fill(~keep, -torch.inf), target, reduction="none")

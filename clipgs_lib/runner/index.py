@@ -25,12 +25,7 @@ _WHEN = "%Y-%m-%d %H:%M"
 
 
 def write_index(notebooks: Sequence[Notebook], out: Path) -> Path:
-    """Write ``index.html`` over the last outcome of every notebook; returns its path.
-
-    Args:
-        notebooks: all that the page lists, in order, whether run or not.
-        out: the folder with executed notebooks and pages.
-    """
+    """Write ``index.html`` over the last outcomes of all notebooks that it lists, run or not; returns its path."""
     cards = [_card(notebook, out) for notebook in notebooks]
     counts = Counter(card["outcome"].status if card["outcome"] else "not run" for card in cards)
     words = [f"{counts[word]} {word}" for word in ("passed", "failed", "not run") if counts[word]]

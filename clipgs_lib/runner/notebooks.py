@@ -32,11 +32,9 @@ class Notebook:
 
 
 def read_notebook(path: Path) -> Notebook:
-    """Read one notebook file.
+    """Read one notebook file; NotebookError when it is no version-4 notebook or is not Python.
 
-    Raises:
-        NotebookError: when it is no version-4 notebook, is not Python, or has no cell tagged ``parameters``
-            (papermill would ignore parameters then, and say nothing).
+    Also when it has no cell tagged ``parameters``: papermill would ignore parameters then, and say nothing.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -183,11 +183,7 @@ def resolve_parameters(
 
 
 def read_parameters_file(path: Path) -> dict[str, Any]:
-    """Parse a ``.yaml``, ``.yml`` or ``.json`` file of parameters: flat names, and sections named like notebooks.
-
-    Raises:
-        ParameterError: when it cannot be read, or is not a mapping.
-    """
+    """Parse a ``.yaml``, ``.yml`` or ``.json`` file of parameters: flat names, and sections named like notebooks."""
     try:
         return read_file(path)
     except OSError as error:

@@ -67,22 +67,14 @@ class ShardSet:
         self.close()
 
     def numbers(self, split: str | None = None) -> list[int]:
-        """Numbers of the objects of a split (all without one), in the order of the shards.
-
-        Raises:
-            ShardError: when there is no such split.
-        """
+        """Numbers of the objects of a split (all without one), in the order of the shards; ShardError for another."""
         if split is not None and split not in self.manifest["splits"]:
             must = f"split must be one of {', '.join(self.manifest['splits']) or 'none'}"
             raise ShardError(self.folder, must, repr(split), "choose one of them")
         return [number for number, row in enumerate(self.rows) if split in (None, row["split"])]
 
     def check_teacher(self, identity: str, dim: int) -> None:
-        """Refuse a teacher other than the one that embedded this set.
-
-        Raises:
-            ShardError: with both names and dimensions.
-        """
+        """ShardError for a teacher other than the one that embedded this set, with both names and dimensions."""
         teacher = TeacherInfo(identity, dim)
         if self.teacher != teacher:
             must = f"the teacher must be {self.teacher}, which made the embeddings"
@@ -92,11 +84,7 @@ class ShardSet:
             raise ShardError(self.folder, must, str(teacher), todo)
 
     def block(self, which: int | str) -> bytes:
-        """The bytes of one object in its shard.
-
-        Raises:
-            ShardError: when the shard ends before the object does.
-        """
+        """The bytes of one object in its shard; ShardError when the shard ends before the object does."""
         row = self._row(which)
         data = os.pread(self._file(row["shard"]).fileno(), row["bytes"], row["offset"])
         if len(data) != row["bytes"]:

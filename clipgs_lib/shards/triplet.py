@@ -59,11 +59,7 @@ class TeacherInfo:
 
     @classmethod
     def parse(cls, value: Any) -> TeacherInfo | None:
-        """Out of JSON; None for null.
-
-        Raises:
-            TypeError: for anything else than null or ``{"identity", "dim"}``.
-        """
+        """Out of JSON; None for null, TypeError for anything else than that or ``{"identity", "dim"}``."""
         if value is None:
             return None
         if isinstance(value, dict) and isinstance(value.get("identity"), str) and type(value.get("dim")) is int:
@@ -108,11 +104,7 @@ class Triplet:
 
 
 def encode_view(image: np.ndarray, quality: int = 90) -> bytes:
-    """WebP bytes of a picture ``[H, W, 3]`` uint8; the same picture always gives the same bytes.
-
-    Raises:
-        ShardError: when it is no such array, or a side is longer than 4,096 pixels.
-    """
+    """WebP bytes of a picture ``[H, W, 3]`` uint8, the same for the same picture; ShardError for another array."""
     fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not fits or not all(1 <= side <= MAX_SIDE for side in image.shape[:2]):
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -123,11 +115,7 @@ def encode_view(image: np.ndarray, quality: int = 90) -> bytes:
 
 
 def decode_view(data: bytes, where: str) -> np.ndarray:
-    """Picture ``[H, W, 3]`` uint8 out of WebP bytes; its size is checked before anything is decoded.
-
-    Raises:
-        ShardError: naming ``where``.
-    """
+    """Picture ``[H, W, 3]`` uint8 out of WebP bytes, its size checked first; ShardError naming ``where``."""
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
             frames = getattr(picture, "n_frames", 1)

@@ -83,8 +83,7 @@ class ShardWriter:
     def add(self, block: bytes) -> tuple[str, int]:
         """Append the bytes of one object; returns shard name and offset.
 
-        Raises:
-            ShardError: when the folder is missing, not writable or full, at the latest on leaving the context.
+        ShardError when the folder is missing, not writable or full, at the latest on leaving the context.
         """
         if self._open is None:
             self._begin()

@@ -53,13 +53,7 @@ class AttributeEncoder(nn.Module):
     Width 3, strides 1, 1, 2, each with batch norm and ReLU [P]; then a linear layer to the width of the tokens and a
     layer norm, whose weight and bias start at zero when ``zero_init`` holds: the output is then exactly zero, and
     gradients reach the branch through the norm's weight from the first step on. (A zero batch norm *before* a ReLU
-    would stay zero for ever.)
-
-    Args:
-        channels, dim: of the input, and of the output.
-        widths: output channels of the convolutions.
-        pool: "max" or "mean" over the sequence.
-        norm_inputs: standardise the input by batch statistics first.
+    would stay zero for ever.) The pool over the sequence is "max" or "mean"; ``norm_inputs`` standardises the input.
     """
 
     def __init__(

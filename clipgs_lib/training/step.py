@@ -60,11 +60,7 @@ class Learner:
     # ---- one step --------------------------------------------------------------------------------------------
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """Do one optimiser step and say how it went.
-
-        Raises:
-            DivergedError: when something is not finite; the weights are as before the step.
-        """
+        """Do one optimiser step, and say how it went; DivergedError, the weights as before, for what is not finite."""
         clock = _Clock(self.place.device)
         set_lr(self.optimizer, self.config.lr_at(batch.step))
         self.optimizer.zero_grad(set_to_none=True)

@@ -168,11 +168,7 @@ COMMAND = "clipgs triplets sample --out data/triplets/sample --raw build/sample"
 
 
 def sample_set() -> ShardSet:
-    """The embedded sample: 248 objects of the catalogue with 1,024 gaussians, 4 views, texts, and embeddings by mini.
-
-    Raises:
-        ShardError: when it is not there or damaged.
-    """
+    """The embedded sample: 248 objects of the catalogue with 1,024 gaussians, 4 views, texts, and embeddings by mini."""
     if not (FOLDER / MANIFEST).is_file():
         todo = f"build it in the folder of the checkout: {COMMAND}"
         raise ShardError(str(FOLDER), "the embedded sample must be there", "no such set", todo)
@@ -180,11 +176,7 @@ def sample_set() -> ShardSet:
 
 
 def open_set(folder: str | Path = "") -> ShardSet:
-    """The finished set in a folder, or the embedded sample when none is named.
-
-    Raises:
-        ShardError: when it is not there or damaged.
-    """
+    """The finished set in a folder, or the embedded sample when none is named; ShardError when it is not there."""
     return ShardSet(folder) if folder else sample_set()
 
 

@@ -56,16 +56,10 @@ def complete(
     before: Sequence[bytes] = (),
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Make a set, or go on with it; a finished one by the same recipe is left as it is.
+    """Make a set of the objects ``keys`` by a ``recipe`` (plain JSON), or go on with it; a finished one is left as it is.
 
-    Args:
-        folder: of the set, made when missing.
-        recipe: for the manifest; plain JSON.
-        keys: of all objects, in their order.
-        work: makes the objects that `Staging.has` not yet, and yields how many are done of all.
-        limits: of the shards.
-        before: lines of the quarantine that stand before those of this build.
-        progress: called with objects done, objects in all, objects set aside.
+    ``work`` makes the objects that `Staging.has` not yet, and yields how many are done of all. ``before`` are lines of
+    the quarantine that stand before those of this build.
 
     ShardError when the folder holds something else or another build runs in it, every object failed, or the disk is
     full.
