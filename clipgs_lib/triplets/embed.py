@@ -168,7 +168,7 @@ COMMAND = "clipgs triplets sample --out data/triplets/sample --raw build/sample"
 
 
 def sample_set() -> ShardSet:
-    """The embedded sample: 248 objects of the catalogue with 1,024 gaussians, 4 views, texts, and embeddings by mini."""
+    """The embedded sample: 248 objects of the catalogue with 1,024 gaussians, 4 views, texts, embeddings by mini."""
     if not (FOLDER / MANIFEST).is_file():
         todo = f"build it in the folder of the checkout: {COMMAND}"
         raise ShardError(str(FOLDER), "the embedded sample must be there", "no such set", todo)

@@ -56,7 +56,7 @@ def complete(
     before: Sequence[bytes] = (),
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Make a set of the objects ``keys`` by a ``recipe`` (plain JSON), or go on with it; a finished one is left as it is.
+    """Make a set of ``keys`` by a ``recipe`` (plain JSON), or go on with it; a finished one is left as it is.
 
     ``work`` makes the objects that `Staging.has` not yet, and yields how many are done of all. ``before`` are lines of
     the quarantine that stand before those of this build.
