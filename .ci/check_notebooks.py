@@ -24,7 +24,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from clipgs_lib.files import write_text
-from clipgs_lib.runner.parameters import ParameterError, declared_parameters
+from clipgs_lib.runner.notebooks import ParameterError, declared_parameters
 from clipgs_lib.runtime import REQUIRED
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from PIL import Image
 
 from clipgs_lib import runner
 from clipgs_lib.runner import NotebookError, Options, ParameterError, schedule, state
-from clipgs_lib.runner.parameters import declared_parameters
+from clipgs_lib.runner.notebooks import declared_parameters
 from clipgs_lib.runner.state import input_key, is_current, shared_key
 
 PARAMETERS = (

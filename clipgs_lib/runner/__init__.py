@@ -7,8 +7,16 @@ page that works without a network, listed on one index page.
 
 from .console import Console
 from .index import write_index
-from .notebooks import Notebook, NotebookError, find_notebooks, read_notebook
-from .parameters import Parameter, ParameterError, read_parameters_file, resolve_parameters
+from .notebooks import (
+    Notebook,
+    NotebookError,
+    Parameter,
+    ParameterError,
+    find_notebooks,
+    read_notebook,
+    read_parameters_file,
+    resolve_parameters,
+)
 from .schedule import Options, Report, run_notebooks
 from .state import Outcome, load_outcome
 

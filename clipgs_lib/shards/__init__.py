@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .shard_set import ShardSet, open_embedded
-from .stream import ShardWarning, TripletStream
+from .shard_set import ShardSet, ShardWarning, TripletStream, open_embedded
 from .tar import ShardError
 from .triplet import TeacherInfo, Triplet
 

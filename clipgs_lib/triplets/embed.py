@@ -22,8 +22,7 @@ from ..shards.tar import ShardError, unpack_members
 from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
 from ..shards.writer import MANIFEST, ShardLimits
 from .build import build_triplets
-from .recipe import BuildConfig
-from .sources import catalogue_sources
+from .recipe import BuildConfig, catalogue_sources
 from .stages import teacher_columns
 from .staging import QUARANTINE, BuildReport, Progress, Staging, complete
 

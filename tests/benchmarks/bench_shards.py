@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from clipgs_lib.captions.caption import Caption
-from clipgs_lib.shards.stream import TripletStream
+from clipgs_lib.shards.shard_set import TripletStream
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
 from clipgs_lib.shards.writer import ShardLimits, write_set
 from clipgs_lib.splats import Splats

@@ -19,7 +19,7 @@ from PIL import Image
 
 from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.teachers import Teacher, mini
-from clipgs_lib.teachers.mini_tower import MiniTower
+from clipgs_lib.teachers.mini import MiniTower
 
 
 def best_rate(count: int, repeats: int, work: Callable[[], object]) -> float:

@@ -213,12 +213,12 @@ def test_more_shots_help_and_strength_is_chosen_on_the_shots_alone(monkeypatch):
     few, many = (evaluation.linear_probe(embeds, target, shots, draws=3) for shots in (1, 8))
     assert few.mean() < many.mean()
     calls = []
-    fit = evaluation.few_shots._fit
-    monkeypatch.setattr(evaluation.few_shots, "_fit", lambda x, y, s: calls.append((len(x), s)) or fit(x, y, s))
+    fit = evaluation.protocols._fit
+    monkeypatch.setattr(evaluation.protocols, "_fit", lambda x, y, s: calls.append((len(x), s)) or fit(x, y, s))
     evaluation.linear_probe(embeds, target, 4, draws=2)
     assert calls == [(40, None)] * 2
     model = fit(embeds[:40].numpy(), target[:40].numpy(), None)
-    assert model.best_params_["C"] in evaluation.few_shots.STRENGTHS
+    assert model.best_params_["C"] in evaluation.protocols.STRENGTHS
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from clipgs_lib.shards import shard_set
-from clipgs_lib.shards.shard_set import ShardSet
-from clipgs_lib.shards.stream import TripletStream
+from clipgs_lib.shards.shard_set import ShardSet, TripletStream
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import encode_triplet
 from clipgs_lib.shards.writer import ShardLimits, write_set

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clipgs_lib.shards import stream as stream_module
-from clipgs_lib.shards.shard_set import ShardSet
-from clipgs_lib.shards.stream import ShardWarning, TripletStream
+from clipgs_lib.shards import shard_set as stream_module
+from clipgs_lib.shards.shard_set import ShardSet, ShardWarning, TripletStream
 from clipgs_lib.shards.tar import ShardError, pack_members
 from clipgs_lib.shards.triplet import encode_triplet
 from clipgs_lib.shards.writer import write_set

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from clipgs_lib.files import file_sha256
 from clipgs_lib.libraries import import_timm
 from clipgs_lib.teachers import TeacherError, load_teacher, mini
-from clipgs_lib.teachers.mini_tower import MiniTower
+from clipgs_lib.teachers.mini import MiniTower
 
 from . import tiny
 

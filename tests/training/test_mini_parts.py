@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgs_lib.training.mini_augment import PictureAugment, augment_pictures
+from clipgs_lib.training.augment import PictureAugment, augment_pictures
 from clipgs_lib.training.mini_views import read_views
 from tests.teachers import tiny
 
@@ -73,7 +73,7 @@ def test_scale_and_mirror_do_what_they_say():
 
 
 def test_full_hue_turn_is_the_identity():
-    from clipgs_lib.training.mini_augment import _hue_turns
+    from clipgs_lib.training.augment import _hue_turns
 
     turns = _hue_turns(50, 0.5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)

@@ -19,9 +19,8 @@ from clipgs_lib.shards.triplet import TeacherInfo, encode_triplet, encode_view
 from clipgs_lib.shards.writer import write_set
 from clipgs_lib.teachers import load_teacher
 from clipgs_lib.training import Objects, train
-from clipgs_lib.training.data import Plan, make_batch
+from clipgs_lib.training.data import FrozenViews, Plan, make_batch
 from clipgs_lib.training.distributed import Place
-from clipgs_lib.training.frozen_views import FrozenViews
 from clipgs_lib.training.loop import make_encoder
 from clipgs_lib.training.step import Learner
 from clipgs_lib.vectors import unit

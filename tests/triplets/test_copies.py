@@ -19,8 +19,7 @@ from clipgs_lib.meshes import Mesh, Part
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.triplets.build import _recipe, build_triplets
 from clipgs_lib.triplets.copies import _outside, copy_captions, paint_copy, with_copies
-from clipgs_lib.triplets.recipe import BuildConfig, Source
-from clipgs_lib.triplets.sources import catalogue_sources, folder_sources
+from clipgs_lib.triplets.recipe import BuildConfig, Source, catalogue_sources, folder_sources
 from clipgs_lib.triplets.stages import load_thing
 
 from ..meshes.test_sweethome import BED

@@ -20,8 +20,7 @@ from clipgs_lib.triplets import embed
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.embed import embed_triplets
 from clipgs_lib.triplets.inspection import summarize
-from clipgs_lib.triplets.recipe import BuildConfig
-from clipgs_lib.triplets.sources import catalogue_sources
+from clipgs_lib.triplets.recipe import BuildConfig, catalogue_sources
 
 from ..shards.shard_samples import make_set, make_triplet
 

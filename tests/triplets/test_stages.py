@@ -20,8 +20,7 @@ from clipgs_lib.shards.triplet import decode_triplet, encode_triplet
 from clipgs_lib.splits import assign
 from clipgs_lib.triplets import stages
 from clipgs_lib.triplets.build import build_triplets
-from clipgs_lib.triplets.recipe import BuildConfig, StopBuild
-from clipgs_lib.triplets.sources import catalogue_sources, folder_sources
+from clipgs_lib.triplets.recipe import BuildConfig, StopBuild, catalogue_sources, folder_sources
 from clipgs_lib.triplets.stages import cameras_of, group_of, load_thing, produce
 
 from ..conftest import make_splats
