@@ -42,11 +42,6 @@ class Run:
     began: float  # unix time, seconds
 
     @property
-    def metrics_path(self) -> Path:
-        """Where `record` writes."""
-        return self.out_dir / METRICS_FILE
-
-    @property
     def seconds(self) -> float:
         """Wall-clock seconds since `start`."""
         return max(0.0, time.time() - self.began)
@@ -180,7 +175,7 @@ def record(
         "findings": _jsonable([findings] if isinstance(findings, str) else list(findings), "findings"),
         "labels": _jsonable(labels or {}, "labels"),
     }
-    write_text(run.metrics_path, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(run.out_dir / METRICS_FILE, json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     print(f"recorded {plural(len(metrics), 'metric')} in {METRICS_FILE} after {run.seconds:.1f} s")
 
 

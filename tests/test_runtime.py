@@ -147,10 +147,10 @@ def test_record_writes_everything_the_runner_needs(begin, tmp_path):
 def test_record_refuses_what_json_cannot_hold_and_writes_nothing(begin, metrics, error, words):
     run = begin()
     runtime.record({"good": 1})
-    good = run.metrics_path.read_bytes()
+    good = (run.out_dir / "metrics.json").read_bytes()
     with pytest.raises(error, match=words):
         runtime.record(metrics)
-    assert run.metrics_path.read_bytes() == good
+    assert (run.out_dir / "metrics.json").read_bytes() == good
     assert [p.name for p in run.out_dir.iterdir()] == ["metrics.json"]
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..teachers import Teacher, TeacherError, load_teacher
+from ..teachers import Teacher
 from ..vectors import unit
 from .base import Encoder, Inputs
-from .config import BagConfig, EncoderError
-from .duoduo import check_views, listed_views
+from .config import BagConfig
+from .duoduo import check_views, listed_views, teacher_of
 
 
 def pool_views(embeds: Tensor, pool: str = "mean") -> Tensor:
@@ -63,7 +63,7 @@ class BagOfViews(Encoder):
         """
         listed = listed_views(objects, ndims=(2, 4))
         if self._teacher is None and not all(_embedded(views) for views in listed):
-            self._teacher = self._load()
+            self._teacher = teacher_of(self.config, "the teacher", self.device)
         return listed
 
     def collate(self, objects: Sequence[Any], *, normalize: bool = True) -> list[Tensor]:
@@ -77,7 +77,7 @@ class BagOfViews(Encoder):
     def _embeds(self, views: Any) -> Tensor:
         if not _embedded(views):
             assert self._teacher is not None  # see `listed`
-            return self._teacher.encode_image(check_views(views))
+            views = self._teacher.encode_image(check_views(views))
         embeds = torch.as_tensor(views).float()
         if embeds.shape[1] != self.embed_dim or not bool(embeds.isfinite().all()):
             odd = "some that are not finite" if embeds.shape[1] == self.embed_dim else list(embeds.shape)
@@ -85,21 +85,6 @@ class BagOfViews(Encoder):
                 f"embeddings of views must be finite [V, {self.embed_dim}] of {self.config.teacher}, got {odd}"
             )
         return embeds
-
-    def _load(self) -> Teacher:
-        config = self.config
-        try:
-            teacher = load_teacher(config.teacher, device=self.device)
-        except (TeacherError, ValueError) as error:
-            raise EncoderError(
-                f"{config.name} needs the teacher {config.teacher!r} for pictures, got: {error}"
-            ) from error
-        if config.teacher_sha256 not in ("unknown", teacher.digest) or teacher.embed_dim != self.embed_dim:
-            raise EncoderError(
-                f"{config.name} needs the teacher {config.teacher!r} with sha256 {config.teacher_sha256[:12]} and D = "
-                f"{self.embed_dim}, got {teacher}; restore that teacher, or embed the views anew"
-            )
-        return teacher
 
 
 def _embedded(views: Any) -> bool:

@@ -119,11 +119,6 @@ class Encoder(nn.Module, ABC):
             raise EncoderError(f"embeddings must be finite, got NaN for objects {bad[:8]}; did this encoder diverge?")
         return embeds
 
-    def extra_repr(self) -> str:
-        """Name and numbers, for ``print``."""
-        count = sum(parameter.numel() for parameter in self.parameters())
-        return f"{self.config.name!r}, D={self.embed_dim}, {count:,} parameters"
-
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; each module's own mode comes back afterwards."""

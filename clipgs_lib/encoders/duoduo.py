@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..libraries import import_open_clip
-from ..teachers import Preprocess, TeacherError, load_teacher, random_tower
+from ..teachers import Preprocess, Teacher, TeacherError, load_teacher, random_tower
 from ..teachers.preprocess import Picture, check_images, read_picture
 from .base import Encoder, Inputs
-from .config import EncoderError, MultiViewConfig
+from .config import BagConfig, EncoderError, MultiViewConfig
 
 Views: TypeAlias = "Tensor | np.ndarray | Sequence[Picture]"
 HEAD_DIM = 64  # channels of a head of the new blocks
@@ -226,15 +226,7 @@ def build_multi_view(config: MultiViewConfig) -> MultiViewEncoder:
         tower = random_tower(config.teacher)
         preprocess = Preprocess.from_config(cast(Any, tower).preprocess_cfg)
     else:
-        try:
-            teacher = load_teacher(config.teacher, device="cpu")
-        except (TeacherError, ValueError) as error:
-            raise EncoderError(f"{config.name} needs the image tower of {config.teacher!r}, got: {error}") from error
-        if config.teacher_sha256 not in ("unknown", teacher.digest):
-            raise EncoderError(
-                f"{config.name} needs the teacher {config.teacher!r} with sha256 {config.teacher_sha256[:12]}..., got "
-                f"{teacher.digest[:12]}...; restore that teacher, or train the encoder anew"
-            )
+        teacher = teacher_of(config, "the image tower of", "cpu")
         model = config.teacher.partition("@")[0].replace("/", "-")
         config = replace(config, teacher_sha256=teacher.digest, teacher=model if model in models else config.teacher)
         tower, preprocess = teacher.tower, teacher.preprocess
@@ -245,6 +237,20 @@ def build_multi_view(config: MultiViewConfig) -> MultiViewEncoder:
     if dim != config.embed_dim:
         raise EncoderError(f"embed_dim must be that of the teacher {config.teacher}, {dim}, got {config.embed_dim}")
     return encoder
+
+
+def teacher_of(config: MultiViewConfig | BagConfig, what: str, device: str | torch.device) -> Teacher:
+    """The teacher that settings name, ``what`` of it is needed; EncoderError when it cannot be had, or is another."""
+    try:
+        teacher = load_teacher(config.teacher, device=device)
+    except (TeacherError, ValueError) as error:
+        raise EncoderError(f"{config.name} needs {what} {config.teacher!r}, got: {error}") from error
+    if config.teacher_sha256 not in ("unknown", teacher.digest):
+        raise EncoderError(
+            f"{config.name} needs the teacher {config.teacher!r} with sha256 {config.teacher_sha256[:12]}..., got "
+            f"{teacher}; restore that teacher, or embed and train anew with this one"
+        )
+    return teacher
 
 
 def listed_views(objects: Any, ndims: tuple[int, ...] = (4,)) -> list[Any]:

@@ -16,7 +16,7 @@ from .. import geometry
 from ..tokenizer import Patches, SplatBatch
 from .base import Inputs
 from .config import PointBertConfig
-from .token_encoder import TokenEncoder, TokenOutput
+from .token_encoder import TokenEncoder, TokenOutput, attended
 
 HEAD_DIM = 64  # channels of a head [C]
 _IN_DIM = 9  # centred xyz, xyz, rgb [C]
@@ -61,7 +61,8 @@ class PointBert(TokenEncoder):
 
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
         """``[B, 1+K, W]`` with CLS, and which keys may be looked at."""
-        return self._with_cls(self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens, tokens.mask)
+        cls = self.ppat.cls_token.expand(len(tokens.mask), 1, -1)
+        return torch.cat([cls, tokens.tokens], dim=1), attended(tokens.mask)
 
     def leave(self, cls: Tensor) -> Tensor:
         """``[B, W]`` -> ``[B, D]``, not normalised."""

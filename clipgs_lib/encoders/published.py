@@ -80,13 +80,7 @@ def import_openshape(path: str | os.PathLike[str], **overrides: Any) -> tuple[En
     Args:
         path: ``.pt`` with ``{"state_dict": ...}``, or ``.safetensors`` with the same names (``ppat.*``,
             ``proj.*``); the one in ViT-bigG-14's space, which is of this shape.
-        **overrides: settings to change, as for `build_encoder`.
-
-    Returns:
-        The encoder in evaluation mode, and the table of what went where.
-
-    Raises:
-        EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
+        **overrides: settings to change; results and errors are those of `import_uni3d`.
     """
     state = _read(path)
     encoder = build_encoder("pointbert", **overrides)
@@ -104,14 +98,8 @@ def import_duoduo(path: str | os.PathLike[str], **overrides: Any) -> tuple[Encod
     Args:
         path: Lightning's ``.ckpt`` with ``{"state_dict": ...}`` such as ``Four_1to6F_bs1600_LT6.ckpt``, or
             ``.safetensors`` with the same names (``duoduoclip.*``).
-        **overrides: settings to change, as for `build_encoder`: ``depth`` for other files than those of "LT6", in which
-            the last 6 of 12 blocks see all views; ``teacher`` for another ViT of open_clip.
-
-    Returns:
-        The encoder in evaluation mode, and the table of what went where.
-
-    Raises:
-        EncoderError: when the file cannot be read, holds more or less than this model, or is of another size.
+        **overrides: settings to change: ``depth`` for other files than those of "LT6", in which the last 6 of 12 blocks
+            see all views; ``teacher`` for another ViT of open_clip. Results and errors are those of `import_uni3d`.
     """
     state = _read(path)
     encoder = build_encoder("duoduo-b32", **({"teacher": "ViT-B-32"} | overrides))

@@ -99,10 +99,6 @@ class TokenEncoder(Encoder):
             change = (whole - torch.cat(left)) @ direction.to(self.device)  # [G]
         return change.cpu(), tokens.indices[0].cpu(), tokens.mask[0].cpu()
 
-    def _with_cls(self, cls: Tensor, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """CLS ``[B, 1, W]`` before patches ``[B, G, W]``, and which keys may be looked at."""
-        return torch.cat([cls, x], dim=1), attended(mask)
-
 
 def on_surface(batch: SplatBatch) -> SplatBatch:
     """Move each gaussian of a batch to a point on what its object's gaussians cover, and give it the colour there.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch
 from .config import EncoderConfig, EncoderError
-from .token_encoder import TokenEncoder, TokenOutput
+from .token_encoder import TokenEncoder, TokenOutput, attended
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
 
@@ -78,7 +78,8 @@ class SplatTransformer(TokenEncoder):
     def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
         """``[B, 1+K, W]`` with CLS and positions, and which keys may be looked at."""
         x = tokens.tokens + self.pos_embed(tokens.centers)  # [B, G, W]
-        return self._with_cls((self.cls_token + self.cls_pos).expand(len(x), -1, -1), x, tokens.mask)
+        cls = (self.cls_token + self.cls_pos).expand(len(x), -1, -1)
+        return torch.cat([cls, x], dim=1), attended(tokens.mask)
 
     def leave(self, cls: Tensor) -> Tensor:
         """``[B, W]`` -> ``[B, D]``, not normalised."""

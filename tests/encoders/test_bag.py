@@ -79,9 +79,9 @@ def test_bad_views_are_refused_with_a_sentence(views):
         encoder.encode(np.full((2, 384), np.nan))
     with pytest.raises(ValueError, match="of one size, got 32 x 32, 40 x 40 pixels"):
         encoder.encode([pictures[0][0], np.zeros((32, 32, 3), np.uint8)])
-    with pytest.raises(EncoderError, match="needs the teacher 'mini' with sha256 00 and D = 384, got Teacher"):
+    with pytest.raises(EncoderError, match=r"needs the teacher 'mini' with sha256 00\.\.\., got Teacher"):
         build_encoder("bag-mean", teacher_sha256="00").encode(pictures)
-    with pytest.raises(EncoderError, match="bag-mean needs the teacher 'nobody' for pictures, got"):
+    with pytest.raises(EncoderError, match="bag-mean needs the teacher 'nobody', got"):
         build_encoder("bag-mean", teacher="nobody").encode(pictures)
     with pytest.raises(EncoderError, match="pool must be mean or max, got 'median'"):
         build_encoder("bag-mean", pool="median")
