@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .output import bar, must_exist
+from .output import Device, EncoderName, bar, must_exist
 
 
 def curate(
@@ -26,11 +26,11 @@ def curate(
         list[str] | None,
         typer.Option(metavar="TASK", help="Label by the set's categories instead, or all; many times."),
     ] = None,
-    encoder: Annotated[str, typer.Option(help="Shipped name, bag-mean, or folder.")] = "clipgs-mini",
+    encoder: EncoderName = "clipgs-mini",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each oracle.")] = 10,
     budget: Annotated[int, typer.Option(min=10, help="Labels of an oracle at most.")] = 400,
     seed: Annotated[int, typer.Option(help="Of folds and bootstraps.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Keep the objects of a set that a text means, by a few labels; or measure what labels buy, by an oracle.
 

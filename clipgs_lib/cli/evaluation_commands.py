@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .output import bar, must_exist
+from .output import Device, bar, must_exist
 from .training_commands import Settings
 
 _ABOUT = {
@@ -38,7 +38,7 @@ def evaluate_by(name: str) -> Callable[..., None]:
             str, typer.Option(help="Teacher of the words, as --teacher takes it, or none.")
         ] = "teacher",
         settings: Settings = None,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+        device: Device = "auto",
         work: Annotated[
             Path, typer.Option(metavar="DIR", help="Where embeddings are kept, and sets that are built of meshes.")
         ] = Path("build/evaluation"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import bar, must_exist
+from .output import Device, EncoderName, bar, must_exist
 from .triplet_commands import noting
 
 if TYPE_CHECKING:
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 def embed(
     source: Annotated[Path, typer.Argument(metavar="DIR|SET", help="Folder of splats and meshes, or a finished set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the gallery; what is in it stays.")],
-    encoder: Annotated[
-        str, typer.Option(help="Shipped name or folder; bag-mean: the teacher's views.")
-    ] = "clipgs-mini",
+    encoder: EncoderName = "clipgs-mini",
     labels: Annotated[
         Path | None, typer.Option(help="Table (.tsv, .csv) of a folder: path, and name, label, caption.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     gaussians: Annotated[int, typer.Option(min=4, help="That a mesh, or splats of more, are covered with.")] = 1_024,
-) -> None:
+) -> int:
     """Embed objects into a gallery to search in.
 
     Any mix of splat formats and meshes, told by content. The same command goes on with a run that was stopped, even by
@@ -44,8 +42,7 @@ def embed(
             progress=noting(show, "left out"),
         )  # fmt: skip
     print(report)
-    if report.left_out:
-        raise typer.Exit(1)
+    return int(bool(report.left_out))
 
 
 def search(

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,8 +21,15 @@ from ..errors import ExplainedError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command end in one line instead of a traceback when the error is an expected one."""
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EncoderName = Annotated[str, typer.Option(help="Shipped name or folder; bag-mean: the teacher's views.")]
+
+
+def plain_errors(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Let a command end in one line instead of a traceback when the error is an expected one.
+
+    What it returns is its exit code.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -32,7 +39,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
-                command(*args, **kwargs)
+                code = command(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -42,6 +49,8 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             typer.secho(f"error: {error}", fg="red", err=True)
             raise typer.Exit(2) from None
+        if code:
+            raise typer.Exit(code)
 
     return wrapped
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ExplainedError
-from .output import bar, must_exist
+from .output import Device, bar, must_exist
 
 if TYPE_CHECKING:
     from ..splats import Splats
@@ -72,7 +72,7 @@ def diagnose(
         Path | None, typer.Option(metavar="OUT", help="Write a repaired copy here (with a single PATH).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of text.")] = False,
-) -> None:
+) -> int:
     """Say what files are, what is wrong with them and how to mend it.
 
     Exit code 1 when a file has an error, 2 when one cannot be looked at.
@@ -95,10 +95,7 @@ def diagnose(
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     else:
         print("\n\n".join(str(report) for report in reports))
-    if unread:
-        raise typer.Exit(2)
-    if not all(report.ok for report in reports):
-        raise typer.Exit(1)
+    return 2 if unread else int(not all(report.ok for report in reports))
 
 
 def render(
@@ -115,7 +112,7 @@ def render(
     ] = None,
     background: Annotated[str, typer.Option(help="black, white, grey, or #rrggbb.")] = "white",
     fps: Annotated[float, typer.Option(min=1, max=50, help="Frames per second of a GIF.")] = 12.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Render a splat file from cameras on a circle about it."""
     must_exist(source)

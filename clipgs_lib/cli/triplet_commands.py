@@ -41,7 +41,7 @@ def build(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on this Ray cluster; 'local' starts one.")
     ] = None,
-) -> None:
+) -> int:
     """Build a set from a folder of meshes or splats, or from the catalogue.
 
     Settings of the objects are options too: --views 12, --size 224, --elevations LOW HIGH, --gaussians 1024,
@@ -62,13 +62,12 @@ def build(
     config = from_plain(BuildConfig, values | {"teacher": None if teacher == "none" else teacher})
     if list_settings:
         print(describe(config))
-        return
+        return 0
     sources = with_copies(chosen_sources(origins, labels, config.seed, partial_labels), copies)
     with bar("building", len(sources)) as show:
         report = build_triplets(sources, folder, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)
-    if report.quarantined:
-        raise typer.Exit(1)
+    return int(report.quarantined > 0)
 
 
 def embed(
@@ -77,7 +76,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="Folder of the new set; an unfinished one there goes on.")],
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Pictures in one pass through the teacher.")] = 256,
-) -> None:
+) -> int:
     """Embed the views and texts of a set by another teacher; splats and views stay as they are.
 
     Objects that cannot be read are set aside; the exit code is 1 then. The same command goes on with a run that was
@@ -91,8 +90,7 @@ def embed(
     with bar("embedding", len(shards)) as show:
         report = embed_triplets(shards, out, teacher, device=device, batch=batch, progress=noting(show))
     print(report)
-    if report.objects < len(shards):
-        raise typer.Exit(1)
+    return int(report.objects < len(shards))
 
 
 def checked_folder(out: Path | None, origins: Mapping[str, Path | int | None], labels: Path | None) -> Path:
@@ -135,7 +133,7 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Contact sheet; DIR/contact_sheet.html if left out.")] = None,
     objects: Annotated[int, typer.Option(min=1, max=2000, help="How many the contact sheet shows.")] = 60,
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every object first.")] = False,
-) -> None:
+) -> int:
     """Print what a set holds and write its contact sheet. With --verify, exit code 1 says that something is damaged."""
     must_exist(folder)
     from ..shards.shard_set import ShardSet
@@ -145,10 +143,10 @@ def inspect(
     wrong = shards.verify() if verify else []
     for sentence in wrong:
         typer.secho(f"damaged: {sentence}", fg="red", err=True)
-    if wrong:
-        raise typer.Exit(1)
-    print(summarize(shards))
-    print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
+    if not wrong:
+        print(summarize(shards))
+        print(f"contact sheet: {write_contact_sheet(shards, html, objects=objects)}")
+    return int(bool(wrong))
 
 
 def audit(
@@ -157,7 +155,7 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of audit.json and audit.html; else SET.")
     ] = None,
-) -> None:
+) -> int:
     """Look for leaks between splits, wrong labels, and captions that mislead; propose a split and masks.
 
     Settings are options too: --cosine 0.98, --difference 0.12, --neighbours 8, --agreement 0.6, --behind 5,
@@ -173,8 +171,7 @@ def audit(
         audited = audit_set(folder, config, lambda done, total: show(done, total=total))
     print(audited)
     print(f"pictures: {write_audit(audited, out or folder)[1]}")
-    if not audited.clean:
-        raise typer.Exit(1)
+    return int(not audited.clean)
 
 
 def sample(
