@@ -52,11 +52,8 @@ def class_list(name: str, labels: Sequence[str]) -> list[str]:
     """
     if name == "labels":
         return sorted(set(labels) - {""})
-    if name.lower() in LISTS:
-        names = LISTS[name.lower()]
-    else:
-        names = _lvis() if name.lower() == LVIS else _read(Path(name))
-    names = [" ".join(str(one).replace("_", " ").split()) for one in names]
+    listed = LISTS.get(name.lower()) or (_lvis() if name.lower() == LVIS else _read(Path(name)))
+    names = [" ".join(str(one).replace("_", " ").split()) for one in listed]
     twice = [one for one, times in Counter(class_id(one) for one in names).items() if times > 1]
     if twice or not any(names):
         got = f"{first_of(twice)} more than once; leave the others out" if twice else "none"

@@ -18,7 +18,7 @@ CUBE += "".join(f"3 {a} {b} {c}\n3 {a} {c} {d}\n" for a, b, c, d in FACES)
 
 
 def test_lists_are_of_the_published_sizes():
-    assert len(set(benchmarks.MODELNET40)) == 40 and len(set(benchmarks.SCANOBJECTNN)) == 15
+    assert len(set(benchmarks.LISTS["modelnet40"])) == 40 and len(set(benchmarks.LISTS["scanobjectnn"])) == 15
     assert evaluation.class_list("ModelNet40", ["night stand"])[23] == "night stand"
     assert evaluation.class_list("labels", ["b", "", "a", "b"]) == ["a", "b"]
 
@@ -28,8 +28,8 @@ def test_published_lists_are_those_beside_the_project():
     if folder is None:
         pytest.skip("no real data here")
     lists = json.loads((folder / benchmarks.LVIS_FILE).read_text())
-    assert sorted(benchmarks.MODELNET40) == sorted(lists["modelnet40_openshape"])
-    assert sorted(benchmarks.SCANOBJECTNN) == sorted(lists["scanobjnn_openshape"])
+    assert sorted(benchmarks.LISTS["modelnet40"]) == sorted(lists["modelnet40_openshape"])
+    assert sorted(benchmarks.LISTS["scanobjectnn"]) == sorted(lists["scanobjnn_openshape"])
     names = evaluation.class_list("objaverse-lvis", ["band aid"])
     assert len(names) == 1156 and "Band Aid" in names
 
