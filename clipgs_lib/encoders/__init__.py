@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from .adoption import Adoption
 from .bag import BagOfViews, pool_views
-from .base import Encoder
+from .base import Encoder, TokenEncoder, TokenOutput
 from .checkpoint import load_encoder, save_encoder
 from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
 from .duoduo import MultiViewEncoder, ViewTokens
 from .factory import build_encoder, encoder_config, encoder_names
 from .published import import_duoduo, import_openshape, import_uni3d, init_from_point
-from .token_encoder import TokenEncoder, TokenOutput
 
 __all__ = [
     "Adoption",

@@ -63,16 +63,6 @@ class EncoderConfig(_Config):
         if not isinstance(self.tokenizer, TokenizerConfig):
             raise EncoderError(f"tokenizer must be a TokenizerConfig, got {type(self.tokenizer).__name__}")
 
-    @property
-    def color_default(self) -> float:
-        """Colour of a gaussian that has none."""
-        return self.tokenizer.color_default
-
-    @property
-    def attributes(self) -> str:
-        """What is read of a gaussian, and where."""
-        return self.tokenizer.attributes
-
 
 @dataclass(frozen=True, kw_only=True)
 class PointBertConfig(_Config):

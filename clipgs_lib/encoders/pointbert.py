@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch
-from .base import Inputs
+from .base import Inputs, TokenEncoder, TokenOutput, attended
 from .config import PointBertConfig
-from .token_encoder import TokenEncoder, TokenOutput, attended
 
 HEAD_DIM = 64  # channels of a head [C]
 _IN_DIM = 9  # centred xyz, xyz, rgb [C]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch
+from .base import TokenEncoder, TokenOutput, attended
 from .config import EncoderConfig, EncoderError
-from .token_encoder import TokenEncoder, TokenOutput, attended
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
 
@@ -51,7 +51,7 @@ class SplatTransformer(TokenEncoder):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.inputs = "points" if config.attributes in ("points", "surface") else "splats"
+        self.inputs = "points" if config.tokenizer.attributes in ("points", "surface") else "splats"
         width = config.width
         self.tokenizer = GSTokenizer(config.tokenizer)
         self.encoder2trans = nn.Linear(config.tokenizer.dim, width)

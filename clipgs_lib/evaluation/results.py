@@ -199,9 +199,6 @@ def class_rows(method: str, labels: Sequence[str], accuracy: np.ndarray, counts:
     ]
 
 
-# ---- text ----------------------------------------------------------------------------------------------------------
-
-
 def _table(title: str, rows: Sequence[dict[str, Any]], down: str) -> str:
     """Lines of a table: a row for each of ``down``, a column for each metric, and a last row with chance."""
     metrics = list(dict.fromkeys(row["metric"] for row in rows))

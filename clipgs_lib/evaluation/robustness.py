@@ -29,9 +29,6 @@ MEGABYTE = 1e6
 Change = Callable[[Splats, np.random.Generator], Splats]
 
 
-# ---- changes -------------------------------------------------------------------------------------------------------
-
-
 def changes_of(degree: int) -> dict[str, Change]:
     """Everything that is done to splats of an SH degree, by name; each takes a splat and a source of randomness."""
     changes: dict[str, Change] = {
@@ -102,9 +99,6 @@ def _written(name: str, suffix: str) -> Change:
             return replace(read_splats(path, format=name), up_axis=splats.up_axis)
 
     return change
-
-
-# ---- protocols -----------------------------------------------------------------------------------------------------
 
 
 def robustness_protocol(

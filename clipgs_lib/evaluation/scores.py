@@ -56,18 +56,15 @@ def places(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def reciprocal_rank(better: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
     """Expected 1 / rank ``[Q]`` float64 of the first of ``right`` items behind ``better`` others, shuffled with
     ``wrong`` tied ones."""
-    first, last = better.double() + 1, (better + wrong).double() + 1  # the ranks it can have
-    expected = ((last + 1).digamma() - first.digamma()) / (last - first + 1)  # of one item
-    several = (right > 1) & (wrong > 0)
-    expected[(right > 1) & (wrong == 0)] = 1 / first[(right > 1) & (wrong == 0)]
-    cases, which = torch.stack([better, wrong, right], dim=1)[several].unique(dim=0, return_inverse=True)
+    expected, shuffled = 1 / (better.double() + 1), wrong > 0
+    cases, which = torch.stack([better, wrong, right], dim=1)[shuffled].unique(dim=0, return_inverse=True)
     found = torch.empty(len(cases), dtype=torch.float64, device=expected.device)
     for case, (ahead, others, items) in enumerate(cases.tolist()):
         left = others + items - torch.arange(1, others + 2, dtype=torch.float64)  # tied ones behind each place
         log_ways = (left + 1).lgamma() - (left - items + 2).lgamma() - math.lgamma(items)
         log_all = math.lgamma(others + items + 1) - math.lgamma(others + 1) - math.lgamma(items + 1)
         found[case] = ((log_ways - log_all).exp() / (ahead + 1 + torch.arange(others + 1))).sum()
-    expected[several] = found[which]
+    expected[shuffled] = found[which]
     return expected
 
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import file_sha256
-from ..words import facts_table, plural
+from ..words import plural
 from .tar import BLOCK, ShardError
 from .triplet import TeacherInfo, Triplet, decode_triplet
 from .writer import INDEX, INDEX_SCHEMA, MANIFEST, SET_SCHEMA, SHARD_NAME, content_hash, split_hashes
@@ -56,11 +56,6 @@ class ShardSet:
 
     def __getitem__(self, which: int | str) -> Triplet:
         return self.read(which)
-
-    def _repr_html_(self) -> str:
-        facts = {"objects": f"{len(self):,}", "shards": f"{len(self.manifest['shards']):,}"}
-        facts |= {f"split {name}": f"{entry['objects']:,}" for name, entry in self.manifest["splits"].items()}
-        return facts_table(f"Set of triplets {self.folder.name}", facts | {"teacher": str(self.teacher)})
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {entry['objects']:,}" for name, entry in self.manifest["splits"].items())

@@ -264,8 +264,8 @@ class MiniTokenizer:
     The tower masks padding, so cutting it changes nothing but the time: short labels are read ten times as fast.
     """
 
-    def __init__(self, context_length: int = CONTEXT_LENGTH) -> None:
-        self.full = import_open_clip().tokenizer.HFTokenizer(str(text_folder()), context_length=context_length)
+    def __init__(self) -> None:
+        self.full = import_open_clip().tokenizer.HFTokenizer(str(text_folder()), context_length=CONTEXT_LENGTH)
 
     def __call__(self, texts: str | Sequence[str]) -> torch.Tensor:
         tokens = self.full([texts] if isinstance(texts, str) else list(texts))  # [T, context_length]

@@ -7,9 +7,8 @@ neighbours), ``GSTokenizer`` makes one token of each patch. Paper: CLIP-GS (ICCV
 from __future__ import annotations
 
 from .batch import SplatBatch, TokenizerWarning, collate
-from .branches import AttributeEncoder, PointPatchEncoder
 from .config import CHANNELS, TokenizerConfig
-from .tokens import GSTokenizer, Patches, Tokens, attribute_channels, patchify
+from .tokens import AttributeEncoder, GSTokenizer, Patches, PointPatchEncoder, Tokens, attribute_channels, patchify
 
 __all__ = [
     "CHANNELS",

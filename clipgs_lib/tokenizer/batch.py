@@ -54,11 +54,6 @@ class SplatBatch:
     def __len__(self) -> int:
         return int(self.mask.shape[0])
 
-    def __repr__(self) -> str:
-        counts = self.mask.sum(dim=1).tolist()
-        between = f"{min(counts)} to {max(counts)}" if counts else "no"
-        return f"SplatBatch({len(self)} objects of {between} gaussians, {self.mask.device})"
-
     @property
     def device(self) -> torch.device:
         return self.mask.device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..meshes import read_mesh_notes  # what the factory reads, under its name as well
 from .build import build_triplets
 from .embed import build_sample_set, embed_triplets, open_set, sample_set
 from .inspection import Summary, summarize, write_contact_sheet
@@ -22,7 +21,6 @@ __all__ = [
     "embed_triplets",
     "folder_sources",
     "open_set",
-    "read_mesh_notes",
     "sample_set",
     "summarize",
     "write_contact_sheet",

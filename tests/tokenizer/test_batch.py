@@ -21,7 +21,6 @@ def test_objects_are_normalised_and_padded():
     assert torch.equal(batch.colors[1, :12], parts[1].colors.clamp(0, 1))
     assert not batch.means[1, 12:].any() and not batch.colors[1, 12:].any()
     assert torch.equal(collate(parts, normalize=False).means[0], parts[0].means)
-    assert repr(batch) == "SplatBatch(2 objects of 12 to 30 gaussians, cpu)"
 
 
 def test_what_is_not_finite_is_left_out_and_counted():

@@ -108,13 +108,10 @@ def _resamples(truth: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def _average_precision(scores: np.ndarray, truth: np.ndarray, seed: int) -> Interval:
-    """As scikit-learn's, for scores that differ, but for all resamples at once."""
-    order = np.argsort(-scores, kind="stable")
-    times = np.stack([np.ones(len(truth)), *_resamples(truth, seed)])[:, order]  # [1 + R, n]
-    hits = times * truth[order]
-    precisions = hits.cumsum(axis=1) / np.maximum(times.cumsum(axis=1), 1)
-    values = (hits * precisions).sum(axis=1) / hits.sum(axis=1)
-    return _interval(float(values[0]), values[1:])
+    from sklearn.metrics import average_precision_score
+
+    values = [average_precision_score(truth, scores, sample_weight=times) for times in _resamples(truth, seed)]
+    return _interval(float(average_precision_score(truth, scores)), values)
 
 
 def _interval(value: float, values: Sequence[float] | np.ndarray) -> Interval:

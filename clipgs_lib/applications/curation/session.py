@@ -78,8 +78,6 @@ class Curation:
         self.scores = self._text_scores
         self.refit()
 
-    # ---- labels ------------------------------------------------------------------------------------------------
-
     def answers(self) -> dict[str, Stroke]:
         """The stroke that holds for each labelled object, by all windows."""
         return {stroke.key: stroke for stroke in standing(self.labels.read())}
@@ -110,8 +108,6 @@ class Curation:
         """How many objects are labelled yes, no and skip."""
         return Counter(stroke.answer for stroke in self.answers().values())
 
-    # ---- rounds ------------------------------------------------------------------------------------------------
-
     def refit(self) -> Ranking | None:
         """Fit the classifier to all labels there are; None while there are too few of a kind."""
         said = {self._rows[key]: one.answer == "yes" for key, one in self.answers().items() if one.answer != "skip"}
@@ -126,8 +122,6 @@ class Curation:
         free = np.ones(len(self.keys), bool)
         free[[self._rows[key] for key in self.answers()]] = False
         return [self.keys[row] for row in ask_next(self._features, self.scores, free, count)]
-
-    # ---- what comes out ----------------------------------------------------------------------------------------
 
     def select(self, precision: float) -> Selection:
         """Fit anew and keep what meets a target precision, see `ranking.select`.
