@@ -182,15 +182,11 @@ def over_ray(
     gpus: float = 0.0,
     limit: float = LIMIT,
 ) -> Generator[Done[Item, Result]]:
-    """As `over_processes`, from the workers of a Ray cluster.
+    """As `over_processes`, from the workers of a Ray cluster; `clipgs_lib` must be installed on every node.
 
-    Args:
-        work: importable function that does not raise; `clipgs_lib` must be installed on every node.
-        items: what can be sent to a process.
-        address: of the cluster (``"auto"``, ``"ray://host:10001"``), or ``"local"`` to start one with ``workers``.
-        workers: CPUs of a cluster that is started here.
-        gpus: share of a GPU that one object takes.
-        limit: seconds that one item may take; then its worker ends itself, and Ray tries the item once more.
+    ``address`` is that of the cluster (``"auto"``, ``"ray://host:10001"``), or ``"local"`` to start one with
+    ``workers`` CPUs. An item takes a share of ``gpus``; after ``limit`` seconds its worker ends itself, and Ray tries
+    it once more.
 
     Raises:
         ValueError: when Ray is not installed.

@@ -54,19 +54,12 @@ class Setting:
 
 
 def conform(value: Any, hint: Any, name: str, exact: bool = False) -> Any:
-    """A plain value as the type that ``hint`` asks for.
+    """A plain value as the type that ``hint`` asks for, or SettingError (a ValueError) that names the setting.
 
     Nothing is guessed: "1" and True are no numbers. An int is a float too, a list stands for a tuple, a mapping for a
-    dataclass.
-
-    Args:
-        value: the plain value.
-        hint: any type of these: bool, int, float, str, Literal, tuple, list, dict, Mapping, dataclasses, their unions.
-        name: of the setting, for the sentence.
-        exact: refuse what is taken otherwise: a whole float for an int, one text for a tuple of texts, inf and nan.
-
-    Raises:
-        SettingError: (a ValueError) when it does not fit.
+    dataclass. A hint is any type of these: bool, int, float, str, Literal, tuple, list, dict, Mapping, dataclasses,
+    their unions. ``exact`` refuses what is taken otherwise: a whole float for an int, one text for a tuple of texts,
+    inf and nan.
     """
     if is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):

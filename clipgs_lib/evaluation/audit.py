@@ -137,16 +137,10 @@ class Audit:
 def audit_set(
     folder: str | os.PathLike[str], config: AuditConfig | None = None, progress: Progress | None = None
 ) -> Audit:
-    """Look for faults in a set.
+    """Look for faults in a finished set with embeddings.
 
-    Args:
-        folder: a finished set with embeddings.
-        config: None takes the defaults.
-        progress: called with objects read and objects in all; each is read twice.
-
-    Raises:
-        ShardError: for a set that is broken or has no embeddings.
-        ValueError: when it has fewer than 2 objects.
+    ``progress`` is called with objects read and objects in all; each is read twice. ShardError for a set that is broken
+    or has no embeddings; ValueError when it has fewer than 2 objects.
     """
     config = config or AuditConfig()
     objects = load_set([folder], progress=progress)

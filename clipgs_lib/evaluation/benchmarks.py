@@ -121,18 +121,11 @@ def open_folder(
 
 
 def build_pairs(out: str | os.PathLike[str], count: int, teacher: str, *, workers: int = 1) -> ShardSet:
-    """Build a set of minimal pairs, or go on with one that was stopped; a finished one is left as it is.
+    """Build a set of ``count`` minimal pairs of each kind, or go on with one that was stopped; a finished one is left.
 
-    Shapes are of the catalogue's test split. The splats are the start of a fit, unfitted: 1,024 gaussians.
-
-    Args:
-        out: folder of the set, made when missing.
-        count: pairs of each kind, ``>= 1``.
-        teacher: name for `load_teacher`, which embeds views and texts.
-        workers: processes.
-
-    Raises:
-        ShardError: when the folder holds another set, the teacher cannot be had, or an object could not be made.
+    Shapes are of the catalogue's test split. The splats are the start of a fit, unfitted: 1,024 gaussians. ``teacher``
+    is a name for `load_teacher`. ShardError when the folder holds another set, the teacher cannot be had, or an object
+    could not be made.
     """
     sides = [(f"{kind}-{number:04d}-{side}", number) for kind in KINDS for number in range(count) for side in (0, 1)]
     sources = [Source(key, "pair", index=number) for key, number in sides]

@@ -25,14 +25,9 @@ MAXIMUM = 100.0  # of the logit scale
 class LogitScale(nn.Module):
     """Hold the learnable scale s = 1/τ of all logits as its logarithm, within ``[1, 100]`` (CLIP, Uni3D).
 
-    Call the module for s. `clamp_` after each optimiser step keeps the parameter itself in range; without it the value
-    would still stop at the limit, but the parameter would get no gradient from beyond it.
-
-    Args:
-        init: s at the start; CLIP's 1 / 0.07.
-
-    Raises:
-        ValueError: unless ``1 <= init <= 100``.
+    Call the module for s, which is ``init`` at the start. `clamp_` after each optimiser step keeps the parameter itself
+    in range; without it the value would still stop at the limit, but the parameter would get no gradient from beyond
+    it.
     """
 
     def __init__(self, init: float = 1 / 0.07) -> None:

@@ -180,18 +180,12 @@ def multi_positive_loss(
     ours, after the idea in HOLA's abstract; it is not a copy of its formula.
 
     Args:
-        shape: ``[B, D]`` unit-norm embeddings of the splats.
+        shape, logit_scale, same, rows: as in `image_voting_loss`. An object without any negative left is not counted.
         positives: ``[B, K, D]`` unit-norm: an object's views, its texts, or both.
-        logit_scale: s = 1/τ, already exponentiated.
-        same: ``[B, B]`` bool, as in `image_voting_loss`. An object without any negative left is not counted.
         valid: ``[B, K]`` bool, False for positives that are not there.
-        rows: one process's rows of a gathered batch; the result is their share of the loss, see `pair_loss`.
 
     Returns:
         Scalar. N counts the objects that have a positive and a negative; 0 when there are none.
-
-    Raises:
-        ValueError: for fewer than 2 objects, other shapes, or bad rows (named).
     """
     logits = _logits(shape, positives, logit_scale, "object", same, valid, rows)
     here = logits.there[logits.chosen]  # [R, K]

@@ -55,18 +55,10 @@ class Preprocess:
         return cls(height, width, mean, std, how, mode, float(config["fill_color"]) / 255)
 
     def __call__(self, images: Pictures, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Prepare a batch.
+        """Prepare a batch: ``[B, 3, height, width]`` float32, normalised, on ``device``.
 
-        Args:
-            images: ``[B, H, W, 3]`` float in ``[0, 1]`` or uint8, RGB; or a list of what `read_picture` reads, each of
-                any size.
-            device: where to work.
-
-        Returns:
-            ``[B, 3, height, width]`` float32, normalised.
-
-        Raises:
-            ValueError: for another shape or type, values outside ``[0, 1]``, or a picture that cannot be read.
+        ``images`` are ``[B, H, W, 3]`` float in ``[0, 1]`` or uint8, RGB; or a list of what `read_picture` reads, each
+        of any size. ValueError for another shape or type, values outside ``[0, 1]``, or a picture that cannot be read.
         """
         if isinstance(images, list | tuple):
             made = [self(read_picture(picture, f" at {i}")[None], device) for i, picture in enumerate(images)]

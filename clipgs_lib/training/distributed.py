@@ -88,11 +88,9 @@ def gather(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def gather_with_grad(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-    """As `gather`; in backward each rank gets the sum of all ranks' gradients for its own rows.
+    """As `gather`, of floats; in backward each rank gets the sum of all ranks' gradients for its own rows.
 
-    Args:
-        tensor: ``[sizes[rank], ...]`` floating point.
-        sizes: rows of every rank; one entry means a single process, where this is the identity.
+    With a single process it is the identity.
     """
     return tensor if len(sizes) == 1 else _Gather.apply(tensor, tuple(sizes))
 

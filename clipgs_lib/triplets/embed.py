@@ -188,18 +188,10 @@ def build_sample_set(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Build the sample: fit into ``raw``, then embed into ``out``, with compressed shards.
+    """Build the sample: fit so many ``objects`` of the catalogue into ``raw``, then embed into ``out``, compressed.
 
-    Args:
-        out: folder of the sample.
-        raw: folder of the fits, a set without embeddings.
-        teacher: see `teachers.load_teacher`.
-        objects: the first so many of the catalogue.
-        workers: processes that fit.
-        progress: see `build_triplets`; called through both steps.
-
-    Raises:
-        ShardError: as `build_triplets` and `embed_triplets`; also when an object was set aside.
+    ``progress`` is called through both steps. ShardError as `build_triplets` and `embed_triplets`; also when an object
+    was set aside.
     """
     first = build_triplets(catalogue_sources(objects), raw, RECIPE, workers=workers, progress=progress)
     if first.quarantined:

@@ -202,17 +202,10 @@ def _counts(counts: dict[str, int], most: int = 20) -> str:
 def write_contact_sheet(
     folder: str | os.PathLike[str] | ShardSet, path: str | os.PathLike[str] | None = None, *, objects: int = 60
 ) -> Path:
-    """Write the contact sheet of a set.
+    """Write the contact sheet of a set, with ``objects`` of all splits and as many categories as go; returns its path.
 
-    Args:
-        path: of the HTML file; None for ``contact_sheet.html`` in the set's folder.
-        objects: how many are shown at most, of all splits and as many categories as go.
-
-    Returns:
-        Where it was written. Damaged objects are shown as such.
-
-    Raises:
-        ShardError: when the set is damaged as a whole, or the file cannot be written.
+    That is ``contact_sheet.html`` in the set's folder, where none is given. Damaged objects are shown as such;
+    ShardError when the set is damaged as a whole, or the file cannot be written.
     """
     shards = folder if isinstance(folder, ShardSet) else ShardSet(folder)
     target = Path(path) if path is not None else shards.folder / SHEET

@@ -44,16 +44,9 @@ def write_teacher_views(
     """Draw every object over nothing, seen from a belt around it, and list it with its label, texts and split.
 
     Pictures that are there already are kept, so that a stopped run goes on; the index is written last. Splits are
-    those that `build_triplets` gives, see `splits`.
-
-    Args:
-        sources: meshes and catalogue objects; meshes need a label, from their table.
-        out: folder, made when missing.
-        views: per object, on a sphere.
-        size: pixels per side.
-        seed: of the texts.
-        factors: base colour factors of glTF, see `importing.read_mesh`; ``"guess"`` is what most free packs need.
-        progress: called with objects done, objects in all, objects left out.
+    those that `build_triplets` gives, see `splits`. Meshes need a label, from their table. Of each object there are
+    ``views``, ``size`` pixels a side; ``seed`` is of the texts. ``factors`` as in `importing.read_mesh`; ``"guess"`` is
+    what most free packs need. ``progress`` is called with objects done, objects in all, objects left out.
 
     Raises:
         ValueError: when no object is left, or a number is out of range.

@@ -139,17 +139,9 @@ class Curation:
     def write(self, out: str | os.PathLike[str], precision: float, command: str = "") -> dict[str, Any]:
         """Write OUT/curation.jsonl, with score and reason of every object, and the kept ones as a set, OUT/set.
 
-        Args:
-            out: folder, made when missing; an earlier curation there is replaced.
-            precision: the target, in ``(0, 1]``.
-            command: what makes this anew, for the manifest.
-
-        Returns:
-            The head of the manifest, see `read_manifest`.
-
-        Raises:
-            ValueError: as `select`.
-            ShardError: when nothing is kept, an object is damaged or the disk is full.
+        The folder is made when missing; an earlier curation there is replaced. ``command`` is what makes this anew, for
+        the head of the manifest, which is returned, see `read_manifest`. ValueError as `select`; ShardError when
+        nothing is kept, an object is damaged or the disk is full.
         """
         selection, folder = self.select(precision), Path(out)
         assert self.ranking is not None
