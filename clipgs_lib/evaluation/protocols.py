@@ -29,11 +29,7 @@ def targets_of(labels: Sequence[str], classes: Sequence[str]) -> tuple[list[int]
 
 
 def zero_shot_protocol(
-    results: Results,
-    objects: EvaluationSet,
-    methods: Mapping[str, Tensor],
-    classes: Sequence[str],
-    weights: Tensor,
+    results: Results, objects: EvaluationSet, methods: Mapping[str, Tensor], classes: Sequence[str], weights: Tensor
 ) -> None:
     """Classify objects by the nearest class name: all of them, and those whose label training had or had not.
 
@@ -138,10 +134,7 @@ def _shots(task: str, method: str, scores: np.ndarray, ways: int) -> Measured:
 
 
 def retrieval_protocol(
-    results: Results,
-    objects: EvaluationSet,
-    methods: Mapping[str, Tensor],
-    blind: Mapping[str, Tensor | None],
+    results: Results, objects: EvaluationSet, methods: Mapping[str, Tensor], blind: Mapping[str, Tensor | None]
 ) -> None:
     """Search texts, pictures and objects by each other; of several right answers the first found counts.
 

@@ -102,11 +102,7 @@ def intervals(hits: np.ndarray, groups: np.ndarray, seed: int) -> tuple[Interval
 
 
 def resampled(
-    values: np.ndarray,
-    groups: np.ndarray,
-    seed: int,
-    statistic: Statistic = "mean",
-    classes: np.ndarray | None = None,
+    values: np.ndarray, groups: np.ndarray, seed: int, statistic: Statistic = "mean", classes: np.ndarray | None = None
 ) -> np.ndarray:
     """A statistic of ``values [Q, k]`` where ``groups [Q]`` are drawn anew, as a whole: ``[RESAMPLES, k]``.
 

@@ -62,7 +62,7 @@ def test_it_is_loaded_by_name_for_any_teacher_and_from_a_folder(views, tmp_path)
 def test_the_teacher_is_loaded_once_and_only_for_pictures(views, monkeypatch):
     pictures, _ = views
     calls = []
-    monkeypatch.setattr(bag, "load_teacher", lambda *a, **k: calls.append(a) or load_teacher(*a, **k))
+    monkeypatch.setattr(duoduo, "load_teacher", lambda *a, **k: calls.append(a) or load_teacher(*a, **k))
     encoder = build_encoder("bag-mean")
     first = encoder.encode(pictures, batch_size=1)
     assert torch.equal(encoder.encode(pictures, batch_size=2), first) and calls == [("mini",)]
