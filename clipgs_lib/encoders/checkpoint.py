@@ -58,8 +58,8 @@ def save_encoder(
     """
     info = encoder.info if info is None else info
     _check_info(info, encoder.embed_dim)
-    if state is not None:
-        _check_state(state, encoder.state_dict(), "state must fit the encoder")
+    if state is not None and (faults := misfits(state, encoder.state_dict())):
+        raise EncoderError(f"state must fit the encoder: {faults}")
     weights = save(_stored(encoder, state, half), metadata={"format": "pt"})
     document = {
         "format": FORMAT,
@@ -115,7 +115,8 @@ def load_encoder(
     state = _read_weights(folder / WEIGHTS, document["sha256"])
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten at once
         encoder = build_encoder(config)
-    _check_state(state, encoder.state_dict(), f"weights in {folder} must fit its {CONFIG}")
+    if faults := misfits(state, encoder.state_dict()):
+        raise EncoderError(f"weights in {folder} must fit its {CONFIG}: {faults}")
     encoder.load_state_dict(state)
     encoder.info = {key: document[key] for key in INFO}
     return encoder.to(device).eval()
@@ -189,11 +190,6 @@ def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise EncoderError(f"{path} must be a safetensors file, got {error}") from error
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-
-
-def _check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], must: str) -> None:
-    if faults := misfits(state, expected):
-        raise EncoderError(f"{must}: {faults}")
 
 
 def _stored(encoder: Encoder, state: Mapping[str, Tensor] | None, half: bool) -> dict[str, Tensor]:

@@ -37,18 +37,11 @@ class EvaluationWarning(UserWarning):
 
 
 def class_list(name: str, labels: Sequence[str]) -> list[str]:
-    """Classes to choose from.
+    """Classes to choose from: different names, with blanks for underscores; those of "labels" sorted.
 
-    Args:
-        name: "labels" for those that the objects have; modelnet40, scanobjectnn, objaverse-lvis (its names are read
-            from the real data beside the project); or a file: a name on each line, or a JSON list of names.
-        labels: of the objects.
-
-    Returns:
-        Different names, with blanks for underscores; for "labels" sorted.
-
-    Raises:
-        ValueError: for an unknown name, a file without names, or a list with a name twice.
+    ``name`` is "labels" for those that the objects have; modelnet40, scanobjectnn, objaverse-lvis (its names are read
+    from the real data beside the project); or a file: a name on each line, or a JSON list of names. ValueError for an
+    unknown name, a file without names, or a list with a name twice.
     """
     if name == "labels":
         return sorted(set(labels) - {""})

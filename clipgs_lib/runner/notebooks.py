@@ -136,19 +136,12 @@ def resolve_parameters(
     document: Mapping[str, Any] | None = None,
     others: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Values for each notebook: the parameters file first, then the command line's words over it.
+    """Values for each notebook, typed, of those that were given: the parameters file first, the command line over it.
 
-    A flat name goes to every notebook that declares it, and at least one must. In the file, a key that is a
-    notebook's name holds a section for that notebook alone, which wins over the flat names.
-
-    Args:
-        declared: notebook name -> its declared parameters.
-        words: ``(NAME, VALUE)`` from the command line.
-        document: the parsed parameters file. Paths in either count from the shell's folder, see `Parameter.from_shell`.
-        others: notebooks that are there but not run now; the file may have sections for them.
-
-    Returns:
-        notebook name -> {parameter: typed value}, only for those that were given.
+    A flat name goes to every notebook that declares it, and at least one must. In the file, a key that is a notebook's
+    name holds a section for that notebook alone, which wins over the flat names; ``others`` are notebooks that are
+    there but not run now, for which it may have sections too. ``words`` are ``(NAME, VALUE)`` of the command line.
+    Paths in either count from the shell's folder, see `Parameter.from_shell`.
 
     Raises:
         ParameterError: all problems at once, one per line.
@@ -305,14 +298,10 @@ def read_notebook(path: Path) -> Notebook:
 
 
 def find_notebooks(folder: Path, names: Sequence[str] = ()) -> list[Notebook]:
-    """The named notebooks of a folder, or all of them, in order of their file names.
+    """The named notebooks of a folder (not further down), or all of them, in order of their file names.
 
-    Args:
-        folder: where ``*.ipynb`` lie (not searched further down).
-        names: file names with or without ``.ipynb``, or a number prefix such as ``01``; none means all.
-
-    Raises:
-        NotebookError: when the folder or a name does not exist, or a notebook cannot be read.
+    Names come with or without ``.ipynb``, or as a number prefix such as ``01``. NotebookError when the folder or a name
+    does not exist, or a notebook cannot be read.
     """
     if not folder.is_dir():
         raise NotebookError(f"the notebooks folder must exist, got {folder}; pass --notebooks-dir")

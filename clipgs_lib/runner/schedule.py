@@ -93,14 +93,10 @@ def run_notebooks(
     console: Console,
     listed: Sequence[Notebook] = (),
 ) -> Report:
-    """Run notebooks, each in its own process; go on after failures; write results as each ends.
+    """Run notebooks in order, each in its own process; go on after failures; write results as each ends.
 
-    Args:
-        notebooks: what to run, in order.
-        values: notebook name -> parameters, checked before (`parameters.resolve_parameters`).
-        options: where and how.
-        console: told about every step.
-        listed: what the index page lists, which is written anew as each notebook ends; ``notebooks`` if empty.
+    ``values`` (notebook name -> parameters) were checked before. The index page, which lists ``listed`` or else the
+    notebooks, is written anew as each one ends; the console is told about every step.
 
     Raises:
         NotebookError: when a notebook declares no ``OUT_DIR``; nothing has been started then.

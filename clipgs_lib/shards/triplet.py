@@ -130,12 +130,9 @@ def decode_view(data: bytes, where: str) -> np.ndarray:
 def encode_triplet(triplet: Triplet, splat: bytes | None = None) -> bytes:
     """The bytes of one object in a shard, after checking everything the reader will check; equal in, equal out.
 
-    Args:
-        splat: the member of its splats where that is at hand, to go over byte for byte; None encodes ``splats``.
-
-    Raises:
-        ShardError: naming the object, when a value is not finite or outside float16, an embedding is not unit-norm,
-            or counts and dimensions do not agree.
+    ``splat`` is the member of its splats where that is at hand, to go over byte for byte. ShardError, naming the
+    object, when a value is not finite or outside float16, an embedding is not unit-norm, or counts and dimensions do
+    not agree.
     """
     where = f"object {triplet.key}"
     _check(triplet, where)

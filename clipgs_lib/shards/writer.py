@@ -165,7 +165,25 @@ def write_set(
             rows.append(_index_row(triplet, block, shard, offset))
     shards = [entry for split in sorted(writers) for entry in writers[split].shards]
     rows.sort(key=lambda row: (row["shard"], row["offset"]))
-    return _finish_set(folder, rows, shards, teacher, build)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
+    index = buffer.getvalue().to_pybytes()
+    with replacing(folder / INDEX) as stream:
+        stream.write(index)
+    manifest = {
+        "schema": SET_SCHEMA,
+        "object_schema": SCHEMA,
+        "objects": len(rows),
+        "teacher": asdict(teacher) if teacher else None,
+        "splits": split_hashes(rows),
+        "shards": shards,
+        "index": {"name": INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
+        "build": dict(build),
+        "content_sha256": content_hash(rows),
+    }
+    with replacing(folder / MANIFEST) as stream:
+        stream.write((json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return manifest
 
 
 def _check_fits(triplet: Triplet, keys: Set[str], teacher: TeacherInfo | None) -> None:
@@ -196,35 +214,6 @@ def _index_row(triplet: Triplet, block: bytes, shard: str, offset: int) -> dict[
         "psnr": float(psnr) if isinstance(psnr, int | float) else None,
         "sha256": hashlib.sha256(block).hexdigest(),
     }
-
-
-def _finish_set(
-    folder: Path,
-    rows: list[dict[str, Any]],
-    shards: list[dict[str, Any]],
-    teacher: TeacherInfo | None,
-    build: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write the index, then the manifest that names everything."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
-    index = buffer.getvalue().to_pybytes()
-    with replacing(folder / INDEX) as stream:
-        stream.write(index)
-    manifest = {
-        "schema": SET_SCHEMA,
-        "object_schema": SCHEMA,
-        "objects": len(rows),
-        "teacher": asdict(teacher) if teacher else None,
-        "splits": split_hashes(rows),
-        "shards": shards,
-        "index": {"name": INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
-        "build": dict(build),
-        "content_sha256": content_hash(rows),
-    }
-    with replacing(folder / MANIFEST) as stream:
-        stream.write((json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    return manifest
 
 
 def split_hashes(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -249,17 +249,9 @@ class Plan:
             names = {n: f"{row['key']} {row['source']}" for n, (_, row) in enumerate(objects.rows)}
             by_hash = sorted(self.numbers, key=lambda n: hashlib.sha256(names[n].encode()).digest())
             self.numbers = sorted(by_hash[: config.max_objects])
-        self.streams = (
-            []
-            if objects.in_memory
-            else [
-                TripletStream(
-                    shards, config.train_split, seed=config.seed, rank=place.rank, world=place.world, even=True
-                )
-                for shards in objects.sets
-                if config.train_split in shards.manifest["splits"]
-            ]
-        )
+        split, part = config.train_split, {"rank": place.rank, "world": place.world}
+        sets = [] if objects.in_memory else [one for one in objects.sets if split in one.manifest["splits"]]
+        self.streams = [TripletStream(one, split, seed=config.seed, even=True, **part) for one in sets]
         self.starts = objects.starts
         total = sum(len(stream) for stream in self.streams) if self.streams else len(self.numbers)
         size = max(1, config.batch_size // place.world) if self.streams else config.batch_size

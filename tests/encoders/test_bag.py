@@ -7,7 +7,15 @@ import pytest
 import torch
 
 import clipgs_lib as cg
-from clipgs_lib.encoders import EncoderError, bag, build_encoder, encoder_config, load_encoder, pool_views, save_encoder
+from clipgs_lib.encoders import (
+    EncoderError,
+    build_encoder,
+    duoduo,
+    encoder_config,
+    load_encoder,
+    pool_views,
+    save_encoder,
+)
 from clipgs_lib.teachers import load_teacher
 
 
