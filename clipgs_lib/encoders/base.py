@@ -126,6 +126,10 @@ class Encoder(nn.Module, ABC):
             raise EncoderError(f"embeddings must be finite, got NaN for objects {bad[:8]}; did this encoder diverge?")
         return embeds
 
+    def extra_repr(self) -> str:
+        """Name and size, for ``print``."""
+        return f"{self.config.name!r}, D={self.embed_dim}, {sum(p.numel() for p in self.parameters()):,} parameters"
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Evaluation mode without gradients; each module's own mode comes back afterwards."""

@@ -85,9 +85,9 @@ def oracle_curves(
             runs.append(_run(strategy, features, text_scores, said, numbers, np.random.default_rng(seed)))
             if progress:
                 progress(place * seeds + seed + 1, len(STRATEGIES) * seeds)
-        result[strategy] = {
-            name: _means(np.stack([run[i] for run in runs])) for i, name in enumerate(("held_out", "pool"))
-        }
+        means = [intervals(np.stack(half), np.arange(seeds), seed=0) for half in zip(*runs, strict=True)]
+        rounded = [[[round(x, 4) for x in (one.value, one.low, one.high)] for one in half] for half in means]
+        result[strategy] = dict(zip(("held_out", "pool"), rounded, strict=True))
         needed = {name: _reached(numbers, curve, target) for name, curve in result[strategy].items()}
         result[strategy]["needed"] = needed
     return result
@@ -126,12 +126,6 @@ def _run(
         values.append([float(average_precision_score(truth[half], by[half])) for half, by in pair])
     held_out, pool = np.array(values).T
     return held_out, pool
-
-
-def _means(values: np.ndarray) -> list[list[float]]:
-    """Mean, low and high over seeds of ``[seeds, numbers]``."""
-    found = intervals(values, np.arange(len(values)), seed=0)
-    return [[round(x, 4) for x in (one.value, one.low, one.high)] for one in found]
 
 
 def _reached(numbers: Sequence[int], curve: Sequence[Sequence[float]], target: float) -> int | None:
