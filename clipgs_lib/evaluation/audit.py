@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..files import write_text
 from ..shards import ShardSet
 from ..triplets.inspection import render_page
 from ..vectors import unit
-from .objects import EvaluationSet, load_set
+from .objects import EvaluationSet, Progress, load_set
 
 ORDER = ("test", "val", "unseen", "train")  # a group of near-duplicates goes to the first of its splits
 SHOWN = 40  # findings of a kind on the page; all are in the JSON
@@ -32,8 +32,6 @@ MOST_OTHERS = 20  # objects that a text fits better than its own, in masks; a te
 _SIDE = 12  # pixels of the pictures that are compared
 _PICTURES = 4  # of each object
 _BLOCK = 1_024  # objects compared at a time
-
-Progress = Callable[[int, int], None]  # objects read, in all
 
 
 @dataclass(frozen=True)

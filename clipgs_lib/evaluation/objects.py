@@ -43,7 +43,6 @@ class EvaluationSet:
     texts: Tensor  # [T, D] unit rows of them
     owners: Tensor  # [T, N] bool: whose texts they are
     teacher: TeacherInfo
-    split: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,7 +113,6 @@ def load_set(
         texts=unit(torch.stack(list(texts.values()))),
         owners=owners,
         teacher=teacher,
-        split=split,
     )
 
 

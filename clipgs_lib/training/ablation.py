@@ -32,6 +32,7 @@ from ..encoders import Encoder, EncoderError, encoder_config, load_encoder
 from ..evaluation import embed_set, hit_rates, load_set, load_teacher_of
 from ..evaluation.benchmarks import build_pairs, pair_hits
 from ..evaluation.results import verdict_on
+from ..evaluation.run import Progress
 from ..evaluation.scores import crossed_interval, intervals
 from ..files import locked, write_text
 from ..pool import over_processes
@@ -52,8 +53,6 @@ _GIVEN = ("out", "seed", "resume")  # settings that the grid decides
 _POLL = 2.0  # seconds between two looks at how far the runs are
 
 _load_set = functools.cache(load_set)
-
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, which run ended last and how
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,8 @@ def ablate(
         out: folder of the ablation, made when missing.
         jobs: processes, each with one thread of torch.
         command: how it was called, for the results.
-        progress: called every other second, from another thread, and after every run.
+        progress: called every other second, from another thread, and after every run, with steps done, steps in all,
+            which run ended last and how.
 
     Returns:
         What is written into ``OUT/ablation.json``: ``command``, ``date``, ``hardware``, ``settings`` of the

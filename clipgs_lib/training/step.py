@@ -62,7 +62,8 @@ class Learner:
     def update(self, batch: Batch) -> dict[str, float]:
         """Do one optimiser step, and say how it went; DivergedError, the weights as before, for what is not finite."""
         clock = _Clock(self.place.device)
-        set_lr(self.optimizer, self.config.lr_at(batch.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(batch.step) * group["lr_scale"]
         self.optimizer.zero_grad(set_to_none=True)
         self.encoder.train()
         if self.config.batch_norm == "frozen":
@@ -273,12 +274,6 @@ def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) 
         group["params"].append(value)
         group["names"].append(name)
     return list(groups.values())
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give each group ``lr`` times its ``lr_scale``."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from ..encoders import BagOfViews, Encoder, pool_views
 from ..evaluation import Ranked, load_teacher_of, retrieval, zero_shot
+from ..evaluation.objects import CHUNK
 from ..runtime import mixed_precision
 from ..shards import TeacherInfo
 from ..vectors import unit
 from .config import TrainConfig
 from .data import Objects, Sample
 from .distributed import Place, gather, share, shares
-
-_CHUNK = 64  # objects decoded at a time
 
 
 class Validator:
@@ -70,8 +69,8 @@ class Validator:
         device = self.place.device
         parts = [torch.empty(0, encoder.embed_dim, device=device)]
         with mixed_precision(self.config.precision, device):
-            for start in range(0, len(mine), _CHUNK):
-                chunk = [self.objects.sample(number) for number in mine[start : start + _CHUNK]]
+            for start in range(0, len(mine), CHUNK):
+                chunk = [self.objects.sample(number) for number in mine[start : start + CHUNK]]
                 given = isinstance(encoder, BagOfViews)  # what it makes of views lies in the set
                 parts.append(encoder.encode([one.image_embeds if given else one.content for one in chunk]))
         shapes = gather(torch.cat(parts), shares(len(numbers), self.place.world)).cpu()

@@ -42,7 +42,6 @@ def bench(size=120, views=3, trained=("kind 1", "kind 2"), noise=0.9):
         captions=tuple(f"text {i}" for i in used.nonzero()[:, 0].tolist()),
         owners=owners[used],
         teacher=SimpleNamespace(identity="t"),
-        split="test",
     )
     return objects, embeds, weights, target
 
