@@ -14,28 +14,3 @@ from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfi
 from .duoduo import MultiViewEncoder, ViewTokens
 from .factory import build_encoder, encoder_config, encoder_names
 from .published import import_duoduo, import_openshape, import_uni3d, init_from_point
-
-__all__ = [
-    "Adoption",
-    "BagOfViews",
-    "Encoder",
-    "EncoderConfig",
-    "EncoderError",
-    "MultiViewConfig",
-    "MultiViewEncoder",
-    "PointBertConfig",
-    "TokenEncoder",
-    "TokenOutput",
-    "ViewTokens",
-    "build_encoder",
-    "config_from_dict",
-    "encoder_config",
-    "encoder_names",
-    "import_duoduo",
-    "import_openshape",
-    "import_uni3d",
-    "init_from_point",
-    "load_encoder",
-    "pool_views",
-    "save_encoder",
-]

@@ -17,31 +17,3 @@ from .protocols import few_shot, linear_probe
 from .results import Measured, Results, compare
 from .run import PROTOCOLS, EvaluationConfig, evaluate
 from .scores import RESAMPLES, TIE, Interval, Ranked, hit_rates, relevant_mask, retrieval, zero_shot
-
-__all__ = [
-    "BAG",
-    "PROTOCOLS",
-    "RESAMPLES",
-    "TIE",
-    "EvaluationConfig",
-    "EvaluationSet",
-    "EvaluationWarning",
-    "Interval",
-    "Measured",
-    "Ranked",
-    "Results",
-    "class_list",
-    "compare",
-    "content_of",
-    "embed_set",
-    "evaluate",
-    "few_shot",
-    "hit_rates",
-    "linear_probe",
-    "load_set",
-    "load_teacher_of",
-    "open_folder",
-    "relevant_mask",
-    "retrieval",
-    "zero_shot",
-]

@@ -4,13 +4,3 @@ from __future__ import annotations
 
 from .pairs import LogitScale, pair_loss, same_rows
 from .voting import Voting, image_voting_loss, multi_positive_loss, voting_weights
-
-__all__ = [
-    "LogitScale",
-    "Voting",
-    "image_voting_loss",
-    "multi_positive_loss",
-    "pair_loss",
-    "same_rows",
-    "voting_weights",
-]

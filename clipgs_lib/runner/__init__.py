@@ -19,21 +19,3 @@ from .notebooks import (
 )
 from .schedule import Options, Report, run_notebooks
 from .state import Outcome, load_outcome
-
-__all__ = [
-    "Console",
-    "Notebook",
-    "NotebookError",
-    "Options",
-    "Outcome",
-    "Parameter",
-    "ParameterError",
-    "Report",
-    "find_notebooks",
-    "load_outcome",
-    "read_notebook",
-    "read_parameters_file",
-    "resolve_parameters",
-    "run_notebooks",
-    "write_index",
-]

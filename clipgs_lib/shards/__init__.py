@@ -5,5 +5,3 @@ from __future__ import annotations
 from .shard_set import ShardSet, ShardWarning, TripletStream, open_embedded
 from .tar import ShardError
 from .triplet import TeacherInfo, Triplet
-
-__all__ = ["ShardError", "ShardSet", "ShardWarning", "TeacherInfo", "Triplet", "TripletStream", "open_embedded"]

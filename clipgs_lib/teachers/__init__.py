@@ -3,5 +3,3 @@
 from .base import Teacher, TeacherError
 from .loading import load_teacher, random_tower
 from .preprocess import Preprocess
-
-__all__ = ["Preprocess", "Teacher", "TeacherError", "load_teacher", "random_tower"]

@@ -9,18 +9,3 @@ from __future__ import annotations
 from .batch import SplatBatch, TokenizerWarning, collate
 from .config import CHANNELS, TokenizerConfig
 from .tokens import AttributeEncoder, GSTokenizer, Patches, PointPatchEncoder, Tokens, attribute_channels, patchify
-
-__all__ = [
-    "CHANNELS",
-    "AttributeEncoder",
-    "GSTokenizer",
-    "Patches",
-    "PointPatchEncoder",
-    "SplatBatch",
-    "TokenizerConfig",
-    "TokenizerWarning",
-    "Tokens",
-    "attribute_channels",
-    "collate",
-    "patchify",
-]

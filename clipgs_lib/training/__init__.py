@@ -11,18 +11,3 @@ from .distributed import gather_with_grad
 from .loop import train
 from .mini import MiniConfig, train_mini
 from .step import DivergedError
-
-__all__ = [
-    "AugmentConfig",
-    "CheckpointError",
-    "DivergedError",
-    "Grid",
-    "MiniConfig",
-    "Objects",
-    "TrainConfig",
-    "ablate",
-    "augment",
-    "gather_with_grad",
-    "train",
-    "train_mini",
-]

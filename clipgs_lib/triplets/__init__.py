@@ -8,20 +8,3 @@ from .inspection import Summary, summarize, write_contact_sheet
 from .recipe import BuildConfig, Source, catalogue_sources, folder_sources
 from .stages import cameras_of
 from .staging import BuildReport
-
-__all__ = [
-    "BuildConfig",
-    "BuildReport",
-    "Source",
-    "Summary",
-    "build_sample_set",
-    "build_triplets",
-    "cameras_of",
-    "catalogue_sources",
-    "embed_triplets",
-    "folder_sources",
-    "open_set",
-    "sample_set",
-    "summarize",
-    "write_contact_sheet",
-]

@@ -4,5 +4,3 @@ from __future__ import annotations
 
 from .oracle import oracle_curves, task_of, tasks
 from .session import Curation, embeds_of, read_manifest, texts_of
-
-__all__ = ["Curation", "embeds_of", "oracle_curves", "read_manifest", "task_of", "tasks", "texts_of"]
