@@ -244,8 +244,8 @@ class TokenEncoder(Encoder):
             keep = tokens.mask & ~torch.eye(tokens.mask.shape[1], dtype=torch.bool, device=self.device)  # [G, G]
             left = []
             for mask in keep.split(_OCCLUDED):
-                rows = TokenOutput(*(part.expand(len(mask), *part.shape[1:]) for part in tokens[:3]), mask)
-                left.append(unit(self.embed(rows)))
+                rows = TokenOutput(*(part.expand(len(mask), *part.shape[1:]) for part in tokens))
+                left.append(unit(self.embed(rows._replace(mask=mask))))
             change = (whole - torch.cat(left)) @ direction.to(self.device)  # [G]
         return change.cpu(), tokens.indices[0].cpu(), tokens.mask[0].cpu()
 

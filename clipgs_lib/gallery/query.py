@@ -46,6 +46,11 @@ _EVERYDAY = (
     *("bag", "box", "bottle", "cup", "plate", "book", "computer", "phone", "machine", "instrument", "sign", "rock"),
 )
 _LEAST_SPREAD = 1e-3  # of cosines: below, differences are rounding
+_WAYS: dict[str, tuple[Literal["text", "picture"], ...]] = {
+    "words": ("text",),
+    "a picture": ("picture",),
+    "both": ("text", "picture"),
+}  # in which the test of sense asks
 _ROCCHIO = (0.75, 0.25)  # weights of what was marked as right and as wrong beside a query of weight 1
 
 
@@ -343,7 +348,7 @@ def sense_rows(
     """
     rows = []
     for name, gallery in galleries.items():
-        for way, kinds in (("words", ("text",)), ("a picture", ("picture",)), ("both", ("text", "picture"))):
+        for way, kinds in _WAYS.items():
             shares = list(precision_of_queries(gallery, teacher, queries, kinds=kinds).values())
             count = max(len(shares), 1)
             means = {"precision@5": sum(shares) / count, "any right": sum(share > 0 for share in shares) / count}

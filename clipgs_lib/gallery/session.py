@@ -29,7 +29,7 @@ from .query import Answer, Hit, Query, Term, ask, picture_term, row_term, text_t
 from .storage import Space
 
 if TYPE_CHECKING:
-    from ..encoders import Encoder
+    from ..encoders.base import TokenEncoder
     from ..teachers import Teacher
 
 MAX_UPLOAD = 20_000_000  # bytes of a picture's file
@@ -69,7 +69,8 @@ class Session:
     Args:
         galleries: one, or several by name, such as the same objects embedded by several encoders.
         teacher: embeds texts and pictures.
-        encoder: made the embeddings of one of the galleries; of its objects `relevance` can say why they match.
+        encoder: made the embeddings of one of the galleries; when it has tokens, `relevance` can say why its objects
+            match.
         open_splats: key -> `Splats`; by default out of the set or file that the gallery was embedded from.
         per_page: hits on a page, ``1..60``.
         file: JSON that keeps the state: taken over when it was made for the same ``start``, and written at each change.
@@ -89,7 +90,7 @@ class Session:
         galleries: Gallery | Mapping[str, Gallery],
         teacher: Teacher,
         *,
-        encoder: Encoder | None = None,
+        encoder: TokenEncoder | None = None,
         open_splats: Callable[[str], Splats] | None = None,
         per_page: int = 12,
         file: str | os.PathLike[str] | None = None,
@@ -104,7 +105,8 @@ class Session:
             gallery.space.check(Space(teacher.identity, "", teacher.embed_dim), f"gallery {name!r}")
         self.per_page, self.encoder = per_page, encoder
         self._explained = encoder.identity if encoder is not None and hasattr(encoder, "relevance") else None
-        self.state, self.answer = State(index=next(iter(self.galleries))), None
+        self.state = State(index=next(iter(self.galleries)))
+        self.answer: Answer | None = None
         self._teacher, self._file, self._start = teacher, file, start
         self._open_splats = open_splats
         self._term = lru_cache(256)(self._make_term)
@@ -261,7 +263,7 @@ class Session:
         terms = self.answer.query.terms if self.answer else ()
         if not 0 <= term < len(terms):
             raise ValueError(f"term must be one of the {len(terms)} of the query, got {term}; search first")
-        if not self.explains:
+        if self.encoder is None or not self.explains:
             raise ValueError("what matches can be said of objects embedded by a token encoder; choose that index")
         values, indices, mask = self.encoder.relevance(splats, terms[term].embeds)
         sums, counts = torch.zeros(len(splats)), torch.zeros(len(splats))
@@ -282,11 +284,11 @@ class Session:
 
     def _allowed(self, state: State) -> Tensor | None:
         """Which rows pass the filters, None for all."""
-        gallery, filters = self.galleries[state.index], []
+        filters: list[str] = []
         if category := state.category.strip():
             filters.append(f"category{'=' if category in self.categories else '~'}{category}")
         filters += [f"split={state.split}"] if state.split else []
-        return gallery.allowed(filters) if filters else None
+        return self.galleries[state.index].allowed(filters) if filters else None
 
 
 def _as_base64(picture: Picture | bytes) -> str:
@@ -299,8 +301,8 @@ def _as_image(picture: Picture | bytes) -> Image.Image:
     """A picture, or the bytes of its file, as RGB of bearable size; ValueError with a sentence when it is none."""
     if isinstance(picture, bytes):
         if len(picture) > MAX_UPLOAD:
-            most, got = MAX_UPLOAD // 10**6, len(picture) / 1e6
-            raise ValueError(f"a picture may have at most {most} MB, got {got:.1f}; shrink it")
+            most = f"a picture may have at most {MAX_UPLOAD // 10**6} MB"
+            raise ValueError(f"{most}, got {len(picture) / 1e6:.1f}; shrink it")
         try:
             picture = Image.open(io.BytesIO(picture), formats=_KINDS)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:

@@ -122,7 +122,8 @@ class LabelGrid(Panel):
         if kind == "load":
             self._send_page()
         elif kind == "answer":
-            self.answer(content.get("answer"), str(content.get("key") or ""))
+            answer: Any = content.get("answer")
+            self.answer(answer, str(content.get("key") or ""))
         elif kind == "undo":
             self.undo()
         elif kind == "next":

@@ -16,7 +16,7 @@ from .panel import Panel
 from .splat_view import SplatView
 from .still import page_script
 
-_VIEW = {"width": 380, "height": 300}
+WIDTH, HEIGHT = 380, 300  # of the opened splat, CSS pixels
 
 
 class RetrievalExplorer(Panel):
@@ -90,7 +90,7 @@ class RetrievalExplorer(Panel):
         """
         splats = self.session.open(key)
         name = self.session.describe(self.session.gallery.row(key))["caption"]
-        view = SplatView({name: splats}, theme=self.theme, **_VIEW)
+        view = SplatView({name: splats}, width=WIDTH, height=HEIGHT, theme=self.theme)
         if self.view is not None:
             self.view.close()
         self.view = view
@@ -109,7 +109,8 @@ class RetrievalExplorer(Panel):
         if self.view is None:
             raise ValueError("an object must be open to say why it matched; click one")
         if term is None or self.session.answer is None:
-            return self.view.set_values(None)
+            self.view.set_values(None)
+            return None
         (splats,) = self.view._splats.values()
         values = self.session.relevance(splats, term).numpy()
         most = float(np.nanquantile(np.abs(values), 0.98)) or 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 
 import numpy as np
 import pytest
@@ -213,6 +214,11 @@ def test_a_person_searches_in_chromium(tmp_path):
         page.settle()
         assert captions()[0] == "a blue thing" and page.text(".re-status") == "1 to 6 of 20 splats"
         assert page.text(".re-hit b") == "blue kind"
+        card, picture = (tab.locator(one).first.bounding_box() for one in (".re-hit", ".re-picture"))
+        assert picture["width"] == pytest.approx(picture["height"]) and card["width"] - picture["width"] < 4
+        assert card["height"] > picture["height"] + 40, "the whole picture, and words below it"
+        if "EXPLORER_SHOT" in os.environ:
+            page.shoot(os.environ["EXPLORER_SHOT"])
         tab.get_by_role("button", name="next →").click()
         page.settle()
         assert page.text(".re-status") == "7 to 12 of 20 splats" and MARKUP in "".join(captions())
