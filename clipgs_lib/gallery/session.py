@@ -59,6 +59,7 @@ class State:
     index: str = ""  # name of the gallery; "" for the first
     category: str = ""  # only objects of it, or whose category contains it when none is called so
     split: str = ""  # only objects of it
+    among: tuple[str, ...] = ()  # only these keys; empty for all
     page: int = 0
     opened: str = ""  # key of the object that is looked at
 
@@ -239,6 +240,14 @@ class Session:
         metas = (meta for gallery in self.galleries.values() for meta in gallery.meta)
         return sorted({str(meta["category"]) for meta in metas if meta.get("category")})
 
+    def positions(self) -> Tensor:
+        """Places ``[N, 2]`` of the objects on a map, in ``[-1, 1]``: the two directions of most variance (PCA)."""
+        rows = self.gallery.sample - self.gallery.sample.mean(dim=0)
+        axes = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, [-1, -2]]  # [D, 2]
+        axes = axes * axes.sum(dim=0).sign()
+        places = (self.gallery.embeds.cpu() - self.gallery.sample.mean(dim=0)) @ axes
+        return places / places.abs().amax(dim=0).clamp_min(1e-9)
+
     # ---- why ---------------------------------------------------------------------------------------------------
 
     @property
@@ -283,12 +292,18 @@ class Session:
         return picture_term(self._teacher, _as_image(base64.b64decode(part.picture)), name=part.name)
 
     def _allowed(self, state: State) -> Tensor | None:
-        """Which rows pass the filters, None for all."""
+        """Which rows pass the filters and the lasso, None for all."""
+        gallery = self.galleries[state.index]
         filters: list[str] = []
         if category := state.category.strip():
             filters.append(f"category{'=' if category in self.categories else '~'}{category}")
         filters += [f"split={state.split}"] if state.split else []
-        return self.galleries[state.index].allowed(filters) if filters else None
+        mask = gallery.allowed(filters) if filters else None
+        if not state.among:
+            return mask
+        among = torch.zeros(len(gallery), dtype=torch.bool)
+        among[[gallery.row(key) for key in state.among]] = True
+        return among if mask is None else mask & among
 
 
 def _as_base64(picture: Picture | bytes) -> str:

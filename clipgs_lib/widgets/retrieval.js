@@ -9,6 +9,11 @@ class Explorer extends Panel {
   constructor(model, el) {
     super(model, el);
     Object.assign(this, { state: { parts: [] }, hits: [], near: [], seq: 0, asked: 0, opening: 0, waiting: false, pending: null });
+    this.map = new EmbeddingMap(this.plane, {
+      open: (row) => this.open(row),
+      lasso: (rows) => this.post({ type: "lasso", rows }),
+      hover: (row) => [...this.grid.children].forEach((item) => item.classList.toggle("re-pointed", +item.dataset.row === row)),
+    });
     this.on("comm_live_update", () => this.post({ type: "load" }));
     this.showParts();
     this.post({ type: "load" });
@@ -17,6 +22,7 @@ class Explorer extends Panel {
   close() {
     clearTimeout(this.timer);
     this.view?.remove();
+    this.map.close();
     this.forget(this.near);
     super.close();
   }
@@ -41,10 +47,16 @@ class Explorer extends Panel {
     for (const [name, field] of Object.entries(this.filters)) {
       field.addEventListener("change", () => this.ask({ [name]: field.value }));
     }
+    this.chosen = this.button("", "show all objects again", () => this.ask({ among: [] }), { hidden: true });
     const tools = make("div", { className: "re-form" },
       this.button("+ words", "another text; mix them with the sliders", () => this.addPart({ kind: "text", name: "" })),
       make("label", { className: "re-upload", title: "or drop one here, or paste it" }, "+ picture …", this.file),
-      this.filters.index, this.filters.category, this.filters.split,
+      this.filters.index, this.filters.category, this.filters.split, this.chosen,
+      this.button("map", "show where the objects lie", ({ target }) => {
+        this.plane.hidden = !this.plane.hidden;
+        target.setAttribute("aria-pressed", String(!this.plane.hidden));
+        if (!this.plane.hidden) this.post({ type: "map" });
+      }, { "aria-pressed": "false" }),
       make("datalist", { id: category }, ...this.info.categories.map((value) => make("option", { value }))));
     const examples = make("div", { className: "re-examples" }, ...this.info.examples.map((text) =>
       this.button(text, "search for this", () => this.setParts([{ kind: "text", name: text, weight: 1 }]))));
@@ -54,9 +66,10 @@ class Explorer extends Panel {
     this.grid = make("ol", { className: "re-grid", "aria-label": "hits" });
     this.grid.addEventListener("keydown", (event) => this.walk(event));
     this.pager = make("div", { className: "re-form re-pager" });
+    this.plane = make("div", { className: "re-map", hidden: true });
     this.why = make("div", { className: "re-form" });
     this.aside = make("aside", { className: "re-aside", hidden: true, "aria-label": "opened object" });
-    const body = make("div", { className: "re-body" }, make("div", {}, this.grid, this.pager), this.aside);
+    const body = make("div", { className: "re-body" }, make("div", {}, this.plane, this.grid, this.pager), this.aside);
     const root = make("div", { className: "clipgs-re" }, this.rows, tools, examples, this.status, this.warning, body);
     root.addEventListener("keydown", (event) => event.stopPropagation());
     root.addEventListener("paste", (event) => this.take(event, event.clipboardData));
@@ -90,7 +103,7 @@ class Explorer extends Panel {
   post(content) {
     this.seq += 1;
     if (content.type === "open") this.opening = this.seq;
-    else this.asked = this.seq;
+    else if (content.type !== "map") this.asked = this.seq;
     this.root.dataset.state = "busy";
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.silent(), SILENCE_MS);
@@ -108,6 +121,10 @@ class Explorer extends Panel {
 
   receive(content, buffers) {
     clearTimeout(this.timer);
+    if (content.type === "map") {
+      this.map.show({ places: viewOf(buffers[0]) });
+      return this.say(this.note);
+    }
     if (content.type === "details") {
       if (content.seq && content.seq < this.opening) return undefined;
       return this.showDetails(content, buffers[0]);
@@ -224,7 +241,7 @@ class Explorer extends Panel {
 
   show(content, buffers, newer) {
     const plain = (parts) => JSON.stringify(parts.map(({ kind, name, weight }) => [kind, name, +weight]));
-    const here = this.parts;
+    const here = this.parts, moved = this.state.index !== content.state.index;
     const same = newer || plain(here) === plain(content.state.parts);
     const marks = JSON.stringify(this.terms?.slice(this.termOf(here.length)));
     Object.assign(this, { state: content.state, terms: content.terms, thumbs: content.thumbs, explains: content.explains, fits: content.fits });
@@ -233,9 +250,13 @@ class Explorer extends Panel {
       this.showParts();
     }
     for (const [name, field] of Object.entries(this.filters)) field.value = this.state[name];
+    this.chosen.hidden = !this.state.among.length;
+    this.chosen.textContent = `${this.state.among.length} chosen on the map ✕`;
     this.root.dataset.single = String(this.terms.length < 2 && this.parts.every((part) => part.weight === 1));
+    this.scores = buffers[1].byteLength ? viewOf(buffers[1]) : null;
     this.showHits(content.hits, buffers[0]);
     this.showPager(content.pages);
+    if (moved && !this.plane.hidden) this.post({ type: "map" });
     this.note = content.note;
     this.showWhy();
     this.say(this.note);
@@ -271,6 +292,7 @@ class Explorer extends Panel {
     const label = `${hit.category} ${hit.caption}, score ${hit.score.toFixed(2)}; open`;
     const card = this.button("", hit.caption, () => this.open(hit.row), { className: "re-hit", "aria-label": label });
     card.append(picture, ...this.words(hit), ...bars, foot);
+    for (const kind of ["pointerenter", "focus"]) card.addEventListener(kind, () => this.map.show({ pointed: hit.row }));
     const item = make("li", {}, card, make("div", { className: "re-marks" }, this.marker("more", "+", hit), this.marker("less", "−", hit)));
     item.dataset.row = hit.row;
     return item;
@@ -354,12 +376,13 @@ class Explorer extends Panel {
     this.ask({ opened: "" });
   }
 
-  /** Show which hit is open. */
+  /** Show which hit is open, and all hits on the map. */
   mark() {
     for (const item of this.grid.children) {
       const hit = this.hits.find((one) => one.row === Number(item.dataset.row));
       item.firstElementChild.toggleAttribute("aria-current", !this.aside.hidden && hit?.key === this.state.opened);
     }
+    this.map.show({ hits: this.hits.map((hit) => hit.row), scores: this.scores });
   }
 }
 

@@ -26,8 +26,8 @@ class RetrievalExplorer(Panel):
     that decides what is shown is ``session.state``. With ``file=`` it outlives the cell and the kernel.
 
     Messages from the page carry a number ``seq`` that the reply repeats, so that an old reply never replaces a newer
-    one: ``load``; ``change`` with fields of the `State`; ``open`` with a row; ``why`` with a term. Messages to it:
-    ``show`` (state, hits, and the hits' pictures on one strip), ``details``, ``say``.
+    one: ``load``; ``change`` with fields of the `State`; ``lasso`` with rows; ``open`` with a row; ``why`` with a term;
+    ``map``. Messages to it: ``show`` (state, hits, and the hits' pictures on one strip), ``details``, ``map``, ``say``.
 
     Args:
         galleries: one, or several by name, of the same teacher.
@@ -45,7 +45,7 @@ class RetrievalExplorer(Panel):
         ValueError: when an option does not fit.
     """
 
-    _esm = page_script("panel", "retrieval")
+    _esm = page_script("panel", "retrieval_map", "retrieval")
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class RetrievalExplorer(Panel):
 
     def handle(self, kind: str, content: dict[str, Any]) -> None:
         """Do what the page asks for; see `Panel.handle`."""
-        seq = content.get("seq")
+        seq, keys = content.get("seq"), self.session.gallery.keys
         if kind == "load":
             self._send_answer(seq)
             if self.view is not None:
@@ -130,11 +130,16 @@ class RetrievalExplorer(Panel):
         elif kind == "change":
             self.session.change(**content["changes"])
             self._send_answer(seq)
+        elif kind == "lasso":
+            self.session.change(among=[keys[int(row)] for row in content["rows"]])
+            self._send_answer(seq)
         elif kind == "open":
-            self.show(self.session.gallery.keys[int(content["row"])], seq)
+            self.show(keys[int(content["row"])], seq)
         elif kind == "why":
             self.explain(content["term"])
             self.send({"type": "say", "seq": seq, "text": self.session.note})
+        elif kind == "map":
+            self.send({"type": "map"}, buffers=[self.session.positions().numpy().astype("<f4").tobytes()])
 
     def _cards(self, pairs: Sequence[tuple[int, float]]) -> tuple[list[dict[str, Any]], bytes]:
         """What the page shows of rows and their scores, and their pictures."""
@@ -161,7 +166,8 @@ class RetrievalExplorer(Panel):
             "pages": -(-answer.rows // session.per_page) if answer else 0,
             "explains": session.explains,
         }
-        self.send(content, buffers=[pictures])
+        scores = b"" if answer is None else answer.background.numpy().astype("<f4").tobytes()
+        self.send(content, buffers=[pictures, scores])
 
     def _thumb(self, key: str) -> list[str]:
         """A shape as the query bar shows it: what it is called, and its picture as base64."""

@@ -88,7 +88,7 @@ def test_texts_pictures_shapes_and_mixtures():
     assert session.search("") == [], "old hits go with the query"
 
 
-def test_pages_and_filters():
+def test_pages_filters_and_what_is_chosen_on_the_map():
     session = session_of(5, per_page=6)
     session.search("red")
     first = [hit.key for hit in session.hits]
@@ -101,6 +101,8 @@ def test_pages_and_filters():
     assert session.note == "1 to 6 of 10 splats that the filter lets through, of 20"
     session.change(split="", category="BLUE")
     assert {hit.caption for hit in session.hits} == {"a blue thing"}, "a part of a category will do"
+    session.change(category="", among=["3", "5"])
+    assert {hit.key for hit in session.hits} == {"3", "5"}
     session.change(category="purple")
     assert session.hits == [] and session.note == "none of 20 splats passes the filter"
 
@@ -179,6 +181,17 @@ def test_details_and_neighbours():
     assert len(session.open("3")) == 20 and session.state.opened == "3"
     with pytest.raises(KeyError):
         session.open("nobody")
+
+
+def test_the_map_is_the_principal_components():
+    session = session_of(5)
+    places = session.positions()
+    rows = session.gallery.embeds - session.gallery.embeds.mean(dim=0)
+    left, strong, _ = torch.linalg.svd(rows, full_matrices=False)
+    expected = (left * strong)[:, :2]
+    expected = expected / expected.abs().amax(dim=0)
+    assert places.shape == (20, 2) and float(places.abs().max()) <= 1 + 1e-6
+    assert torch.allclose(places.abs(), expected.abs(), atol=1e-3)
 
 
 # ---- pictures of people --------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def text(words: str, weight: float = 1.0) -> dict:
 
 def test_the_page_gets_hits_with_their_pictures_on_one_strip():
     explorer = explorer_of()
-    content, (pictures,) = change(explorer, seq=7, parts=[text("red")])
+    content, (pictures, scores) = change(explorer, seq=7, parts=[text("red")])
     assert (content["type"], content["seq"], content["note"]) == ("show", 7, "1 to 4 of 4 splats")
     first = content["hits"][0]
     assert (first["key"], first["category"], first["caption"], first["split"]) == (
@@ -65,10 +65,11 @@ def test_the_page_gets_hits_with_their_pictures_on_one_strip():
     assert strip.shape == (160, 4 * 160, 3)
     for place, hit in enumerate(content["hits"]):
         assert np.abs(strip[80, 160 * place + 80] - list(COLORS.values())[hit["row"]]).max() < 12
+    assert np.frombuffer(scores, "<f4") == pytest.approx(explorer.session.answer.background.numpy())
     again, buffers = ask(explorer, {"type": "load", "seq": 8})
-    assert again | {"seq": 7} == content and buffers == [pictures], "also when it opens again"
+    assert again | {"seq": 7} == content and buffers == [pictures, scores], "also when it opens again"
     empty, buffers = change(explorer, parts=[])
-    assert empty["hits"] == [] and empty["note"] == "4 splats; no search yet" and buffers == [b""]
+    assert empty["hits"] == [] and empty["note"] == "4 splats; no search yet" and buffers == [b"", b""]
 
 
 def test_a_picture_and_a_shape_come_as_parts():
@@ -105,6 +106,15 @@ def test_a_hit_opens_beside_and_the_next_replaces_it():
     assert [content["type"] for content, _ in messages] == ["show", "details"]
 
 
+def test_the_map_and_a_lasso_on_it():
+    explorer = explorer_of(5)
+    explorer.search("red")
+    content, (places,) = ask(explorer, {"type": "map"})
+    assert content == {"type": "map"} and np.frombuffer(places, "<f4").shape == (40,)
+    content, _ = ask(explorer, {"type": "lasso", "rows": [1, 2, 3], "seq": 2})
+    assert content["state"]["among"] == ["1", "2", "3"] and {hit["row"] for hit in content["hits"]} == {1, 2, 3}
+
+
 def test_why_paints_the_opened_object(monkeypatch):
     explorer = explorer_of()
     explorer.search("red")
@@ -135,6 +145,7 @@ def test_why_paints_the_opened_object(monkeypatch):
         ({"type": "change"}, "changes"),
         ({"type": "open", "row": 99}, "IndexError"),
         ({"type": "open"}, "row"),
+        ({"type": "lasso", "rows": [99]}, "IndexError"),
         ({"type": "why", "term": 0}, "an object must be open"),
     ],
 )

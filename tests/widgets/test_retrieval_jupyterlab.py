@@ -98,6 +98,25 @@ def test_a_person_explores_in_jupyterlab(tmp_path):
         assert np.abs(drawn() - plain).mean() > 1, "and painted over by what speaks for it"
         shoot("why")
 
+        # the map: a lasso leaves fewer objects
+        page.get_by_role("button", name="map", exact=True).click()
+        canvas = page.locator(".re-map canvas")
+        canvas.wait_for()
+        page.wait_for_selector(READY)
+        box = canvas.bounding_box()
+        left, top, right, bottom = box["x"] + 4, box["y"] + 4, box["x"] + box["width"] / 2, box["y"] + box["height"] - 4
+        page.mouse.move(left, top)
+        page.mouse.down()
+        for x, y in ((right, top), (right, bottom), (left, bottom)):
+            page.mouse.move(x, y, steps=4)
+        page.mouse.up()
+        page.wait_for_function(
+            "document.querySelector('.clipgs-re .re-status').textContent.includes('the filter lets')"
+        )
+        shoot("map")
+        page.get_by_role("button", name="chosen on the map").click()
+        page.wait_for_selector(READY)
+
         page.evaluate(COMMAND, ["apputils:change-theme", {"theme": "JupyterLab Dark"}])
         page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
         page.wait_for_timeout(1000)
