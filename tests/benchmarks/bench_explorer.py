@@ -56,9 +56,9 @@ def main() -> None:
         page.evaluate(WATCH)
         for round_ in range(given.rounds):
             for question in QUESTIONS:
-                field.fill("")
-                page.wait_for_timeout(500)
-                for letter in f"{question} {round_}":
+                field.fill(question[:4])  # shorter ones say nothing, and change nothing
+                page.wait_for_timeout(1000)
+                for letter in f"{question[4:]} {round_}":
                     page.evaluate("window.before = window.times.length")
                     field.press_sequentially(letter)
                     page.wait_for_function("window.times.length > window.before", timeout=20_000)
