@@ -117,7 +117,7 @@ def few_shot_protocol(
             task = f"{ways}-way {shots}-shot, {asked} queries of each class"
             results.measured.append(_shots(task, method, scores, ways))
         for shots in SHOTS:
-            if (ways := np.count_nonzero(counts > shots)) < 2:
+            if (ways := int((counts > shots).sum())) < 2:
                 left_out.append(f"{shots}-shot probe")
                 continue
             scores = linear_probe(embeds[known], target, shots, queries=queries, draws=draws, seed=results.seed)

@@ -209,7 +209,8 @@ def _turns() -> np.ndarray:
     signs = ((1.0, 1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, 1.0), (-1.0, 1.0, 1.0))
     orders = itertools.permutations(range(3))
     matrices = [np.diag(flips) @ np.eye(3)[list(order)] for order in orders for flips in signs]
-    return np.stack(sorted(matrices, key=lambda m: (-(np.diag(m) != 0).sum(), (m < 0).sum(), m[1, 2] == 0)))
+    matrices.sort(key=lambda m: (-np.count_nonzero(np.diag(m)), np.count_nonzero(m < 0), m[1, 2] == 0))
+    return np.stack(matrices)
 
 
 def _name(turn: np.ndarray) -> str:

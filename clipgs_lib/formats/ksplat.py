@@ -53,7 +53,7 @@ def read(path: Path) -> RawSplats:
     offset = HEADER_BYTES + header.section_slots * SECTION_BYTES
     parts = []
     for index in range(header.section_slots):
-        section = _Section(*_SECTION.unpack_from(data, HEADER_BYTES + index * SECTION_BYTES))
+        section = _Section(*_SECTION.unpack_from(data.data, HEADER_BYTES + index * SECTION_BYTES))
         size = _check_section(path, index, section, header.level, len(data) - offset)
         if section.count:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -77,7 +77,7 @@ def _checked_header(path: Path, data: np.ndarray) -> _Header:
     if len(data) < HEADER_BYTES:
         must = f"a ksplat header takes {HEADER_BYTES} bytes"
         raise FormatError(path, must, f"{len(data):,} in all", "the file is truncated", "truncated")
-    header = _Header(*_HEADER.unpack_from(data))
+    header = _Header(*_HEADER.unpack_from(data.data))
     if (header.major, header.minor) != (0, 1):
         must = "the ksplat version must be 0.1"
         got = f"{header.major}.{header.minor}"

@@ -126,7 +126,7 @@ def _pack_sh(path: Path, shN: np.ndarray) -> np.ndarray:
         return np.zeros(0, "u1")
     values = shN * sh_flips(RUB, shN.shape[1])[:, None] * 128 + 128  # [N, K-1, 3]
     warn_clipped(path, "SH coefficients", _outside(values), values.size)
-    steps = np.repeat(np.float32(_SH_STEPS), (3, shN.shape[1] - 3))[:, None]  # [K-1, 1]
+    steps = np.repeat(np.array(_SH_STEPS, np.float32), (3, shN.shape[1] - 3))[:, None]  # [K-1, 1]
     return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
 
 
