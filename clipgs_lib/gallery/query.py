@@ -195,8 +195,9 @@ def ask(
 
     The fit of the best hit is its score; of a query with texts, the mean of its score and of how many standard
     deviations it lies closer to the texts asked for than to 36 everyday words.
-    Of 329 queries by `mini` to 1,043 and 820 objects, embedded by clipgs-mini and as bags of views, 87 % of those
-    whose best hit was right reach `FITS`, and so do 30 % of those for what is not in the gallery.
+    Measured by `mini` with 240 labels of 1,043 kits and 820 pieces of furniture, and 160 of the other set: of queries
+    whose best hit was right 98 % reach `FITS` with clipgs-mini and 85 % as bags of views; of those for what is not
+    in the gallery 52 and 26 % do. So it is a hint, and a better one the better the encoder knows its objects.
 
     Args:
         gallery: in the space of the query's terms.
