@@ -114,13 +114,8 @@ class Session:
         try:
             kept = read_file(file) if file is not None else {}
             resumed = kept.get("start") == start and self.change(**kept.get("state", {})) is not None
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OSError,
-        ):  # there is none, it is damaged, or of other galleries: begin anew
-            resumed = False
+        except (ValueError, KeyError, TypeError, OSError):
+            resumed = False  # there is none, it is damaged, or of other galleries: begin anew
         if not resumed:
             self.search(start)
 
@@ -177,11 +172,13 @@ class Session:
         gallery, allowed = self.galleries[state.index], self._allowed(state)
         last = (int(allowed.sum()) if allowed is not None else len(gallery)) - 1
         state = replace(state, page=max(0, min(state.page, last // self.per_page)))
-        given = [part for part in state.parts if part.name.strip() or part.picture]
-        terms = tuple(replace(self._term(state.index, replace(p, weight=1.0)), weight=p.weight) for p in given)
-        query, answer = Query(terms).marked(gallery, state.more, state.less), None
-        if query.terms:
-            answer = ask(gallery, query, (state.page + 1) * self.per_page, where=allowed)
+        answer = self.answer  # stands when only another object is looked at
+        if replace(state, opened=self.state.opened) != self.state:
+            given = [part for part in state.parts if part.name.strip() or part.picture]
+            terms = tuple(replace(self._term(state.index, replace(p, weight=1.0)), weight=p.weight) for p in given)
+            query = Query(terms).marked(gallery, state.more, state.less)
+            rows = (state.page + 1) * self.per_page
+            answer = ask(gallery, query, rows, where=allowed) if query.terms else None
         self.state, self.answer = state, answer
         if self._file is not None:
             write_text(self._file, json.dumps({"start": self._start, "state": to_plain(state)}))

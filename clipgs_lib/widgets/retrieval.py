@@ -141,13 +141,13 @@ class RetrievalExplorer(Panel):
         elif kind == "map":
             self.send({"type": "map"}, buffers=[self.session.positions().numpy().astype("<f4").tobytes()])
 
+    def _card(self, row: int, score: float) -> dict[str, Any]:
+        return {"row": row, "key": self.session.gallery.keys[row], "score": score} | self.session.describe(row)
+
     def _cards(self, pairs: Sequence[tuple[int, float]]) -> tuple[list[dict[str, Any]], bytes]:
         """What the page shows of rows and their scores, and their pictures."""
-        gallery = self.session.gallery
-        cards = [
-            {"row": row, "key": gallery.keys[row], "score": score} | self.session.describe(row) for row, score in pairs
-        ]
-        return cards, picture_strip([gallery.thumbnail(row) for row, _ in pairs])
+        strip = picture_strip([self.session.gallery.thumbnail(row) for row, _ in pairs])
+        return [self._card(*pair) for pair in pairs], strip
 
     def _send_answer(self, seq: int | None = None) -> None:
         session, answer = self.session, self.session.answer
@@ -179,7 +179,7 @@ class RetrievalExplorer(Panel):
         key = self.session.state.opened
         details = self.session.details(key)
         cards, pictures = self._cards(details["neighbours"])
-        (opened,), _ = self._cards([(self.session.gallery.row(key), 1.0)])
+        opened = self._card(self.session.gallery.row(key), 1.0)
         content = {"type": "details", "seq": seq, "opened": opened, "facts": details["facts"], "neighbours": cards}
         self.send(content | {"view": self.view.model_id if self.view else ""}, buffers=[pictures])
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import ipywidgets
-import numpy as np
 from PIL import Image
 
 from ..applications.scene_twin.search import Pool, crop
 from ..applications.scene_twin.twin import Twin
+from ..rendering.images import to_uint8
 from .splat_view import SplatView
 from .still import encode_png, with_picture
 
@@ -82,7 +82,7 @@ class TwinEditor(ipywidgets.VBox):
 
     def still(self) -> bytes:
         """PNG of the picture and the twin before and after, at most 100 kB; what a saved notebook shows."""
-        return encode_png(Image.fromarray((self.twin.picture().numpy() * 255).round().astype(np.uint8)))
+        return encode_png(Image.fromarray(to_uint8(self.twin.picture())))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())

@@ -18,6 +18,7 @@ from ...evaluation import compare
 from ...evaluation.scores import intervals, resampled
 from ...files import write_text
 from ...rendering import orbit_cameras, psnr, render, save_png, ssim
+from ...rendering.images import to_uint8
 from ...splats import Splats
 from .assets import assets_in
 from .composer import compose
@@ -174,7 +175,7 @@ def _likeness(twin: Twin, poses: Mapping[int, Any], pool: Pool) -> dict[str, lis
     image = torch.from_numpy(scene.image.astype(np.float32) / 255)
     pair = [torch.where(mask, picture, torch.ones(())) for picture in (drawn, image)]
     inside = [picture[mask[..., 0]][None] for picture in (drawn, image)]  # [1, n, 3]
-    remade = replace(scene, image=(drawn * 255).round().to(torch.uint8).numpy())
+    remade = replace(scene, image=to_uint8(drawn))
     crops = [queries(s, pool.teacher)[1] for s in (scene, remade)]
     return {
         "PSNR": [float(psnr(*inside))],
