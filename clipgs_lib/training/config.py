@@ -48,7 +48,8 @@ class TrainConfig:
 
     # contrastive_3d: L_CON of the point line (ULIP, OpenShape), texts plus one random view each
     loss: Literal["clip_gs", "contrastive_3d"] = "clip_gs"
-    image_loss: Literal["voting", "pair", "multi_positive", "none"] = "voting"  # of clip_gs; pair: one random view [P]
+    # of clip_gs; pair: one random view [P]; mean: the direction of the mean of the K views
+    image_loss: Literal["voting", "pair", "mean", "multi_positive", "none"] = "voting"
     weighting: Weighting = "cosine"  # S_i of Eq. 4
     reduction: Reduction = "mean"  # over the K views
     exclude_own: bool = True  # an object's other views are no negatives

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..encoders import Encoder
 from ..losses import LogitScale, image_voting_loss, multi_positive_loss, pair_loss, same_rows
 from ..runtime import mixed_precision
+from ..vectors import unit
 from ..words import first_of
 from .checkpoint import part, prefixed
 from .config import TrainConfig
@@ -216,6 +217,8 @@ def _loss(
         image = image_voting_loss(shape, views, texts, scale, config.voting, **masks, rows=rows)
     elif config.image_loss == "multi_positive":
         image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
+    elif config.image_loss == "mean":
+        image = pair_loss(shape, unit(views.sum(dim=1)), scale, keep=~same, valid=there.any(dim=1), rows=rows)
     else:
         image = torch.zeros_like(text)
     return factor * text, factor * image

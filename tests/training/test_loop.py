@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -242,7 +243,7 @@ def test_weights_of_another_teacher_are_refused(whole, shards, tmp_path):
 # ---- steps -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("image_loss", ["voting", "multi_positive"])
+@pytest.mark.parametrize("image_loss", ["voting", "mean", "multi_positive"])
 def test_micro_batches_give_the_gradients_of_the_whole_batch(shards, tmp_path, image_loss):
     changes = {"batch_norm": "frozen", "image_loss": image_loss}
     changes["encoder_options"] = SHARP | {"drop_path": 0.0}
@@ -269,8 +270,6 @@ def test_micro_batches_move_batch_norm_statistics_once(shards, tmp_path):
 
 
 def test_objects_that_are_not_finite_are_named_and_the_weights_stay(shards, tmp_path):
-    from dataclasses import replace
-
     learner, batch = learner_of(config(shards, tmp_path))
     good = batch(0)
     means = good.parts[0].means.clone()
@@ -312,6 +311,19 @@ def test_the_loss_of_the_point_line_is_chosen_by_name(shards, tmp_path):
     for name in ("loss", "loss_text", "loss_image", "grad_norm"):
         assert records[0][name] == pytest.approx(records[1][name], rel=1e-5)
     assert scales[0] == scales[1]
+
+
+def test_the_mean_target_is_the_pair_loss_with_the_direction_of_the_mean_view(shards, tmp_path):
+    told = []
+    for image_loss in ("mean", "pair"):
+        learner, batch = learner_of(config(shards, tmp_path, image_loss="mean", views=3))
+        first, learner.config = batch(0), config(shards, tmp_path, image_loss=image_loss, views=3)
+        if image_loss == "pair":
+            mean = first.images.sum(dim=1, keepdim=True) / first.views_valid.sum(dim=1)[:, None, None]
+            first = replace(first, images=mean / mean.norm(dim=-1, keepdim=True), views_valid=first.views_valid[:, :1])
+        told.append(learner.update(first))
+    for name in ("loss", "loss_image", "grad_norm"):
+        assert told[0][name] == pytest.approx(told[1][name], rel=1e-5)
 
 
 def test_the_quarter_convention_is_half_of_half(shards, tmp_path):
