@@ -298,6 +298,16 @@ def test_works_with_the_real_runtime(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sockets in the file system are POSIX")
+def test_output_widgets_run_and_leave_no_state(tmp_path):
+    """nbclient looks each of them up in the state that it does not store: a KeyError outside the notebook."""
+    widget = "from ipywidgets import interact\ninteract(lambda x: print('x is', x), x=3);"
+    write_notebook(tmp_path / "notebooks", "01_widget", widget, RECORD)
+    report, _ = run(tmp_path / "notebooks", tmp_path / "out")
+    assert [(o.status, o.error) for o in report.outcomes] == [("passed", "")]
+    executed = nbformat.read(tmp_path / "out" / "01_widget.ipynb", as_version=4)
+    assert "widgets" not in executed.metadata
+
+
 def test_kernels_take_no_ports_that_others_could_take_too(tmp_path):
     asks = "import json\nfrom ipykernel.connect import get_connection_file\n"
     asks += "NOTE = json.load(open(get_connection_file()))['transport']"

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,6 +44,18 @@ class RunFailure(Exception):
         self.error, self.place = error, place
 
 
+class _Client(PapermillNotebookClient):
+    """Keeps no state of widgets but the table in which nbclient looks up an Output widget (`interact` makes them)."""
+
+    def reset_execution_trackers(self) -> None:
+        """Begin anew; called by papermill."""
+        super().reset_execution_trackers()
+        self.widget_state = defaultdict(dict)
+
+    def set_widgets_metadata(self) -> None:
+        """Leave the notebook without them; called by papermill."""
+
+
 class _Engine(Engine):
     """A papermill engine that reports its kernel and each cell as it starts, as JSON lines."""
 
@@ -62,7 +75,7 @@ class _Engine(Engine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
         """Run the cells; named and called by papermill."""
-        client = PapermillNotebookClient(
+        client = _Client(
             nb_man,
             kernel_name=kernel_name,
             timeout=kwargs["execution_timeout"],
