@@ -130,14 +130,19 @@ def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: when the file holds something other than a mapping, or nothing that can be parsed.
         OSError: when it cannot be read.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
+    values = read_plain(path) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must hold NAME: value pairs, got {type(values).__name__}")
     return values
+
+
+def read_plain(path: str | os.PathLike[str]) -> Any:
+    """What a JSON or YAML file holds, whatever it is; ValueError when it cannot be parsed, OSError when not read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: must be JSON or YAML, got {str(error)[:200]}; correct the file") from None
 
 
 def set_values(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -70,13 +70,13 @@ ROOMS = {
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {
         *("colors", "settings", "splats", "geometry", "rendering", "tokenizer", "teachers", "gallery", "plots"),
-        "applications",
+        *("_version", "files", "applications"),
     },
     # top
     "runner": {"_version", "files", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("applications", "encoders", "evaluation", "gallery", "plots", "runner", "training"),
+        *("applications", "encoders", "evaluation", "gallery", "plots", "runner", "training", "widgets"),
     },
     "__main__": {"cli"},
 }
@@ -106,7 +106,7 @@ WALLS = {
     "transformers": {"teachers", "libraries"},
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
-    "jinja2": {"runner", "triplets"},
+    "jinja2": {"runner", "triplets", "widgets"},
     "rich": {"runner", "cli"},
     "typer": {"cli"},
     "webdataset": set(),

@@ -46,6 +46,7 @@ _COMMANDS: dict[str, tuple[Callable[..., Any], str]] = {
     "ablate": (training_commands.ablate, "notebooks/full/design_ablation.yaml --out ablation --jobs 2"),
     "embed": (gallery_commands.embed, "models --out gallery"),
     "search": (gallery_commands.search, 'gallery "a striped mug" --minus wood -k 12 --sheet hits.png'),
+    "report": (gallery_commands.report, "gallery --queries data/queries/kits.json --out report.html"),
     "curate": (curation_commands.curate, "set --positives 'a photo of food' --labels food.jsonl --out food"),
     "twin": (twin_commands.twin, "scene --pool set --out twin"),
     "audit": (triplet_commands.audit, "set --out audit"),

@@ -1,10 +1,12 @@
-"""``clipgs embed`` and ``clipgs search``: galleries of embedded objects."""
+"""``clipgs embed``, ``clipgs search`` and ``clipgs report``: galleries of embedded objects."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +14,12 @@ from .output import Device, EncoderName, bar, must_exist
 from .triplet_commands import noting
 
 if TYPE_CHECKING:
-    from ..gallery import Answer
+    from ..gallery import Gallery
+
+LabelFile = Annotated[
+    Path | None,
+    typer.Option("--labels", metavar="FILE", help="Text with a label on each line; each hit gets the nearest."),
+]
 
 
 def embed(
@@ -60,26 +67,22 @@ def search(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the hits.")] = None,
-    device: Annotated[str, typer.Option(help="Of the teacher: auto, cpu, cuda or cuda:N.")] = "auto",
+    labels: LabelFile = None,
+    device: Device = "auto",
 ) -> None:
     """Search a gallery by words, pictures, objects and their mixture.
 
     A score says how many standard deviations a hit stands out from the gallery; it is the sum of what each part of the
     query contributed.
     """
-    must_exist(gallery, *(image or ()))
-    from ..gallery import Gallery, Query, ask, picture_term, row_term, text_term
+    must_exist(gallery, labels, *(image or ()))
+    from ..gallery import Gallery, Query, ask, lines_of, picture_term, row_term, text_term, zero_shot_labels
     from ..gallery.sheet import hits_sheet
 
     opened = Gallery.open(gallery)
     terms = [row_term(opened, key) for key in like or ()]
-    if text is not None or image or minus:
-        from ..evaluation import load_teacher_of
-        from ..runtime import resolve_device
-        from ..shards import TeacherInfo
-
-        info = TeacherInfo(opened.teacher, opened.dim)
-        teacher = load_teacher_of(info, device=resolve_device(device))
+    teacher = _teacher(opened, device) if text is not None or image or minus or labels else None
+    if teacher is not None:
         terms = [
             *([text_term(teacher, text)] if text is not None else []),
             *(picture_term(teacher, path, name=path.name) for path in image or ()),
@@ -87,7 +90,14 @@ def search(
             *(text_term(teacher, words, -0.5) for words in minus or ()),
         ]
     answer = ask(opened, Query(tuple(terms)), k, where=where, collapse=collapse)
-    print(json.dumps(answer.to_plain(), ensure_ascii=False, indent=1) if as_json else _table(answer))
+    plain, rows = answer.to_plain(), [hit.row for hit in answer.hits]
+    for hit in plain["hits"]:
+        hit |= opened.card(hit["row"])
+    if labels and teacher is not None:
+        names, shares = zero_shot_labels(opened, teacher, lines_of(labels), rows=rows)
+        for hit, name, share in zip(plain["hits"], names, shares.tolist(), strict=True):
+            hit |= {"label": name, "label_share": share}
+    print(json.dumps(plain, ensure_ascii=False, indent=1) if as_json else _table(plain))
     if sheet is not None:
         from ..files import replacing
 
@@ -95,13 +105,65 @@ def search(
             hits_sheet(opened, answer).save(temporary, "PNG")
 
 
-def _table(answer: Answer) -> str:
-    lines = [] if answer.fits else [f"nothing fits well (fit {answer.fit:.1f})"] if answer.hits else ["no row may come"]
-    for hit in answer.hits:
-        shares = " ".join(f"{share:+.1f}" for share in hit.contributions) if len(hit.contributions) > 1 else ""
-        more = f" and {len(hit.alike)} alike" if hit.alike else ""
-        caption = " ".join(hit.caption.split())[:80]
-        lines.append(
-            "  ".join(part for part in (f"{hit.rank:3d}. {hit.score:5.2f}", shares, hit.key, caption + more) if part)
-        )
+def _teacher(gallery: Gallery, device: str) -> Any:
+    from ..evaluation import load_teacher_of
+    from ..runtime import resolve_device
+    from ..shards import TeacherInfo
+
+    return load_teacher_of(TeacherInfo(gallery.teacher, gallery.dim), device=resolve_device(device))
+
+
+def _table(answer: dict[str, Any]) -> str:
+    lines = (
+        []
+        if answer["fits"]
+        else [f"nothing fits well (fit {answer['fit']:.1f})"]
+        if answer["hits"]
+        else ["no row may come"]
+    )
+    for hit in answer["hits"]:
+        shares = " ".join(f"{share:+.1f}" for share in hit["contributions"]) if len(hit["contributions"]) > 1 else ""
+        more = f" and {len(hit['alike'])} alike" if hit["alike"] else ""
+        test = "[test]" if hit["split"] == "test" else ""
+        label = f"= {hit['label']} ({hit['label_share']:.0%})" if "label" in hit else ""
+        caption = " ".join(hit["caption"].split())[:80] + more
+        parts = (f"{hit['rank']:3d}. {hit['score']:5.2f}", shares, hit["key"], caption, label, test)
+        lines.append("  ".join(part for part in parts if part))
     return "\n".join(lines)
+
+
+def report(
+    gallery: Annotated[Path, typer.Argument(metavar="GALLERY", help="Folder that `clipgs embed` made.")],
+    queries: Annotated[Path, typer.Option(metavar="FILE", help="A text on each line, or YAML or JSON.")],
+    out: Annotated[Path, typer.Option(metavar="HTML", help="The page.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=60, help="Hits of each query.")] = 6,
+    live: Annotated[int, typer.Option(min=0, help="Hits of each query whose splats can be turned.")] = 1,
+    labels: LabelFile = None,
+    device: Device = "auto",
+) -> None:
+    """Write the hits of many queries as one page that needs no network: pictures, scores, and splats to turn.
+
+    YAML or JSON is a mapping of texts to the words of right categories, such as data/queries/kits.json, or a list of
+    texts and of mappings with text, image, like, minus and right; where right answers are known, the page says how many
+    of the first five hits are. It takes at most 5 MB; splats beyond stay pictures.
+    """
+    must_exist(gallery, queries, labels)
+    from ..gallery import Gallery, Session, lines_of, read_questions
+    from ..gallery.questions import FIRST
+
+    questions, opened = read_questions(queries), Gallery.open(gallery)
+    names = lines_of(labels) if labels else []
+    from ..widgets.answers import write_report
+
+    session = Session(opened, _teacher(opened, device), per_page=max(k, FIRST))
+    with bar("searching", len(questions)) as show:
+        facts = write_report(
+            out, session, questions, title=f"{queries.stem} · {gallery.resolve().name}", k=k, live=live, labels=names,
+            command=shlex.join(["clipgs", *sys.argv[1:]]), progress=lambda done, total: show(done, total=total),
+        )  # fmt: skip
+    print(f"{out}: {facts['queries']} queries, {facts['live']} splats to turn, {facts['bytes'] / 1e6:.1f} MB")
+    if "judged" in facts:
+        shares = (f"{name} {facts[name]:.0%}" for name in ("precision@5", "any right", "by chance"))
+        print(f"{facts['judged']} queries with right answers: {', '.join(shares)}")
+    if facts["lost"]:
+        print(f"splats of {len(facts['lost'])} hits could not be read; the first: {facts['lost'][0]}")

@@ -12,13 +12,12 @@ from .query import (
     Term,
     ask,
     picture_term,
-    precision_of_queries,
     row_term,
-    sense_rows,
     shape_term,
     text_term,
     zero_shot_labels,
 )
-from .session import Part, Session, State
+from .questions import Question, lines_of, precision_of_queries, read_questions, right_rows, sense_rows
+from .session import Part, Session, State, query_parts
 from .sheet import hits_sheet, picture_sheet, picture_strip
 from .storage import INDEX, GalleryError, GalleryWriter, Rows, Space

@@ -173,6 +173,12 @@ class Gallery:
             out.append(next((name for name in names if isinstance(name, str) and name.strip()), self.keys[row]))
         return out
 
+    def card(self, row: int) -> dict[str, str]:
+        """Of a row: key, category, split and caption (`captions`), all plain text; empty where there is none."""
+        meta = self.describe([row])[0]
+        facts = {name: str(meta.get(name) or "") for name in ("category", "split")}
+        return {"key": self.keys[row], **facts, "caption": self.captions([row])[0]}
+
     def thumbnail(self, row: int) -> bytes:
         """Picture of a row as WebP; empty where there is none."""
         if not self._parts:

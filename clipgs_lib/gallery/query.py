@@ -11,15 +11,13 @@ to one direction, ``sum(weight * term / spread)``, and a search for that directi
 from __future__ import annotations
 
 import functools
-import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..vectors import unit
@@ -46,11 +44,6 @@ _EVERYDAY = (
     *("bag", "box", "bottle", "cup", "plate", "book", "computer", "phone", "machine", "instrument", "sign", "rock"),
 )
 _LEAST_SPREAD = 1e-3  # of cosines: below, differences are rounding
-_WAYS: dict[str, tuple[Literal["text", "picture"], ...]] = {
-    "words": ("text",),
-    "a picture": ("picture",),
-    "both": ("text", "picture"),
-}  # in which the test of sense asks
 _ROCCHIO = (0.75, 0.25)  # weights of what was marked as right and as wrong beside a query of weight 1
 
 
@@ -279,15 +272,20 @@ def _fit(query: Query, best: Hit, embeds: Tensor) -> float:
 
 
 def zero_shot_labels(
-    gallery: Gallery, teacher: Teacher, labels: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",)
+    gallery: Gallery,
+    teacher: Teacher,
+    labels: Sequence[str],
+    templates: Sequence[str] = ("a photo of a {}.",),
+    rows: Sequence[int] | None = None,
 ) -> tuple[list[str], Tensor]:
-    """A label for every row, out of a list: the zero-shot classification of the whole gallery.
+    """A label for every row, out of a list: the zero-shot classification of a gallery.
 
     Args:
         gallery: of the teacher's space.
         teacher: embeds the labels.
         labels: at least one.
         templates: texts in which ``{}`` stands for the label.
+        rows: that are classified, N of them; None for all.
 
     Returns:
         N labels, and their shares ``[N]`` in ``[0, 1]``: the softmax over all labels by the teacher's scale.
@@ -298,60 +296,6 @@ def zero_shot_labels(
     """
     gallery.space.check(Space(teacher.identity, "", teacher.embed_dim), "labels")
     weights = teacher.zero_shot_weights(labels, templates).cpu()  # [C, D]
-    shares = (teacher.logit_scale * gallery.embeds.cpu() @ weights.T).softmax(dim=1).max(dim=1)
+    embeds = gallery.embeds.cpu() if rows is None else gallery.take(rows)  # [N, D]
+    shares = (teacher.logit_scale * embeds @ weights.T).softmax(dim=1).max(dim=1)
     return [labels[place] for place in shares.indices.tolist()], shares.values
-
-
-def precision_of_queries(
-    gallery: Gallery,
-    teacher: Teacher,
-    queries: Mapping[str, Sequence[str]],
-    k: int = 5,
-    kinds: Sequence[Literal["text", "picture"]] = ("text",),
-) -> dict[str, float]:
-    """How many of the first hits of each query are right, by the categories of the gallery: a test of sense.
-
-    Args:
-        gallery: whose descriptions have a ``category``.
-        teacher: of the gallery.
-        queries: text -> words; a row is right when its category holds one of them as whole words.
-        k: hits looked at; of a query with fewer right rows, as many as there are.
-        kinds: what is asked by: the text, the picture of the first right row, which then is no answer, or both.
-
-    Returns:
-        text -> share of right hits in ``[0, 1]``; texts without a right row in the gallery are left out.
-    """
-    categories, shares = [str(meta.get("category", "")).casefold() for meta in gallery.meta], {}
-    for text, words in queries.items():
-        pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
-        right = torch.tensor([bool(pattern.search(category)) for category in categories])
-        terms, allowed = (
-            [text_term(teacher, text)] if "text" in kinds else [],
-            torch.ones(len(gallery), dtype=torch.bool),
-        )
-        if "picture" in kinds and right.any():
-            example = int(right.nonzero()[0, 0])
-            allowed[example] = right[example] = False
-            terms.append(picture_term(teacher, Image.open(io.BytesIO(gallery.thumbnail(example)))))
-        if count := min(k, int(right.sum())):
-            hits = ask(gallery, Query(tuple(terms)), count, where=allowed).hits
-            shares[text] = sum(bool(right[hit.row]) for hit in hits) / count
-    return shares
-
-
-def sense_rows(
-    galleries: Mapping[str, Gallery], teacher: Teacher, queries: Mapping[str, Sequence[str]]
-) -> list[dict[str, Any]]:
-    """The test of sense as a table: for each gallery, by words, by a picture, and by both (`precision_of_queries`).
-
-    Returns:
-        Rows of ``index``, ``asked by``, ``questions`` (that have an answer), ``precision@5`` and ``any right``, shares.
-    """
-    rows = []
-    for name, gallery in galleries.items():
-        for way, kinds in _WAYS.items():
-            shares = list(precision_of_queries(gallery, teacher, queries, kinds=kinds).values())
-            count = max(len(shares), 1)
-            means = {"precision@5": sum(shares) / count, "any right": sum(share > 0 for share in shares) / count}
-            rows.append({"index": name, "asked by": way, "questions": len(shares)} | means)
-    return rows

@@ -9,7 +9,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -80,6 +80,7 @@ class Session:
     Attributes:
         state: what decides what is shown; `change` makes the next one.
         answer: to the state, None without a query.
+        teacher: of all galleries.
 
     Raises:
         GalleryError: for a gallery of another teacher.
@@ -108,7 +109,7 @@ class Session:
         self._explained = encoder.identity if encoder is not None and hasattr(encoder, "relevance") else None
         self.state = State(index=next(iter(self.galleries)))
         self.answer: Answer | None = None
-        self._teacher, self._file, self._start = teacher, file, start
+        self.teacher, self._file, self._start = teacher, file, start
         self._open_splats = open_splats
         self._term = lru_cache(256)(self._make_term)
         try:
@@ -139,14 +140,17 @@ class Session:
             ValueError: for a text that says nothing, or a picture that cannot be read.
             KeyError: when the gallery has no such object.
         """
-        parts = [Part("text", text)] if text.strip() else []
-        if image is not None:
-            name = Path(image).name if isinstance(image, str | os.PathLike) else "your picture"
-            parts.append(Part("picture", name, 1.0, _as_base64(image)))
-        parts += [Part("shape", like)] if like else []
-        parts += [Part("text", minus, -0.5)] if minus else []
-        self.change(parts=parts, more=(), less=())
+        self.change(parts=query_parts(text, image=image, like=like, minus=minus), more=(), less=())
         return self.hits
+
+    def ask(self, parts: Sequence[Part]) -> Answer:
+        """Answer a query of the present gallery with as many hits as a page has; the state stays as it is.
+
+        Raises:
+            ValueError: for what `ask` and `text_term` refuse.
+            KeyError: when the gallery has no such object.
+        """
+        return ask(self.gallery, self._query(self.state.index, parts), self.per_page)
 
     def change(self, **fields: Any) -> Answer | None:
         """Change fields of the state and ask again; a state that cannot be answered leaves the one before.
@@ -174,9 +178,7 @@ class Session:
         state = replace(state, page=max(0, min(state.page, last // self.per_page)))
         answer = self.answer  # stands when only another object is looked at
         if replace(state, opened=self.state.opened) != self.state:
-            given = [part for part in state.parts if part.name.strip() or part.picture]
-            terms = tuple(replace(self._term(state.index, replace(p, weight=1.0)), weight=p.weight) for p in given)
-            query = Query(terms).marked(gallery, state.more, state.less)
+            query = self._query(state.index, state.parts).marked(gallery, state.more, state.less)
             rows = (state.page + 1) * self.per_page
             answer = ask(gallery, query, rows, where=allowed) if query.terms else None
         self.state, self.answer = state, answer
@@ -185,13 +187,17 @@ class Session:
         return answer
 
     def open(self, key: str) -> Splats:
-        """The splats of an object, which is looked at from now on; KeyError, or what reading them raises."""
+        """The splats of an object, which is looked at from now on; as `splats`."""
+        splats = self.splats(key)
+        self.change(opened=key)
+        return splats
+
+    def splats(self, key: str) -> Splats:
+        """The splats of an object; KeyError, or what reading them raises."""
         from .embedding import open_splats
 
         self.gallery.row(key)
-        splats = self._open_splats(key) if self._open_splats else open_splats(self.gallery, key)
-        self.change(opened=key)
-        return splats
+        return self._open_splats(key) if self._open_splats else open_splats(self.gallery, key)
 
     # ---- what is to be seen ------------------------------------------------------------------------------------
 
@@ -216,20 +222,17 @@ class Session:
             return f"none of {count:,} splats passes the filter"
         return f"{self.hits[0].rank:,} to {self.hits[-1].rank:,} of {self.answer.rows:,} splats{filtered}"
 
-    def describe(self, row: int) -> dict[str, str]:
-        """Of a row: category, split and caption, all plain text; empty where there is none."""
-        meta = self.gallery.describe([row])[0]
-        facts = {name: str(meta.get(name) or "") for name in ("category", "split")}
-        return facts | {"caption": self.gallery.captions([row])[0]}
+    def facts(self, key: str) -> dict[str, str]:
+        """What is known of an object beside caption and category, by name; not where its splats lie."""
+        meta = self.gallery.describe([self.gallery.row(key)])[0]
+        return {name: str(meta[name]) for name in meta if name not in _HIDDEN and str(meta[name])}
 
     def details(self, key: str) -> dict[str, Any]:
         """Of an object: its ``facts`` by name, and the ``neighbours``: rows and cosines of the most similar others."""
         row = self.gallery.row(key)
-        meta = self.gallery.describe([row])[0]
-        facts = {name: str(meta[name]) for name in meta if name not in _HIDDEN and str(meta[name])}
         near = self.gallery.search(self.gallery.take([row])[0], min(_NEIGHBOURS + 1, len(self.gallery)))
         pairs = zip(near.indices.tolist(), near.scores.tolist(), strict=True)
-        return {"facts": facts, "neighbours": [pair for pair in pairs if pair[0] != row][:_NEIGHBOURS]}
+        return {"facts": self.facts(key), "neighbours": [pair for pair in pairs if pair[0] != row][:_NEIGHBOURS]}
 
     @cached_property
     def categories(self) -> list[str]:
@@ -281,12 +284,16 @@ class Session:
 
     # ---- how it is done ----------------------------------------------------------------------------------------
 
+    def _query(self, index: str, parts: Sequence[Part]) -> Query:
+        given = [part for part in parts if part.name.strip() or part.picture]
+        return Query(tuple(replace(self._term(index, replace(p, weight=1.0)), weight=p.weight) for p in given))
+
     def _make_term(self, index: str, part: Part) -> Term:
         if part.kind == "text":
-            return text_term(self._teacher, part.name)
+            return text_term(self.teacher, part.name)
         if part.kind == "shape":
             return row_term(self.galleries[index], part.name)
-        return picture_term(self._teacher, _as_image(base64.b64decode(part.picture)), name=part.name)
+        return picture_term(self.teacher, _as_image(base64.b64decode(part.picture)), name=part.name)
 
     def _allowed(self, state: State) -> Tensor | None:
         """Which rows pass the filters and the lasso, None for all."""
@@ -301,6 +308,16 @@ class Session:
         among = torch.zeros(len(gallery), dtype=torch.bool)
         among[[gallery.row(key) for key in state.among]] = True
         return among if mask is None else mask & among
+
+
+def query_parts(text: str = "", *, image: Picture | bytes | None = None, like: str = "", minus: str = "") -> list[Part]:
+    """Parts of a query, see `Session.search`; ValueError for a picture that cannot be read."""
+    parts = [Part("text", text)] if text.strip() else []
+    if image is not None:
+        name = Path(image).name if isinstance(image, str | os.PathLike) else "your picture"
+        parts.append(Part("picture", name, 1.0, _as_base64(image)))
+    parts += [Part("shape", like)] if like else []
+    return parts + ([Part("text", minus, -0.5)] if minus.strip() else [])
 
 
 def _as_base64(picture: Picture | bytes) -> str:

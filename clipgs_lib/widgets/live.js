@@ -38,8 +38,17 @@ class PageModel {
   }
 }
 
-/** Put a live view into an element once it is on the screen; what stood there goes when the view is drawn. */
-function live(element, { state, views, values, sizes, data }) {
+/** Put a live view into an element once it is on the screen; what stood there goes when the view is drawn.
+ *
+ * Or answers to queries (answers.py), at once. Returns how to take the view away.
+ */
+function live(element, { state, views, values, sizes, data, ...page }) {
+  if (page.queries) {
+    const answers = new Answers(new PageModel({ _info: page, theme: "auto" }, {}), make("div"));
+    element.replaceChildren(answers.root);
+    return () => answers.close();
+  }
+  let close = () => watch.disconnect();
   const start = async () => {
     const packed = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -52,7 +61,7 @@ function live(element, { state, views, values, sizes, data }) {
     element.append(page);
     const viewer = widget();
     viewer.initialize({ model });
-    viewer.render({ model, el: page });
+    close = viewer.render({ model, el: page });
     const root = page.firstElementChild;
     new MutationObserver(() => {
       if (root.dataset.state === "failed") page.remove();
@@ -65,4 +74,5 @@ function live(element, { state, views, values, sizes, data }) {
     start();
   });
   watch.observe(element);
+  return () => close();
 }

@@ -22,17 +22,26 @@ WORDS = 140_000
 _FOLDER = Path(__file__).parent
 
 
-def live_data(view: Any) -> dict[str, Any]:
-    """A `SplatView` with the script, the style and the bytes that show it anywhere; some 600 kB at most.
+def page_parts(view: Any) -> dict[str, str]:
+    """The ``script`` and the ``style`` that a page needs once, however many views and answers stand in it."""
+    module = view._esm.replace("export default", "const widget =")
+    others = [(_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("panel", "answers", "live")]
+    style = Path(_FOLDER, "widgets.css").read_text(encoding="utf-8")
+    return {"script": "\n".join([module, *others, "return live;"]), "style": style}
 
-    Numbers keep 12 bits after the first, and beyond `WORDS` some gaussians of every part are shown, as the header says.
+
+def live_data(view: Any, words_in_all: int = WORDS) -> dict[str, Any]:
+    """What shows a `SplatView` on a page that has the `page_parts`; some 500 kB at most.
+
+    Numbers keep 12 bits after the first, and of more 32-bit words than ``words_in_all`` some gaussians of every part
+    are shown, as the header says.
     """
     names = [name for name in view.traits(sync=True) if not name.startswith("_") or name in ("_info", "_legend")]
     skipped = ("poster", "layout", "tabbable", "tooltip", "comm")
     state = {name: copy.deepcopy(getattr(view, name)) for name in names if name not in skipped}
     words, buffers, values = [], [], []
     for i, (shown, port) in enumerate(zip(view._shown, state["_info"]["views"], strict=True)):
-        most = WORDS // len(view._shown) // (BASE_WORDS + SH_WORDS[shown.splats.sh_degree])
+        most = words_in_all // len(view._shown) // (BASE_WORDS + SH_WORDS[shown.splats.sh_degree])
         few = choose(shown.splats, most, spread=True)
         if view._indices is not None:
             values.append(view._indices[i][few.rows.numpy()].tobytes())
@@ -49,7 +58,4 @@ def live_data(view: Any) -> dict[str, Any]:
     buffers += values
     data = base64.b64encode(zlib.compress(b"".join(buffers), 9)).decode("ascii")
     sizes = [len(one) for one in buffers]
-    module = view._esm.replace("export default", "const widget =")
-    script = "\n".join([module, (_FOLDER / "live.js").read_text(encoding="utf-8"), "return live;"])
-    page = {"script": script, "style": Path(_FOLDER, "widgets.css").read_text(encoding="utf-8")}
-    return page | {"state": state, "views": words, "values": bool(values), "sizes": sizes, "data": data}
+    return {"state": state, "views": words, "values": bool(values), "sizes": sizes, "data": data}

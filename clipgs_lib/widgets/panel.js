@@ -1,5 +1,7 @@
 // What the explorer's and the labelling grid's pages share. Texts go into pages as textContent only.
 
+const SHADES = 6; // colours of terms, in widgets.css
+const NOTHING_FITS = "Nothing fits well: the best hits stand out no more than for things that are not here.";
 const viewOf = (bytes) => new DataView(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength);
 
 /** A page of a model: its events, its theme, a line that says what goes on, and an end that leaves nothing behind. */
@@ -52,6 +54,28 @@ class Panel {
     one.style.backgroundSize = `${100 * count}% 100%`;
     one.style.backgroundPosition = `${count > 1 ? (100 * i) / (count - 1) : 0}% 0`;
     return one;
+  }
+
+  /** What a card says: the category and the caption. */
+  words({ category, caption }) {
+    const twice = caption.toLowerCase() === category.toLowerCase();
+    return [make("b", {}, category || caption), make("span", { className: "re-caption" }, twice || !category ? "" : caption)];
+  }
+
+  /** And below: what each of several terms contributed, of `most` at most, the score, the split, and a label. */
+  scores({ shares, score, split, label }, terms, most) {
+    const bars = shares.length < 2 ? [] : shares.map((share, term) => {
+      const bar = make("span", { className: "re-share", "data-term": term % SHADES, title: `${terms[term]?.name}: ${share.toFixed(2)}` });
+      const width = (50 * Math.abs(share)) / most;
+      bar.style.setProperty("--from", `${share < 0 ? 50 - width : 50}%`);
+      bar.style.setProperty("--width", `${width}%`);
+      return bar;
+    });
+    const foot = make("span", { className: "re-foot" }, make("span", { className: "re-score", title:
+      "standard deviations above the mean of all objects" }, score.toFixed(2)));
+    if (split) foot.append(make("span", { className: "re-label", "data-split": split, title: "split" }, split));
+    if (label) foot.append(make("span", { className: "re-label", title: "nearest of your labels" }, `≈ ${label}`));
+    return [...bars, foot];
   }
 
   forget(urls = this.urls) {

@@ -52,4 +52,8 @@ class Panel(anywidget.AnyWidget):
         return encode_png(self.picture())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still())
+        return with_picture(super()._repr_mimebundle_(**kwargs), self, self.still(), self.live())
+
+    def live(self) -> dict[str, Any]:
+        """What an output holds beside the picture when pages are exported, so that they need no kernel; or nothing."""
+        return {}

@@ -3,7 +3,6 @@
 const SILENCE_MS = 8000;
 const SILENT = "The kernel does not answer: it is busy, or was restarted. Wait, or run this cell again.";
 const SIDE = 448; // pixels to which pictures are shrunk here
-const SHADES = 6; // colours of terms, in widgets.css
 
 class Explorer extends Panel {
   constructor(model, el) {
@@ -61,8 +60,7 @@ class Explorer extends Panel {
     const examples = make("div", { className: "re-examples" }, ...this.info.examples.map((text) =>
       this.button(text, "search for this", () => this.setParts([{ kind: "text", name: text, weight: 1 }]))));
     if (this.info.examples.length) examples.prepend("Try ");
-    this.warning = make("div", { className: "re-warning", hidden: true },
-      "Nothing fits well: the best hits stand out no more than for things that are not here.");
+    this.warning = make("div", { className: "re-warning", hidden: true }, NOTHING_FITS);
     this.grid = make("ol", { className: "re-grid", "aria-label": "hits" });
     this.grid.addEventListener("keydown", (event) => this.walk(event));
     this.pager = make("div", { className: "re-form re-pager" });
@@ -253,7 +251,7 @@ class Explorer extends Panel {
     this.chosen.hidden = !this.state.among.length;
     this.chosen.textContent = `${this.state.among.length} chosen on the map ✕`;
     this.root.dataset.single = String(this.terms.length < 2 && this.parts.every((part) => part.weight === 1));
-    this.scores = buffers[1].byteLength ? viewOf(buffers[1]) : null;
+    this.background = buffers[1].byteLength ? viewOf(buffers[1]) : null;
     this.showHits(content.hits, buffers[0]);
     this.showPager(content.pages);
     if (moved && !this.plane.hidden) this.post({ type: "map" });
@@ -273,25 +271,10 @@ class Explorer extends Panel {
     this.mark();
   }
 
-  words({ category, caption }) {
-    const twice = caption.toLowerCase() === category.toLowerCase();
-    return [make("b", {}, category || caption), make("span", { className: "re-caption" }, twice || !category ? "" : caption)];
-  }
-
   hit(hit, picture, most) {
-    const foot = make("span", { className: "re-foot" }, make("span", { className: "re-score", title:
-      "standard deviations above the mean of all objects" }, hit.score.toFixed(2)));
-    if (hit.split) foot.append(make("span", { className: "re-label" }, hit.split));
-    const bars = hit.shares.length < 2 ? [] : hit.shares.map((share, term) => {
-      const bar = make("span", { className: "re-share", "data-term": term % SHADES, title: `${this.terms[term]?.name}: ${share.toFixed(2)}` });
-      const width = (50 * Math.abs(share)) / most;
-      bar.style.setProperty("--from", `${share < 0 ? 50 - width : 50}%`);
-      bar.style.setProperty("--width", `${width}%`);
-      return bar;
-    });
     const label = `${hit.category} ${hit.caption}, score ${hit.score.toFixed(2)}; open`;
     const card = this.button("", hit.caption, () => this.open(hit.row), { className: "re-hit", "aria-label": label });
-    card.append(picture, ...this.words(hit), ...bars, foot);
+    card.append(picture, ...this.words(hit), ...this.scores(hit, this.terms, most));
     for (const kind of ["pointerenter", "focus"]) card.addEventListener(kind, () => this.map.show({ pointed: hit.row }));
     const item = make("li", {}, card, make("div", { className: "re-marks" }, this.marker("more", "+", hit), this.marker("less", "−", hit)));
     item.dataset.row = hit.row;
@@ -382,7 +365,7 @@ class Explorer extends Panel {
       const hit = this.hits.find((one) => one.row === Number(item.dataset.row));
       item.firstElementChild.toggleAttribute("aria-current", !this.aside.hidden && hit?.key === this.state.opened);
     }
-    this.map.show({ hits: this.hits.map((hit) => hit.row), scores: this.scores });
+    this.map.show({ hits: this.hits.map((hit) => hit.row), scores: this.background });
   }
 }
 

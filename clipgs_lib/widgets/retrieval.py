@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..gallery import Answer, Gallery, Hit, Session, hits_sheet, picture_sheet, picture_strip
+from ..gallery import Answer, Gallery, Hit, Question, Session, hits_sheet, picture_sheet, picture_strip
 from ..settings import to_plain
 from ..teachers import Teacher
+from .answers import answers_data
+from .live import ASKED, MIME, page_parts
 from .panel import Panel
 from .splat_view import SplatView
 from .still import page_script
@@ -89,7 +92,7 @@ class RetrievalExplorer(Panel):
             GalleryError: when its splats cannot be read.
         """
         splats = self.session.open(key)
-        name = self.session.describe(self.session.gallery.row(key))["caption"]
+        name = self.session.gallery.captions([self.session.gallery.row(key)])[0]
         view = SplatView({name: splats}, width=WIDTH, height=HEIGHT, theme=self.theme)
         if self.view is not None:
             self.view.close()
@@ -142,7 +145,7 @@ class RetrievalExplorer(Panel):
             self.send({"type": "map"}, buffers=[self.session.positions().numpy().astype("<f4").tobytes()])
 
     def _card(self, row: int, score: float) -> dict[str, Any]:
-        return {"row": row, "key": self.session.gallery.keys[row], "score": score} | self.session.describe(row)
+        return {"row": row, "score": score} | self.session.gallery.card(row)
 
     def _cards(self, pairs: Sequence[tuple[int, float]]) -> tuple[list[dict[str, Any]], bytes]:
         """What the page shows of rows and their scores, and their pictures."""
@@ -173,7 +176,7 @@ class RetrievalExplorer(Panel):
         """A shape as the query bar shows it: what it is called, and its picture as base64."""
         row = self.session.gallery.row(key)
         picture = base64.b64encode(self.session.gallery.thumbnail(row)).decode("ascii")
-        return [self.session.describe(row)["caption"], picture]
+        return [self.session.gallery.captions([row])[0], picture]
 
     def _send_details(self, seq: int | None = None) -> None:
         key = self.session.state.opened
@@ -189,6 +192,14 @@ class RetrievalExplorer(Panel):
         """The present results; see `Panel.picture`."""
         answer = self.session.answer
         return picture_sheet(self.session.note, []) if answer is None else hits_sheet(self.session.gallery, answer)
+
+    def live(self) -> dict[str, Any]:
+        """The answers to what is typed and to the examples, for pages without a kernel; see `SplatView.live`."""
+        typed = [part.name for part in self.session.state.parts if part.kind == "text" and part.name.strip()]
+        questions = [Question(text) for text in dict.fromkeys([*typed[:1], *self._info["examples"]])]
+        if not questions or not os.environ.get(ASKED):
+            return {}
+        return {MIME: page_parts(SplatView) | answers_data(self.session, questions)}
 
     def __repr__(self) -> str:
         lines = [f"{hit.rank:3d}. {hit.score:.2f}  {hit.caption[:80]}" for hit in self.session.hits]

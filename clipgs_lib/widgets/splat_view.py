@@ -21,7 +21,7 @@ from ..rendering import Cameras
 from ..splats import Splats
 from .colormap import FADING, color_indices, colormap
 from .framing import camera_dict, checked_camera, scene_of
-from .live import ASKED, MIME, live_data
+from .live import ASKED, MIME, live_data, page_parts
 from .still import VANISHING, page_script, paper, recolored, shades, still_picture, with_picture
 from .wire import block_words, note, pack
 
@@ -288,7 +288,7 @@ class SplatView(anywidget.AnyWidget):
 
     def live(self) -> dict[str, Any]:
         """What an output holds beside the picture when pages are exported, so that they can turn the view."""
-        return {MIME: live_data(self)} if os.environ.get(ASKED) else {}
+        return {MIME: page_parts(self) | live_data(self)} if os.environ.get(ASKED) else {}
 
     def __repr__(self) -> str:
         views = ", ".join(f"{name}: {note(s)}" for name, s in zip(self._splats, self._shown, strict=True))

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_sense.py SET [--queries data/queries/kits.json] [--galleries DIR] [--out FILE]
 
-Embeds the set by clipgs-mini and as bags of views (what lies in --galleries already stays), and prints and writes the
-table that notebook 07 shows; `data/results/retrieval_sense.json` is that of the CC0 kits.
+Embeds the set by clipgs-mini, duoduo-mini and as bags of views (what lies in --galleries already stays), and prints and
+writes the table that notebook 07 shows; `data/results/retrieval_sense.json` is that of the CC0 kits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clipgs_lib.files import write_text
 from clipgs_lib.gallery import sense_rows
 from clipgs_lib.gallery.embedding import embed_gallery
 
-ENCODERS = ("clipgs-mini", "bag-mean")
+ENCODERS = ("clipgs-mini", "duoduo-mini", "bag-mean")
 
 
 def main() -> None:

@@ -176,8 +176,8 @@ def test_details_and_neighbours():
     details = session.details("0")
     assert details["facts"] == {"split": "train"} and details["neighbours"][0][0] == 4
     assert 0 not in [row for row, _ in details["neighbours"]] and len(details["neighbours"]) == 6
-    words = {"category": "blue kind", "split": "train", "caption": "a blue thing"}
-    assert session.describe(2) == words
+    words = {"key": "2", "category": "blue kind", "split": "train", "caption": "a blue thing"}
+    assert session.gallery.card(2) == words
     assert len(session.open("3")) == 20 and session.state.opened == "3"
     with pytest.raises(KeyError):
         session.open("nobody")
