@@ -193,14 +193,28 @@ def test_a_saved_notebook_holds_a_sheet_of_the_results():
     assert not any("hits" in str(value) for value in explorer.get_state().values() if isinstance(value, dict))
 
 
-DROP = """async () => {
+# a picture dropped on, or pasted into, an element
+GIVEN = """async ([selector, kind, color]) => {
   const data = new DataTransfer(), canvas = new OffscreenCanvas(9, 9), paint = canvas.getContext('2d');
-  paint.fillStyle = 'blue';
+  paint.fillStyle = color;
   paint.fillRect(0, 0, 9, 9);
-  data.items.add(new File([await canvas.convertToBlob()], 'b.png', { type: 'image/png' }));
-  const drop = new DragEvent('drop', { dataTransfer: data, bubbles: true });
-  document.querySelector('.clipgs-re').dispatchEvent(drop);
+  data.items.add(new File([await canvas.convertToBlob()], `${kind}.png`, { type: 'image/png' }));
+  const event = kind === 'drop' ? new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true })
+    : new ClipboardEvent(kind, { clipboardData: data, bubbles: true, cancelable: true });
+  return document.querySelector(selector).dispatchEvent(event);
 }"""
+# a second explorer in the same document, with a model of its own
+SECOND = """async (state) => {
+  window.second = new StandInModel(state);
+  const cell = document.body.appendChild(document.createElement('div'));
+  cell.id = 'second';
+  const widget = (await import('/widget.js')).default();
+  widget.initialize({ model: second });
+  widget.render({ model: second, el: cell });
+}"""
+TAKE = "() => second.outbox.splice(0).map(({ content }) => content)"
+GIVE = """([content, buffers]) => second.emit('msg:custom', content, buffers.map((text) =>
+  new DataView(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer)))"""
 
 
 # ---- a page --------------------------------------------------------------------------------------------------------
@@ -255,10 +269,14 @@ def test_a_person_searches_in_chromium(tmp_path):
         tab.wait_for_selector("[data-state=busy]")
         page.settle()
         assert captions()[0] == "a green thing" and page.text(".re-chip span") == "green.png"
-        tab.evaluate(DROP)
-        tab.wait_for_selector("[data-state=busy]")
+        for kind, selector in (("drop", ".clipgs-re"), ("paste", ".re-text")):
+            assert tab.evaluate(GIVEN, [selector, kind, "blue"]) is False, "the browser does nothing of its own with it"
+            tab.wait_for_selector("[data-state=busy]")
+            page.settle()
+        pictures = [part.name for part in explorer.session.state.parts if part.kind == "picture"]
+        assert pictures == ["green.png", "drop.png", "paste.png"] and tab.locator(".re-chip img").count() == 3
+        tab.locator(".re-part").nth(3).get_by_role("button", name="✕").click()
         page.settle()
-        assert [part.name for part in explorer.session.state.parts if part.kind == "picture"] == ["green.png", "b.png"]
         tab.get_by_label("weight").nth(1).fill("-1")
         page.settle()
         assert captions()[0] == "a blue thing" and tab.locator(".re-share").count() == 12
@@ -296,3 +314,46 @@ def test_a_person_searches_in_chromium(tmp_path):
         assert not page.log
         tab.evaluate("() => close_view()")
         assert tab.locator(".clipgs-re").count() == 0 and tab.evaluate("() => model.handlers.length") == 0
+
+
+@pytest.mark.browser
+def test_two_explorers_in_one_notebook_do_not_mix():
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
+    pytest.importorskip("playwright", reason="playwright drives the browser")
+    first, second = explorer_of(5, per_page=6), explorer_of(5, per_page=4, examples=["a green ball"])
+    messages = sent(second)
+    with chromium() as browser, WidgetPage(browser, first) as page:
+        tab = page.page
+        tab.evaluate(SECOND, {"_info": second._info, "theme": "auto"})
+
+        def settle() -> None:
+            page.settle()
+            while contents := tab.evaluate(TAKE):
+                for content in contents:
+                    second._handle_custom_msg(content, [])
+                for content, buffers in messages:
+                    tab.evaluate(GIVE, [content, [base64.b64encode(one).decode() for one in buffers]])
+                messages.clear()
+
+        settle()
+        one, two = tab.locator("#cell .clipgs-re"), tab.locator("#second .clipgs-re")
+        hits = lambda root: root.locator(".re-body > div > .re-grid .re-caption").all_text_contents()  # noqa: E731
+        one.get_by_label("text to search for").fill("red")
+        settle()
+        assert hits(one)[0] == "a red thing" and hits(two) == [] and second.session.answer is None
+        two.get_by_role("button", name="a green ball").click()
+        settle()
+        assert hits(two)[0] == "a green thing" and len(hits(two)) == 4 and hits(one)[0] == "a red thing"
+        tab.evaluate(GIVEN, ["#second .re-text", "paste", "blue"])
+        tab.wait_for_selector("#second [data-state=busy]")
+        settle()
+        assert two.locator(".re-part").count() == 2 and one.locator(".re-part").count() == 1
+        two.locator(".re-hit").first.click()
+        settle()
+        assert two.locator("aside").is_visible() and not one.locator("aside").is_visible()
+        assert first.session.state.opened == "" and second.session.state.opened
+        lists = tab.evaluate("() => [...document.querySelectorAll('datalist')].map((one) => one.id)")
+        fields = tab.evaluate("() => [...document.querySelectorAll('input[list]')].map((one) => one.list.id)")
+        assert len(set(lists)) == 2 and fields == lists, "each has the categories of its own"
+        assert not page.log
