@@ -14,7 +14,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -120,13 +120,13 @@ class Answer:
     def to_plain(self) -> dict[str, Any]:
         """As JSON values."""
         terms = [{"kind": term.kind, "name": term.name, "weight": term.weight} for term in self.query.terms]
-        hits = [{name: getattr(hit, name) for name in Hit.__dataclass_fields__} for hit in self.hits]
+        fit = self.fit if self.hits else None
         return {
             "terms": terms,
             "rows": self.rows,
-            "fit": self.fit if self.hits else None,
+            "fit": fit,
             "fits": self.fits,
-            "hits": hits,
+            "hits": [asdict(h) for h in self.hits],
         }
 
 

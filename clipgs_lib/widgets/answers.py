@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import io
-import json
 import os
 import platform
 import statistics
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 
 from .._version import __version__
 from ..files import writing
@@ -74,10 +74,10 @@ def answers_data(
             words = error.args[0] if isinstance(error, KeyError) else error
             raise ValueError(f"query {number} ({name!r}) must have an answer, got: {words}") from None
         queries.append(_query(session, question, parts, answer, k, labels))
-        missing = {hit.key: hit.row for hit in answer.hits[:k] if hit.key not in pictures}
-        new = {key: _webp(session.gallery.thumbnail(row), _SIDE) for key, row in missing.items()}
+        missing = [hit for hit in answer.hits[:k] if hit.key not in pictures]
+        new = {hit.key: _webp(session.gallery.thumbnail(hit.row), _SIDE) for hit in missing}
         pictures |= new
-        left -= len(json.dumps([queries[-1], new]))
+        left -= len(htmlsafe_json_dumps([queries[-1], new]))
         if left < 0:
             must = f"hits of all {len(questions)} queries must fit into {most:,} bytes"
             raise ValueError(f"{must}, got more after query {number}; ask fewer queries, or for fewer hits")
@@ -102,7 +102,7 @@ def _views(
             continue
         data = live_data(view, _WORDS)
         view.close()
-        left -= len(json.dumps({key: data}))
+        left -= len(htmlsafe_json_dumps({key: data}))
         if left < 0:
             break
         views[key] = data
@@ -116,11 +116,10 @@ def _query(
     gallery, hits = session.gallery, answer.hits[:k]
     terms = []
     for part, term in zip(parts, answer.query.terms, strict=True):
-        picture = base64.b64decode(part.picture)
-        picture = gallery.thumbnail(gallery.row(part.name)) if part.kind == "shape" else picture
-        terms.append(
-            {"name": term.name, "weight": term.weight, "picture": _webp(picture, _PART_SIDE) if picture else ""}
-        )
+        shape = part.kind == "shape"
+        picture = gallery.thumbnail(gallery.row(part.name)) if shape else base64.b64decode(part.picture)
+        small = _webp(picture, _PART_SIDE) if picture else ""
+        terms.append({"name": term.name, "weight": term.weight, "picture": small})
     rows = [hit.row for hit in hits]
     chosen = zero_shot_labels(gallery, session.teacher, labels, rows=rows)[0] if labels else [""] * len(rows)
     mask = right_rows(gallery, question.right) if question.right else None

@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 
 from clipgs_lib.gallery import Gallery, GalleryError, GalleryWriter, Question, Rows, Session, precision_of_queries
@@ -75,8 +76,8 @@ def test_metrics_are_those_of_the_test_of_sense(tmp_path):
 def test_what_does_not_fit_stays_pictures_or_is_refused(tmp_path, monkeypatch):
     session = session_of()
     whole = answers_data(session, [Question("red"), Question("blue")], k=6, live=6)
-    sizes = [len(json.dumps({key: one})) for key, one in whole["live"].items()]
-    rest = len(json.dumps(whole)) - sum(sizes)
+    sizes = [len(htmlsafe_json_dumps({key: one})) for key, one in whole["live"].items()]
+    rest = len(htmlsafe_json_dumps(whole)) - sum(sizes)
     some = answers_data(session, [Question("red"), Question("blue")], k=6, live=6, most=rest + sum(sizes[:3]) + 100)
     assert list(some["live"]) == list(whole["live"])[:3], "the best hits first"
     with pytest.raises(ValueError, match=r"hits of all 2 queries must fit into 900 bytes, got more after query 1"):
