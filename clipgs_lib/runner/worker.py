@@ -50,7 +50,7 @@ class _Client(PapermillNotebookClient):
     def reset_execution_trackers(self) -> None:
         """Begin anew; called by papermill."""
         super().reset_execution_trackers()
-        self.widget_state = defaultdict(dict)
+        self.widget_state: dict[str, dict[str, Any]] = defaultdict(dict)
 
     def set_widgets_metadata(self) -> None:
         """Leave the notebook without them; called by papermill."""
