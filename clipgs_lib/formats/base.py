@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,14 @@ class FormatError(ExplainedError):
 
 class SplatWarning(UserWarning):
     """Something in a file was unusual and was handled; the message counts it."""
+
+
+def warn(path: str | os.PathLike[str], what: str) -> None:
+    """A `SplatWarning` about a file, on the line that called this package, however deep in it the reader stands."""
+    depth = 1
+    while sys._getframe(depth).f_globals.get("__package__") == __package__:
+        depth += 1
+    warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=depth + 1)
 
 
 @dataclass
@@ -111,7 +120,7 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     more = {"up_axis": raw.up_axis, "source": Path(path).name, "antialiased": raw.antialiased}
     splats = Splats(**columns | {"quats": unit} | more)
     if raw.ignored:
-        warnings.warn(f"{path}: {raw.ignored}", SplatWarning, stacklevel=3)
+        warn(path, raw.ignored)
     if raw.clean or on_invalid == "keep" or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the
@@ -131,7 +140,7 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
         )
         todo = 'pass on_invalid="keep" to look at them, or run `clipgs diagnose` on the file'
         raise FormatError(path, must, f"{what} of {len(splats):,}", todo)
-    warnings.warn(f"{path}: dropped {what} gaussians of {len(splats):,}", SplatWarning, stacklevel=3)
+    warn(path, f"dropped {what} gaussians of {len(splats):,}")
     return splats[finite & turned]
 
 

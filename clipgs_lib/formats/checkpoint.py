@@ -13,7 +13,6 @@ has written since 1.6 is taken, and only uncompressed (as torch writes it), so t
 """
 
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ExplainedError
+from ..files import ZIP_ERRORS
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import COLUMNS, column_fits
 from ..weights import read_torch
@@ -33,7 +33,6 @@ from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 NAME = "checkpoint"
 SUFFIXES = (".pt", ".pth", ".ckpt")
 
-MAX_DIRECTORY_BYTES = 1 << 20
 MAX_PICKLE_BYTES = 1 << 22
 _SHN = "[N, K-1, 3] with K-1 in 0, 3, 8, 15"
 _REQUIRED = COLUMNS[:5]  # shN may lack
@@ -119,7 +118,7 @@ def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
     if name == "shN" and value.dim() == 3 and value.shape[2] == 3:
         degree = sh_degree_of(value.shape[1] + 1) or 0
         if degree > MAX_SH_DEGREE:
-            warn_dropped_sh(path, degree, 4)
+            warn_dropped_sh(path, degree)
             value = value[:, : SH_COEFFICIENTS[-1]]
     if not column_fits(name, value) or len(value) != count:
         raise FormatError(path, must, f"shape {list(value.shape)}", _TODO_SAVE)
@@ -129,15 +128,12 @@ def _column(path: Path, name: str, value: Any, count: int) -> np.ndarray:
 
 def _check_archive(path: Path) -> None:
     """Refuse an archive that could grow while it is loaded."""
-    directory = _directory_bytes(path)
-    if directory > MAX_DIRECTORY_BYTES:
-        must, got = f"the zip directory must have at most {MAX_DIRECTORY_BYTES:,} bytes", f"{directory:,}"
-        raise FormatError(path, must, got, "this is no checkpoint of gaussians")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
-        raise FormatError(path, "the zip archive must be intact", str(error), "fetch the file again") from None
+    except (*ZIP_ERRORS, ValueError) as error:
+        todo = "the file is truncated; fetch it again"
+        raise FormatError(path, "the zip archive must be intact", str(error), todo, "truncated") from None
     size = path.stat().st_size
     if any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members):
         must = "members of a checkpoint must be stored uncompressed, as torch.save does"
@@ -150,20 +146,3 @@ def _check_archive(path: Path) -> None:
         must = f"the archive must hold one data.pkl of at most {MAX_PICKLE_BYTES:,} bytes"
         got = f"{len(pickles)} of {max(pickles, default=0):,} bytes"
         raise FormatError(path, must, got, _TODO_SAVE)
-
-
-def _directory_bytes(path: Path) -> int:
-    """Size of the zip directory as the end record claims, so that it is known before anything parses it."""
-    with path.open("rb") as stream:
-        start = max(0, path.stat().st_size - 65_535 - 22 - 20 - 56)
-        stream.seek(start)
-        tail = stream.read()
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or end + 22 > len(tail):
-        must = "the zip archive must have its end record"
-        raise FormatError(path, must, "none", "the file is truncated; fetch it again", "truncated")
-    size = int.from_bytes(tail[end + 12 : end + 16], "little")
-    wide = tail.rfind(b"PK\x06\x06", 0, end)
-    if wide >= 0 and wide + 48 <= len(tail):
-        size = max(size if size != 0xFFFFFFFF else 0, int.from_bytes(tail[wide + 40 : wide + 48], "little"))
-    return size

@@ -5,7 +5,6 @@
 """
 
 import os
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from ..splats import Splats
 from . import checkpoint, compressed_ply, gltf, ksplat, ply, points, sog, splat, spz
-from .base import FormatError, SplatWarning, check_regular_file, to_splats
+from .base import FormatError, check_regular_file, to_splats, warn
 
 _MODULES = (compressed_ply, ply, points, ksplat, spz, sog, gltf, checkpoint, splat)  # the least distinctive last
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
@@ -75,8 +74,7 @@ def write_splats(splats: Splats, path: str | os.PathLike[str], *, format: str | 
         raise FormatError(path, "the format must be writable", module.NAME, f"choose one of {_writable()}")
     module.write(splats.detach().to("cpu"), path, **options)
     if splats.antialiased and module not in _ANTIALIASED:
-        what = "the format has no place to say that the splats were trained with antialiasing (Mip-Splatting)"
-        warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=2)
+        warn(path, "the format has no place to say that the splats were trained with antialiasing (Mip-Splatting)")
     return path
 
 

@@ -6,7 +6,6 @@ its converters; its drafts had log-scales, which are told by their negative valu
 viewer; its frame and that of the PLY differ by a half turn about z, as the converters have it.
 """
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from .. import geometry
 from ..splats import COLUMNS, Splats
 from . import spz
-from .base import FormatError, RawSplats, SplatWarning, check_regular_file
+from .base import FormatError, RawSplats, check_regular_file, warn
 from .gltf_document import INSTANCING, Document, load_document, placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
@@ -119,8 +118,7 @@ def _stretched(path: Path, splats: Splats, matrix: np.ndarray) -> Splats:
     u, _, vt = torch.linalg.svd(linear)
     turn[:3, :3] = u @ vt
     if splats.sh_degree:
-        message = f"{path}: a node scales unevenly or shears, which SH above degree 0 cannot follow; they only turn"
-        warnings.warn(message, SplatWarning, stacklevel=5)
+        warn(path, "a node scales unevenly or shears, which SH above degree 0 cannot follow; they only turn")
     half = linear @ (geometry.quat_to_rotmat(splats.quats.double()) * splats.scales.double()[:, None, :])  # [N, 3, 3]
     axes, scales, _ = torch.linalg.svd(half)  # the left side holds the axes of half @ half^T
     axes[:, :, 2] *= torch.linalg.det(axes)[:, None].sign()
@@ -179,15 +177,13 @@ def _warn_unusual(path: Path, primitive: dict[str, Any], extension: dict[str, An
         ("primitive mode", primitive.get("mode"), 0),
     ):
         if value is not None and value != usual:
-            message = f"{path}: {name} {str(value)[:40]!r} is read as if it were {usual!r}"
-            warnings.warn(message, SplatWarning, stacklevel=5)
+            warn(path, f"{name} {str(value)[:40]!r} is read as if it were {usual!r}")
 
 
 def _linear_scales(path: Path, scales: np.ndarray) -> np.ndarray:
     """Scales as they are; the exponential of them when most are negative (a draft of the extension)."""
     if len(scales) and (scales < 0).mean() > 0.5:
-        message = f"{path}: scales are mostly negative; read as log-scales of a draft of {EXTENSION}"
-        warnings.warn(message, SplatWarning, stacklevel=5)
+        warn(path, f"scales are mostly negative; read as log-scales of a draft of {EXTENSION}")
         with np.errstate(over="ignore"):
             return np.exp(scales)
     return positive_scales(path, scales)

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from .. import geometry
 from ..geometry import SH_C0
 from ..geometry.orders import z_keys
 from ..splats import COLUMNS, Splats
-from .base import FormatError, RawSplats, SplatWarning
+from .base import FormatError, RawSplats, warn
 
 SH_COEFFICIENTS = (0, 3, 8, 15)  # Higher SH coefficients per colour channel (K-1), by degree
 
@@ -77,11 +76,10 @@ def sh_flips(signs: tuple[int, int, int], coefficients: int) -> np.ndarray:
 
 def positive_scales(path: str | os.PathLike[str], scales: np.ndarray) -> np.ndarray:
     """The linear scales without their signs, which a gaussian does not see; warns when there were any."""
-    negative = int((scales < 0).sum())
-    if negative:
-        warnings.warn(f"{path}: {negative:,} scales are negative; their sign is ignored", SplatWarning, stacklevel=4)
-        return np.abs(scales)
-    return scales
+    if not (negative := int((scales < 0).sum())):
+        return scales
+    warn(path, f"{negative:,} scales are negative; their sign is ignored")
+    return np.abs(scales)
 
 
 def no_sh(count: int) -> np.ndarray:
@@ -123,11 +121,9 @@ def columns_to_write(splats: Splats, path: str | os.PathLike[str]) -> RawSplats:
     return replace(columns, quats=columns.quats / lengths)
 
 
-def warn_dropped_sh(path: str | os.PathLike[str], degree: int, depth: int) -> None:
-    """Say that SH above degree 3 are not kept, to whoever called ``read_splats``, ``depth`` calls above the caller."""
-    warnings.warn(
-        f"{path}: SH of degree {degree} was dropped to 3, the highest kept", SplatWarning, stacklevel=depth + 2
-    )
+def warn_dropped_sh(path: str | os.PathLike[str], degree: int) -> None:
+    """Say that SH above degree 3 are not kept."""
+    warn(path, f"SH of degree {degree} was dropped to 3, the highest kept")
 
 
 def sh_degree_of(coefficients: int) -> int | None:
@@ -139,7 +135,7 @@ def sh_degree_of(coefficients: int) -> int | None:
 def warn_clipped(path: str | os.PathLike[str], what: str, clipped: int, total: int) -> None:
     """Say how many values lay outside what the format can hold; nothing when none did."""
     if clipped:
-        warnings.warn(f"{path}: {clipped:,} of {total:,} {what} were clipped", SplatWarning, stacklevel=4)
+        warn(path, f"{clipped:,} of {total:,} {what} were clipped")
 
 
 def json_object(path: str | os.PathLike[str], data: bytes, what: str) -> dict[str, Any]:

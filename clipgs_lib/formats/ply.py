@@ -15,12 +15,10 @@ exp/log and of the sigmoid. An opacity of 1 comes back as 1, one of 0 as 2e-9 (l
 every value in the file is finite); a scale of 0 comes back as 1.2e-38.
 """
 
-import io
 import itertools
 import math
 import re
 import sys
-import warnings
 from pathlib import Path
 
 import numba
@@ -29,9 +27,9 @@ from scipy.special import logit
 
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, SplatWarning, atomic_write, check_regular_file
+from .base import FormatError, RawSplats, atomic_write, check_regular_file, warn
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
-from .ply_table import Element, Header, classify, columns, in_threads, locate, open_rows, read_header, trailing_bytes
+from .ply_table import Element, Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
 from .points import color_names, read_colors
 
 NAME = "ply"
@@ -39,7 +37,6 @@ SUFFIXES = (".ply",)
 
 _CHUNK_BYTES = 1 << 20  # stays in the second-level cache
 _MAX_LOGIT = 20.0
-Starts = tuple[int, ...]  # first column of each group
 _MEANS = ["x", "y", "z"]
 _SH0 = ["f_dc_0", "f_dc_1", "f_dc_2"]
 _SCALES = ["scale_0", "scale_1", "scale_2"]
@@ -65,11 +62,7 @@ def read(path: Path) -> RawSplats:
     groups = _column_groups(header, vertex)
     rows = open_rows(header, vertex)
     raw = RawSplats.allocate(len(rows), len(groups[2]) // 3)
-    starts = _starts(header, vertex, groups)
-    if starts is None:
-        raw.clean = _decode_gathered(rows, groups, raw)
-    else:
-        raw.clean = _decode_direct(header, vertex, starts, raw)
+    raw.clean = _decode_rows(header, vertex, rows, groups, raw)
     raw.trailing = trailing_bytes(header)
     known = {"nx", "ny", "nz", _FILTER, *itertools.chain(*groups)}
     raw.ignore(n for n in vertex.names if n not in known and not n.startswith("f_rest_"))
@@ -81,8 +74,7 @@ def read(path: Path) -> RawSplats:
     if _FILTER in vertex.names:
         _fuse_filter(raw, 2 if surfels else 3, columns(rows, [_FILTER]))
     if surfels:
-        what = f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one"
-        warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=3)
+        warn(path, f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one")
         raw.scales[:, 2] = np.float32(_THIN_AXIS) * raw.scales[:, :2].min(axis=1)
     return raw
 
@@ -163,7 +155,7 @@ def sh_columns(header: Header, names: set[str]) -> list[str]:
         raise FormatError(header.path, must, got, "export it again with an SH degree of 0 to 3", "sh_columns")
     if degree <= MAX_SH_DEGREE:
         return rest
-    warn_dropped_sh(header.path, degree, 4)
+    warn_dropped_sh(header.path, degree)
     return [rest[each * channel + k] for channel in range(3) for k in range(SH_COEFFICIENTS[-1])]
 
 
@@ -195,7 +187,7 @@ def _notes(header: Header, vertex: Element, groups: list[list[str]], trailing: i
     return notes
 
 
-def _starts(header: Header, vertex: Element, groups: list[list[str]]) -> Starts | None:
+def _starts(header: Header, vertex: Element, groups: list[list[str]]) -> tuple[int, ...] | None:
     """Index of the first column of each group; None unless each is a run in order of this machine's float32."""
     native = "<" if sys.byteorder == "little" else ">"
     names = vertex.names
@@ -218,46 +210,25 @@ def _fuse_filter(raw: RawSplats, axes: int, filters: np.ndarray) -> None:
 # ---- decoding --------------------------------------------------------------------------------------------------
 
 
-def _decode_direct(header: Header, vertex: Element, starts: Starts, raw: RawSplats) -> bool:
-    """Read float32 rows in cache-sized pieces, each decoded while it is still in the cache."""
-    width = len(vertex.properties)
+def _decode_rows(header: Header, vertex: Element, rows: np.ndarray, groups: list[list[str]], raw: RawSplats) -> bool:
+    """Decode in pieces that stay in the cache, as they lie in the file or converted; whether all is clean."""
+    names, starts = list(itertools.chain(*groups)), _starts(header, vertex, groups)
+    width = len(names) if starts is None else len(vertex.properties)
+    places = starts or tuple(itertools.accumulate((len(group) for group in groups[:-1]), initial=0))
     step = max(1, _CHUNK_BYTES // (4 * width))
-    offset = locate(header, vertex)
-
-    def job(start: int, stop: int) -> bool:
-        rows = np.empty((min(step, stop - start), width), np.float32)
-        view, clean = rows.reshape(-1).view(np.uint8).data, True
-        with header.path.open("rb", buffering=0) as stream:
-            stream.seek(offset + 4 * width * start)
-            for at in range(start, stop, step):
-                count = min(step, stop - at)
-                _fill(header.path, stream, view[: 4 * width * count])
-                clean &= bool(_decode(rows[:count], at, starts, *raw.columns))
-        return clean
-
-    return all(in_threads(vertex.count, job))
-
-
-def _fill(path: Path, stream: io.FileIO, view: memoryview) -> None:
-    done = 0
-    while done < len(view):
-        got = stream.readinto(view[done:])
-        if not got:
-            raise FormatError(path, "the file must keep its size", "an early end", "another program changed it; retry")
-        done += got
-
-
-def _decode_gathered(rows: np.ndarray, groups: list[list[str]], raw: RawSplats) -> bool:
-    """Rows of any types and order, converted piece by piece."""
-    names = list(itertools.chain(*groups))
-    starts = tuple(itertools.accumulate((len(group) for group in groups[:-1]), initial=0))
-    step = max(1, _CHUNK_BYTES // (4 * len(names)))
 
     def job(start: int, stop: int) -> bool:
         clean = True
         for at in range(start, stop, step):
-            piece = columns(rows[at : min(at + step, stop)], names)
-            clean &= bool(_decode(piece, at, starts, *raw.columns))
+            count = min(step, stop - at)
+            if starts is None:
+                piece = columns(rows[at : at + count], names)
+            else:  # read, since a mapped file that shrinks ends the process
+                piece = np.fromfile(header.path, np.float32, count * width, offset=rows.offset + 4 * width * at)
+            if piece.size < count * width:
+                must, todo = "the file must keep its size", "another program changed it; retry"
+                raise FormatError(header.path, must, "an early end", todo)
+            clean &= bool(_decode(piece.reshape(count, width), at, places, *raw.columns))
         return clean
 
     return all(in_threads(len(rows), job))

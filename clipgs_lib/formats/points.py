@@ -6,7 +6,6 @@ file has it.
 """
 
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import FormatError, RawSplats, SplatWarning, check_regular_file
+from .base import FormatError, RawSplats, check_regular_file, warn
 from .ply_table import Element, Header, classify, columns, open_rows, read_header
 
 NAME = "points"
@@ -75,8 +74,7 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
     parts = [None if part is None else torch.from_numpy(part) for part in (points, colors, normals)]
     if not np.isfinite(points).all():
         keep = torch.from_numpy(np.isfinite(points).all(axis=1))
-        what = f"dropped {int((~keep).sum()):,} points of {len(points):,} that are not finite"
-        warnings.warn(f"{path}: {what}", SplatWarning, stacklevel=2)
+        warn(path, f"dropped {int((~keep).sum()):,} points of {len(points):,} that are not finite")
         parts = [None if part is None else part[keep] for part in parts]
     return PointCloud(*parts)  # type: ignore[arg-type]  # the first is never None
 

@@ -20,7 +20,6 @@ per level and chunk, of which the finest is read: ``filenames`` lists the ``meta
 from __future__ import annotations
 
 import math
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ import numpy as np
 
 from ..files import ZIP_ERRORS
 from . import sog_images
-from .base import MAX_GAUSSIANS, FormatError, RawSplats, SplatWarning, check_count, check_regular_file, read_up_to
+from .base import MAX_GAUSSIANS, FormatError, RawSplats, check_count, check_regular_file, read_up_to, warn
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
 from .sog_write import write as write
 
@@ -286,7 +285,7 @@ def _codebook(path: Path, entry: dict[str, Any], where: str) -> np.ndarray:
     """``[256]`` float64; an early writer left the first value null, which continues the spacing of the others."""
     values = entry.get("codebook")
     if isinstance(values, list) and len(values) == 256 and values[0] is None and all(map(_is_finite, values[1:])):
-        warnings.warn(f"{path}: the first value of the codebook {where} is null; guessed", SplatWarning, stacklevel=7)
+        warn(path, f"the first value of the codebook {where} is null; guessed")
         entry = {"codebook": [values[1] + (values[1] - values[255]) / 255, *values[1:]]}
     return _numbers(path, entry, where, "codebook", 256)
 

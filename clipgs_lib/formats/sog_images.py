@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .base import FormatError, SplatWarning
+from .base import FormatError, warn
 
 Load = Callable[[str, int], bytes]  # ``load(name, limit)``: the bytes of an image, no more than ``limit``
 
@@ -42,8 +42,7 @@ def _decode(path: Path, name: str, data: bytes, least: int, most: int) -> np.nda
         got = f"{width:,} x {height:,}"
         raise FormatError(path, must, got, "the image does not belong to this meta.json, or is a decompression bomb")
     if not lossless:
-        message = f"{path}: {name} is a lossy image; its values are damaged"
-        warnings.warn(message, SplatWarning, stacklevel=6)
+        warn(path, f"{name} is a lossy image; its values are damaged")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,7 +1,6 @@
 """Writing SOG version 2 as one zip; the layout is described in `sog`."""
 
 import json
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numba import njit
 
 from ..splats import Splats
 from . import sog_images
-from .base import SplatWarning, atomic_write
+from .base import atomic_write, warn
 from .packing import columns_to_write, drop_largest, z_order
 
 _SMALLEST_SCALE = 1e-20
@@ -84,8 +83,7 @@ def _means(means: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
 def _scales(path: Path, scales: np.ndarray, meta: dict[str, Any]) -> dict[str, bytes]:
     flat = int((scales < _SMALLEST_SCALE).sum())
     if flat:
-        message = f"{path}: {flat:,} scales of 0 were raised to {_SMALLEST_SCALE:g}; SOG stores logarithms"
-        warnings.warn(message, SplatWarning, stacklevel=4)
+        warn(path, f"{flat:,} scales of 0 were raised to {_SMALLEST_SCALE:g}; SOG stores logarithms")
     logs = np.log(np.maximum(scales, _SMALLEST_SCALE))
     levels = codebook(logs)
     meta["scales"] = {"codebook": levels.tolist(), "files": ["scales.webp"]}

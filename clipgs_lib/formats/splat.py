@@ -4,14 +4,13 @@ Layout (antimatter15/splat): position 3 x float32, linear scale 3 x float32, col
 quaternion 4 x uint8 (wxyz, ``(byte - 128) / 128``). The frame is that of the PLY.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ..geometry import SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, SplatWarning, atomic_write, check_count, check_regular_file
+from .base import FormatError, RawSplats, atomic_write, check_count, check_regular_file, warn
 from .packing import columns_to_write, from_rgba, no_sh, positive_scales, warn_clipped
 
 NAME = "splat"
@@ -69,8 +68,7 @@ def write(splats: Splats, path: Path) -> None:
         raise FormatError(path, must, "none", "write another format, it has no header")
     columns = columns_to_write(splats, path)
     if splats.sh_degree:
-        message = f"{path}: .splat holds no view-dependent colour; SH degree {splats.sh_degree} was dropped"
-        warnings.warn(message, SplatWarning, stacklevel=3)
+        warn(path, f".splat holds no view-dependent colour; SH degree {splats.sh_degree} was dropped")
     colors = 0.5 + SH_C0 * columns.sh0[:, 0]  # [N, 3]
     warn_clipped(path, "colour values", int((np.abs(colors - 0.5) > 0.5 + _HALF_STEP).sum()), colors.size)
     records = np.empty(len(splats), RECORD)

@@ -4,7 +4,6 @@ SPZ stores the frame RUB (right, up, back); it is turned into that of the PLY by
 converter does, unless the coordinate-system extension (0xADBE0003) names another frame.
 """
 
-import io
 import math
 import struct
 import zlib
@@ -37,7 +36,6 @@ _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 _DEFLATE_RATIO = 1032
 _USUAL_RATIO = 64  # up to which a gzip stream is inflated at once; those of real splats have 2 to 10
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
-_PIECE = 1 << 18  # packed bytes inflated at a time, otherwise
 _MAGNITUDES = np.arange(512, dtype=np.float32) * np.float32(0.5**0.5 / 511)
 _FIELDS = np.concatenate([_MAGNITUDES, -_MAGNITUDES])  # what sign and 9 bits of a component mean
 
@@ -70,12 +68,11 @@ def read(path: Path) -> RawSplats:
 
 def decode(path: Path, data: bytes) -> RawSplats:
     """The gaussians of the bytes of an ``.spz``, in the frame of the PLY; ``path`` is for messages. See `read`."""
-    zipped = data.startswith(_GZIP)
+    zipped, engine = data.startswith(_GZIP), zlib.decompressobj(31)
     try:
-        source = _Gunzip(data) if zipped else io.BytesIO(data)
-        header = _parse_header(path, read_up_to(source.read, HEADER.size))
+        header = _parse_header(path, engine.decompress(data, HEADER.size) if zipped else data[: HEADER.size])
         if header.version < 4:
-            stored, extensions = _read_stream(path, data, header, source)
+            stored, extensions = _read_stream(path, data, header, engine if zipped else None)
         elif zipped:
             raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
         else:
@@ -95,11 +92,11 @@ def decode(path: Path, data: bytes) -> RawSplats:
     if unknown:
         raw.notes.append(f"extensions that are ignored: {', '.join(unknown)}")
     if header.degree == 4:
-        warn_dropped_sh(path, header.degree, 2)
+        warn_dropped_sh(path, header.degree)
     return raw
 
 
-def _parse_header(path: Path, data: bytearray) -> _Header:
+def _parse_header(path: Path, data: bytes) -> _Header:
     if len(data) < HEADER.size:
         must = f"an SPZ header takes {HEADER.size} bytes"
         raise FormatError(path, must, f"{len(data)}", "the file is truncated", "truncated")
@@ -115,31 +112,6 @@ def _parse_header(path: Path, data: bytearray) -> _Header:
     if header.fractional_bits > 24:
         raise FormatError(path, "the fractional bits must lie in 0..24", str(header.fractional_bits))
     return header
-
-
-class _Gunzip:
-    """A gzip stream, inflated piece by piece."""
-
-    def __init__(self, data: bytes) -> None:
-        self.engine, self.data, self.at = zlib.decompressobj(31), data, 0
-
-    def read(self, size: int) -> bytes:
-        """At most ``size`` bytes, none at the end of the stream or of the file."""
-        plain = b""
-        while not plain and not self.engine.eof:
-            packed = self.engine.unconsumed_tail
-            if not packed:
-                packed = self.data[self.at : self.at + _PIECE]
-                self.at += len(packed)
-            plain = self.engine.decompress(packed, size)
-            if not packed:
-                break
-        return plain
-
-    @property
-    def behind(self) -> int:
-        """Bytes of the file that follow the stream."""
-        return len(self.engine.unused_data) + len(self.data) - self.at
 
 
 def _inflate(data: bytes, size: int) -> bytearray | None:
@@ -159,27 +131,27 @@ def _inflate(data: bytes, size: int) -> bytearray | None:
     return plain if len(plain) == size else None
 
 
-def _read_stream(
-    path: Path, data: bytes, header: _Header, source: _Gunzip | io.BytesIO
-) -> tuple[list[np.ndarray], bytes | bytearray]:
+def _read_stream(path: Path, data: bytes, header: _Header, engine: Any) -> tuple[list[np.ndarray], bytes]:
     """The attributes of versions 1 to 3, and what follows: nothing, or the records that the header announces."""
-    zipped, size = isinstance(source, _Gunzip), header.count * sum(header.widths)
-    room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
+    # ``engine`` has inflated the header of a gzip stream; None for a plain file. Memory grows with what really comes.
+    size = header.count * sum(header.widths)
+    room = len(data) * _DEFLATE_RATIO if engine else len(data) - HEADER.size
     check_count(path, header.count, room, sum(header.widths))
     ends = header.count * np.cumsum(header.widths)[:-1]
-    if zipped and (whole := _inflate(data, HEADER.size + size)):
+    if engine and (whole := _inflate(data, HEADER.size + size)):
         return np.split(np.frombuffer(whole, np.uint8)[HEADER.size :], ends), b""
-    plain = read_up_to(source.read, size)
-    tail = read_up_to(source.read, _LARGEST_EXTENSION + 1)
-    length = len(tail)
-    if len(plain) < size or (isinstance(source, _Gunzip) and length <= _LARGEST_EXTENSION and not source.engine.eof):
+    if engine:
+        plain = engine.decompress(engine.unconsumed_tail, size) if size else b""
+        tail = engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
+        complete = engine.eof or len(tail) > _LARGEST_EXTENSION
+    else:
+        plain, tail, complete = data[HEADER.size : HEADER.size + size], data[HEADER.size + size :], True
+    if len(plain) < size or not complete:
         must = f"{header.count:,} gaussians need {size:,} bytes in a complete gzip stream"
         got = f"{len(plain):,}, or a stream that ends early" if len(plain) < size else "a stream that ends early"
         raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
-    if isinstance(source, _Gunzip) and length <= _LARGEST_EXTENSION:
-        length += source.behind
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
-    if length > limit:
+    if (length := len(tail) + (len(engine.unused_data) if engine else 0)) > limit:
         must = f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header"
         got = f"at least {length:,} trailing bytes"
         raise FormatError(path, must, got, "the header is broken, or the file is a decompression bomb")
@@ -229,7 +201,7 @@ def _read_zstd(path: Path, packed: bytes, size: int) -> np.ndarray:
     return np.frombuffer(plain, np.uint8)
 
 
-def _read_extensions(path: Path, data: bytes | bytearray) -> tuple[tuple[int, int, int], list[str]]:
+def _read_extensions(path: Path, data: bytes) -> tuple[tuple[int, int, int], list[str]]:
     """The axis flips that lead from the stored frame to that of the PLY, and the types of other extensions."""
     frame, unknown, offset = RUB, [], 0
     while offset + 8 <= len(data):
