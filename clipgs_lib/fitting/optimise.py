@@ -4,11 +4,10 @@ There is one loop, for a batch of objects that are drawn, measured and moved tog
 is every object on the CPU, where the rasteriser draws one object at a time anyway.
 """
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,49 +20,36 @@ from .columns import MEANS, SCALES, SH, Adam, activate, confine, pack, relocate,
 from .starts import check_count
 from .supervision import Scene, Views, check_views, photometric_loss, split_views
 
+# Learning rates, per step: of means in units of the object's radius, of scales' logarithms and of opacities' logits.
+_LR_MEANS, _LR_QUATS, _LR_SCALES, _LR_OPACITIES, _LR_SH0, _LR_SHN = 1e-3, 5e-3, 2e-2, 3e-2, 1e-2, 5e-3
+_DECAY = 0.1  # of the rate of the means, from the first step to the last
+_SSIM_WEIGHT = 0.2  # of 1 - SSIM, beside L1
+_RELOCATE_UNTIL = 0.75  # share of the steps after which no gaussian is moved any more
+_DEAD_OPACITY = 0.02  # below this a gaussian is dead
+_DEAD_WEIGHT = 0.02  # so is one that makes up less of the training views than this share of the mean
+
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How to fit. The defaults fit 1,024 gaussians to views of 128 px within seconds on one core.
-
-    Learning rates are per step; those of means are in units of the object's radius.
-    """
+    """How to fit. The defaults fit 1,024 gaussians to views of 128 px within seconds on one core."""
 
     iterations: int = 400  # steps; 0 measures the initialisation, on all views
-    views_per_step: int = 1  # pictures drawn in one step
     holdout: int = 6  # one view in so many is kept from training and measured at the end
     sh_degree: int = 0  # of the colours, 0 to 3
-    ssim_weight: float = 0.2  # of 1 - SSIM, beside L1
-    lr_means: float = 1e-3  # at the first step, in radii
-    lr_means_final: float = 1e-4  # at the last step, reached by exponential decay
-    lr_quats: float = 5e-3
-    lr_scales: float = 2e-2  # of the logarithm
-    lr_opacities: float = 3e-2  # of the logit
-    lr_sh0: float = 1e-2
-    lr_shN: float = 5e-3
     relocate_every: int = 75  # steps between relocations of dead gaussians; 0 never
-    relocate_until: float = 0.75  # share of the steps after which none is moved any more
-    dead_opacity: float = 0.02  # below this a gaussian is dead
-    dead_weight: float = 0.02  # so is one that makes up less of the training views than this share of the mean
     check_every: int = 100  # steps between measurements for the curve
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the views; training composites over random ones
     threads: int = 1  # of torch and the rasteriser during the fit: small pictures gain more from a second process
     seed: int = 0  # of view order, backgrounds and relocation
 
     def __post_init__(self) -> None:
-        counts = ("iterations", 0), ("views_per_step", 1), ("holdout", 2), ("relocate_every", 0)
-        for name, low in (*counts, ("check_every", 1), ("threads", 1)):
+        counts = ("iterations", 0), ("holdout", 2), ("relocate_every", 0), ("check_every", 1), ("threads", 1)
+        for name, low in counts:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name} must be a whole number >= {low}, got {value!r}")
         if self.sh_degree not in (0, 1, 2, 3):
             raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {self.sh_degree!r}")
-        for name in ("relocate_until", "dead_opacity", "dead_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-        for name in ("ssim_weight", *(field.name for field in fields(self) if field.name.startswith("lr_"))):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
 
 
 class CurvePoint(NamedTuple):
@@ -199,7 +185,7 @@ class _Batch:
         self.config, self.scene, self.parameters = config, scene, parameters.requires_grad_()
         self.probe = scene.pick(_spread(scene.alphas.shape[1], 8))
         self.extents = torch.tensor(extents, device=parameters.device)[:, None, None]  # [B, 1, 1]
-        self.adam = Adam(self.parameters, torch.stack([_rates(parameters, extent, config) for extent in extents]))
+        self.adam = Adam(self.parameters, torch.stack([_rates(parameters, extent) for extent in extents]))
         self.dice = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.orders = [_epochs(scene.alphas.shape[1], dice) for dice in self.dice]
         self.error = torch.zeros_like(parameters[..., 0]).detach()  # [B, N]
@@ -211,32 +197,31 @@ class _Batch:
         self.check(0)
         for done in range(1, config.iterations + 1):
             self.step((done - 1) / max(config.iterations - 1, 1))
-            last = config.relocate_until * config.iterations
-            if config.relocate_every and done % config.relocate_every == 0 and done <= last:
+            every, last = config.relocate_every, _RELOCATE_UNTIL * config.iterations
+            if every and done % every == 0 and done <= last:
                 self.relocate()
             if done % config.check_every == 0 or done == config.iterations:
                 self.check(done)
 
     def step(self, share: float) -> None:
         """One step of every object, ``share`` in ``[0, 1]`` of the way."""
-        config = self.config
-        pictures = self.scene.pick_each([[next(order) for _ in range(config.views_per_step)] for order in self.orders])
+        pictures = self.scene.pick_each([next(order) for order in self.orders])
         behind = torch.stack([torch.rand(3, generator=dice) for dice in self.dice]).to(self.parameters.device)
         drawn, targets = pictures.draw(activate(self.parameters), behind), pictures.over(behind)
-        loss = photometric_loss(drawn.flatten(0, 1), targets.flatten(0, 1), config.ssim_weight)
+        loss = photometric_loss(drawn.flatten(0, 1), targets.flatten(0, 1), _SSIM_WEIGHT)
         (gradient,) = torch.autograd.grad(len(drawn) * loss, self.parameters)  # of each object as if it were alone
         size = self.parameters.detach()[..., SCALES].amax(dim=-1).exp()
         self.error += gradient[..., MEANS].norm(dim=-1) * size
-        self.adam.step(gradient, (config.lr_means_final / config.lr_means) ** share if config.lr_means else 0.0)
+        self.adam.step(gradient, _DECAY**share)
         confine(self.parameters, self.extents)
 
     def relocate(self) -> None:
         """Move the dead gaussians of every object."""
         visible = self.scene.visibility(activate(self.parameters.detach()))
-        seen = visible >= self.config.dead_weight * visible.mean(dim=1, keepdim=True)
-        rows, dead = self.parameters.detach(), self.config.dead_opacity
+        seen = visible >= _DEAD_WEIGHT * visible.mean(dim=1, keepdim=True)
+        rows = self.parameters.detach()
         for i, dice in enumerate(self.dice):
-            self.adam.clear(i, relocate(rows[i], self.error[i], seen[i], dead_opacity=dead, generator=dice))
+            self.adam.clear(i, relocate(rows[i], self.error[i], seen[i], dead_opacity=_DEAD_OPACITY, generator=dice))
         self.error.zero_()
 
     def check(self, done: int) -> None:
@@ -247,11 +232,11 @@ class _Batch:
             curve.append(CurvePoint(done, seconds, ratio))
 
 
-def _rates(parameters: Tensor, extent: float, config: FitConfig) -> Tensor:
+def _rates(parameters: Tensor, extent: float) -> Tensor:
     """Learning rate of every column ``[1, D]``."""
     higher = parameters.shape[-1] - SH - 3
-    rates = [config.lr_means * extent] * 3 + [config.lr_quats] * 4 + [config.lr_scales] * 3 + [config.lr_opacities]
-    return torch.tensor([[*rates, *[config.lr_sh0] * 3, *[config.lr_shN] * higher]], device=parameters.device)
+    rates = [_LR_MEANS * extent] * 3 + [_LR_QUATS] * 4 + [_LR_SCALES] * 3 + [_LR_OPACITIES]
+    return torch.tensor([[*rates, *[_LR_SH0] * 3, *[_LR_SHN] * higher]], device=parameters.device)
 
 
 def _epochs(count: int, generator: torch.Generator) -> Iterator[int]:

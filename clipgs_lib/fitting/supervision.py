@@ -69,11 +69,10 @@ class Scene(NamedTuple):
         """The same ``views`` of every object."""
         return self._each(lambda column: column[:, views])
 
-    def pick_each(self, views: list[list[int]]) -> Scene:
-        """Views of each object by itself, ``[B, C]``."""
+    def pick_each(self, views: list[int]) -> Scene:
+        """One view of each object, by itself."""
         index = torch.tensor(views).to(self.alphas.device)
-        rows = torch.arange(len(views), device=index.device)[:, None]
-        return self._each(lambda column: column[rows, index])
+        return self._each(lambda column: column[torch.arange(len(views), device=index.device), index][:, None])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Scene:
         return Scene._make((*map(change, self[:4]), self.background))

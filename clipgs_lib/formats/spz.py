@@ -142,7 +142,7 @@ def _read_stream(path: Path, data: bytes, header: _Header, engine: Any) -> tuple
         return np.split(np.frombuffer(whole, np.uint8)[HEADER.size :], ends), b""
     if engine:
         plain = engine.decompress(engine.unconsumed_tail, size) if size else b""
-        tail = engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
+        tail = b"" if engine.eof else engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
         complete = engine.eof or len(tail) > _LARGEST_EXTENSION
     else:
         plain, tail, complete = data[HEADER.size : HEADER.size + size], data[HEADER.size + size :], True

@@ -74,7 +74,9 @@ def _sorted_cloud(points: np.ndarray, valid: np.ndarray) -> _Cloud:
         some = np.sort(order[places])
         order[places] = some[np.lexsort((*points[some].T[::-1], keys[some]))]
     columns = np.ascontiguousarray(points.take(order, axis=0).T)
-    return _Cloud(columns, rows[order], *_boxes(columns))
+    starts = np.arange(0, len(order), _BLOCK)
+    lows, highs = (extreme.reduceat(columns, starts, axis=1) for extreme in (np.minimum, np.maximum))
+    return _Cloud(columns, rows[order], lows, highs)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -103,24 +105,6 @@ def _curve_keys(points):
             cell = (cell | (cell << 2)) & 0x1249249249249249
             keys[i] |= cell << (2 - a)
     return keys
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _boxes(columns):
-    """Low and high corners ``[D, blocks]`` of the blocks of ``columns [D, n]``."""
-    width, n = columns.shape
-    blocks = (n + _BLOCK - 1) // _BLOCK
-    lows = np.empty((width, blocks), np.float32)
-    highs = np.empty((width, blocks), np.float32)
-    for d in range(width):
-        for block in range(blocks):
-            low, high = np.float32(np.inf), np.float32(-np.inf)
-            for i in range(block * _BLOCK, min(block * _BLOCK + _BLOCK, n)):
-                low = min(low, columns[d, i])
-                high = max(high, columns[d, i])
-            lows[d, block] = low
-            highs[d, block] = high
-    return lows, highs
 
 
 @njit(cache=True, error_model="numpy", nogil=True, fastmath=_EXACT)

@@ -12,20 +12,22 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import writing
+from ..files import file_sha256, writing
 from .tar import END, ShardError
 from .triplet import SCHEMA, TeacherInfo, Triplet, decode_triplet
 
 SET_SCHEMA = "clipgs-triplets/1"
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
+MAX_BYTES = 256 * 1024 * 1024  # of a shard, which may be longer by less than one object
+MAX_OBJECTS = 4_096  # of a shard
 SHARD_NAME = re.compile(r"[a-z0-9_]{1,32}-\d{6}\.tar(?:\.gz)?")
 INDEX_SCHEMA = pa.schema(
     [
@@ -46,27 +48,14 @@ INDEX_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class ShardLimits:
-    """When a shard is full, and how it lies on disk."""
-
-    max_bytes: int = 256 * 1024 * 1024  # a shard may be longer by less than one object
-    max_objects: int = 4_096
-    compress: bool = False  # as .tar.gz: about a fifth smaller, but unpacked to a temporary file to be read
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_objects < 1:
-            raise ValueError(f"max_bytes and max_objects must be at least 1, got {self.max_bytes}, {self.max_objects}")
-
-
 class ShardWriter:
     """Append objects to ``SPLIT-000000.tar`` (or ``.tar.gz``), ``SPLIT-000001.tar``, ...; each whole or not at all.
 
     Use it as a context: leaving it normally finishes the last shard, leaving it by an exception removes it.
     """
 
-    def __init__(self, folder: Path, split: str, limits: ShardLimits | None = None) -> None:
-        self.folder, self.split, self.limits = Path(folder), split, limits or ShardLimits()
+    def __init__(self, folder: Path, split: str, compress: bool = False) -> None:
+        self.folder, self.split, self.compress = Path(folder), split, compress
         self.shards: list[dict[str, Any]] = []  # name, bytes, objects, sha256 (and tar_bytes) of each
         self._open: ExitStack | None = None
 
@@ -86,31 +75,22 @@ class ShardWriter:
         ShardError when the folder is missing, not writable or full, at the latest on leaving the context.
         """
         if self._open is None:
-            self._begin()
+            name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if self.compress else "")
+            self._open = ExitStack()
+            self._stream = self._open.enter_context(replacing(self.folder / name))
+            self._packer = zlib.compressobj(9, wbits=31) if self.compress else None  # 31: gzip, without a date
+            self._bytes = 0  # of the tar, packed or not
+            self.shards.append({"name": name, "bytes": 0, "objects": 0})
         entry, place = self.shards[-1], self._bytes
         self._append(block)
         entry["objects"] += 1
-        if self._bytes >= self.limits.max_bytes or entry["objects"] >= self.limits.max_objects:
+        if self._bytes >= MAX_BYTES or entry["objects"] >= MAX_OBJECTS:
             self._finish()
         return entry["name"], place
 
-    def _begin(self) -> None:
-        compress = self.limits.compress
-        name = f"{self.split}-{len(self.shards):06d}.tar" + (".gz" if compress else "")
-        self._open = ExitStack()
-        self._stream = self._open.enter_context(replacing(self.folder / name))
-        self._packer = zlib.compressobj(9, wbits=31) if compress else None  # 31: with the header of gzip, no date in it
-        self._digest, self._bytes = hashlib.sha256(), 0  # of the file; of the tar, packed or not
-        self.shards.append({"name": name, "bytes": 0, "objects": 0})
-
     def _append(self, data: bytes) -> None:
         self._bytes += len(data)
-        self._write(self._packer.compress(data) if self._packer else data)
-
-    def _write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self.shards[-1]["bytes"] += len(data)
-        self._digest.update(data)
+        self._stream.write(self._packer.compress(data) if self._packer else data)
 
     def _finish(self) -> None:
         """Put the file in its place and complete its entry."""
@@ -118,10 +98,12 @@ class ShardWriter:
         with stack or ExitStack():
             self._append(END)
             if self._packer:
-                self._write(self._packer.flush())
-        self.shards[-1]["sha256"] = self._digest.hexdigest()
-        if self._packer:
-            self.shards[-1]["tar_bytes"] = self._bytes
+                self._stream.write(self._packer.flush())
+        entry = self.shards[-1]
+        path = self.folder / entry["name"]
+        entry |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        if self.compress:
+            entry["tar_bytes"] = self._bytes
 
 
 @contextmanager
@@ -136,7 +118,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_set(
-    folder: Path, blocks: Iterable[bytes], *, build: Mapping[str, Any], limits: ShardLimits | None = None
+    folder: Path, blocks: Iterable[bytes], *, build: Mapping[str, Any], compress: bool = False
 ) -> dict[str, Any]:
     """Write shards, index and manifest from the bytes of objects (`encode_triplet`), each checked once more.
 
@@ -144,6 +126,7 @@ def write_set(
         folder: existing folder; files of the same names are replaced.
         blocks: one per object, in the order in which they shall stand within their split.
         build: how the set was made, for the manifest; plain JSON.
+        compress: as .tar.gz: about a fifth smaller, but unpacked to a temporary file to be read.
 
     Returns:
         The manifest.
@@ -160,7 +143,7 @@ def write_set(
             _check_fits(triplet, keys, teacher)
             keys.add(triplet.key)
             if triplet.split not in writers:
-                writers[triplet.split] = stack.enter_context(ShardWriter(folder, triplet.split, limits))
+                writers[triplet.split] = stack.enter_context(ShardWriter(folder, triplet.split, compress))
             shard, offset = writers[triplet.split].add(block)
             rows.append(_index_row(triplet, block, shard, offset))
     shards = [entry for split in sorted(writers) for entry in writers[split].shards]

@@ -23,7 +23,6 @@ from ..fitting import FitResult
 from ..pool import LIMIT, over_processes, over_ray
 from ..shards.tar import KEY, ShardError
 from ..shards.triplet import SCHEMA, Triplet, encode_triplet
-from ..shards.writer import ShardLimits
 from ..splits import RULE
 from . import stages
 from .recipe import BuildConfig, Source, StopBuild
@@ -54,7 +53,6 @@ def build_triplets(
     workers: int = 1,
     ray: str | None = None,
     limit: float = LIMIT,
-    limits: ShardLimits | None = None,
     produce: Producer | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -69,7 +67,6 @@ def build_triplets(
         workers: processes, or CPUs of a Ray started here (``ray="local"``).
         ray: address of a Ray cluster, which then does the work; only this process writes.
         limit: seconds that one object may take before it is set aside and its process ended.
-        limits: of the shards.
         produce: importable function that makes one object; None for `stages.produce`.
         progress: called with objects done, objects in all, objects set aside.
 
@@ -103,7 +100,7 @@ def build_triplets(
                 yield done
 
     keys = [source.key for source in sources]
-    return complete(Path(out), _recipe(sources, config), keys, work, limits=limits, progress=progress)
+    return complete(Path(out), _recipe(sources, config), keys, work, progress=progress)
 
 
 def _outcomes(

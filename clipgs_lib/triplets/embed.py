@@ -20,7 +20,7 @@ import torch
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError, unpack_members
 from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
-from ..shards.writer import MANIFEST, ShardLimits
+from ..shards.writer import MANIFEST
 from .build import build_triplets
 from .recipe import BuildConfig, catalogue_sources
 from .stages import teacher_columns
@@ -37,7 +37,7 @@ def embed_triplets(
     *,
     device: str = "cpu",
     batch: int = 256,
-    limits: ShardLimits | None = None,
+    compress: bool = False,
     command: str = "",
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -49,7 +49,7 @@ def embed_triplets(
         teacher: name for `teachers.load_teacher`, or a teacher.
         device: of a teacher given by name.
         batch: pictures gathered for one call of the teacher, ``>= 1``; whole objects.
-        limits: of the shards.
+        compress: the shards, see `shards.writer.write_set`.
         command: what makes this set anew, for its manifest.
         progress: called with objects done, objects in all, objects set aside.
 
@@ -80,7 +80,7 @@ def embed_triplets(
 
     old = shards.folder / QUARANTINE
     before = old.read_bytes().splitlines() if old.exists() else []
-    return complete(target, recipe, keys, work, limits=limits, before=before, progress=progress)
+    return complete(target, recipe, keys, work, compress=compress, before=before, progress=progress)
 
 
 def _load(name: str, device: str, batch: int) -> Teacher:
@@ -196,5 +196,4 @@ def build_sample_set(
     first = build_triplets(catalogue_sources(objects), raw, RECIPE, workers=workers, progress=progress)
     if first.quarantined:
         raise ShardError(str(raw), "every object of the sample must work", str(first), "see its quarantine.jsonl")
-    limits = ShardLimits(compress=True)
-    return embed_triplets(raw, out, teacher, limits=limits, command=COMMAND, progress=progress)
+    return embed_triplets(raw, out, teacher, compress=True, command=COMMAND, progress=progress)

@@ -15,7 +15,7 @@ from typing import Any
 from ..files import locked
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
-from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, ShardLimits, replacing, write_set
+from ..shards.writer import INDEX, MANIFEST, SHARD_NAME, replacing, write_set
 from ..words import first_of, plural
 
 QUARANTINE = "quarantine.jsonl"
@@ -52,7 +52,7 @@ def complete(
     keys: Sequence[str],
     work: Callable[[Staging], Generator[int]],
     *,
-    limits: ShardLimits | None = None,
+    compress: bool = False,
     before: Sequence[bytes] = (),
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -80,7 +80,7 @@ def complete(
                 for count in steps:
                     if progress is not None:
                         progress(count, len(keys), stage.aside)
-            objects, aside = stage.pack(keys, recipe, limits, before)
+            objects, aside = stage.pack(keys, recipe, compress, before)
     return BuildReport(folder, objects, aside, resumed, time.monotonic() - began, read_lost(folder))
 
 
@@ -160,7 +160,7 @@ class Staging:
         self.aside += key not in self._have
 
     def pack(
-        self, keys: Sequence[str], recipe: Mapping[str, Any], limits: ShardLimits | None, before: Sequence[bytes]
+        self, keys: Sequence[str], recipe: Mapping[str, Any], compress: bool, before: Sequence[bytes]
     ) -> tuple[int, int]:
         """Write quarantine, shards, index and manifest; returns how many objects and lines of the quarantine."""
         failed = [path.read_bytes() for key in keys if (path := self._path(key, ".json")).exists()]
@@ -176,7 +176,9 @@ class Staging:
             if lines:
                 _write(self.folder / name, b"\n".join(lines) + b"\n")
         blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
-        return int(write_set(self.folder, blocks, build=recipe, limits=limits)["objects"]), len(before) + len(failed)
+        return int(write_set(self.folder, blocks, build=recipe, compress=compress)["objects"]), len(before) + len(
+            failed
+        )
 
     def _path(self, key: str, suffix: str) -> Path:
         part = hashlib.sha256(key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets

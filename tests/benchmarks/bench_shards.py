@@ -18,14 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from clipgs_lib.captions.caption import Caption
+from clipgs_lib.shards import writer
 from clipgs_lib.shards.shard_set import TripletStream
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.shards.writer import ShardLimits, write_set
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.splats import Splats
 
 DIM, VIEWS, TEXTS, SIZE, GAUSSIANS = 512, 12, 8, 224, 1_024
@@ -69,7 +71,8 @@ def make_set(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     pool = [encode_view(picture(rng)) for _ in range(64)]
     blocks = (encode_triplet(example(n, tuple(pool[(n + i) % 64] for i in range(VIEWS)))) for n in range(count))
-    write_set(folder, blocks, build={}, limits=ShardLimits(max_objects=256))
+    with patch.object(writer, "MAX_OBJECTS", 256):
+        write_set(folder, blocks, build={})
 
 
 def raw_read(paths: list[Path]) -> int:

@@ -18,7 +18,7 @@ from clipgs_lib.splats import COLUMNS, Splats
 from tests.conftest import make_splats
 from tests.fitting.fitting_scenes import ball, cameras_about, ground_truth, plate, stool
 
-BUSY = FitConfig(iterations=30, check_every=10, relocate_every=10, views_per_step=2, seed=3)
+BUSY = FitConfig(iterations=30, check_every=10, relocate_every=10, seed=3)
 
 
 @cache
@@ -105,8 +105,9 @@ def test_no_steps_for_a_batch():
     assert all(torch.allclose(a.splats.means, b.init.means) for a, b in zip(results, jobs(), strict=True))
 
 
-def test_weights_and_harmonics_in_a_batch():
-    config = FitConfig(iterations=20, sh_degree=1, ssim_weight=0.0)
+def test_weights_and_harmonics_in_a_batch(monkeypatch):
+    monkeypatch.setattr(optimise, "_SSIM_WEIGHT", 0.0)
+    config = FitConfig(iterations=20, sh_degree=1)
     together, alone = _fit_together(jobs(), config), [fit(*job[:3], config) for job in jobs()]
     for one, other in zip(together, alone, strict=True):
         assert one.splats.sh_degree == 1 and one.psnr == pytest.approx(other.psnr, abs=0.01)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from clipgs_lib.captions.caption import Caption
+from clipgs_lib.shards import writer
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.shards.writer import ShardLimits, write_set
+from clipgs_lib.shards.writer import write_set
 
 from ..conftest import make_splats
 
@@ -61,8 +64,14 @@ def make_set(
     folder.mkdir(parents=True, exist_ok=True)
     splits = [split for split, count in counts for _ in range(count)]
     blocks = [encode_triplet(make_triplet(number, split=split)) for number, split in enumerate(splits)]
-    write_set(folder, blocks, build={"what": "test"}, limits=ShardLimits(max_objects=per_shard, compress=compress))
+    with small_shards(per_shard):
+        write_set(folder, blocks, build={"what": "test"}, compress=compress)
     return folder
+
+
+def small_shards(most: int) -> AbstractContextManager[Any]:
+    """Within it, shards hold no more objects than that."""
+    return patch.object(writer, "MAX_OBJECTS", most)
 
 
 def tar_of(members: Sequence[tuple[str, bytes]], kind: bytes = tarfile.REGTYPE) -> bytes:

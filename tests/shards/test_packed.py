@@ -14,9 +14,9 @@ from clipgs_lib.shards import shard_set
 from clipgs_lib.shards.shard_set import ShardSet, TripletStream
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import encode_triplet
-from clipgs_lib.shards.writer import ShardLimits, write_set
+from clipgs_lib.shards.writer import write_set
 
-from .shard_samples import make_triplet
+from .shard_samples import make_triplet, small_shards
 
 NAME = "train-000000.tar.gz"
 
@@ -28,8 +28,8 @@ def folder(tmp_path) -> Path:
 
 def make(place: Path, compress: bool = True) -> Path:
     place.mkdir()
-    limits = ShardLimits(max_objects=5, compress=compress)
-    write_set(place, [encode_triplet(make_triplet(i)) for i in range(8)], build={}, limits=limits)
+    with small_shards(5):
+        write_set(place, [encode_triplet(make_triplet(i)) for i in range(8)], build={}, compress=compress)
     return place
 
 

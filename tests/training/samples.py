@@ -13,9 +13,11 @@ from clipgs_lib.captions.caption import Caption
 from clipgs_lib.evaluation import EvaluationConfig, evaluate
 from clipgs_lib.settings import from_plain
 from clipgs_lib.shards.triplet import TeacherInfo, Triplet, encode_triplet, encode_view
-from clipgs_lib.shards.writer import ShardLimits, write_set
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.splats import Splats
 from clipgs_lib.training import TrainConfig
+
+from ..shards.shard_samples import small_shards
 
 TEACHER = TeacherInfo("stand-in sha256:00", 16)
 KINDS = ("ball", "rod", "disk", "cloud")
@@ -77,7 +79,8 @@ def make_set(folder: Path, train: int = 46, first: int = 0, **changes: Any) -> P
     splits = ["train"] * train + ["val"] * 12 + ["test"] * 12
     folder.mkdir(parents=True)
     blocks = [encode_triplet(make_object(first + n, split, **changes)) for n, split in enumerate(splits)]
-    write_set(folder, blocks, build={"what": "test"}, limits=ShardLimits(max_objects=20))
+    with small_shards(20):
+        write_set(folder, blocks, build={"what": "test"})
     return folder
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from clipgs_lib.formats import SplatWarning
 from clipgs_lib.shards.triplet import Triplet
-from clipgs_lib.shards.writer import ShardLimits
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.recipe import BuildConfig, Source, StopBuild
 
-from ..shards.shard_samples import make_triplet
+from ..shards.shard_samples import make_triplet, small_shards
 
-LIMITS = ShardLimits(max_objects=5)
 SPLITS = ("train", "train", "val", "test")
 
 
@@ -106,4 +104,5 @@ def slow(source: Source, config: BuildConfig) -> Triplet:
 
 
 if __name__ == "__main__":
-    build_triplets(sources(18), sys.argv[1], workers=2, limits=LIMITS, produce=slow)
+    with small_shards(5):
+        build_triplets(sources(18), sys.argv[1], workers=2, produce=slow)

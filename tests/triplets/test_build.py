@@ -27,7 +27,8 @@ from clipgs_lib.triplets.build import _attempt, build_triplets
 from clipgs_lib.triplets.recipe import BuildConfig, Source
 
 from ..conftest import ROOT
-from .build_samples import LIMITS, cheap, deadly, endless, hopeless, leaving, slow, sources, teacherless, troubled
+from ..shards.shard_samples import small_shards
+from .build_samples import cheap, deadly, endless, hopeless, leaving, slow, sources, teacherless, troubled
 
 module = sys.modules["clipgs_lib.triplets.build"]
 
@@ -37,7 +38,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def build(folder: Path, count: int = 12, produce=cheap, **options):
-    return build_triplets(sources(count), folder, limits=LIMITS, produce=produce, **options)
+    with small_shards(5):
+        return build_triplets(sources(count), folder, produce=produce, **options)
 
 
 def test_a_set_is_built_and_does_not_depend_on_the_workers(tmp_path):

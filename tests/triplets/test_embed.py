@@ -15,14 +15,14 @@ from clipgs_lib.cli import app
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError, unpack_members
 from clipgs_lib.shards.triplet import Triplet, encode_triplet, encode_view
-from clipgs_lib.shards.writer import ShardLimits, write_set
+from clipgs_lib.shards.writer import write_set
 from clipgs_lib.triplets import embed
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.embed import embed_triplets
 from clipgs_lib.triplets.inspection import summarize
 from clipgs_lib.triplets.recipe import BuildConfig, catalogue_sources
 
-from ..shards.shard_samples import make_set, make_triplet
+from ..shards.shard_samples import make_set, make_triplet, small_shards
 
 
 class StandIn:
@@ -176,8 +176,8 @@ def test_what_is_refused(tmp_path):
 def test_compressed_shards_hold_the_same_objects(tmp_path):
     old = make_set(tmp_path / "old")
     for name in ("plain", "packed"):
-        limits = ShardLimits(max_objects=5, compress=name == "packed")
-        embed_triplets(old, tmp_path / name, StandIn(), limits=limits, command="make it")
+        with small_shards(5):
+            embed_triplets(old, tmp_path / name, StandIn(), compress=name == "packed", command="make it")
     plain, packed = ShardSet(tmp_path / "plain"), ShardSet(tmp_path / "packed")
     assert packed.manifest["build"]["command"] == "make it"
     assert packed.verify() == [] and plain.manifest["content_sha256"] == packed.manifest["content_sha256"]

@@ -14,7 +14,7 @@ import ray
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.triplets.build import build_triplets
 
-from .build_samples import LIMITS, cheap, dying, sources, troubled
+from .build_samples import cheap, dying, sources, troubled
 from .test_build import build, files
 
 
@@ -45,7 +45,7 @@ def test_ray_gives_the_same_set(tmp_path):
 def test_an_object_whose_worker_dies_twice_costs_only_itself(tmp_path):
     log, out = tmp_path / "log", tmp_path / "set"
     some = [replace(source, path=str(log)) for source in sources(6)]
-    report = build_triplets(some, out, limits=LIMITS, produce=dying, ray="local")
+    report = build_triplets(some, out, produce=dying, ray="local")
     assert (report.objects, report.quarantined) == (5, 1)
     [line] = map(json.loads, (out / "quarantine.jsonl").read_text().splitlines())
     assert line["key"] == "thing-002" and "Ray worker died twice" in line["reason"]
