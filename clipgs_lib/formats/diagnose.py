@@ -16,8 +16,8 @@ from types import ModuleType
 
 import numpy as np
 
-from . import doctor_geometry as geometry
-from . import doctor_values as values
+from ..geometry import SH_C0
+from . import doctor_checks as checks
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import SEVERITIES, Diagnosis, Finding
@@ -33,6 +33,10 @@ _MAGIC = (
     (b"Kaydara FBX", "an FBX mesh"), (b"BLENDER", "a Blender file"),
 )  # fmt: skip
 _ARCHIVES = ("zip", "bzip2", "xz", "7-Zip", "RAR", "zstd", "gzip")
+_TURNS = {  # that bring an axis up to +y
+    "-y": "180 degrees about z", "+z": "-90 degrees about x", "-z": "90 degrees about x",
+    "+x": "90 degrees about z", "-x": "-90 degrees about z",
+}  # fmt: skip
 
 
 @dataclass
@@ -47,6 +51,11 @@ class _Patient:
     repairs: list[str] = field(default_factory=list)  # What ``fix`` does, a sentence each
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     up_guess: str = "unknown"
+
+    def report(self, code: str, severity: str, message: str, mend: str = "", repair: str = "") -> None:
+        """Add a finding, and what ``fix`` does about it."""
+        self.findings.append(Finding(code, severity, message, mend, fixable=bool(repair)))
+        self.repairs += [repair] if repair else []
 
 
 def diagnose(path: str | os.PathLike[str], *, fix: str | os.PathLike[str] | None = None) -> Diagnosis:
@@ -107,47 +116,42 @@ def _read(patient: _Patient) -> None:
             patient.format = sniff(path)
             patient.raw = FORMATS[patient.format].read(path)
         except FormatError as error:
-            finding = _explain(path, head, error)
+            code, message, mend = _explain(path, head, error)
             if patient.format == "points":
                 patient.format = None
-            if finding.code == "truncated" and patient.format is not None:
-                finding = _truncated(patient, FORMATS[patient.format], finding)
-            patient.findings.append(finding)
+            if (
+                code == "truncated" and patient.format is not None
+            ):  # go on with the whole gaussians, if the layout allows
+                with suppress(FormatError):
+                    patient.raw = _salvage(path, FORMATS[patient.format])
+            if patient.raw is None:
+                patient.report(code, "error", message, mend)
+            else:
+                whole = f"{len(patient.raw.means):,} whole gaussians"
+                repair = f"kept the {whole} of a truncated file"
+                patient.report(code, "error", f"{message}; {whole} are there", mend, repair)
         except OSError as error:
             mend = "check the disk and the permissions"
-            patient.findings.append(Finding("unreadable", "error", f"the file cannot be read: {error}", mend))
+            patient.report("unreadable", "error", f"the file cannot be read: {error}", mend)
     for warning in caught:
         if issubclass(warning.category, SplatWarning):
-            text = str(warning.message).removeprefix(f"{path}: ")
-            patient.findings.append(Finding("reader_warning", "warning", text, ""))
+            patient.report("reader_warning", "warning", str(warning.message).removeprefix(f"{path}: "))
     if patient.raw is not None:
         patient.count = len(patient.raw.means)
         _check_ply(patient, patient.raw)
 
 
-def _truncated(patient: _Patient, module: ModuleType, finding: Finding) -> Finding:
-    """Go on with the whole gaussians of a truncated file, where its layout allows."""
-    with suppress(FormatError):
-        patient.raw = _salvage(patient.path, module)
-    if patient.raw is None:
-        return finding
-    count = len(patient.raw.means)
-    patient.repairs.append(f"kept the {count:,} whole gaussians of a truncated file")
-    return replace(finding, message=f"{finding.message}; {count:,} whole gaussians are there", fixable=True)
-
-
-def _explain(path: Path, head: bytes, error: FormatError) -> Finding:
-    """A reader's refusal as a finding with its code and words, or what the first bytes say instead."""
+def _explain(path: Path, head: bytes, error: FormatError) -> tuple[str, str, str]:
+    """Code, message and remedy of a reader's refusal, or what the first bytes say instead."""
     if head.startswith(b"\x1f\x8b") and (inner := _gzip_head(head)):
         mend = f"unpack it first: gunzip -c {path.name} > {path.stem}"
-        message = f"a gzip stream around {looks_like(inner) or 'something else than SPZ'}"
-        return Finding("gzip_wrapped", "error", message, mend)
+        return "gzip_wrapped", f"a gzip stream around {looks_like(inner) or 'something else than SPZ'}", mend
     kind = looks_like(head)
     if error.code != "unknown_format" or not kind:
-        return Finding(error.code, "error", error.reason, error.todo)
+        return error.code, error.reason, error.todo
     if any(word in kind for word in _ARCHIVES):
-        return Finding("archive", "error", f"{kind}, not a splat file", "unpack it and pass the file inside")
-    return Finding("unknown_format", "error", f"{kind}, not a splat file", error.todo)
+        return "archive", f"{kind}, not a splat file", "unpack it and pass the file inside"
+    return "unknown_format", f"{kind}, not a splat file", error.todo
 
 
 def looks_like(head: bytes) -> str:
@@ -196,100 +200,92 @@ def _check_ply(patient: _Patient, raw: RawSplats) -> None:
     """What only PLY files show: bytes after the rows, and that no SH property is there."""
     whole = not any(finding.code == "truncated" for finding in patient.findings)
     if whole and raw.trailing:
-        message = f"{raw.trailing:,} bytes follow the last gaussian"
         mend = "readers ignore them; the count in the header may be too small, or two files were joined"
-        patient.findings.append(Finding("trailing_bytes", "warning", message, mend, fixable=True))
-        patient.repairs.append(f"left out {raw.trailing:,} bytes after the last gaussian")
+        repair = f"left out {raw.trailing:,} bytes after the last gaussian"
+        patient.report("trailing_bytes", "warning", f"{raw.trailing:,} bytes follow the last gaussian", mend, repair)
     if patient.format == "ply" and raw.shN.shape[1] == 0:
         message = "no f_rest properties: colours do not change with the view (SH degree 0)"
-        patient.findings.append(Finding("no_view_dependence", "info", message, ""))
+        patient.report("no_view_dependence", "info", message)
 
 
 def _examine(patient: _Patient, raw: RawSplats) -> None:
     """Look at the values; repairs that they need are applied to ``patient.raw``."""
     findings = patient.findings
     if len(raw.means) == 0:
-        findings.append(Finding("no_gaussians", "error", "the file holds 0 gaussians", "export it again"))
+        patient.report("no_gaussians", "error", "the file holds 0 gaussians", "export it again")
         return
-    non_finite, zero = values.broken_rows(raw)
-    findings += values.check_rows(non_finite, zero)
+    non_finite, zero = checks.broken_rows(raw)
+    findings += checks.check_rows(non_finite, zero)
     broken = non_finite | zero
     if broken.all():
         return
     if broken.any():
         patient.repairs.append(f"dropped {int(broken.sum()):,} gaussians that are not finite or have no rotation")
         raw = raw.rows(~broken)
-    extent = values.Extent.of(raw.means)
+    extent = checks.Extent.of(raw.means)
     low, high = (tuple(map(float, end)) for end in (raw.means.min(axis=0), raw.means.max(axis=0)))
     patient.bounds = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    near = geometry.Neighbours.of(raw.means)
+    near = checks.Neighbours.of(raw.means)
     raw = patient.raw = _activations(patient, raw, near)
-    findings += values.check_opacities(raw.opacities)
-    findings += values.check_colors(raw.sh0)
-    findings += values.check_shapes(raw.scales, raw.opacities, extent)
-    findings += values.check_place(raw.means, raw.scales, extent)
-    findings += values.check_duplicates(raw)
+    findings += checks.check_opacities(raw.opacities)
+    findings += checks.check_colors(raw.sh0)
+    findings += checks.check_shapes(raw.scales, raw.opacities, extent)
+    findings += checks.check_place(raw.means, raw.scales, extent)
+    findings += checks.check_duplicates(raw)
     if near is not None:
-        findings += geometry.check_sizes(raw.scales, near)
-        findings += geometry.check_floaters(raw.means, extent, near)
-        findings += geometry.check_alignment(raw.quats, raw.scales, near)
+        findings += checks.check_sizes(raw.scales, near)
+        findings += checks.check_floaters(raw.means, extent, near)
+        findings += checks.check_alignment(raw.quats, raw.scales, near)
         _up(patient, raw, extent)
 
 
-def _activations(patient: _Patient, raw: RawSplats, near: geometry.Neighbours | None) -> RawSplats:
+def _activations(patient: _Patient, raw: RawSplats, near: checks.Neighbours | None) -> RawSplats:
     """Undo a sigmoid or exponential that was probably applied twice, and colours stored as RGB; say so."""
 
-    def report(what: str, stored: str, numbers: str) -> None:
+    def activated(what: str, stored: str, numbers: str) -> None:
         message = f"the {what} were probably activated before saving: read as {stored} {numbers}"
-        mend = f"save {stored} (Splats and write_splats do it for you)"
-        patient.findings.append(Finding(f"activated_{what}", "error", message, mend, fixable=True))
-        patient.repairs.append(f"took the stored {what} as {what}, not as {stored}")
+        mend, repair = f"save {stored} (Splats and write_splats do it for you)", f"took the stored {what} as {what}"
+        patient.report(f"activated_{what}", "error", message, mend, f"{repair}, not as {stored}")
 
-    if values.activated_opacities(raw.opacities):
-        undone = values.undo_opacities(raw.opacities)
+    opacities = checks.before_sigmoid(raw.opacities)
+    if opacities is not None:
         numbers = f"they all fall between {raw.opacities.min():.2f} and {raw.opacities.max():.2f}; "
-        numbers += f"taken as they are, between {undone.min():.2g} and {undone.max():.2g}"
-        report("opacities", "logits", numbers)
-        raw = replace(raw, opacities=undone, clean=False)
-    if near is not None and geometry.activated_scales(raw.scales, near):
-        undone = values.undo_scales(raw.scales)
-        numbers = f"their median is {np.median(raw.scales):.3g}, taken as they are {np.median(undone):.3g}; "
-        report("scales", "logarithms", numbers + f"the gaps between neighbours are {near.spacing:.3g}")
-        raw = replace(raw, scales=undone, clean=False)
-    if values.plain_colors(raw.sh0):
-        low, high = (0.5 + values.SH_C0 * float(end) for end in (raw.sh0.min(), raw.sh0.max()))
+        numbers += f"taken as they are, between {opacities.min():.2g} and {opacities.max():.2g}"
+        activated("opacities", "logits", numbers)
+        raw = replace(raw, opacities=opacities, clean=False)
+    scales = None if near is None else checks.before_exponential(raw.scales, near)
+    if near is not None and scales is not None:
+        numbers = f"their median is {np.median(raw.scales):.3g}, taken as they are {np.median(scales):.3g}; "
+        activated("scales", "logarithms", numbers + f"the gaps between neighbours are {near.spacing:.3g}")
+        raw = replace(raw, scales=scales, clean=False)
+    sh0 = checks.before_sh(raw.sh0)
+    if sh0 is not None:
+        low, high = (0.5 + SH_C0 * float(end) for end in (raw.sh0.min(), raw.sh0.max()))
         message = f"the colours were probably stored as RGB: read as SH they all lie between {low:.2f} and {high:.2f}"
         mend = "save SH coefficients, (colour - 0.5) / 0.2821 (Splats.from_colors does it for you)"
-        patient.findings.append(Finding("rgb_as_sh", "warning", message, mend, fixable=True))
-        patient.repairs.append("took the stored f_dc as RGB colours, not as SH")
-        raw = replace(raw, sh0=values.undo_colors(raw.sh0))
+        patient.report("rgb_as_sh", "warning", message, mend, "took the stored f_dc as RGB colours, not as SH")
+        raw = replace(raw, sh0=sh0)
     return raw
 
 
-def _up(patient: _Patient, raw: RawSplats, extent: values.Extent) -> None:
-    guess = geometry.guess_up(extent)
-    stated = raw.up_axis
+def _up(patient: _Patient, raw: RawSplats, extent: checks.Extent) -> None:
+    guess, stated = checks.guess_up(extent), raw.up_axis
     patient.up_guess = guess if guess != "unknown" else stated
-    name = guess.replace("-", "−")
     if guess == "unknown":
         if stated == "unknown":
             message = "the file does not say which way is up, and the geometry gives no clear sign"
             mend = "look at it once, and set it: dataclasses.replace(splats, up_axis=...)"
-            patient.findings.append(Finding("up_unknown", "info", message, mend))
+            patient.report("up_unknown", "info", message, mend)
         return
+    name, mend = guess.replace("-", "−"), ""
+    message = f"probably {name} is up (it stands on the plane {guess[1]} = 0)"
     if guess != "+y":
-        turn = {"-y": "180 degrees about z", "+z": "-90 degrees about x", "-z": "90 degrees about x"}.get(
-            guess, f"{'' if guess == '+x' else '-'}90 degrees about z"
-        )
-        message = f"probably {name} is up (it stands on the plane {guess[1]} = 0); viewers that take +y as up show it "
-        message += "upside down" if guess == "-y" else "lying down"
-        patient.findings.append(Finding("up_axis", "info", message, f"turn it by {turn} for those: Splats.rotate"))
-    else:
-        message = "probably +y is up (it stands on the plane y = 0)"
-        patient.findings.append(Finding("up_axis", "info", message, ""))
+        message += f"; viewers that take +y as up show it {'upside down' if guess == '-y' else 'lying down'}"
+        mend = f"turn it by {_TURNS[guess]} for those: Splats.rotate"
+    patient.report("up_axis", "info", message, mend)
     if stated not in ("unknown", guess):
         message = f"the format's frame has {stated.replace('-', '−')} up, yet the object stands as if {name} were"
-        patient.findings.append(Finding("up_contradiction", "info", message, "the converter may not have turned it"))
+        patient.report("up_contradiction", "info", message, "the converter may not have turned it")
 
 
 def _repair(patient: _Patient, target: Path) -> str | None:

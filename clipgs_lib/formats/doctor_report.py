@@ -24,10 +24,6 @@ class Finding:
     mend: str  # What to do about it; empty when there is nothing to do
     fixable: bool = False  # Whether ``diagnose(path, fix=OUT)`` mends it
 
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity must be one of {', '.join(SEVERITIES)}, got {self.severity!r}")
-
 
 @dataclass(frozen=True)
 class Diagnosis:
