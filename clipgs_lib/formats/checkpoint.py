@@ -27,7 +27,7 @@ from ..files import ZIP_ERRORS
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import COLUMNS, column_fits
 from ..weights import read_torch
-from .base import FormatError, RawSplats, check_count, check_regular_file
+from .base import FormatError, RawSplats, check_count
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 
 NAME = "checkpoint"
@@ -51,7 +51,6 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Decode a checkpoint of gsplat or of nerfstudio's splatfacto, or a bare dict of their parameters."""
-    path = check_regular_file(path)
     _check_archive(path)
     try:
         content = read_torch(path, _TODO_SAVE)

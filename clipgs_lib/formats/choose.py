@@ -1,7 +1,8 @@
 """Choose the format: by **content** when reading, by file name when writing.
 
 `FORMATS` is the registry. Each format is one module with ``NAME``, ``SUFFIXES``, ``sniff(path, head) -> bool``,
-``read(path) -> RawSplats`` and, where writable, ``write(splats, path, **options)``. Both refuse with a FormatError.
+``read(path) -> RawSplats`` of a regular file and, where writable, ``write(splats, path, **options)``. Both refuse with
+a FormatError.
 """
 
 import os
@@ -48,6 +49,8 @@ def read_splats(
     """
     path = Path(path)
     module = _format_named(format) if format is not None else FORMATS[sniff(path)]
+    if module is not sog or not path.is_dir():
+        check_regular_file(path)
     splats = to_splats(module.read(path, **options), path, on_invalid)
     return splats if torch.device(device).type == "cpu" else splats.to(device)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import geometry
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, check_regular_file
+from .base import FormatError, RawSplats, atomic_write
 from .packing import columns_to_write, drop_largest, z_order
 from .ply import header_bytes, sh_columns, to_logs
 from .ply_table import Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
@@ -47,7 +47,6 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Decode a PlayCanvas compressed PLY, with or without colour bounds and SH."""
-    path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")
     types = {p.name: p.code for p in vertex.properties}

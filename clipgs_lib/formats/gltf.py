@@ -16,7 +16,7 @@ import torch
 from .. import geometry
 from ..splats import COLUMNS, Splats
 from . import spz
-from .base import FormatError, RawSplats, check_regular_file, warn
+from .base import FormatError, RawSplats, warn
 from .gltf_document import INSTANCING, Document, load_document, placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
 
@@ -45,7 +45,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Read all gaussians of the scene, node transforms applied, in the frame of the PLY; other meshes are refused."""
-    document = load_document(check_regular_file(path))
+    document = load_document(path)
     _check_extensions(document)
     with np.errstate(over="ignore", invalid="ignore"):
         parts = _read_scene(document)

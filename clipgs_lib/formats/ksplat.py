@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import FormatError, RawSplats, check_count, check_regular_file
+from .base import FormatError, RawSplats, check_count
 from .packing import SH_COEFFICIENTS, concatenate, from_rgba, no_sh, positive_scales
 
 NAME = "ksplat"
@@ -47,7 +47,6 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Read a ``.ksplat`` file, version 0.1, of any compression level; what contradicts itself is refused."""
-    path = check_regular_file(path)
     data = np.fromfile(path, np.uint8)
     header = _checked_header(path, data)
     offset = HEADER_BYTES + header.section_slots * SECTION_BYTES

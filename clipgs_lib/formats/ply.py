@@ -27,7 +27,7 @@ from scipy.special import logit
 
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, check_regular_file, warn
+from .base import FormatError, RawSplats, atomic_write, warn
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 from .ply_table import Element, Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
 from .points import color_names, read_colors
@@ -56,7 +56,6 @@ def read(path: Path) -> RawSplats:
     The third scale of a 2DGS file is 0.005 of the smaller of its two, with a `SplatWarning`. A broken file, or one
     that holds something else, is a FormatError.
     """
-    path = check_regular_file(path)
     header = read_header(path)
     vertex = header.require("vertex")
     groups = _column_groups(header, vertex)

@@ -38,7 +38,7 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Refuse, naming `read_points`: a point cloud or mesh holds no gaussians."""
-    header = read_header(check_regular_file(path))
+    header = read_header(path)
     face = header.element("face")
     if face is not None and face.count > 0:
         todo = "render views of the mesh and fit gaussians to them, or read its vertices with read_points"

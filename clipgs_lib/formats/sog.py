@@ -28,7 +28,7 @@ import numpy as np
 
 from ..files import ZIP_ERRORS
 from . import sog_images
-from .base import MAX_GAUSSIANS, FormatError, RawSplats, check_count, check_regular_file, read_up_to, warn
+from .base import MAX_GAUSSIANS, FormatError, RawSplats, check_count, read_up_to, warn
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
 from .sog_write import write as write
 
@@ -69,7 +69,7 @@ def read(path: Path) -> RawSplats:
     """
     if path.is_dir():
         return _read_from(_Source(path, path, _META if (path / _META).is_file() else LOD_META))
-    with check_regular_file(path).open("rb") as stream:
+    with path.open("rb") as stream:
         zipped = stream.read(4) == b"PK\x03\x04"
     if not zipped:
         return _read_from(_Source(path, path.parent, path.name))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..geometry import SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, check_count, check_regular_file, warn
+from .base import FormatError, RawSplats, atomic_write, check_count, warn
 from .packing import columns_to_write, from_rgba, no_sh, positive_scales, warn_clipped
 
 NAME = "splat"
@@ -42,7 +42,6 @@ def sniff(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> RawSplats:
     """Read a ``.splat`` file; FormatError when its size is zero or no multiple of 32 bytes."""
-    path = check_regular_file(path)
     size = path.stat().st_size
     count, rest = divmod(size, RECORD.itemsize)
     if size == 0 or rest:

@@ -30,7 +30,7 @@ class _Camera(NamedTuple):
 
 @dataclass(frozen=True)
 class _View:
-    """One projected view: V visible gaussians in depth order, and their tiles."""
+    """One projected view: V visible gaussians in depth order, their tiles, and what the backward pass needs of both."""
 
     camera: _Camera
     order: np.ndarray  # [V] int32, index of the gaussian
@@ -40,14 +40,7 @@ class _View:
     tile_starts: np.ndarray  # [T + 1] int64
     items: np.ndarray  # [I] int32, position in depth order
     tiles_x: int
-
-
-@dataclass(frozen=True)
-class _Trace:
-    """What the backward pass needs of one view, beside the gaussians and the pictures."""
-
-    view: _View
-    transmittances: np.ndarray  # [H, W] float32
+    transmittances: np.ndarray  # [H, W] float32; empty without gradients, as the next two
     lasts: np.ndarray  # [H, W] float32, position in the tile's list
     used: np.ndarray  # [T] int64, how much of each tile's list reached a pixel
 
@@ -65,26 +58,23 @@ def rasterize_cpu(
 
 
 def _forward(
-    cameras: Cameras, degree: int, background: Tensor, gaussians: Sequence[Tensor], traces: list[_Trace] | None
+    cameras: Cameras, degree: int, background: Tensor, gaussians: Sequence[Tensor], views: list[_View] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw all views; append to ``traces`` what the backward pass needs, unless it is None."""
+    """Draw all views; append them to ``views`` for the backward pass, unless it is None."""
     arrays = [t.detach().contiguous().numpy() for t in gaussians]
     height, width = cameras.height, cameras.width
     pictures = [np.empty((len(cameras.Ks), height, width, channels), np.float32) for channels in (3, 1, 1)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for c, camera in enumerate(_kernel_cameras(cameras, degree)):
-            view = _project(pool, arrays, camera)
-            size = (height, width) if traces is not None else (0, 0)
-            tiles = len(view.tile_starts) - 1 if traces is not None else 0
-            trace = _Trace(view, np.empty(size, np.float32), np.empty(size, np.float32), np.empty(tiles, np.int64))
+            view = _project(pool, arrays, camera, views is not None)
             _share(
                 pool, composite, _by_load(view.tile_starts), view.tile_starts, view.items,
                 view.centers, view.records, view.rects,
                 background[c].detach().contiguous().numpy(), view.tiles_x, width, height,
-                *(picture[c] for picture in pictures), trace.transmittances, trace.lasts, trace.used,
+                *(picture[c] for picture in pictures), view.transmittances, view.lasts, view.used,
             )  # fmt: skip
-            if traces is not None:
-                traces.append(trace)
+            if views is not None:
+                views.append(view)
     colors, alphas, depths = map(torch.from_numpy, pictures)
     return colors, alphas, depths
 
@@ -97,8 +87,8 @@ class _Rasterize(torch.autograd.Function):
         ctx: Any, cameras: Cameras, degree: int, background: Tensor, *gaussians: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.traces = []
-        colors, alphas, depths = _forward(cameras, degree, background, gaussians, ctx.traces)
+        ctx.views = []
+        colors, alphas, depths = _forward(cameras, degree, background, gaussians, ctx.views)
         ctx.save_for_backward(background, alphas, depths, *gaussians)
         return colors, alphas, depths
 
@@ -108,23 +98,23 @@ class _Rasterize(torch.autograd.Function):
         background, alphas, depths, *gaussians = ctx.saved_tensors
         arrays = [t.detach().contiguous().numpy() for t in gaussians]
         gradients = [np.zeros_like(array) for array in arrays]
-        v_background = np.empty((len(ctx.traces), 3), np.float32)
+        v_background = np.empty((len(ctx.views), 3), np.float32)
         pictures = [alphas.numpy(), depths.numpy()]
         for v, channels in zip(v_pictures, (3, 1, 1), strict=True):
             shape = (*alphas.shape[:3], channels)  # zeros from numpy: torch would wake its threads for them
             pictures.append(np.zeros(shape, np.float32) if v is None else v.contiguous().numpy())
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for c, trace in enumerate(ctx.traces):
+            for c, view in enumerate(ctx.views):
                 behind = background[c].detach().contiguous().numpy()
                 images = [picture[c] for picture in pictures]
-                v_background[c] = _backward(pool, trace, behind, images, arrays, gradients)
+                v_background[c] = _backward(pool, view, behind, images, arrays, gradients)
         results = [torch.from_numpy(array) for array in (v_background, *gradients)]
         return (None, None, *(r if need else None for r, need in zip(results, ctx.needs_input_grad[2:], strict=True)))
 
 
 def _backward(
     pool: ThreadPoolExecutor,
-    trace: _Trace,
+    view: _View,
     background: np.ndarray,
     images: list[np.ndarray],
     arrays: list[np.ndarray],
@@ -133,8 +123,8 @@ def _backward(
     """Add one view's share to ``gradients``; return the gradient by its background ``[3]``."""
     # Tiles are taken in bands of at most ROWS gradient rows, which bounds the memory; rows are added up in the order of
     # the tiles, so that neither bands nor threads change a bit.
-    view, tiles, visible = trace.view, len(trace.used), len(trace.view.order)
-    row_starts = np.concatenate([[0], np.cumsum(trace.used)])
+    tiles, visible = len(view.used), len(view.order)
+    row_starts = np.concatenate([[0], np.cumsum(view.used)])
     totals = np.zeros((visible, MOMENTS))
     v_backgrounds = np.zeros((tiles, 3), np.float32)
     alphas, depths, *v_images = images
@@ -146,7 +136,7 @@ def _backward(
         _share(
             pool, composite_backward, _by_load(row_starts, first, last), view.tile_starts, view.items, row_starts,
             view.centers, view.records, view.rects, background, view.tiles_x, view.camera.width, view.camera.height,
-            alphas, depths, trace.transmittances, trace.lasts, *v_images, first, moments, v_backgrounds,
+            alphas, depths, view.transmittances, view.lasts, *v_images, first, moments, v_backgrounds,
         )  # fmt: skip
         spans = _even(visible, 1000)
         _share(pool, add_moments, spans, first, last, view.tile_starts, view.items, row_starts, moments, totals)
@@ -182,7 +172,7 @@ def _even(count: int, least: int) -> list[int]:
     return [count * i // parts for i in range(parts + 1)]
 
 
-def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera) -> _View:
+def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera, differentiable: bool) -> _View:
     n = len(arrays[0])
     keys = np.empty(n, np.uint32)
     centers, records = np.empty((n, 2)), np.empty((n, RECORD), np.float32)
@@ -192,7 +182,9 @@ def _project(pool: ThreadPoolExecutor, arrays: list[np.ndarray], camera: _Camera
     centers, records, rects = centers.take(order, axis=0), records.take(order, axis=0), rects.take(order, axis=0)
     tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
     tile_starts, items = share_out(rects, tiles_x, tiles_y)
-    return _View(camera, order, centers, records, rects, tile_starts, items, tiles_x)
+    size, tiles = ((camera.height, camera.width), len(tile_starts) - 1) if differentiable else ((0, 0), 0)
+    room = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(tiles, np.int64)
+    return _View(camera, order, centers, records, rects, tile_starts, items, tiles_x, *room)
 
 
 def _by_load(starts: np.ndarray, first: int = 0, last: int | None = None) -> list[int]:

@@ -74,7 +74,7 @@ def test_projection_agrees_with_gsplat(splats_factory):
     arrays = [getattr(splats, name).numpy() for name in COLUMNS]
     (camera,) = cpu._kernel_cameras(views, 3)
     with ThreadPoolExecutor(1) as pool:
-        view = cpu._project(pool, arrays, camera)
+        view = cpu._project(pool, arrays, camera, False)
     double = {name: getattr(splats, name).double() for name in COLUMNS}
     covars, _ = _quat_scale_to_covar_preci(double["quats"], double["scales"], compute_preci=False)
     radii, means2d, depths, conics, _ = _fully_fused_projection(
