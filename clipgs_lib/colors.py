@@ -106,8 +106,3 @@ def nearest(colors: np.ndarray) -> np.ndarray:
     """Index into `NAMES` ``[n]`` of the name that each of ``[n, 3]`` sRGB colours in ``[0, 1]`` has."""
     squared = ((oklab(colors)[:, None] - _EXAMPLES_LAB[None]) ** 2).sum(axis=2)  # [n, examples]
     return _OWNER[squared.argmin(axis=1)]
-
-
-def name_colors(colors: np.ndarray) -> list[str]:
-    """Names of ``[n, 3]`` sRGB colours in ``[0, 1]``."""
-    return [NAMES[i] for i in nearest(colors)]

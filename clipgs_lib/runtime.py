@@ -131,11 +131,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
 
 def record(
-    metrics: Mapping[str, Any],
-    *,
-    findings: str | Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
-    run: Run | None = None,
+    metrics: Mapping[str, Any], *, findings: str | Sequence[str] = (), labels: Mapping[str, str] | None = None
 ) -> None:
     """End a notebook: write ``metrics.json`` into its output folder, atomically.
 
@@ -147,7 +143,6 @@ def record(
         findings: what was found, one plain sentence each, in Markdown; shown on the index page.
         labels: metric -> what it is and, behind the last comma, its unit; the index page shows these metrics, in this
             order. The unit ``share`` is for numbers in ``[0, 1]``, which are shown as percentages.
-        run: from `start`; the latest one when None.
 
     Raises:
         RuntimeError: when `start` was not called before.
@@ -155,8 +150,7 @@ def record(
             names its key.
         TypeError: for a value that JSON cannot hold; the message names its key.
     """
-    run = run or _latest
-    if run is None:
+    if (run := _latest) is None:
         raise RuntimeError("record() needs a run: call clipgs_lib.runtime.start(...) at the top of the notebook first")
     if not metrics:
         raise ValueError("metrics must name at least one number, got none; record what the notebook measured")

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from clipgs_lib.captions.attributes import palette
-from clipgs_lib.colors import COLORS, EXAMPLES, LIKE, linear_from_srgb, name_colors, oklab, srgb_from_linear
+from clipgs_lib.colors import COLORS, EXAMPLES, LIKE, NAMES, linear_from_srgb, nearest, oklab, srgb_from_linear
+
+
+def name_colors(colors: np.ndarray) -> list[str]:
+    return [NAMES[i] for i in nearest(colors)]
 
 
 @pytest.mark.parametrize("name", COLORS)

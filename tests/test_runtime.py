@@ -168,14 +168,6 @@ def test_record_before_start_says_so(monkeypatch):
         runtime.record({"a": 1})
 
 
-def test_record_takes_an_explicit_run(begin, tmp_path):
-    first = begin(notebook="01_a", out_dir=tmp_path / "a")
-    begin(notebook="02_b", out_dir=tmp_path / "b")
-    runtime.record({"x": 1}, run=first)
-    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["notebook"] == "01_a"
-    assert not (tmp_path / "b" / "metrics.json").exists()
-
-
 def test_real_data_dir(monkeypatch, tmp_path):
     monkeypatch.setenv("CLIPGS_REAL_DATA", "")
     assert runtime.real_data_dir() is None and runtime.real_files("*") == []

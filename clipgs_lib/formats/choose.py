@@ -28,7 +28,6 @@ def read_splats(
     format: str | None = None,
     on_invalid: str = "drop",
     device: str | torch.device = "cpu",
-    **options: Any,
 ) -> Splats:
     """Read a splat file of any known format.
 
@@ -38,7 +37,6 @@ def read_splats(
         on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion: ``"drop"`` them with
             a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them.
         device: where the tensors go.
-        **options: for the format's own ``read``.
 
     Returns:
         N gaussians, linear scales and opacities, unit quaternions.
@@ -51,7 +49,7 @@ def read_splats(
     module = _format_named(format) if format is not None else FORMATS[sniff(path)]
     if module is not sog or not path.is_dir():
         check_regular_file(path)
-    splats = to_splats(module.read(path, **options), path, on_invalid)
+    splats = to_splats(module.read(path), path, on_invalid)
     return splats if torch.device(device).type == "cpu" else splats.to(device)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..files import ZIP_ERRORS
 from .checks import MeshError, MeshWarning
-from .importing import MAX_FACES, MeshImport, read_mesh_notes
+from .importing import MeshImport, read_mesh_notes
 from .mesh import Mesh
 
 SUFFIX = ".sh3f"
@@ -61,12 +61,10 @@ def list_furniture(path: str | os.PathLike[str]) -> list[Furniture]:
     return [_piece(values, number) for number in numbers]
 
 
-def read_furniture(
-    path: str | os.PathLike[str], number: int, *, max_faces: int = MAX_FACES
-) -> tuple[Furniture, MeshImport]:
+def read_furniture(path: str | os.PathLike[str], number: int) -> tuple[Furniture, MeshImport]:
     """Read a piece: what the catalogue says of it, and its mesh in centimetres, y up, with notes on what was left out.
 
-    It is turned as its catalogue says and scaled to its true size; ``max_faces`` as in `importing.read_mesh`.
+    It is turned as its catalogue says and scaled to its true size.
 
     Raises:
         MeshError: when the zip or the piece cannot be read, or must not be: names that leave the zip or occur twice,
@@ -84,7 +82,7 @@ def read_furniture(
     with _opened(path) as archive, TemporaryDirectory(prefix="clipgs-") as folder:
         try:
             file = _unpacked(archive, piece.model, Path(folder))
-            mesh, notes = read_mesh_notes(file, up_axis="+y", max_faces=max_faces, root=folder)
+            mesh, notes = read_mesh_notes(file, up_axis="+y", root=folder)
         except MeshError as error:
             raise MeshError(place, error.must, error.got, error.todo) from None
     return piece, MeshImport(replace(_sized(mesh, piece), source=f"{path.name}/{piece.model}"), notes)
