@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def flip_axes(raw: RawSplats, signs: tuple[int, int, int]) -> None:
         raw.shN *= sh_flips(signs, raw.shN.shape[1])[:, None]
 
 
+@cache
 def sh_flips(signs: tuple[int, int, int], coefficients: int) -> np.ndarray:
     """The sign that each higher SH coefficient takes when axes are flipped, ``[coefficients]`` float32."""
     bands = geometry.sh_rotation(torch.diag(torch.tensor(signs, dtype=torch.float64)))

@@ -159,11 +159,6 @@ def _roots(names: list[str]) -> list[str]:
     return list({name.rpartition("/")[0]: name for name in roots if name.count("/") == nearest}.values())
 
 
-def _is_levels(meta: dict[str, Any]) -> bool:
-    """Whether a JSON object is a ``lod-meta.json``."""
-    return "filenames" in meta and "means" not in meta
-
-
 def _finest(path: Path, meta: dict[str, Any]) -> dict[str, list[tuple[int, int]]]:
     """First row and number of rows of the finest level of every leaf, by file name; files elsewhere are refused."""
     names = meta.get("filenames")
@@ -225,7 +220,7 @@ def _read_levels(source: _Source, meta: dict[str, Any]) -> RawSplats:
 def _read_from(source: _Source, whole: bool = True) -> RawSplats:
     path = source.path
     meta = json_object(path, source.read(source.meta, _META_LIMIT), source.meta)
-    if whole and _is_levels(meta):
+    if whole and "filenames" in meta and "means" not in meta:
         return _read_levels(source, meta)
     version = meta.get("version", 1)
     if version not in (1, 2):

@@ -9,7 +9,6 @@ import struct
 import zlib
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +245,8 @@ def _unpack(columns: list[np.ndarray], rows: slice, step: float, raw: RawSplats)
         _unpack_means(positions, np.float32(step) * np.asarray(RUB, np.float32), raw.means[rows])
     _unpack_quats(rotations, _FIELDS, raw.quats[rows])
     shN = raw.shN[rows]
-    _unpack_sh(sh, _sh_steps(shN.shape[1]), shN.reshape(len(shN), 3 * shN.shape[1]))
-
-
-@cache
-def _sh_steps(coefficients: int) -> np.ndarray:
-    """What a step of each SH byte is worth, ``[3 * coefficients]``."""
-    return np.repeat(sh_flips(RUB, coefficients) / 128, 3)
+    steps = np.repeat(sh_flips(RUB, shN.shape[1]) / 128, 3)  # what one of each SH byte is worth
+    _unpack_sh(sh, steps, shN.reshape(len(shN), 3 * shN.shape[1]))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -56,7 +56,12 @@ def write(splats: Splats, path: Path, *, version: int = 3) -> None:
     streams = sum(section.size > 0 for section in sections) if version == 4 else 0
     header = HEADER.pack(MAGIC, version, len(splats), splats.sh_degree, bits, flags, streams)
     plain = [section.tobytes() for section in sections if section.size]
-    data = _zstd_container(header, plain) if version == 4 else _gzip_stream(header, plain)
+    if version == 4:
+        packed = [zstandard.ZstdCompressor(level=12).compress(part) for part in plain]
+        table = b"".join(STREAM.pack(len(a), len(b)) for a, b in zip(packed, plain, strict=True))
+        data = header + TABLE.pack(HEADER.size + TABLE.size) + table + b"".join(packed)
+    else:
+        data = gzip.compress(header + b"".join(plain), compresslevel=6, mtime=0)
     with atomic_write(path) as stream:
         stream.write(data)
 
@@ -128,13 +133,3 @@ def _pack_sh(path: Path, shN: np.ndarray) -> np.ndarray:
     warn_clipped(path, "SH coefficients", _outside(values), values.size)
     steps = np.repeat(np.array(_SH_STEPS, np.float32), (3, shN.shape[1] - 3))[:, None]  # [K-1, 1]
     return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
-
-
-def _gzip_stream(header: bytes, plain: list[bytes]) -> bytes:
-    return gzip.compress(header + b"".join(plain), compresslevel=6, mtime=0)
-
-
-def _zstd_container(header: bytes, plain: list[bytes]) -> bytes:
-    packed = [zstandard.ZstdCompressor(level=12).compress(part) for part in plain]
-    table = b"".join(STREAM.pack(len(a), len(b)) for a, b in zip(packed, plain, strict=True))
-    return header + TABLE.pack(HEADER.size + TABLE.size) + table + b"".join(packed)
