@@ -93,15 +93,10 @@ def _pack(path: Path, columns: RawSplats, version: int, bits: int) -> list[np.nd
     return [np.ascontiguousarray(section) for section in sections]
 
 
-def _bytes(path: Path, what: str, values: np.ndarray) -> np.ndarray:
-    """Round to bytes; values beyond them are clipped and counted."""
-    warn_clipped(path, what, _outside(values), values.size)
-    return np.rint(np.clip(values, 0, 255)).astype("u1")
-
-
-def _outside(values: np.ndarray) -> int:
-    """How many values lie more than a rounding error outside 0..255."""
-    return int((np.abs(values - 127.5) > 128.0).sum())
+def _bytes(path: Path, what: str, values: np.ndarray, steps: np.ndarray | int = 1) -> np.ndarray:
+    """Round to bytes, multiples of ``steps``; values more than a rounding error beyond them are clipped and counted."""
+    warn_clipped(path, what, int((np.abs(values - 127.5) > 128.0).sum()), values.size)
+    return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
 
 
 def _in_rub(quats: np.ndarray) -> np.ndarray:
@@ -130,6 +125,5 @@ def _pack_sh(path: Path, shN: np.ndarray) -> np.ndarray:
     if shN.shape[1] == 0:
         return np.zeros(0, "u1")
     values = shN * sh_flips(RUB, shN.shape[1])[:, None] * 128 + 128  # [N, K-1, 3]
-    warn_clipped(path, "SH coefficients", _outside(values), values.size)
     steps = np.repeat(np.array(_SH_STEPS, np.float32), (3, shN.shape[1] - 3))[:, None]  # [K-1, 1]
-    return np.clip(np.rint(values / steps) * steps, 0, 255).astype("u1")
+    return _bytes(path, "SH coefficients", values, steps)
