@@ -5,23 +5,21 @@ objects, all formats) pass with room to spare, and each finding gives the number
 """
 
 import os
-import re
-import tempfile
 import warnings
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from ..geometry import SH_C0
 from . import doctor_checks as checks
+from . import ply, splat
 from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import SEVERITIES, Diagnosis, Finding
-from .ply_table import locate, read_header
+from .ply_table import read_header
 
 _MAGIC = (
     (b"ply", "a PLY file"), (b"glTF", "a GLB file"), (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"),
@@ -123,7 +121,7 @@ def _read(patient: _Patient) -> None:
                 code == "truncated" and patient.format is not None
             ):  # go on with the whole gaussians, if the layout allows
                 with suppress(FormatError):
-                    patient.raw = _salvage(path, FORMATS[patient.format])
+                    patient.raw = _salvage(path, patient.format)
             if patient.raw is None:
                 patient.report(code, "error", message, mend)
             else:
@@ -168,32 +166,20 @@ def _gzip_head(head: bytes) -> bytes:
     return b"" if inner.startswith(b"NGSP") else inner
 
 
-def _salvage(path: Path, module: ModuleType) -> RawSplats | None:
+def _salvage(path: Path, format: str) -> RawSplats | None:
     """The whole gaussians of a truncated binary INRIA PLY or ``.splat``; None when there is none."""
-    # They are copied to a temporary file with a mended count and read from there.
-    if module.NAME == "splat":
-        prefix, start, row, suffix = b"", 0, 32, ".splat"
-    elif module.NAME == "ply":
-        header = read_header(path)
-        vertex = header.element("vertex")
-        if vertex is None or header.byte_order == "" or header.elements[0] is not vertex or vertex.has_lists:
-            return None
-        start, row, suffix = locate(header, vertex), vertex.least_row_bytes, ".ply"
-        with path.open("rb") as stream:
-            prefix = stream.read(start)
-    else:
+    size = path.stat().st_size
+    if format == splat.NAME:
+        return splat.decode(path, size // splat.RECORD.itemsize) if size >= splat.RECORD.itemsize else None
+    if format != ply.NAME:
         return None
-    count = (path.stat().st_size - start) // row if row else 0
-    if count < 1:
+    header = read_header(path)
+    vertex, *others = header.elements
+    if vertex.name != "vertex" or header.byte_order == "" or vertex.has_lists:
         return None
-    if prefix:
-        prefix = re.sub(rb"(element[ \t]+vertex[ \t]+)[0-9]+", rb"\g<1>%d" % count, prefix, count=1)
-        prefix = re.sub(rb"(element[ \t]+(?!vertex)\S+[ \t]+)[0-9]+", rb"\g<1>0", prefix)
-    with tempfile.TemporaryDirectory(prefix="clipgs-") as folder:
-        whole = Path(folder) / f"whole{suffix}"
-        whole.write_bytes(prefix + path.read_bytes()[start : start + count * row])
-        raw: RawSplats = module.read(whole)
-    return raw
+    count = (size - header.size) // max(vertex.least_row_bytes, 1)
+    elements = [replace(vertex, count=count), *(replace(other, count=0) for other in others)]
+    return ply.decode(replace(header, elements=elements)) if count > 0 else None
 
 
 def _check_ply(patient: _Patient, raw: RawSplats) -> None:

@@ -56,7 +56,11 @@ def read(path: Path) -> RawSplats:
     The third scale of a 2DGS file is 0.005 of the smaller of its two, with a `SplatWarning`. A broken file, or one
     that holds something else, is a FormatError.
     """
-    header = read_header(path)
+    return decode(read_header(path))
+
+
+def decode(header: Header) -> RawSplats:
+    """The gaussians of an INRIA PLY with that header, see `read`."""
     vertex = header.require("vertex")
     groups = _column_groups(header, vertex)
     rows = open_rows(header, vertex)
@@ -73,7 +77,7 @@ def read(path: Path) -> RawSplats:
     if _FILTER in vertex.names:
         _fuse_filter(raw, 2 if surfels else 3, columns(rows, [_FILTER]))
     if surfels:
-        warn(path, f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one")
+        warn(header.path, f"two scales (2DGS surfels); the third was made up, {_THIN_AXIS:g} of the smaller one")
         raw.scales[:, 2] = np.float32(_THIN_AXIS) * raw.scales[:, :2].min(axis=1)
     return raw
 

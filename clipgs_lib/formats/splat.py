@@ -50,6 +50,11 @@ def read(path: Path) -> RawSplats:
         todo = "the file is truncated, has trailing bytes, or is another format; fetch it again"
         raise FormatError(path, must, got, todo, "truncated")
     check_count(path, count, size, RECORD.itemsize)
+    return decode(path, count)
+
+
+def decode(path: Path, count: int) -> RawSplats:
+    """The first ``count`` gaussians of a ``.splat`` file that holds them."""
     records = np.fromfile(path, RECORD, count)
     means, scales = (np.ascontiguousarray(records[name], np.float32) for name in ("means", "scales"))
     quats = (records["quats"].astype(np.float32) - 128) / 128  # [N, 4]
