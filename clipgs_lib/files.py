@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import ExplainedError
+
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError)
 """What `zipfile` raises over a broken zip."""
 
@@ -34,16 +36,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def writing(path: str | os.PathLike[str], error: type[ExplainedError] | None = None) -> Iterator[BinaryIO]:
     """As `replacing`, with the new file open; its bytes are on the disk before it takes the place of ``path``.
 
     Raises:
-        OSError: when the folder is missing, not writable or full.
+        OSError: when the folder is missing, not writable or full; where an ``error`` is given that instead, also for
+            a ``path`` that is a folder or device itself.
     """
-    with replacing(path) as temporary, temporary.open("xb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
+    path = Path(path)
+    if error and path.exists() and not path.is_file():
+        got = "a directory" if path.is_dir() else "a FIFO or device"
+        raise error(path, "the output path must name a file", got, "add a file name")
+    try:
+        with replacing(path) as temporary, temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as reason:
+        if error is None:
+            raise
+        must = "the output folder must exist, be writable and have room"
+        raise error(path, must, str(reason), "create it, or choose another") from reason
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

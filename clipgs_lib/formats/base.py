@@ -7,11 +7,11 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ import torch
 from ..errors import ExplainedError
 from ..files import writing
 from ..splats import COLUMNS, Splats
+from ..words import first_of
 
 MAX_GAUSSIANS = 200_000_000
 _NAMED = 24  # Ignored properties that a note names, at most
@@ -30,6 +31,9 @@ class FormatError(ExplainedError):
 
 class SplatWarning(UserWarning):
     """Something in a file was unusual and was handled; the message counts it."""
+
+
+atomic_write = partial(writing, error=FormatError)
 
 
 def warn(path: str | os.PathLike[str], what: str) -> None:
@@ -91,12 +95,10 @@ class RawSplats:
 
     def ignore(self, names: Iterable[str]) -> None:
         """Name stored properties that were not read and could matter, series of them once."""
-        names = list(names)
-        series = list(dict.fromkeys(re.sub(r"[0-9]+$", "*", name) for name in names))
-        shown = names if len(names) <= _NAMED else series[:_NAMED]
-        more = ", ..." if len(shown) < len(names) and len(series) > _NAMED else ""
-        if names:
-            self.ignored = f"{len(names)} unknown properties were ignored: {', '.join(shown)}{more}"
+        if names := list(names):
+            series = dict.fromkeys(re.sub(r"[0-9]+$", "*", name) for name in names)
+            shown = first_of(names if len(names) <= _NAMED else series, _NAMED)
+            self.ignored = f"{len(names)} unknown properties were ignored: {shown}"
             self.notes.append(self.ignored)
 
 
@@ -178,18 +180,3 @@ def read_up_to(read: Callable[[int], bytes], size: int) -> bytearray:
     while len(data) < size and (part := read(min(1 << 20, size - len(data)))):
         data += part
     return data
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """`files.writing`, with FormatError for a folder that is missing or not writable, or that ``path`` is itself."""
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        got = "a directory" if path.is_dir() else "a FIFO or device"
-        raise FormatError(path, "the output path must name a file", got, "add a file name")
-    try:
-        with writing(path) as stream:
-            yield stream
-    except OSError as error:
-        must = "the output folder must exist, be writable and have room"
-        raise FormatError(path, must, str(error), "create it, or choose another") from error

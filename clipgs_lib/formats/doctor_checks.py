@@ -220,8 +220,7 @@ def check_duplicates(raw: RawSplats) -> list[Finding]:
 class Neighbours:
     """A search tree over (a sample of) the centres."""
 
-    tree: cKDTree
-    means: np.ndarray  # ``[M, 3]`` float64, centred; those in the tree
+    tree: cKDTree  # of ``[M, 3]`` float64, centred
     middle: np.ndarray  # ``[3]`` that was subtracted
     rows: np.ndarray  # ``[M]`` rows of the whole that they are
     spacing: float  # Median distance to the 4th neighbour, scene units
@@ -242,7 +241,7 @@ class Neighbours:
         asked = random.choice(len(rows), min(MAX_QUERIES, len(rows)), replace=False)
         distances, _ = tree.query(exact[asked] - middle, k=9, workers=-1)
         spacing, gap = (float(np.median(distances[:, k])) for k in (4, 8))
-        return cls(tree, exact - middle, middle, rows, spacing, gap)
+        return cls(tree, middle, rows, spacing, gap)
 
 
 def before_exponential(scales: np.ndarray, near: Neighbours) -> np.ndarray | None:
@@ -361,8 +360,8 @@ def _normals(scales: np.ndarray, near: Neighbours) -> tuple[np.ndarray, np.ndarr
     if len(flat) < LEAST_ALIGNED or len(near.rows) < k:
         return np.empty((0, 3)), np.empty(0, np.int64), np.empty(0, np.int64)
     flat = np.random.default_rng(1).permutation(flat)[: MAX_QUERIES // 2]
-    _, neighbours = near.tree.query(near.means[flat], k=k, workers=-1)
-    points = near.means[neighbours]  # [S, k, 3]
+    _, neighbours = near.tree.query(near.tree.data[flat], k=k, workers=-1)
+    points = near.tree.data[neighbours]  # [S, k, 3]
     points = points - points.mean(axis=1, keepdims=True)
     variances, vectors = np.linalg.eigh(np.einsum("ski,skj->sij", points, points))
     planar = variances[:, 0] < PLANAR * variances[:, 1]

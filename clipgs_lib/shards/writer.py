@@ -10,11 +10,12 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Set
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +47,8 @@ INDEX_SCHEMA = pa.schema(
         ("sha256", pa.string()),  # of those bytes
     ]
 )
+
+replacing = partial(writing, error=ShardError)
 
 
 class ShardWriter:
@@ -104,17 +107,6 @@ class ShardWriter:
         entry |= {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         if self.compress:
             entry["tar_bytes"] = self._bytes
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` once written whole; a failure leaves nothing and is a ShardError."""
-    try:
-        with writing(path) as stream:
-            yield stream
-    except OSError as error:
-        must = "the output folder must exist, be writable and have room"
-        raise ShardError(str(path), must, str(error), "create it, or choose another") from error
 
 
 def write_set(
