@@ -7,12 +7,10 @@ import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
-
-from .errors import ExplainedError
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OSError)
 """What `zipfile` raises over a broken zip."""
@@ -36,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], error: type[ExplainedError] | None = None) -> Iterator[BinaryIO]:
+def writing(path: str | os.PathLike[str], error: Callable[..., Exception] | None = None) -> Iterator[BinaryIO]:
     """As `replacing`, with the new file open; its bytes are on the disk before it takes the place of ``path``.
 
     Raises:
