@@ -76,6 +76,7 @@ def search(
     query contributed.
     """
     must_exist(gallery, labels, *(image or ()))
+    from ..files import replacing
     from ..gallery import Gallery, Query, ask, lines_of, picture_term, row_term, text_term, zero_shot_labels
     from ..gallery.sheet import hits_sheet
 
@@ -99,8 +100,6 @@ def search(
             hit |= {"label": name, "label_share": share}
     print(json.dumps(plain, ensure_ascii=False, indent=1) if as_json else _table(plain))
     if sheet is not None:
-        from ..files import replacing
-
         with replacing(sheet) as temporary:
             hits_sheet(opened, answer).save(temporary, "PNG")
 
@@ -114,13 +113,8 @@ def _teacher(gallery: Gallery, device: str) -> Any:
 
 
 def _table(answer: dict[str, Any]) -> str:
-    lines = (
-        []
-        if answer["fits"]
-        else [f"nothing fits well (fit {answer['fit']:.1f})"]
-        if answer["hits"]
-        else ["no row may come"]
-    )
+    some = answer["hits"] and not answer["fits"]
+    lines = [f"nothing fits well (fit {answer['fit']:.1f})"] if some else []
     for hit in answer["hits"]:
         shares = " ".join(f"{share:+.1f}" for share in hit["contributions"]) if len(hit["contributions"]) > 1 else ""
         more = f" and {len(hit['alike'])} alike" if hit["alike"] else ""
@@ -129,7 +123,7 @@ def _table(answer: dict[str, Any]) -> str:
         caption = " ".join(hit["caption"].split())[:80] + more
         parts = (f"{hit['rank']:3d}. {hit['score']:5.2f}", shares, hit["key"], caption, label, test)
         lines.append("  ".join(part for part in parts if part))
-    return "\n".join(lines)
+    return "\n".join(lines) or "no row may come"
 
 
 def report(

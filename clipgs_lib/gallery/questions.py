@@ -72,12 +72,15 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
 
 
 def lines_of(path: str | os.PathLike[str]) -> list[str]:
-    """Lines of a text file in UTF-8 that are neither blank nor begin with ``#``; ValueError for another file."""
+    """Lines of a text file in UTF-8 that are neither blank nor begin with ``#``; ValueError when it has none."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: must be text in UTF-8, got {error.reason}; save it as such") from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    texts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not texts:
+        raise ValueError(f"{path}: must hold at least one line that is no # note, got none; write a text on each line")
+    return texts
 
 
 def right_rows(gallery: Gallery, words: Sequence[str]) -> Tensor:

@@ -73,7 +73,7 @@ def answers_data(
             name = (question.text or question.image or question.like)[:40]
             words = error.args[0] if isinstance(error, KeyError) else error
             raise ValueError(f"query {number} ({name!r}) must have an answer, got: {words}") from None
-        queries.append(_query(session, question, parts, answer, k, labels))
+        queries.append(_query(session, question, parts, answer, k))
         missing = [hit for hit in answer.hits[:k] if hit.key not in pictures]
         new = {hit.key: _webp(session.gallery.thumbnail(hit.row), _SIDE) for hit in missing}
         pictures |= new
@@ -82,6 +82,13 @@ def answers_data(
             must = f"hits of all {len(questions)} queries must fit into {most:,} bytes"
             raise ValueError(f"{must}, got more after query {number}; ask fewer queries, or for fewer hits")
         progress(number, len(questions))
+    if labels:
+        cards = [card for query in queries for card in query["hits"]]
+        rows = [session.gallery.row(card["key"]) for card in cards]
+        chosen = zero_shot_labels(session.gallery, session.teacher, labels, rows=rows)[0]
+        for card, label in zip(cards, chosen, strict=True):
+            card["label"] = label
+        left -= len(htmlsafe_json_dumps(chosen)) + 11 * len(chosen)
     ranked = [query["hits"][rank]["key"] for rank in range(live) for query in queries if rank < len(query["hits"])]
     views, lost = _views(session, list(dict.fromkeys(ranked)), left, progress)
     return {"queries": queries, "pictures": pictures, "live": views, "lost": lost, "stacked": stacked}
@@ -109,9 +116,7 @@ def _views(
     return views, lost
 
 
-def _query(
-    session: Session, question: Question, parts: Sequence[Part], answer: Answer, k: int, labels: Sequence[str]
-) -> dict[str, Any]:
+def _query(session: Session, question: Question, parts: Sequence[Part], answer: Answer, k: int) -> dict[str, Any]:
     """A query with its hits, and how many of them are right."""
     gallery, hits = session.gallery, answer.hits[:k]
     terms = []
@@ -120,14 +125,12 @@ def _query(
         picture = gallery.thumbnail(gallery.row(part.name)) if shape else base64.b64decode(part.picture)
         small = _webp(picture, _PART_SIDE) if picture else ""
         terms.append({"name": term.name, "weight": term.weight, "picture": small})
-    rows = [hit.row for hit in hits]
-    chosen = zero_shot_labels(gallery, session.teacher, labels, rows=rows)[0] if labels else [""] * len(rows)
     mask = right_rows(gallery, question.right) if question.right else None
     cards = [
         gallery.card(hit.row)
-        | {"score": hit.score, "shares": hit.contributions, "label": label, "facts": session.facts(hit.key)}
+        | {"score": hit.score, "shares": hit.contributions, "facts": session.facts(hit.key)}
         | {"right": None if mask is None else bool(mask[hit.row])}
-        for hit, label in zip(hits, chosen, strict=True)
+        for hit in hits
     ]
     notes, right = [f"the best {len(hits)} of {answer.rows:,}"], None
     if mask is not None:

@@ -30,8 +30,8 @@ def test_lines_mappings_and_lists_are_queries(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("q.txt", b"", "at least one query, got nothing"),
-        ("q.txt", b"\n# only a note\n", "at least one query, got nothing"),
+        ("q.txt", b"", "at least one line that is no # note, got none"),
+        ("q.txt", b"\n# only a note\n", "at least one line that is no # note, got none"),
         ("q.txt", b"\xff\xfe\x00x", "must be text in UTF-8"),
         ("q.yaml", b"", "at least one query, got nothing"),
         ("q.yaml", b"[]", "at least one query, got nothing"),

@@ -40,12 +40,15 @@ def report(path: Path, session: Session, *questions: Question, **options) -> dic
 # ---- what is in it -------------------------------------------------------------------------------------------------
 
 
-def test_hits_come_with_scores_pictures_marks_and_splats():
-    session = session_of()
+def test_hits_come_with_scores_pictures_marks_and_splats(monkeypatch):
+    session, calls = session_of(), []
+    embed = session.teacher.zero_shot_weights
+    monkeypatch.setattr(session.teacher, "zero_shot_weights", lambda *given: calls.append(given) or embed(*given))
     session.search("green")
     before = session.state
     questions = [Question("red", right=("red",)), Question("blue", minus="red"), Question(like="1", right=("nothing",))]
     data = answers_data(session, questions, k=4, live=2, labels=["a red one", "a green one"])
+    assert len(calls) == 1, "labels are embedded once for all queries"
     assert session.state == before and json.loads(json.dumps(data)) is not None
     red, mixed, like = data["queries"]
     answer = session.ask([*session.state.parts[:0], *answers.query_parts("red")])
@@ -122,6 +125,10 @@ def test_the_command(tmp_path, monkeypatch):
     assert "[test]" in clipgs("search", tmp_path / "g", "green", "-k", 1).stdout, "of the test split"
     plain = json.loads(clipgs("search", tmp_path / "g", "red", "--labels", tmp_path / "labels", "--json").stdout)
     assert {"label": "red", "split": "train", "category": "red kind"}.items() <= plain["hits"][0].items()
+    (tmp_path / "none").write_text("# nothing\n")
+    for words_of in (["search", tmp_path / "g", "red"], ["report", tmp_path / "g", *words]):
+        failed = clipgs(*words_of, "--labels", tmp_path / "none")
+        assert failed.returncode == 2 and "at least one line that is no # note" in failed.stderr
     # a gallery that is written meanwhile is read as it was at its last commit
     with GalleryWriter(tmp_path / "g", Gallery.open(tmp_path / "g").space) as writer:
         writer.add(Rows(unit(torch.ones(1, 3)), ["new"], [{}], [b""]))
