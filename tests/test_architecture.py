@@ -65,7 +65,7 @@ ROOMS = {
     # 6
     "applications": {
         *("errors", "files", "settings", "splats", "geometry", "formats", "meshes", "rendering", "catalogue", "shards"),
-        *("teachers", "encoders", "triplets", "evaluation"),
+        *("teachers", "encoders", "triplets", "evaluation", "fitting"),
     },
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {

@@ -14,7 +14,11 @@ def twin(
     pool: Annotated[list[Path], typer.Option(metavar="SET", help="Finished set to search; once per set.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
     scene: Annotated[
-        Path | None, typer.Argument(metavar="SCENE", help="Folder with image.png, scene.json and perhaps depth.png.")
+        Path | None,
+        typer.Argument(metavar="SCENE", help="Folder with image.png, scene.json and perhaps depth.png; or splats."),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON of boxes about the objects of a SCENE of splats.")
     ] = None,
     compose: Annotated[int | None, typer.Option(min=1, help="Score so many composed rooms in place of SCENE.")] = None,
     large: Annotated[
@@ -28,21 +32,23 @@ def twin(
     name: Annotated[str, typer.Option(help="File of the merged splats; its ending chooses the format.")] = "twin.ply",
     seed: Annotated[int, typer.Option(help="Of the first composed room.")] = 0,
 ) -> None:
-    """Rebuild a scene from a picture with depth, camera and masks out of the shapes of a set.
+    """Rebuild a scene out of the shapes of a set: a picture with depth, camera and masks, or splats with boxes.
 
-    DIR gets the merged splats, graph.json (what stands where, and on what) and before_after.png. With --compose N rooms
+    DIR gets the merged splats, graph.json (what stands where, and on what) and before_after.png. A file of boxes holds
+    {"boxes": ..., "up_axis": "+y", "metres": 1.0, "floor": 0.0}, each box its id, center, size, yaw (degrees) and name
+    in the axes and units of the splats; all but boxes, id, center and size may be left out. With --compose N rooms
     are furnished at random, rebuilt and scored: DIR gets scores.json and a picture of each. Rooms are furnished from
     what the set holds of Sweet Home 3D's furniture or the catalogue. The same command goes on with scores that stopped.
     """
-    must_exist(scene, *pool, *(large or ()))
-    if (scene is None) == (compose is None):
+    must_exist(scene, boxes, *pool, *(large or ()))
+    if (scene is None) == (compose is None) or (scene is None and boxes is not None):
         raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
     from ..applications.scene_twin import load_pool, make_twin, read_scene, score_rooms
 
     encoders = encoder or ["clipgs-mini"]
     if scene is not None and len(encoders) > 1:
         raise ValueError(f"one encoder must search for the objects of SCENE, got {', '.join(encoders)}")
-    given, cache = (read_scene(scene), None) if scene is not None else (None, out)
+    given, cache = (read_scene(scene, boxes), None) if scene is not None else (None, out)
     with bar("embedding", 0) as show:
         pools = {
             one: load_pool(

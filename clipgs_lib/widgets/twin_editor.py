@@ -8,8 +8,7 @@ from typing import Any
 import ipywidgets
 from PIL import Image
 
-from ..applications.scene_twin.search import Pool, crop
-from ..applications.scene_twin.twin import Twin
+from ..applications.scene_twin.twin import Pool, Twin, crop
 from ..rendering.images import to_uint8
 from .splat_view import SplatView
 from .still import encode_png, with_picture
@@ -71,7 +70,7 @@ class TwinEditor(ipywidgets.VBox):
     def _look(self) -> None:
         """Show the crop and the candidates of the object that is chosen."""
         one = self._objects[self._object.value]
-        self._crop.value = encode_png(Image.fromarray(crop(self.twin.scene, one)))
+        self._crop.value = encode_png(Image.fromarray(crop(*self.twin.scene.closest(one))))
         self._shape.options = [(f"{m.category} {m.score:.2f}", m.key) for m in self.twin.matches[one.number]]
 
     def _try(self, action: Any, *arguments: Any) -> None:

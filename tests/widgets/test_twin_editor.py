@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from clipgs_lib.applications.scene_twin import compose, crop, load_pool, make_twin
-from clipgs_lib.applications.scene_twin.assets import catalogue_assets
+from clipgs_lib.applications.scene_twin.composer import catalogue_assets
 from clipgs_lib.widgets import SplatView, TwinEditor
 from clipgs_lib.widgets.still import MAX_BYTES
 

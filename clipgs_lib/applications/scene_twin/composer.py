@@ -1,25 +1,153 @@
-"""Rooms with complete ground truth: furniture on a floor and at walls, small things on it, one picture of it all."""
+"""Rooms with complete ground truth: furniture on a floor and at walls, small things on it, one picture of it all.
+
+They are furnished with Sweet Home 3D's furniture where it is installed, else with objects of the catalogue.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from ...catalogue import CATEGORIES, make
 from ...catalogue.patterns import texture
-from ...meshes import Mesh, Part
+from ...geometry import rotation_about
+from ...meshes import Furniture, Mesh, Part, list_furniture, read_furniture
 from ...rendering import Cameras, look_at, pinhole, render_views
-from .assets import Asset, Role, scaled
+from ...rendering.images import to_uint8
+from ...shards import ShardSet
+from ...triplets import Source, catalogue_sources, folder_sources
 from .scenes import FLOOR, WALL, Pose, Scene, SceneObject, Truth
 
+FURNITURE = Path("/usr/share/sweethome3d/furniture")  # where the package sweethome3d-furniture puts it
+Role = Literal["table", "floor", "small", "wall"]  # "table": stands on the floor and carries small things
+
+_MOST = 10_000  # of the catalogue, that are looked for in sets
+_ROOMS = ("Living room", "Kitchen", "Bedroom", "Office", "Bathroom", "Lights", "Miscellaneous")
+_TABLES = re.compile(r"table$|table on|table with|desk|dresser|tv stand|bookcase|shelves|island|chest|lower cabinet")
+_SEATS = ("Seat", "Couch")
+_FLAT = re.compile(r"bill|card|calendar|plug|socket|keys|ring|fork|knife|spoon|pencil|scissors|ruler|hanger|screw")
+_HANGING = re.compile(r"ceiling|hanging|pendant|chandelier|fluorescent|track|elevator|garage|switch|socket|head")
+# categories of the catalogue and their longest side in metres
+_SIZES: dict[Role, str] = {
+    "table": "table 1.3, coffee table 1.0, dresser 1.0, bench 1.3",
+    "floor": """chair 0.95, stool 0.6, bed 2.0, sofa 1.8, armchair 0.95, floor lamp 1.6, cradle 0.9, bookshelf 1.8,
+        piano 1.5, potted plant 0.8, palm tree 1.5, trash can 0.5, barrel 0.8, treasure chest 0.7, basket 0.5,
+        suitcase 0.7, guitar 1.0, surfboard 1.8, cart 1.0""",
+    "small": """table lamp 0.45, lantern 0.35, candelabra 0.4, cactus 0.3, flower 0.35, ball 0.22, mug 0.14,
+        teapot 0.24, vase 0.32, bowl 0.24, pitcher 0.28, cooking pot 0.3, jar 0.2, cake stand 0.3, laptop 0.36,
+        radio 0.3, alarm clock 0.18, camera 0.16, bottle 0.3, teddy bear 0.35, robot 0.3, rubber duck 0.2, trophy 0.32,
+        top hat 0.28, layer cake 0.3""",
+}
 TRIES = 60  # places tried for a thing before another is taken
 CLEAR = 0.05  # metres between things on the floor
 _SHARE = 0.3  # of an object that must be seen for it to count
 _WALLS = ((0.93, 0.91, 0.86), (0.84, 0.88, 0.90), (0.90, 0.86, 0.80), (0.86, 0.90, 0.84), (0.95, 0.95, 0.95))
 _WOODS = (((0.72, 0.55, 0.38), (0.55, 0.38, 0.24)), ((0.50, 0.36, 0.25), (0.36, 0.25, 0.17)))
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An object that a room may be furnished with. Lengths are metres."""
+
+    source: Source  # its key in sets of triplets, and where it is read
+    name: str
+    role: Role
+    length: float  # of its longest side
+    top: float | None = None  # height of the place for things to stand on; None: wherever it ends
+    elevation: float = 0.0  # of its lower side above the floor, when it hangs
+
+    def read(self) -> Mesh:
+        """Its mesh in metres, +y up, front +z, the middle of its box at the origin."""
+        source = self.source
+        return _read(source.kind, source.path, source.index, source.seed, self.length)
+
+
+def furniture_assets(folder: str | os.PathLike[str] = FURNITURE) -> list[Asset]:
+    """What of Sweet Home 3D's furniture (``.sh3f`` below a folder) belongs into rooms, with its true sizes.
+
+    Raises:
+        ShardError: when there is no such file.
+    """
+    sources = [source for source in folder_sources(folder) if source.path.endswith(".sh3f") and source.index]
+    pieces = {path: {p.number: p for p in list_furniture(path)} for path in {source.path for source in sources}}
+    assets = []
+    for source in sources:
+        piece = pieces[source.path][source.index]
+        role = _role(piece)
+        if role is not None:
+            height = piece.drop_on_top / 100 if role == "table" and piece.drop_on_top is not None else None
+            length, elevation = max(piece.size) / 100, piece.elevation / 100
+            assets.append(Asset(source, piece.name.lower(), role, length, height, elevation))
+    return assets
+
+
+def catalogue_assets(count: int = 248, seed: int = 0) -> list[Asset]:
+    """Those of the first objects of the catalogue that belong into rooms, with plausible sizes; 248: the sample's."""
+    entries = [(role, *entry.strip().rpartition(" ")) for role, text in _SIZES.items() for entry in text.split(",")]
+    known = {name: (role, float(length)) for role, name, _, length in entries}
+    names = list(CATEGORIES)
+    named = ((source, names[source.index % len(names)]) for source in catalogue_sources(count, seed))
+    return [Asset(source, name, *known[name]) for source, name in named if name in known]
+
+
+def assets_in(sets: Mapping[str, ShardSet]) -> list[Asset]:
+    """Furniture where it is installed, and objects of the catalogue, that sets hold (key -> its set), to fill rooms.
+
+    Raises:
+        ValueError: when they hold none.
+    """
+    assets = furniture_assets() if any(FURNITURE.glob("*.sh3f")) else []
+    for shards in set(sets.values()):
+        made = shards.read(0).provenance.get("catalogue")
+        assets += catalogue_assets(_MOST, made["seed"]) if isinstance(made, dict) else []
+    assets = [asset for asset in assets if asset.source.key in sets]
+    if not assets:
+        raise ValueError(
+            "the pool must hold furniture of Sweet Home 3D or objects of the catalogue, got neither; "
+            "build it: clipgs triplets build --meshes /usr/share/sweethome3d/furniture --out SET"
+        )
+    return assets
+
+
+def _role(piece: Furniture) -> Role | None:
+    """Where a piece of furniture stands; None for what is no part of rooms, too small to see, or too large."""
+    width, height, depth = piece.size
+    name = piece.name.lower()
+    hangs = piece.elevation >= 60 and piece.category in _ROOMS
+    if piece.door_or_window or hangs:
+        fits = 25 <= max(piece.size) <= 220 and width <= 180 and depth <= 60 and piece.elevation + height <= 240
+        return "wall" if fits and not _HANGING.search(name) else None
+    if piece.category not in _ROOMS or piece.elevation > 0:
+        return None
+    if max(piece.size) <= 60 and not set(piece.tags) & set(_SEATS):
+        return "small" if max(width, depth) <= 45 and sorted(piece.size)[1] >= 10 and not _FLAT.search(name) else None
+    if max(width, depth) > 240 or height > 220 or height < 25 or min(width, depth) < 15:
+        return None
+    carries = piece.drop_on_top is not None and 30 <= piece.drop_on_top <= 125 and max(width, depth) >= 50
+    return "table" if carries and _TABLES.search(name) and "changing" not in name else "floor"
+
+
+@functools.lru_cache(maxsize=128)
+def _read(kind: str, path: str, index: int, seed: int, length: float) -> Mesh:
+    mesh = make(index, seed).mesh if kind == "catalogue" else read_furniture(path, index)[1].mesh
+    unit = mesh.normalize()
+    low, high = unit.bounds()
+    return scaled(unit, length / float(np.max(high - low)))
+
+
+def scaled(mesh: Mesh, scale: float, yaw: float = 0.0, shift: Sequence[float] = (0.0, 0.0, 0.0)) -> Mesh:
+    """A mesh made larger, turned about +y by ``yaw`` degrees and moved."""
+    turn = scale * rotation_about("y", yaw).numpy()
+    moved = [(part.vertices @ turn.T + np.asarray(shift)).astype(np.float32) for part in mesh.parts]
+    return replace(mesh, parts=tuple(replace(part, vertices=at) for part, at in zip(mesh.parts, moved, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,17 +217,19 @@ class _Room:
 
     def place(self, asset: Asset) -> bool:
         """Stand a thing where it touches nothing but what carries it; whether there was a place."""
-        mesh = asset.read()
-        low, high = mesh.bounds()
-        size = high - low
+        mesh, rng = asset.read(), self.rng
+        size = np.subtract(*mesh.bounds()[::-1])
         tables = [number for number, thing in enumerate(self.things, 1) if thing.asset.role == "table"]
         if (size > self.size - 0.1).any() or (asset.role == "small" and not tables):
             return False
         for _ in range(TRIES):
-            support, yaw, middle = self.spot(asset, mesh, tables)
+            yaw, side = float(rng.uniform(-180, 180)), int(rng.integers(6))  # at the back, left or right wall, or none
+            side = 0 if asset.role == "wall" else side if asset.role != "small" else 5
+            yaw = (0.0, 90.0, -90.0)[side] if side < 3 else yaw
+            low, high = scaled(mesh, 1.0, yaw).bounds()
+            support, middle = self.spot(asset, (high - low) / 2, side, tables)
             if middle is None:
                 continue
-            low, high = scaled(mesh, 1.0, yaw).bounds()
             shift = middle - (low + high) / 2
             low, high = low + shift, high + shift
             clear = CLEAR if support == FLOOR else 0.01
@@ -114,26 +244,20 @@ class _Room:
                 return True
         return False
 
-    def spot(self, asset: Asset, mesh: Mesh, tables: Sequence[int]) -> tuple[int, float, np.ndarray | None]:
-        """Support, yaw and middle ``[3]`` of a random place that suits a thing; None where a table is too small."""
-        rng, wall = self.rng, asset.role == "wall"
-        yaw, side = float(rng.uniform(-180, 180)), int(rng.integers(6))  # at the back, left or right wall, or (3..5) no
-        at_wall = asset.role != "small" and (side < 3 or wall)
-        side = 0 if wall else side
-        yaw = (0.0, 90.0, -90.0)[side] if at_wall else yaw
-        low, high = scaled(mesh, 1.0, yaw).bounds()
-        half = (high - low) / 2
+    def spot(self, asset: Asset, half: np.ndarray, side: int, tables: Sequence[int]) -> tuple[int, np.ndarray | None]:
+        """Support and middle ``[3]`` of a random place for a thing of such half sides; None on too small a table."""
         if asset.role == "small":
-            support = tables[int(rng.integers(len(tables)))]
+            support = tables[int(self.rng.integers(len(tables)))]
             foot = self.on_top(self.things[support - 1], half)
-            return support, yaw, None if foot is None else foot + half * (0, 1, 0)
-        middle = rng.uniform(half, np.maximum(self.size - half, half))
-        middle[1] = half[1] + (asset.elevation if wall else 0.0)
-        if at_wall:
-            gap = 0.0 if wall else 0.02
+            return support, None if foot is None else foot + half * (0, 1, 0)
+        hangs = asset.role == "wall"
+        middle = self.rng.uniform(half, np.maximum(self.size - half, half))
+        middle[1] = half[1] + (asset.elevation if hangs else 0.0)
+        if side < 3:
+            gap = 0.0 if hangs else 0.02
             axis, value = ((2, half[2] + gap), (0, half[0] + gap), (0, self.size[0] - half[0] - gap))[side]
             middle[axis] = value
-        return WALL if wall else FLOOR, yaw, middle
+        return WALL if hangs else FLOOR, middle
 
     def on_top(self, table: _Placed, half: np.ndarray) -> np.ndarray | None:
         """A place ``[3]`` on a table whose surface carries a footprint whole and leaves room above; None without."""
@@ -201,9 +325,8 @@ class _Room:
         numbers = {FLOOR: FLOOR, WALL: WALL} | {n: number for number, n in enumerate(kept, 1)}
         truths = {n: replace(things[n - 1].truth, support=numbers[things[n - 1].truth.support]) for n in kept}
         objects = (SceneObject(numbers[n], truth.category, seen == n, truth=truth) for n, truth in truths.items())
-        image = (color.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         depth = np.where(np.isfinite(depth), depth, 0).astype(np.float32)
-        return Scene(image, depth, viewmat, K, tuple(objects), name=name)
+        return Scene(to_uint8(color), depth, viewmat, K, tuple(objects), name=name)
 
 
 def _shown(mask: np.ndarray, whole: np.ndarray, thing: _Placed, camera: Cameras) -> bool:

@@ -1,4 +1,4 @@
-"""A scene: one picture with camera, depth and the masks of its objects, in memory and as a folder.
+"""A scene: one picture with camera, depth and the masks of its objects, in memory and as a folder; or out of splats.
 
 Lengths are metres, the world has +y up and its floor at y = 0. A folder holds ``image.png``, ``depth.png`` (16 bit,
 millimetres, 0 where nothing is known; may be missing) and ``scene.json``, which is COCO's format of instances (Lin et
@@ -9,9 +9,10 @@ camera, OpenCV axes) and ``K [3, 3]`` (pixels). An annotation may have ``support
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from torch import Tensor
 
 from ...errors import ExplainedError
 from ...files import replacing, write_text
+from ...fitting import init_from_splats
+from ...formats import read_splats
 from ...geometry import rotation_about
-from ...rendering import Cameras
-from ...rendering.cameras import check_cameras
-from ...settings import from_plain, to_plain
+from ...rendering import Cameras, render, turntable_cameras
+from ...rendering.cameras import FRONT, axis_vector, check_cameras
+from ...rendering.images import to_uint8
+from ...settings import conform, from_plain, read_file, to_plain
+from ...splats import Splats
 from ...words import first_of
 
 FLOOR, WALL = 0, -1  # what an object may stand on or hang at, beside the numbers of others
-MAX_SIDE = 8192  # pixels of a picture
+MAX_SIDE, VIEW = 8192, 256  # pixels of a picture, and of one of an object of splats alone
+BORDER = 0.02  # metres by which gaussians may lie outside of a box
+FEWEST, MOST = 10, 1_024  # gaussians of an object: that are needed, and of which more are covered anew
 
 
 class SceneError(ExplainedError):
@@ -72,6 +79,10 @@ class SceneObject:
     mask: np.ndarray  # [H, W] bool, its visible pixels
     support: int | None = None  # what it stands on; None: to be found out
     truth: Truth | None = None
+    cut: Splats | None = (
+        None  # its gaussians, turned to the front and in the unit sphere, if the scene is one of splats
+    )
+    view: Scene | None = None  # a picture of it alone, if the scene is one of splats
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +136,15 @@ class Scene:
         height, width = self.image.shape[:2]
         return Cameras(self.viewmat[None].float(), self.K[None].float(), width, height)
 
+    @property
+    def colors(self) -> Tensor:
+        """The picture ``[H, W, 3]`` in ``[0, 1]``."""
+        return torch.from_numpy(self.image.astype(np.float32) / 255)
+
+    def closest(self, one: SceneObject) -> tuple[Scene, SceneObject]:
+        """The picture that shows one of the objects best, and the object in it."""
+        return (self, one) if one.view is None else (one.view, one.view.objects[0])
+
     def known_depth(self) -> np.ndarray:
         """Depth ``[H, W]`` in metres, 0 wherever it is not known."""
         if self.depth is None:
@@ -145,10 +165,10 @@ class Scene:
         top = Path(folder)
         top.mkdir(parents=True, exist_ok=True)
         millimetres = np.rint(self.known_depth() * 1000).clip(0, 65535).astype(np.uint16)
-        for name, picture in {"image.png": self.image, "depth.png": millimetres}.items():
-            if name == "image.png" or self.depth is not None:
-                with replacing(top / name) as draft:
-                    Image.fromarray(picture).save(draft, format="PNG")
+        pictures = {"image.png": self.image} | ({} if self.depth is None else {"depth.png": millimetres})
+        for name, picture in pictures.items():
+            with replacing(top / name) as draft:
+                Image.fromarray(picture).save(draft, format="PNG")
         height, width = self.image.shape[:2]
         names = list(dict.fromkeys(one.name for one in self.objects))
         facts = {
@@ -180,28 +200,65 @@ def segmented(
     return Scene(image, depth, viewmat, K, tuple(map(SceneObject, range(1, len(names) + 1), names, masks)))
 
 
-def read_scene(folder: str | os.PathLike[str]) -> Scene:
-    """Read a scene that `Scene.write` wrote, or that a person wrote in the same format.
+@dataclass(frozen=True)
+class ObjectBox:
+    """Where an object of a scene of splats is, in the scene's axes and units."""
+
+    id: int  # >= 1
+    center: tuple[float, float, float]
+    size: tuple[float, float, float]  # along the scene's axes, before it is turned
+    yaw: float = 0.0  # degrees about the axis that is up, counter-clockwise seen from above
+    name: str = ""  # what it is called; "" where nobody knows
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.center, *self.size, self.yaw))) or min(self.size) <= 0:
+            got = f"{self.center}, {self.size} and {self.yaw}"
+            raise ValueError(f"box {self.id} must have a finite center, sizes > 0 and a finite yaw, got {got}")
+
+
+@dataclass(frozen=True)
+class SceneBoxes:
+    """A file of boxes. At yaw 0 objects face +z where +y is up, -y where +z is (`rendering.cameras.FRONT`)."""
+
+    boxes: tuple[ObjectBox, ...]
+    up_axis: str = "+y"  # of the scene; whatever its file says
+    metres: float = 1.0  # that one unit of the scene measures
+    floor: float | None = None  # its height in units of the scene; None: the lowest box stands on it
+
+
+def read_scene(path: str | os.PathLike[str], boxes: str | os.PathLike[str] | None = None) -> Scene:
+    """Read a scene that `Scene.write` wrote or a person in the same format, or cut one out of splats with boxes.
+
+    A gaussian belongs to the smallest box that holds its centre, else to the nearest one within 2 cm. Objects of splats
+    have a ``cut`` and a ``view``, and their mask is their whole outline, whatever hides it in the picture of them all.
+
+    Args:
+        path: folder of the scene; or a splat file of any format.
+        boxes: JSON of `SceneBoxes`, such as ``{"boxes": [{"id": 1, "center": [0, 1, 2], "size": [1, 2, 1]}]}``.
 
     Raises:
-        SceneError: when files are missing or broken, or hold no scene; with what is wrong.
+        SceneError: when files are missing or broken, hold no scene, or do not fit each other; with what is wrong.
     """
-    top = Path(folder)
     try:
-        facts = json.loads((top / "scene.json").read_text(encoding="utf-8"))
-        [entry] = facts["images"]
-        image, depth = np.asarray(Image.open(top / str(entry["file_name"])).convert("RGB")), None
-        if (top / "depth.png").exists():
-            depth = np.asarray(Image.open(top / "depth.png"), np.float32) / 1000
-        names = {kind["id"]: str(kind["name"]) for kind in facts["categories"]}
-        objects = tuple(_object(annotation, names, image.shape[:2]) for annotation in facts["annotations"])
-        camera = facts["camera"]
-        viewmat, K = torch.tensor(camera["viewmat"]).float(), torch.tensor(camera["K"]).float()
-        return Scene(image, depth, viewmat, K, objects, name=top.resolve().name)
+        scene = _from_folder(Path(path)) if boxes is None else _from_splats(read_splats(path), read_file(boxes))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError) as error:
-        must = "the folder must hold a scene: image.png, scene.json and perhaps depth.png"
+        must = "this must hold a scene: image.png, scene.json and perhaps depth.png; or splats with boxes"
         got = f"nothing called {error}" if isinstance(error, KeyError) else str(error)[:300]
-        raise SceneError(top, must, got, "see the docstring of scene_twin.scenes") from None
+        raise SceneError(path, must, got, "see the docstring of scene_twin.scenes") from None
+    return replace(scene, name=Path(path).resolve().name)
+
+
+def _from_folder(top: Path) -> Scene:
+    facts = json.loads((top / "scene.json").read_text(encoding="utf-8"))
+    [entry] = facts["images"]
+    image, depth = np.asarray(Image.open(top / str(entry["file_name"])).convert("RGB")), None
+    if (top / "depth.png").exists():
+        depth = np.asarray(Image.open(top / "depth.png"), np.float32) / 1000
+    names = {kind["id"]: str(kind["name"]) for kind in facts["categories"]}
+    objects = tuple(_object(annotation, names, image.shape[:2]) for annotation in facts["annotations"])
+    camera = facts["camera"]
+    viewmat, K = torch.tensor(camera["viewmat"]).float(), torch.tensor(camera["K"]).float()
+    return Scene(image, depth, viewmat, K, objects)
 
 
 def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
@@ -245,3 +302,58 @@ def _mask(segmentation: Any, shape: tuple[int, ...], number: int) -> np.ndarray:
     for polygon in segmentation:
         ImageDraw.Draw(canvas).polygon([float(value) for value in polygon], fill=1)
     return np.asarray(canvas, bool).copy()
+
+
+def _from_splats(splats: Splats, facts: Mapping[str, Any]) -> Scene:
+    rows = [conform(row, ObjectBox, f"entry {number} of boxes") for number, row in enumerate(facts["boxes"], 1)]
+    given = from_plain(SceneBoxes, {**facts, "boxes": rows})
+    if not given.boxes or not given.metres > 0:
+        raise ValueError(f"there must be a box and metres > 0, got {len(given.boxes)} and {given.metres}")
+    up, front = axis_vector(given.up_axis), axis_vector(FRONT[given.up_axis])
+    turn = given.metres * torch.stack([torch.linalg.cross(up, front), up, front])  # rows: what becomes x, y and z
+    centers = np.array([box.center for box in given.boxes]) @ turn.T.numpy()
+    sizes = np.array([box.size for box in given.boxes]) @ turn.T.abs().numpy()
+    lowest = (centers - sizes / 2)[:, 1].min()
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3], matrix[1, 3] = turn, -lowest if given.floor is None else -given.metres * given.floor
+    world = replace(splats.prune()[0].transform(matrix), up_axis="+y")
+    cuts = _cut(world, given.boxes, centers + matrix[:3, 3].numpy(), sizes)
+    low, high = Splats.cat(cuts).bounds()
+    shown = world[((world.means >= low - BORDER) & (world.means <= high + BORDER)).all(dim=1)]
+    camera = turntable_cameras(shown, 1, elevation=30, width=640, height=480)
+    objects = tuple(_boxed(box, cut, camera) for box, cut in zip(given.boxes, cuts, strict=True))
+    return Scene(*_draw(shown, camera), camera.viewmats[0], camera.Ks[0], objects)
+
+
+def _cut(world: Splats, boxes: Sequence[ObjectBox], centers: np.ndarray, sizes: np.ndarray) -> list[Splats]:
+    """The gaussians of each box."""
+    means, order = world.means.double().numpy(), sizes.prod(axis=1).argsort()
+    turns = [rotation_about("y", box.yaw).numpy() for box in boxes]
+    outside = [(np.abs((means - centers[i]) @ turns[i]) - sizes[i] / 2).max(axis=1).clip(0) for i in order]
+    owners = np.where(np.min(outside, axis=0) <= BORDER, order[np.argmin(outside, axis=0)], -1)
+    cuts = [world[torch.from_numpy(owners == i)] for i in range(len(boxes))]
+    extent = np.ptp(means, axis=0)
+    for box, cut, size in zip(boxes, cuts, sizes, strict=True):
+        if len(cut) < FEWEST or size.max() > 2 * extent.max():
+            must = f"box {box.id} {box.name!r} must lie in the scene and hold at least {FEWEST} gaussians of its own"
+            got = f"{len(cut)} in {size.round(2).tolist()} m of a scene of {extent.round(2).tolist()} m"
+            raise ValueError(f"{must}, got {got}; are up_axis and metres right?")
+    return cuts
+
+
+def _boxed(box: ObjectBox, cut: Splats, camera: Cameras) -> SceneObject:
+    ring = turntable_cameras(cut, 12, elevation=25, width=VIEW, height=VIEW)
+    place = round(box.yaw / 30 + 1) % 12  # from where the front and one side are seen
+    closer = ring._replace(viewmats=ring.viewmats[place : place + 1], Ks=ring.Ks[place : place + 1])
+    image, depth = _draw(cut, closer)
+    view = Scene(image, depth, closer.viewmats[0], closer.Ks[0], (SceneObject(box.id, box.name, depth > 0),))
+    shape = cut.rotate("y", -box.yaw).normalize()
+    shape = shape if len(shape) <= MOST else init_from_splats(shape, MOST)
+    return SceneObject(box.id, box.name, _draw(cut, camera)[1] > 0, cut=shape, view=view)
+
+
+def _draw(splats: Splats, camera: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """Picture ``[H, W, 3]`` uint8 over white, and depth ``[H, W]``, 0 where more than half of the white is seen."""
+    with torch.no_grad():
+        out = render(splats, *camera, background=(1.0, 1.0, 1.0))
+    return to_uint8(out.colors[0]), (out.depths * (out.alphas > 0.5))[0, ..., 0].numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -20,12 +21,10 @@ from ...files import write_text
 from ...rendering import orbit_cameras, psnr, render, save_png, ssim
 from ...rendering.images import to_uint8
 from ...splats import Splats
-from .assets import assets_in
-from .composer import compose
-from .layout import overlaps
+from .composer import assets_in, compose
+from .placement import overlaps
 from .scenes import Scene
-from .search import KEEP, MODES, Pool, queries, retrieve
-from .twin import Twin, make_twin
+from .twin import KEEP, MODES, Pool, Twin, make_twin, queries, retrieve
 
 Values = dict[tuple[str, str, str], list[float]]  # encoder, mode and metric -> a value for each object of a room
 
@@ -68,7 +67,7 @@ def score_rooms(
     assets = assets_in(pool.owners)
     top.mkdir(parents=True, exist_ok=True)
     facts = {
-        "encoders": {name: each.encoder for name, each in pools.items()},
+        "encoders": {name: each.encoder.identity for name, each in pools.items()},
         "teacher": pool.teacher.identity,
         "sets": sorted({shards.manifest["content_sha256"] for shards in pool.owners.values()}),
     }
@@ -98,7 +97,7 @@ def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
     twin = make_twin(scene, pool)
     values[first, "twin", "CPU seconds per object"] = [(time.process_time() - began) / len(keys)]
     exact = twin.changed(pool, keys)
-    equal = {number: equal_yaws(pool.splats(key)) for number, key in keys.items()}
+    equal = {number: _equal_yaws(pool, key) for number, key in keys.items()}
     for which, made in (("twin", twin), ("twin of the true shapes", exact)):
         values |= {(first, which, metric): errors for metric, errors in _errors(made, pool, equal).items()}
     return values, twin
@@ -138,6 +137,11 @@ def equal_yaws(shape: Splats, steps: int = 24) -> list[float]:
     return [360.0 * k / steps for k, difference in enumerate(turned) if k == 0 or float(difference) < _EQUAL]
 
 
+@functools.lru_cache(maxsize=1_000)  # a shape stands in several rooms
+def _equal_yaws(pool: Pool, key: str) -> list[float]:
+    return equal_yaws(pool.splats(key))
+
+
 def yaw_error(yaw: float, truth: float, equal: Sequence[float] = (0.0,)) -> float:
     """Degrees in ``[0, 180]`` between two yaws, the least over turns that look the same."""
     return min(abs((yaw - truth - turn + 180) % 360 - 180) for turn in equal)
@@ -172,9 +176,8 @@ def _likeness(twin: Twin, poses: Mapping[int, Any], pool: Pool) -> dict[str, lis
     """PSNR and SSIM of picture and twin on the pixels of objects, and the teacher's cosine of their crops."""
     scene, drawn = twin.scene, twin.draw(poses)
     mask = torch.from_numpy(np.any([one.mask for one in scene.objects], axis=0))[..., None]
-    image = torch.from_numpy(scene.image.astype(np.float32) / 255)
-    pair = [torch.where(mask, picture, torch.ones(())) for picture in (drawn, image)]
-    inside = [picture[mask[..., 0]][None] for picture in (drawn, image)]  # [1, n, 3]
+    pair = [torch.where(mask, picture, torch.ones(())) for picture in (drawn, scene.colors)]
+    inside = [picture[mask[..., 0]][None] for picture in (drawn, scene.colors)]  # [1, n, 3]
     remade = replace(scene, image=to_uint8(drawn))
     crops = [queries(s, pool.teacher)[1] for s in (scene, remade)]
     return {

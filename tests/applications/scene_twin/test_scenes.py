@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipgs_lib.applications.scene_twin import compose, read_scene
-from clipgs_lib.applications.scene_twin.assets import FURNITURE, catalogue_assets, furniture_assets
+from clipgs_lib.applications.scene_twin.composer import FURNITURE, catalogue_assets, furniture_assets
 from clipgs_lib.applications.scene_twin.scenes import FLOOR, Pose, Scene, SceneError, SceneObject, Truth, segmented
 from clipgs_lib.rendering import look_at, pinhole
 

@@ -11,9 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from clipgs_lib.applications.scene_twin import assets_in, compose, crop, load_pool, make_twin, retrieve, score_rooms
-from clipgs_lib.applications.scene_twin.assets import catalogue_assets
-from clipgs_lib.applications.scene_twin.layout import arrange, box_of, carriers, find_supports, overlaps
-from clipgs_lib.applications.scene_twin.placement import fit_pose
+from clipgs_lib.applications.scene_twin.composer import catalogue_assets
+from clipgs_lib.applications.scene_twin.placement import arrange, box_of, carriers, find_supports, fit_pose, overlaps
 from clipgs_lib.applications.scene_twin.scenes import FLOOR, WALL, Pose, Scene, SceneObject
 from clipgs_lib.applications.scene_twin.scoring import equal_yaws, yaw_error
 from clipgs_lib.cli import app
@@ -308,7 +307,7 @@ def test_scores_go_on_where_they_stopped(pool, tmp_path, monkeypatch):
     assert paired["value"] == pytest.approx(hits[0] - hits[1], abs=1e-3) and 0 < paired["p"] <= 1 and paired["verdict"]
     true = {metric: row for (encoder, mode, metric), row in rows.items() if mode == "twin of the true shapes"}
     assert true["position error fitted"]["value"] < 0.5 and true["support right"]["value"] >= 0.5
-    assert first["encoders"]["bag-mean"] == pool.encoder and "sha256:" in first["teacher"]
+    assert first["encoders"]["bag-mean"] == pool.encoder.identity and "sha256:" in first["teacher"]
     monkeypatch.setattr(scoring, "score_room", None)  # a room that is there is not made again
     assert score_rooms(1, pools, tmp_path, seed=4) == first
     with pytest.raises(ValueError, match="at least 1 room"):
