@@ -41,8 +41,8 @@ class TwinEditor(ipywidgets.VBox):
         buttons[0].on_click(lambda _: self._try(self.swap, self._object.value, self._shape.value))
         buttons[1].on_click(lambda _: self._try(self.move, self._object.value, *(each.value for each in self._steps)))
         self._object.observe(lambda _: self._look(), "value")
-        fields = ipywidgets.VBox([self._crop, self._object, self._shape, buttons[0], *self._steps, buttons[1]])
-        self._row = ipywidgets.HBox([fields])
+        fields = [self._crop, self._object, self._shape, buttons[0], *self._steps, buttons[1]]
+        self._row = ipywidgets.HBox([ipywidgets.VBox(fields, layout={"flex": "0 0 auto"})])  # whole beside the view
         super().__init__([self._row, self._text])
         self._look()
         self._show(twin)
@@ -71,7 +71,9 @@ class TwinEditor(ipywidgets.VBox):
         """Show the crop and the candidates of the object that is chosen."""
         one = self._objects[self._object.value]
         self._crop.value = encode_png(Image.fromarray(crop(*self.twin.scene.closest(one))))
-        self._shape.options = [(f"{m.category} {m.score:.2f}", m.key) for m in self.twin.matches[one.number]]
+        candidates, chosen = self.twin.matches[one.number], self.twin.chosen[one.number]
+        self._shape.options = [(f"{match.category} {match.score:.2f}", match.key) for match in candidates]
+        self._shape.index = next((i for i, match in enumerate(candidates) if match.key == chosen), None)
 
     def _try(self, action: Any, *arguments: Any) -> None:
         try:

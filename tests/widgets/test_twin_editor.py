@@ -1,10 +1,12 @@
-"""`TwinEditor` without a browser: what its buttons do, what a saved notebook shows, and what it refuses."""
+"""`TwinEditor` without a browser, and in a real JupyterLab. SHOTS names a folder for pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from clipgs_lib.applications.scene_twin import compose, crop, load_pool, make_tw
 from clipgs_lib.applications.scene_twin.composer import catalogue_assets
 from clipgs_lib.widgets import SplatView, TwinEditor
 from clipgs_lib.widgets.still import MAX_BYTES
+
+from .browser import CHROMIUM, chromium
+from .jupyter import COMMAND, ROOT, jupyterlab
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def test_buttons_swap_and_move_the_object_that_is_chosen(editor, twin):
     shown = np.array(Image.open(io.BytesIO(editor._crop.value)).convert("RGB"), float)
     assert np.abs(shown - crop(twin.scene, twin.scene.objects[1])).mean() < 3  # 256 colours
     candidates = [match.key for match in twin.matches[second]]
-    assert [key for _, key in editor._shape.options] == candidates
+    assert [key for _, key in editor._shape.options] == candidates and editor._shape.value == twin.chosen[second]
     before, fields = editor.view, editor._row.children[0].children
     editor._shape.value = candidates[2]
     fields[3].click()
@@ -66,3 +71,61 @@ def test_a_saved_notebook_holds_the_picture_and_the_twin(editor):
     png = base64.b64decode(data["image/png"])
     assert len(png) <= MAX_BYTES and Image.open(io.BytesIO(png)).width > 600
     assert data["text/plain"].startswith("TwinEditor('scene-0004'") and "text/html" not in data
+
+
+MAKE = """from dataclasses import replace
+from clipgs_lib.applications.scene_twin import compose, load_pool, make_twin, placement
+from clipgs_lib.applications.scene_twin.composer import catalogue_assets
+from clipgs_lib.widgets import TwinEditor
+placement.YAWS, placement.STARTS, placement.STEPS = 8, 1, 2
+pool = load_pool(["SAMPLE"], encoder="bag-mean")
+scene = compose(4, catalogue_assets(), width=240, height=180)
+editor = TwinEditor(make_twin(replace(scene, objects=scene.objects[:2]), pool), pool)"""
+
+
+@pytest.mark.browser
+def test_a_person_changes_a_twin_in_jupyterlab(tmp_path):
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
+    pytest.importorskip("playwright", reason="playwright drives the browser")
+    shots = Path(os.environ.get("SHOTS", tmp_path))
+    with jupyterlab(tmp_path) as lab, chromium() as browser:
+        lab.write(
+            "twin.ipynb", MAKE.replace("SAMPLE", str(ROOT / "data/triplets/sample")), "editor", "editor.twin.graph()"
+        )
+        page = lab.open(browser, "twin.ipynb", viewport={"width": 1280, "height": 1000})
+        log: list[str] = []
+        page.on("pageerror", lambda error: log.append(str(error)))
+        page.evaluate(COMMAND, ["notebook:run-all-cells"])
+
+        def drawn(name):
+            page.wait_for_selector(".clipgs-sv[data-state=ready]")
+            page.wait_for_timeout(500)
+            page.screenshot(path=str(shots / f"{name}.png"))
+            return np.asarray(Image.open(io.BytesIO(page.locator(".sv-surface").screenshot())).convert("RGB"), float)
+
+        def press(name):
+            former = page.query_selector(".clipgs-sv")
+            page.get_by_role("button", name=name, exact=True).click()
+            page.wait_for_function("former => !former.isConnected", arg=former)
+
+        fields, choices = page.locator(".widget-text input"), page.locator(".widget-dropdown select")
+        first = drawn("twin")
+        assert (first.std(axis=2) > 8).mean() > 0.01, "the twin is drawn, in its colours"
+        choice, view = (page.locator(one).first.bounding_box() for one in (".widget-dropdown", ".clipgs-sv"))
+        assert choice["width"] > 250 and choice["x"] + choice["width"] <= view["x"], "fields are whole beside the view"
+        assert choices.nth(1).evaluate("one => one.value"), "what stands there is named"
+        crop_before = page.locator("img.widget-image").get_attribute("src")
+        choices.nth(0).select_option("2 piano")
+        page.wait_for_function("before => document.querySelector('img.widget-image').src !== before", arg=crop_before)
+        choices.nth(1).select_option(index=2)
+        press("Take this shape")
+        swapped = drawn("swapped")
+        assert np.abs(swapped - first).mean() > 1, "another shape stands there"
+        for place, value in enumerate(("0.4", "0.3", "60")):
+            fields.nth(place).fill(value)
+            fields.nth(place).press("Tab")
+        press("Move")
+        assert np.abs(drawn("moved") - swapped).mean() > 1, "it stands elsewhere, turned"
+        assert "overlaps: none" in page.locator(".jp-OutputArea-output").first.inner_text()
+        assert not log
