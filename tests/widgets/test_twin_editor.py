@@ -90,9 +90,7 @@ def test_a_person_changes_a_twin_in_jupyterlab(tmp_path):
     pytest.importorskip("playwright", reason="playwright drives the browser")
     shots = Path(os.environ.get("SHOTS", tmp_path))
     with jupyterlab(tmp_path) as lab, chromium() as browser:
-        lab.write(
-            "twin.ipynb", MAKE.replace("SAMPLE", str(ROOT / "data/triplets/sample")), "editor", "editor.twin.graph()"
-        )
+        lab.write("twin.ipynb", MAKE.replace("SAMPLE", str(ROOT / "data/triplets/sample")), "editor")
         page = lab.open(browser, "twin.ipynb", viewport={"width": 1280, "height": 1000})
         log: list[str] = []
         page.on("pageerror", lambda error: log.append(str(error)))
