@@ -104,8 +104,8 @@ def _views(
         try:
             name = session.gallery.card(session.gallery.row(key))["caption"]
             view = SplatView({name: session.splats(key)}, width=WIDTH, height=HEIGHT)
-        except (ValueError, OSError, KeyError) as error:
-            lost.append(str(error))
+        except Exception as error:  # readers that a person brought may raise anything; the picture stays
+            lost.append(str(error) or type(error).__name__)
             continue
         data = live_data(view, _WORDS)
         view.close()

@@ -95,6 +95,12 @@ def test_splats_that_are_gone_leave_pictures_and_a_sentence(tmp_path):
     assert facts["live"] == 0 and "must lie where they were when they were embedded" in facts["lost"][0]
     assert "Not all splats could be read" in (tmp_path / "r.html").read_text()
 
+    def broken(key):
+        raise RuntimeError(f"no memory for {key}")
+
+    data = answers_data(session_of(open_splats=broken), [Question("red")], k=3, live=2)
+    assert data["live"] == {} and len(data["lost"]) == 2 and "no memory for" in data["lost"][0]
+
 
 @pytest.mark.parametrize(
     ("question", "words"),

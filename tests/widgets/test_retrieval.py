@@ -239,6 +239,8 @@ def test_a_person_searches_in_chromium(tmp_path):
         page.settle()
         assert captions()[0] == "a blue thing" and page.text(".re-status") == "1 to 6 of 20 splats"
         assert page.text(".re-hit b") == "blue kind"
+        colors = "(split) => getComputedStyle(document.querySelector(`.re-label[data-split=${split}]`)).color"
+        assert tab.evaluate(colors, "test") != tab.evaluate(colors, "train"), "objects of the test split are marked"
         card, picture = (tab.locator(one).first.bounding_box() for one in (".re-hit", ".re-picture"))
         assert picture["width"] == pytest.approx(picture["height"]) and card["width"] - picture["width"] < 4
         assert card["height"] > picture["height"] + 40, "the whole picture, and words below it"
