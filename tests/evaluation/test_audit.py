@@ -117,13 +117,24 @@ def test_a_caption_of_two_labels_and_a_text_of_others(tmp_path):
     for i in (0, 1):
         texts = (objects[i].texts[0], Caption(" The Same".upper(), "filtered"))
         objects[i] = replace(objects[i], texts=texts, text_embeds=np.stack([objects[i].text_embeds[0], both]))
-    objects[2] = replace(objects[2], text_embeds=np.stack([objects[2].text_embeds[0], objects[6].image_embeds[0]]))
+    alone = unit(np.eye(DIM)[KINDS + 7])  # what object 7 has and no other
+    objects[2] = replace(objects[2], text_embeds=np.stack([objects[2].text_embeds[0], alone]))
     audit = audit_of(objects, tmp_path / "set")
     [shared] = audit.captions
     assert (shared.text, shared.labels) == ("the same", ("kind 0", "kind 1"))
     assert set(shared.keys) == {objects[0].key, objects[1].key}
     masks = audit.masks()
-    assert masks["thing 2"][0] == objects[6].key and objects[2].key not in masks["thing 2"]
+    assert masks["thing 2"][0] == objects[7].key and objects[2].key not in masks["thing 2"]
+
+
+def test_a_text_that_fits_many_a_little_better_is_none_of_others(tmp_path):
+    """The teacher knows nothing of it: half of the objects come before its own, but none stands out."""
+    objects = clean_objects()
+    vague = unit(np.random.default_rng(1).normal(size=DIM))
+    objects[2] = replace(objects[2], text_embeds=np.stack([objects[2].text_embeds[0], vague]))
+    scores = [float(one.image_embeds[0].astype(np.float32) @ vague.astype(np.float32)) for one in objects]
+    assert sum(score > scores[2] for score in scores) >= 8
+    assert "thing 2" not in audit_of(objects, tmp_path / "set").masks()
 
 
 def test_the_page_and_the_file_say_what_was_found(tmp_path):
