@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,7 +141,7 @@ def _side(source: Source, config: BuildConfig) -> Triplet:
     return finish(Begun(source, thing, cameras, images, fit_job(thing.shape, config, source.index)), config)
 
 
-def pair_hits(keys: Sequence[str], shapes: Tensor, texts: Tensor) -> dict[str, Tensor]:
+def pair_hits(keys: Sequence[str], shapes: Tensor, texts: Tensor) -> dict[str, np.ndarray]:
     """Kind -> ``[P]`` float64 in ``{0, 0.5, 1}``: the share of a pair's two texts that find their side; ties are half.
 
     Args:
@@ -155,5 +156,5 @@ def pair_hits(keys: Sequence[str], shapes: Tensor, texts: Tensor) -> dict[str, T
             sides, words = (x[rows].float().reshape(-1, 2, x.shape[1]) for x in (shapes, texts))  # [P, 2, D]
             scores = words @ sides.mT  # [P, 2 texts, 2 sides]
             right = torch.eye(2, dtype=torch.bool).repeat(len(scores), 1)
-            out[str(kind)] = hit_rates(scores.flatten(0, 1), right, (1,)).reshape(-1, 2).mean(dim=1)
+            out[str(kind)] = hit_rates(scores.flatten(0, 1), right, (1,)).reshape(-1, 2).mean(axis=1)
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +33,7 @@ class Interval:
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-def hit_rates(scores: Tensor, relevant: Tensor, ks: Sequence[int]) -> Tensor:
+def hit_rates(scores: Tensor, relevant: Tensor, ks: Sequence[int]) -> np.ndarray:
     """Probability ``[Q, len(ks)]`` float64 that a relevant item is among the first k, ties in random order.
 
     Args:
@@ -45,32 +44,37 @@ def hit_rates(scores: Tensor, relevant: Tensor, ks: Sequence[int]) -> Tensor:
     return hit_probability(*places(scores, relevant), ks)
 
 
-def places(scores: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Items ``[Q]`` better than the best relevant one, and tied with it: those not relevant, and those relevant."""
+def places(scores: Tensor, relevant: Tensor) -> np.ndarray:
+    """Items better than the best relevant one, and tied with it: those not relevant, and those relevant ``[3, Q]``."""
     best = scores.masked_fill(~relevant, -torch.inf).amax(dim=1, keepdim=True)  # [Q, 1]
     tied = (scores - best).abs() <= TIE  # [Q, N]
-    better = ((scores > best) & ~tied).sum(dim=1)
-    return better, (tied & ~relevant).sum(dim=1), (tied & relevant).sum(dim=1)
+    masks = ((scores > best) & ~tied, tied & ~relevant, tied & relevant)
+    return torch.stack([mask.sum(dim=1) for mask in masks]).cpu().numpy()
 
 
-def reciprocal_rank(better: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
+def hit_probability(better: np.ndarray, wrong: np.ndarray, right: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Probability ``[Q, len(ks)]`` that the first k hold one of ``right`` tied items, shuffled with ``wrong`` ones."""
+    total = wrong + right
+    drawn = np.clip(np.asarray(ks) - better[:, None], 0, total[:, None])  # [Q, k] places left for the tied
+    missed = stats.hypergeom.pmf(0, total[:, None], right[:, None], drawn)
+    return np.where(right[:, None] == 1, drawn / total[:, None], 1 - missed)
+
+
+def reciprocal_rank(better: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Expected 1 / rank ``[Q]`` float64 of the first of ``right`` items behind ``better`` others, shuffled with
     ``wrong`` tied ones."""
-    expected, shuffled = 1 / (better.double() + 1), wrong > 0
-    cases, which = torch.stack([better, wrong, right], dim=1)[shuffled].unique(dim=0, return_inverse=True)
-    found = torch.empty(len(cases), dtype=torch.float64, device=expected.device)
+    cases, which = np.unique(np.stack([better, wrong, right], axis=1), axis=0, return_inverse=True)
+    expected = np.empty(len(cases))
     for case, (ahead, others, items) in enumerate(cases.tolist()):
-        left = others + items - torch.arange(1, others + 2, dtype=torch.float64)  # tied ones behind each place
-        log_ways = (left + 1).lgamma() - (left - items + 2).lgamma() - math.lgamma(items)
-        log_all = math.lgamma(others + items + 1) - math.lgamma(others + 1) - math.lgamma(items + 1)
-        found[case] = ((log_ways - log_all).exp() / (ahead + 1 + torch.arange(others + 1))).sum()
-    expected[shuffled] = found[which]
-    return expected
+        drawn = np.arange(others + 2)
+        missed = stats.hypergeom.pmf(0, others + items, items, drawn)  # 1 ... 0
+        expected[case] = (-np.diff(missed) / (ahead + drawn[1:])).sum()
+    return expected[which.ravel()]
 
 
-def expected_rank(better: Tensor, wrong: Tensor, right: Tensor) -> Tensor:
+def expected_rank(better: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Expected rank ``[Q]`` float64, from 1 on, of the first of ``right`` tied items, as in `reciprocal_rank`."""
-    return better.double() + (wrong + right + 1).double() / (right + 1).double()
+    return better + (wrong + right + 1) / (right + 1)
 
 
 def relevant_mask(relevant: Tensor, size: int) -> Tensor:
@@ -78,20 +82,6 @@ def relevant_mask(relevant: Tensor, size: int) -> Tensor:
     if relevant.dim() == 2:
         return relevant
     return torch.arange(size, device=relevant.device) == relevant[:, None]  # [Q, N]
-
-
-def hit_probability(better: Tensor, wrong: Tensor, right: Tensor, ks: Sequence[int]) -> Tensor:
-    """Probability ``[Q, len(ks)]`` that the first k hold one of ``right`` tied items, shuffled with ``wrong`` ones."""
-    columns = []
-    wrong, right = wrong.double(), right.double()
-    total = wrong + right
-    for k in ks:
-        drawn = torch.minimum((k - better).clamp(min=0).double(), total)  # places left for the tied
-        left = (wrong - drawn).clamp(min=0)
-        log_miss = (total - drawn + 1).lgamma() - (total + 1).lgamma() + (wrong + 1).lgamma() - (left + 1).lgamma()
-        several = torch.where(drawn > wrong, 1.0, 1 - log_miss.exp())  # hypergeometric
-        columns.append(torch.where(right == 1, drawn / total, several))
-    return torch.stack(columns, dim=1)  # [Q, k]
 
 
 def intervals(hits: np.ndarray, groups: np.ndarray, seed: int) -> tuple[Interval, ...]:
@@ -275,24 +265,23 @@ def rank(
         )
     _check_relevant(relevant, len(queries), len(gallery))
     step = max(1, CELLS // len(gallery))
-    found, blind = [], []  # places of each query; those of a random order
+    found, count = [], []  # places of each query, relevant items of each
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         mask = relevant_mask(relevant[part], len(gallery))  # [q, N]
         with torch.autocast(queries.device.type, enabled=False):  # half precision would make ties of neighbours
-            found.append(torch.stack(places(queries[part] @ gallery.T, mask)))
-        right = mask.sum(dim=1)
-        blind.append(torch.stack([torch.zeros_like(right), len(gallery) - right, right]))
-    better, wrong, tied = torch.cat(found, dim=1)  # [Q] each
-    none, others, right = torch.cat(blind, dim=1)
+            found.append(places(queries[part] @ gallery.T, mask))
+        count.append(mask.sum(dim=1).cpu().numpy())
+    tied, right = np.concatenate(found, axis=1), np.concatenate(count)
+    blind = np.stack([np.zeros_like(right), len(gallery) - right, right])  # places in a random order
     return Ranks(
         ks=ks,
-        hits=hit_probability(better, wrong, tied, ks).cpu().numpy(),
-        reciprocal=reciprocal_rank(better, wrong, tied).cpu().numpy(),
-        rank=expected_rank(better, wrong, tied).cpu().numpy(),
-        chance=tuple(hit_probability(none, others, right, ks).mean(dim=0).tolist()),
-        chance_reciprocal=float(reciprocal_rank(none, others, right).mean()),
-        chance_rank=float(np.median(expected_rank(none, others, right).cpu().numpy())),
+        hits=hit_probability(*tied, ks),
+        reciprocal=reciprocal_rank(*tied),
+        rank=expected_rank(*tied),
+        chance=tuple(hit_probability(*blind, ks).mean(axis=0).tolist()),
+        chance_reciprocal=float(reciprocal_rank(*blind).mean()),
+        chance_rank=float(np.median(expected_rank(*blind))),
     )
 
 

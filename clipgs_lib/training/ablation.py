@@ -286,7 +286,7 @@ def _scored(scores: Tensor, relevant: Tensor, k: int = 1, owners: Tensor | None 
     """Hits among the first k of each query, or of each object its mean over the queries that are its, ``[Q, N]``."""
     hits, chance = (hit_rates(each, relevant, (k,))[:, 0] for each in (scores, torch.zeros_like(scores)))  # [Q]
     if owners is not None:
-        hits, chance = (owners.T.double() @ each / owners.sum(dim=0) for each in (hits, chance))  # [N]
+        hits, chance = (owners.T.numpy() @ each / owners.sum(dim=0).numpy() for each in (hits, chance))  # [N]
     return {"hits": [round(value, 5) for value in hits.tolist()], "chance": float(chance.mean())}
 
 

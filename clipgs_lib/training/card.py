@@ -123,20 +123,14 @@ def _data(data: Sequence[Mapping[str, Any]]) -> str:
 def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
     if not any(metrics.values()):
         return "Nothing was held out, so nothing is known about other objects."
-    rows = [
-        [split, scores["objects"], task, *scores_row(scores, key)]
-        for split, scores in metrics.items()
-        for key, task in TASKS
-        if key in scores
-    ]
+    rows = list[list[Any]]()
+    for split, scores in metrics.items():
+        for key, task in ((key, task) for key, task in TASKS if key in scores):
+            score = Interval(scores[key], scores["low_" + key], scores["high_" + key])
+            others = (scores.get(way + key) for way in ("views_", "chance_"))
+            shown = ["" if value is None else f"{100 * value:.1f} %" for value in others]
+            rows.append([split, scores["objects"], task, score, *shown])
     return RESULTS + table(["split", "objects", "task", "this encoder", "bag of views", "chance"], rows) + CHOSEN
-
-
-def scores_row(scores: Mapping[str, float], key: str) -> list[str]:
-    """A score with its interval, that of the bag of views, and chance, in percent."""
-    score = Interval(scores[key], scores["low_" + key], scores["high_" + key])
-    others = [scores.get("views_" + key), scores.get("chance_" + key)]
-    return [str(score), *("" if value is None else f"{100 * value:.1f} %" for value in others)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -186,7 +186,16 @@ class Objects:
             with self._reading:  # a set closes the files that it used longest ago, under the hands of other threads
                 triplet = shards.read(row["key"])
                 content = _splats(triplet) if self._views is None else self._views(shards, triplet)
-                sample = _sample(triplet, content)
+            assert triplet.image_embeds is not None and triplet.text_embeds is not None  # the set has a teacher
+            sample = Sample(
+                key=triplet.key,
+                content=content,
+                category=triplet.category,
+                captions=triplet.texts,
+                image_embeds=torch.from_numpy(triplet.image_embeds),
+                text_embeds=torch.from_numpy(triplet.text_embeds),
+                text_ids=tuple(text_id(caption.text) for caption in triplet.texts),
+            )
             if self.in_memory:
                 self._kept[number] = sample
         return sample
@@ -197,19 +206,6 @@ def _splats(triplet: Triplet) -> Splats:
         return triplet.splats.with_sh_degree(0).normalize()
     except ValueError as error:
         raise ShardError(f"object {triplet.key}", "the splat must have a size", str(error), "leave it out") from None
-
-
-def _sample(triplet: Triplet, content: Content) -> Sample:
-    assert triplet.image_embeds is not None and triplet.text_embeds is not None  # the set has a teacher
-    return Sample(
-        key=triplet.key,
-        content=content,
-        category=triplet.category,
-        captions=triplet.texts,
-        image_embeds=torch.from_numpy(triplet.image_embeds),
-        text_embeds=torch.from_numpy(triplet.text_embeds),
-        text_ids=tuple(text_id(caption.text) for caption in triplet.texts),
-    )
 
 
 def text_id(text: str) -> int:
@@ -356,25 +352,18 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
     )
 
 
-class Loader:
-    """Batches of steps from ``first`` on, prepared ahead by threads, whose first error comes out of `get`."""
-
-    def __init__(self, objects: Objects, plan: Plan, config: TrainConfig, first: int) -> None:
-        self._make = lambda step: make_batch(objects, plan, step, config)
-        self._pool = ThreadPoolExecutor(config.workers, "batches") if config.workers else None
-        self._last, self._ahead = config.steps, config.workers + 1
-        self._next, self._waiting = first, dict[int, Future[Batch]]()
-
-    def get(self, step: int) -> Batch:
-        """The batch of a step; steps must be asked for in order."""
-        if self._pool is None:
-            return self._make(step)
-        while self._next < min(step + self._ahead, self._last):
-            self._waiting[self._next] = self._pool.submit(self._make, self._next)
-            self._next += 1
-        return self._waiting.pop(step).result()
-
-    def close(self) -> None:
-        """Stop the threads; what they still hold is dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+def batches(objects: Objects, plan: Plan, config: TrainConfig, first: int) -> Generator[Batch, None, None]:
+    """Batches of the steps from ``first`` on, prepared ahead by threads, whose first error comes out here."""
+    steps = range(first, config.steps)
+    make = partial(make_batch, objects, plan, config=config)
+    if not config.workers:
+        yield from map(make, steps)
+        return
+    pool = ThreadPoolExecutor(config.workers, "batches")
+    waiting = deque(pool.submit(make, step) for step in steps[: config.workers])
+    try:
+        for step in steps:
+            waiting.extend(pool.submit(make, ahead) for ahead in steps[step - first + config.workers :][:1])
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

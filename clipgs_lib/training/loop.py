@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import TrainConfig
-from .data import Loader, Objects, Plan
+from .data import Batch, Objects, Plan, batches
 from .distributed import Place, agree, join, wait
 from .step import Learner
 from .validate import Validator
@@ -158,8 +158,8 @@ class Trainer:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Train from where the run stands to its end, and yield records; see `train`."""
-        loader = Loader(self.objects, self.plan, self.config, self.step)
-        try:
+        loader = batches(self.objects, self.plan, self.config, self.step)
+        with closing(loader):
             yield from self._read()
             if not self.config.resume:
                 record = self._record({"step": 0, "epoch": 0.0} | self._validate())
@@ -170,8 +170,6 @@ class Trainer:
                 if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():
                     self._save()
             yield self._finish()
-        finally:
-            loader.close()
 
     def _read(self) -> Iterator[dict[str, Any]]:
         """Keep all samples from now on, if they fit; a frozen tower that reads their views says how far it is."""
@@ -179,9 +177,9 @@ class Trainer:
             if isinstance(self.objects.sample(number).content, ViewTokens) and number % 50 == 0:
                 yield {"step": self.step, "read": number, "of": len(self.objects)}
 
-    def _one_step(self, loader: Loader) -> dict[str, Any]:
+    def _one_step(self, loader: Iterator[Batch]) -> dict[str, Any]:
         start = time.perf_counter()
-        batch = loader.get(self.step)
+        batch = next(loader)
         waited = time.perf_counter() - start
         metrics = self.learner.update(batch)
         self.step += 1
@@ -199,7 +197,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Metrics of held-out objects; keeps the weights if they are the best so far."""
         split = self.config.val_split
-        metrics = {} if split == "none" else self.validator.measure(self.learner.average.module, split)
+        metrics = {} if split == "none" else self.validator.measure(self.learner.average, split)
         if not metrics:
             if self.step:
                 self._keep({}, None)
@@ -220,7 +218,7 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         """Measure the best weights once on the test split, export them and write the model card."""
-        encoder = self.learner.average.module
+        encoder = self.learner.average
         encoder.load_state_dict(self.best_weights)  # the run is over, so those ahead of them are not needed again
         split = self.config.test_split
         test = {} if split == "none" else self.validator.measure(encoder, split)
@@ -256,11 +254,11 @@ class Trainer:
         data = {"sets": self.objects.facts(), "step": self.progress["best"]["step"], "seed": self.config.seed}
         info = {"teacher": self.identity["teacher"], "data": data, "metrics": metrics}
         if self.place.first:
-            save_encoder(self.out / EXPORT, self.learner.average.module, info, half=True, state=self.best_weights)
+            save_encoder(self.out / EXPORT, self.learner.average, info, half=True, state=self.best_weights)
         return info
 
     def _averaged(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.learner.average.module.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self.learner.average.state_dict().items()}
 
     def _save(self) -> None:
         if self.place.first:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..encoders import Encoder
 from ..losses import LogitScale, image_voting_loss, multi_positive_loss, pair_loss, same_rows
@@ -47,7 +48,7 @@ class Learner:
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
         self.encoder, self.config, self.place = encoder, config, place
         self.scale = LogitScale(config.logit_scale).to(place.device)
-        self.average = Average(encoder)
+        self.average = copy.deepcopy(encoder).eval().requires_grad_(False)
         if config.compile:
             for block in encoder.blocks:
                 block.compile()
@@ -164,7 +165,10 @@ class Learner:
             for buffer in (one for one in self.encoder.buffers() if one.is_floating_point()):
                 dist.all_reduce(buffer)
                 buffer /= self.place.world
-        self.average.update(self.encoder, self.config.ema_at(batch.step))
+        average = get_ema_multi_avg_fn(self.config.ema_at(batch.step))
+        average(list(self.average.parameters()), list(self.encoder.parameters()), None)
+        for mine, other in zip(self.average.buffers(), self.encoder.buffers(), strict=True):
+            mine.copy_(other)  # statistics of batch norms, ...
         return norm
 
     def _sentence(self, what: str, batch: Batch, bad: Tensor | None = None) -> str:
@@ -186,10 +190,11 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a later step depends on, by name."""
+        state, names = self.optimizer.state_dict()["state"], self._optimized()
         return {
             **prefixed("encoder", self.encoder.state_dict()),
-            **prefixed("average", self.average.module.state_dict()),
-            **prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            **prefixed("average", self.average.state_dict()),
+            **{f"optimizer/{names[i]}:{key}": value for i, entry in state.items() for key, value in entry.items()},
             "logit_scale": self.scale.log.detach(),
         }
 
@@ -197,9 +202,17 @@ class Learner:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
         self.encoder.load_state_dict(part("encoder", tensors))
-        self.average.module.load_state_dict(part("average", tensors))
-        load_optimizer(self.optimizer, part("optimizer", tensors))
+        self.average.load_state_dict(part("average", tensors))
+        state, places = dict[int, dict[str, Tensor]](), {name: i for i, name in enumerate(self._optimized())}
+        for key, value in part("optimizer", tensors).items():
+            name, _, entry = key.rpartition(":")
+            state.setdefault(places[name], {})[entry] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.scale.log.copy_(tensors["logit_scale"])
+
+    def _optimized(self) -> list[str]:
+        """Names of the optimiser's parameters, in its order."""
+        return [name for group in self.optimizer.param_groups for name in group["names"]]
 
 
 def _loss(
@@ -277,46 +290,3 @@ def parameter_groups(encoder: Encoder, weight_decay: float, layer_decay: float) 
         group["params"].append(value)
         group["names"].append(name)
     return list(groups.values())
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimiser whose groups have ``names``, as ``NAME:KEY -> tensor``."""
-    out = {}
-    for name, value in _named(optimizer):
-        for key, tensor in optimizer.state[value].items():
-            out[f"{name}:{key}"] = torch.as_tensor(tensor)
-    return out
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; KeyError for parameters that the optimiser does not have."""
-    values = dict(_named(optimizer))
-    for key, tensor in tensors.items():
-        name, _, entry = key.rpartition(":")
-        value = values[name]
-        where = "cpu" if entry == "step" and not optimizer.defaults.get("fused") else value.device
-        optimizer.state[value][entry] = tensor.to(where).clone()
-
-
-def _named(optimizer: torch.optim.Optimizer) -> Iterable[tuple[str, nn.Parameter]]:
-    for group in optimizer.param_groups:
-        yield from zip(group["names"], group["params"], strict=True)
-
-
-class Average:
-    """Exponential moving average of a model's weights; buffers are copied (statistics of batch norms, ...).
-
-    ``module`` begins as its copy, in eval mode, without gradients.
-    """
-
-    def __init__(self, model: Encoder) -> None:
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, model: Encoder, decay: float) -> None:
-        """Move towards the weights of ``model``: ``average = decay * average + (1 - decay) * weights``."""
-        average: list[Tensor] = list(self.module.parameters())
-        weights = [value.detach() for value in model.parameters()]
-        torch._foreach_lerp_(average, weights, 1 - decay)
-        for mine, other in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(other)

@@ -173,7 +173,7 @@ def test_reciprocal_and_rank_of_several_tied_items_are_the_mean_over_all_orders(
         places = []
         for order in set(itertools.permutations([1] * right + [0] * wrong)):
             places.append(ahead + 1 + order.index(1))
-        args = [torch.tensor([n]) for n in (ahead, wrong, right)]
+        args = [np.array([n]) for n in (ahead, wrong, right)]
         assert scores.reciprocal_rank(*args).item() == pytest.approx(np.mean(1 / np.array(places)))
         assert scores.expected_rank(*args).item() == pytest.approx(np.mean(places))
 

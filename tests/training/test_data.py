@@ -12,7 +12,7 @@ from clipgs_lib.captions import Caption
 from clipgs_lib.shards import ShardError, TeacherInfo
 from clipgs_lib.shards.triplet import encode_triplet
 from clipgs_lib.shards.writer import write_set
-from clipgs_lib.training.data import Loader, Objects, Plan, make_batch, text_id
+from clipgs_lib.training.data import Objects, Plan, batches, make_batch, text_id
 from clipgs_lib.training.distributed import Place
 
 from .samples import TEACHER, config, make_object, make_set, unit
@@ -75,8 +75,8 @@ def test_threads_change_nothing(shards, tmp_path):
     found = []
     for workers in (0, 2):
         settings = config(shards, tmp_path, workers=workers)
-        loader = Loader(objects, Plan(objects, settings, place()), settings, 2)
-        found.append([loader.get(step) for step in range(2, 8)])
+        loader = batches(objects, Plan(objects, settings, place()), settings, 2)
+        found.append([next(loader) for _ in range(2, 8)])
         loader.close()
     for a, b in zip(*found, strict=True):
         assert a.keys == b.keys and torch.equal(a.parts[0].means, b.parts[0].means) and torch.equal(a.ids, b.ids)
