@@ -56,9 +56,7 @@ def curate(
         return
     assert positives is not None and labels is not None
     with bar("embedding", len(shards), "objects") as show:
-        curation = Curation(
-            shards, positives, labels, encoder=encoder, device=place, seed=seed, progress=lambda done, _: show(done)
-        )
+        curation = Curation(shards, positives, labels, encoder=encoder, device=place, seed=seed, progress=show)
     selection = curation.select(precision)
     assert curation.ranking is not None
     print(f"labels: {curation.counts()['yes']} yes, {curation.counts()['no']} no, {curation.counts()['skip']} skipped")
@@ -79,11 +77,11 @@ def _oracles(
     truths = {name: [row["category"] in task_of(name).labels for row in shards.rows] for name in chosen}
     if "all" in names:
         truths = {name: truth for name, truth in truths.items() if sum(truth) >= 10}  # fewer say nothing
-    embeds = embeds_of(shards, encoder, device, progress=lambda done, _: show(done))
+    embeds = embeds_of(shards, encoder, device, progress=show)
     queries = texts_of(shards, [task_of(name).query for name in truths], device)
     rows = {}
     for (name, truth), query in zip(truths.items(), queries, strict=True):
-        report = lambda done, of, name=name: show(done, total=of, note=f"runs of {name}")  # noqa: E731
+        report = lambda done, of, name=name: show(done, of, f"runs of {name}")  # noqa: E731
         rows[name] = oracle_curves(embeds, query, truth, seeds=seeds, budget=budget, progress=report)
     return rows
 

@@ -54,15 +54,9 @@ def evaluate_by(name: str) -> Callable[..., None]:
 
         values = {"split": split, "classes": classes, "zero_shot": zero_shot, "device": device}
         config = from_plain(EvaluationConfig, set_values(values, settings or []))
+        chosen = PROTOCOLS if name == "all" else (name,)
         with bar(name, 1) as show:
-            results = evaluate(
-                encoder,
-                sets,
-                PROTOCOLS if name == "all" else (name,),
-                config,
-                work=work,
-                progress=lambda done, of, what: show(done, total=of, note=what),
-            )
+            results = evaluate(encoder, sets, chosen, config, work=work, progress=show)
         if out is not None:
             results.write(out)
             if rows := [row for row in results.rows if row["protocol"] == "robustness"]:

@@ -80,10 +80,10 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def bar(doing: str, total: int, unit: str = "", *, silent: bool = False) -> Iterator[Callable[..., None]]:
-    """A progress bar on a terminal, as a function of how many are done, with a note that is shown behind the bar.
+    """A progress bar on a terminal, as a function of how many are done, of how many, with a note behind the bar.
 
-    The function takes another ``total`` too. ``unit`` is what they are; ``silent`` shows nothing, such as in a process
-    of many that another one speaks for.
+    The last two may be left out, as they are by some who report progress. ``unit`` is the note then; ``silent`` shows
+    nothing, such as in a process of many that another one speaks for.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -94,7 +94,7 @@ def bar(doing: str, total: int, unit: str = "", *, silent: bool = False) -> Iter
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(doing, total=total, note=unit)
 
-        def show(done: int, *, note: str | None = None, total: int | None = None) -> None:
+        def show(done: int, total: int | None = None, note: str | None = None) -> None:
             progress.update(task, completed=done, total=total, note=unit if note is None else note)
 
         yield show

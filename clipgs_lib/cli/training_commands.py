@@ -16,7 +16,7 @@ _FIRST = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks
 _SHOWN = ("loss", "val_score", "val_zero_shot_top1", "val_image_r1", "val_text_r1")
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. batch_size=96 or augment.drop=0."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as seed=1; once per setting."),
 ]
 
 
@@ -60,10 +60,10 @@ def train(
         for last in run(chosen):
             latest |= {name: f"{last[name]:.3f}" for name in _SHOWN if name in last}
             if "read" in last:
-                show(last["read"], total=last["of"], note="objects whose views are read")
+                show(last["read"], last["of"], "objects whose views are read")
                 continue
             numbers = ", ".join(f"{name} {value}" for name, value in latest.items())
-            show(last["step"], total=chosen.steps, note=numbers)
+            show(last["step"], chosen.steps, numbers)
             if "val_score" in last and _FIRST and not sys.stderr.isatty():
                 typer.echo(f"step {last['step']}: {numbers}", err=True)
     if _FIRST:
@@ -90,7 +90,7 @@ def ablate(
     with bar("training", 0) as show:
 
         def tell(done: int, total: int, note: str) -> None:
-            show(done, total=total, note=note)
+            show(done, total, note)
             if note != notes[-1] and not sys.stderr.isatty():
                 typer.echo(note, err=True)
             notes.append(note)
@@ -172,7 +172,7 @@ def train_teacher(
             views, out, values, develop=develop or (), photos=photos, device=device, threads=threads, about=about
         ):
             if "loss" in last:
-                show(last["step"], total=steps, note=f"loss {last['loss']:.3f}")
+                show(last["step"], steps, f"loss {last['loss']:.3f}")
             elif "pictures" in last:
-                show(last["pictures"], total=last["of"], note="features of pictures")
+                show(last["pictures"], last["of"], "features of pictures")
     print(f"model card: {last['card']}")

@@ -125,7 +125,7 @@ def chosen_sources(
 
 def noting(show: Callable[..., None], aside: str = "set aside") -> Callable[[int, int, int], None]:
     """A bar as what builds report to: objects done, in all, and set aside."""
-    return lambda done, total, count: show(done, total=total, note=f"{count} {aside}")
+    return lambda done, total, count: show(done, total, f"{count} {aside}")
 
 
 def inspect(
@@ -168,7 +168,7 @@ def audit(
 
     config = from_plain(AuditConfig, option_values(AuditConfig, context.args))
     with bar("reading", 0) as show:
-        audited = audit_set(folder, config, lambda done, total: show(done, total=total))
+        audited = audit_set(folder, config, show)
     print(audited)
     print(f"pictures: {write_audit(audited, out or folder)[1]}")
     return int(not audited.clean)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,17 +50,13 @@ def twin(
         raise ValueError(f"one encoder must search for the objects of SCENE, got {', '.join(encoders)}")
     given, cache = (read_scene(scene, boxes), None) if scene is not None else (None, out)
     with bar("embedding", 0) as show:
-        pools = {
-            one: load_pool(
-                pool, large=large or (), encoder=one, cache=cache, progress=lambda n, total: show(n, total=total)
-            )
-            for one in encoders
-        }
+        options: dict[str, Any] = {"large": large or (), "cache": cache, "progress": show}
+        pools = {one: load_pool(pool, encoder=one, **options) for one in encoders}
     if given is not None:
         print(make_twin(given, pools[encoders[0]], mode).save(out, name=name))
         return
     with bar("rooms", compose or 0) as show:
-        scores = score_rooms(compose or 0, pools, out, seed=seed, progress=lambda n, _: show(n))
+        scores = score_rooms(compose or 0, pools, out, seed=seed, progress=show)
     for row in scores["rows"]:
         print(*(row.get(key, "") for key in ("encoder", "mode", "metric", "value", "low", "high", "n")), sep=" | ")
     print(f"{scores['rooms']} rooms: {out / 'scores.json'}")

@@ -24,7 +24,7 @@ def _dots(figure: go.Figure, rows: Rows, number: int, x: Any, y: Any, scale: flo
 
 
 def comparison_figure(rows: Rows, tasks: Mapping[str, tuple[str, str, str]], *, title: str = "") -> go.Figure:
-    """Draw methods under each other, a panel for each task: a dot with its interval, and a dotted line for chance.
+    """Draw methods under each other, a panel for each task: a dot with its interval, a dotted line for chance.
 
     Args:
         rows: as `evaluation.Results` has them: ``protocol``, ``task``, ``metric``, ``method``, ``value``, ``low``,
@@ -57,7 +57,7 @@ def comparison_figure(rows: Rows, tasks: Mapping[str, tuple[str, str, str]], *, 
     figure.update_yaxes(named_axis(names, down=True) | {"range": [len(methods) - 0.5, -0.7]})
     figure.update_xaxes(rangemode="tozero", ticksuffix=" %")
     tall = -(-len(tasks) // columns) * (70 + 34 * len(methods))
-    note = "bars: 95 %, bootstrap over objects or episodes; dotted: chance"
+    note = "bars: 95 %, bootstrap over objects or episodes" + "; dotted: chance" * bool(figure.layout.shapes)
     return titled(figure, title, note, head=24, width=PAGE, height=110 + tall, margin={"l": 110})
 
 

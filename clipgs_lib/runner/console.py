@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..words import plural
 from .state import Outcome
 
 _STYLES = {"passed": "green", "failed": "red", "unchanged": "cyan"}
-
-
-@dataclass
-class _Running:
-    """What the console knows of a running notebook."""
-
-    task: TaskID  # its bar
-    cells: int
-    began: float  # monotonic seconds
-    heard: float  # when it was mentioned last
-    cell: int = 0  # that runs, counted from 1
 
 
 class Console:
@@ -38,7 +26,7 @@ class Console:
         self._rich = RichConsole(file=stream, highlight=False)
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=self._rich, transient=True, disable=not self._rich.is_terminal)
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Task] = {}  # their bars
         self._expected: dict[str, float] = {}
         self._quiet = quiet
 
@@ -66,31 +54,29 @@ class Console:
 
     def started(self, name: str, cells: int) -> None:
         """A notebook whose process has been started."""
-        now = time.monotonic()
-        self._running[name] = _Running(self._bars.add_task(name, total=cells), cells, now, now)
+        self._bars.add_task(name, total=cells, heard=time.monotonic())  # when it was mentioned last
+        self._running[name] = self._bars.tasks[-1]
         self.say(f"{name:<24} started, {cells} cells")
 
     def progressed(self, name: str, cell: int, cells: int) -> None:
         """A notebook that begins its ``cell``-th cell."""
-        running = self._running[name]
-        running.cell, running.cells = cell, cells
-        self._bars.update(running.task, completed=cell, total=cells, refresh=True)
+        self._bars.update(self._running[name].id, completed=cell, total=cells, refresh=True)
         self.heartbeat()
 
     def heartbeat(self) -> None:
         """Time has passed, and perhaps nothing else: without a terminal, mention what was not mentioned for long."""
         now = time.monotonic()
-        for name, running in self._running.items():
-            if self._bars.disable and now - running.heard >= self._quiet:
-                running.heard, spent = now, now - running.began
+        for name, task in self._running.items():
+            if self._bars.disable and now - task.fields["heard"] >= self._quiet:
+                task.fields["heard"], spent = now, task.elapsed or 0.0
                 left = self._expected.get(name, 0.0) - spent
                 more = f", about {span(left)} left" if left > 0 else ""
-                self.say(f"{name:<24} cell {running.cell}/{running.cells}, {spent:.0f} s{more}")
+                self.say(f"{name:<24} cell {task.completed:g}/{task.total:g}, {spent:.0f} s{more}")
 
     def ended(self, outcome: Outcome) -> None:
         """A notebook that passed or failed."""
         if outcome.name in self._running:
-            self._bars.remove_task(self._running.pop(outcome.name).task)
+            self._bars.remove_task(self._running.pop(outcome.name).id)
             self._bars.refresh()
         note = f"  {outcome.error}" if outcome.error else ""
         self.say(f"{outcome.name:<24} ", outcome.status, f" in {outcome.seconds:.1f} s{note}")

@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,13 @@ from typing import Any
 from ..settings import SettingError, conform, read_file
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+# type -> what reads a command-line word as it, with ValueError or KeyError for another
+_READERS: dict[type, Callable[[str], Any]] = {
+    types.NoneType: lambda text: {"none": None, "null": None}[text.lower()],
+    bool: lambda text: _WORDS[text.lower()],
+    **dict.fromkeys((list, dict), json.loads),
+    **{kind: kind for kind in (int, float, str)},
+}
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -203,28 +210,13 @@ def _hint(node: ast.expr) -> Any:
 
 def _from_text(hint: Any, text: str, parameter: Parameter) -> Any:
     """Read a command-line word as a type; `Parameter.check` checks what is inside lists and dicts."""
-    if hint in (int, float, str):
-        try:
-            return hint(text)
-        except ValueError:
-            raise parameter.refuse(text) from None
-    if hint is bool:
-        if text.lower() not in _WORDS:
-            raise parameter.refuse(text, "write true or false")
-        return _WORDS[text.lower()]
-    if isinstance(hint, types.UnionType):
-        kinds = typing.get_args(hint)
-        if types.NoneType in kinds and text.lower() in ("none", "null"):
-            return None
-        *others, last = sorted((kind for kind in kinds if kind is not types.NoneType), key=lambda kind: kind is str)
-        for kind in others:  # a text, which every word is, comes last
-            with suppress(ParameterError):
-                return _from_text(kind, text, parameter)
-        return _from_text(last, text, parameter)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise parameter.refuse(text, 'write JSON, e.g. ["a", "b"]') from None
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = [typing.get_origin(kind) or kind for kind in kinds]
+    for kind in sorted(plain, key=[types.NoneType, int, float, bool, list, dict, str].index):  # every word is a text
+        with suppress(ValueError, KeyError):
+            return _READERS[kind](text)
+    json_ = 'write JSON, e.g. ["a", "b"]' if {list, dict} & set(plain) else ""
+    raise parameter.refuse(text, "write true or false" if bool in plain else json_)
 
 
 def _unknown(name: str, declared: Mapping[str, Mapping[str, Parameter]]) -> str:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import base64
 import html
-import importlib.util
+import importlib.resources
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
     """The HTML page of an executed notebook, self-contained; ``title`` is for the browser's tab."""
     copy = freeze_widgets(NotebookNode(json.loads(json.dumps(notebook), object_hook=NotebookNode)))
     copy.metadata["title"] = title
-    views = _take_views(copy)
-    figures = _take_figures(copy)
+    views = _take(copy, VIEW, "view", lambda _, more: f'><img src="data:image/png;base64,{more["image/png"]}" alt="">')
+    figures = _take(copy, PLOTLY, "figure", _room)
     for output in _outputs(copy):
         if WIDGET in output.get("data", {}):
             output["data"] = NotebookNode({"text/html": "<p><em>Live widget: run the notebook to use it.</em></p>"})
@@ -94,46 +95,28 @@ def _mathml(body: str, display: str) -> str:
         return f"<code>{html.escape(body)}</code>"
 
 
-def _take_figures(notebook: NotebookNode) -> dict[str, Any]:
-    """Replace each plotly output by an empty element; return the figures by the elements' ids."""
-    figures: dict[str, Any] = {}
+def _take(notebook: NotebookNode, mime: str, kind: str, element: Callable[[Any, Any], str]) -> dict[str, Any]:
+    """Replace each output of a type by the ``element`` of its data and other data; the data by the elements' ids."""
+    taken: dict[str, Any] = {}
     for output in _outputs(notebook):
-        figure = output.get("data", {}).get(PLOTLY)
-        if figure is None:
-            continue
-        name = f"clipgs-figure-{len(figures)}"
-        figures[name] = figure
-        height = figure.get("layout", {}).get("height")
-        pixels = height if isinstance(height, int | float) else 450  # plotly's own default
-        output["data"] = NotebookNode({"text/html": f'<div id="{name}" style="height:{pixels:g}px"></div>'})
-    return figures
+        data = output.get("data", {}).pop(mime, None)
+        if data is not None:
+            name = f"clipgs-{kind}-{len(taken)}"
+            taken[name] = data
+            output["data"] = NotebookNode({"text/html": f'<div id="{name}"{element(data, output["data"])}</div>'})
+    return taken
 
 
-def _take_views(notebook: NotebookNode) -> dict[str, Any]:
-    """Replace each live view by an element with its picture; return the views by the elements' ids."""
-    views: dict[str, Any] = {}
-    for output in _outputs(notebook):
-        view = output.get("data", {}).pop(VIEW, None)
-        if view is not None:
-            name = f"clipgs-view-{len(views)}"
-            views[name] = view
-            picture = f'<img src="data:image/png;base64,{output["data"]["image/png"]}" alt="">'
-            output["data"] = NotebookNode({"text/html": f'<div id="{name}">{picture}</div>'})
-    return views
+def _room(figure: Any, _: Any) -> str:
+    """Style of the empty element that plotly draws a figure into."""
+    height = figure.get("layout", {}).get("height")
+    return f' style="height:{height if isinstance(height, int | float) else 450:g}px">'  # plotly's own default
 
 
 def plotly_javascript() -> str:
-    """The plotly.js that the installed plotly package carries, deflated, in base64: 2 MB in the place of 4.8.
-
-    It is read as a file, FileNotFoundError when it is not there; plotly itself is not imported.
-    """
-    spec = importlib.util.find_spec("plotly")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = Path(folder, "package_data", "plotly.min.js")
-        if path.is_file():
-            return base64.b64encode(zlib.compress(path.read_bytes())).decode("ascii")
-    raise FileNotFoundError("plotly must be installed with its plotly.min.js; run: pip install plotly")
+    """The plotly.js that the installed plotly package carries, deflated, in base64: 2 MB in the place of 4.8."""
+    script = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+    return base64.b64encode(zlib.compress(script.read_bytes())).decode("ascii")
 
 
 def _outputs(notebook: NotebookNode) -> list[NotebookNode]:

@@ -138,13 +138,10 @@ class Objects:
         What the frozen part of a multi-view encoder makes of views is kept in ``folder``, see `FrozenViews`; for None
         in memory alone.
         """
-        before, self._views = self._views, None
-        if isinstance(encoder, MultiViewEncoder):
-            self._views = FrozenViews(encoder, folder)
+        self._views = FrozenViews(encoder, folder) if isinstance(encoder, MultiViewEncoder) else None
         self.collate = partial(encoder.collate, normalize=False)
-        if before is not self._views:  # else they hold splats as before
-            self._kept.clear()
-            self._measure()
+        self._kept.clear()
+        self._measure()
 
     def _measure(self) -> None:
         """Find out whether all samples fit into memory."""

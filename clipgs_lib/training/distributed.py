@@ -7,7 +7,6 @@ cancel: parameters get the gradient of the one loss, as in a single process (tes
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,10 +108,9 @@ def agree(text: str, place: Place) -> None:
     """ValueError on every rank unless all have the same ``text``, e.g. what identifies a run."""
     if place.world == 1:
         return
-    digest = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8, device=place.device)
-    digests = gather(digest[None], (1,) * place.world)  # [W, 32]
-    odd = (digests != digests[0]).any(dim=1).nonzero().flatten().tolist()
-    if odd:
+    texts = [""] * place.world
+    dist.all_gather_object(texts, text)
+    if odd := [rank for rank, other in enumerate(texts) if other != texts[0]]:
         raise ValueError(
             f"all ranks must have the same settings and data, got others on rank {', '.join(map(str, odd))}; "
             "start every node with the same command and the same shards"

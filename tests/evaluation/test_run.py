@@ -99,6 +99,12 @@ def test_what_cannot_be_measured_is_one_line(folder, encoders, tmp_path, words, 
     assert done.output.strip().splitlines()[-1].startswith("error: ")
 
 
+def test_the_help_of_a_protocol_speaks_of_its_own_settings(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = RUNNER.invoke(app, ["evaluate", "few-shot", "--help"]).output
+    assert "--set" in said and "episodes" in said and "batch_size" not in said and "augment" not in said
+
+
 def test_bad_calls_are_refused_before_anything_is_loaded(folder):
     with pytest.raises(ValueError, match=r"protocols must be some of zero-shot, .*, got speed"):
         evaluation.evaluate(["clipgs-mini"], [folder], ["speed"])

@@ -1,11 +1,11 @@
-"""Numbers of the figure about robustness (how it looks was checked by eye)."""
+"""Numbers of the figures that compare methods (how they look was checked by eye)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from clipgs_lib.plots import robustness_figure
+from clipgs_lib.plots import comparison_figure, robustness_figure
 
 MARKUP = "<b>one</b>"
 
@@ -40,3 +40,11 @@ def test_without_words_there_is_one_panel():
 def test_rows_of_something_else_are_refused(found):
     with pytest.raises(ValueError, match="must hold the metric cosine"):
         robustness_figure(found)
+
+
+@pytest.mark.parametrize("chance", [0.1, None])
+def test_the_subtitle_speaks_of_chance_where_it_is_drawn(chance):
+    facts = {"protocol": "twin", "task": "rooms", "n": 5, "chance": chance}
+    figure = comparison_figure([row | facts for row in rows(tasks=("rooms",))], {"IoU": ("twin", "rooms", "cosine")})
+    assert len(figure.layout.shapes) == (chance is not None)
+    assert ("chance" in figure.layout.title.subtitle.text) == (chance is not None)
