@@ -26,6 +26,7 @@ ROOMS = {
     "words": set(),
     "pool": set(),
     "vectors": {"words"},
+    "pages": {"words"},
     "weights": {"words", "errors"},
     "geometry": set(),
     # 1
@@ -47,7 +48,7 @@ ROOMS = {
     "losses": {"libraries", "settings"},
     "triplets": {
         *("files", "splits", "splats", "formats", "meshes", "rendering", "captions", "catalogue", "fitting", "shards"),
-        *("teachers", "pool", "colors"),
+        *("teachers", "pool", "colors", "pages"),
     },
     # 5
     "evaluation": {
@@ -60,7 +61,7 @@ ROOMS = {
     },
     "training": {
         *("files", "splats", "geometry", "captions", "shards", "teachers", "tokenizer", "encoders", "losses"),
-        *("evaluation", "runtime", "settings", "splits", "weights", "pool", "catalogue"),
+        *("evaluation", "runtime", "settings", "splits", "weights", "pool", "catalogue", "pages"),
     },
     # 6
     "applications": {
@@ -70,10 +71,10 @@ ROOMS = {
     "plots": {"colors", "splats", "geometry", "rendering", "tokenizer"},
     "widgets": {
         *("colors", "settings", "splats", "geometry", "rendering", "tokenizer", "teachers", "gallery", "plots"),
-        *("_version", "files", "applications"),
+        *("_version", "files", "pages", "applications"),
     },
     # top
-    "runner": {"_version", "files", "runtime", "settings"},
+    "runner": {"_version", "files", "pages", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
         *("applications", "encoders", "evaluation", "gallery", "plots", "runner", "training", "widgets"),
@@ -106,7 +107,7 @@ WALLS = {
     "transformers": {"teachers", "libraries"},
     "psutil": {"runner"},
     "latex2mathml": {"runner"},
-    "jinja2": {"runner", "triplets", "widgets"},
+    "jinja2": {"pages", "widgets"},
     "rich": {"runner", "cli"},
     "typer": {"cli"},
     "webdataset": set(),

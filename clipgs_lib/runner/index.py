@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from .._version import __version__
 from ..files import write_text
+from ..pages import fill
 from .console import span
 from .notebooks import Notebook
 from .state import Outcome, load_outcome
@@ -30,17 +29,14 @@ def write_index(notebooks: Sequence[Notebook], out: Path) -> Path:
     counts = Counter(card["outcome"].status if card["outcome"] else "not run" for card in cards)
     words = [f"{counts[word]} {word}" for word in ("passed", "failed", "not run") if counts[word]]
     seconds = sum(card["outcome"].seconds for card in cards if card["outcome"])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["markdown"] = _markdown
-    page = environment.get_template("index.html.j2").render(
-        cards=cards,
-        pages=[card for card in cards if card["page"]],
-        summary=f"{', '.join(words)}; {span(seconds)} of computing",
-        version=__version__,
-        written=time.strftime(_WHEN),
-    )
+    facts = {
+        "cards": cards,
+        "pages": [card for card in cards if card["page"]],
+        "summary": f"{', '.join(words)}; {span(seconds)} of computing",
+        "version": __version__,
+        "written": time.strftime(_WHEN),
+    }
+    page = fill(TEMPLATES / "index.html.j2", facts, {"markdown": _markdown})
     out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
     write_text(path, page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from ..encoders import Encoder
 from ..evaluation import Interval, Ranked, zero_shot
 from ..files import text_of, write_text
+from ..pages import fill
 from ..settings import to_plain
 from ..splits import SPLITS, UNSEEN
 from ..teachers import mini
@@ -24,13 +25,6 @@ from .distributed import Place
 from .mini_views import ViewedObject, ViewSet
 
 CARD, TEMPLATES = "README.md", Path(__file__).with_name("templates")
-RESULTS = """\
-*Bag of views*: the mean of the teacher's embeddings of the object's own views, without an encoder.
-For the views' retrieval by a splat it is the thing looked for, so it has no number there.
-In brackets: 95 % intervals by bootstrap over objects.
-
-"""
-CHOSEN = "\n\nThe validation split chose the weights; the test split was measured once, after that."
 _ROWS = 24  # of the table of the curve
 _CURVES = (
     *("loss", "loss_text", "loss_image", "lr", "logit_scale"),
@@ -71,80 +65,19 @@ def write_card(
     progress: Mapping[str, Any],
 ) -> None:
     """Write ``README.md`` beside the exported weights; ``info`` as `save_encoder`, ``records`` as `train` has them."""
-    looks = encoder.inputs == "views"
-    reads = "views of objects" if looks else "3D Gaussian splats"
-    reads += f", of which it sees {encoder.inputs}," if encoder.inputs in ("points", "voxels") else ""
-    new = "the teacher's tower as it is" if looks else "random weights"
-    text = (
-        (TEMPLATES / "encoder_card.md")
-        .read_text(encoding="utf-8")
-        .format(
-            **info["teacher"],
-            name=encoder.config.name,
-            reads=reads,
-            count=sum(value.numel() for value in encoder.parameters()),
-            beside=" beside the teacher's frozen image tower" if looks else "",
-            command=command_of(config),
-            start=new if config.init == "none" else f"`{Path(config.init).name}`",
-            seed=config.seed,
-            steps=int(records[-1]["step"]),
-            batch_size=config.batch_size,
-            best=progress["best"]["step"],
-            chosen="the last" if progress["best"]["score"] is None else "the best on validation objects",
-            minutes=progress["seconds"] / 60,
-            device=place.device.type,
-            threads=f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else "",
-            processes=f", {place.world} processes" if place.world > 1 else "",
-            encoder_settings=json.dumps(encoder.config.to_dict(), sort_keys=True),
-            settings=json.dumps(config.identity(), sort_keys=True),
-            about=config.about + "\n\n" * bool(config.about),
-            data=_data(info["data"]["sets"]),
-            results=_results(info["metrics"]),
-            curve=curve([row for row in records if "val_score" in row or row is records[-1]], _CURVES),
-            teacher=str(info["teacher"]["identity"]).rpartition(" sha256:")[0],
-        )
-    )
-    (folder / CARD).write_text(text, encoding="utf-8")
-
-
-def _data(data: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            *(entry["name"], entry["objects"]),
-            ", ".join(f"{name} {count}" for name, count in entry["splits"].items()),
-            ", ".join(f"{name} ({count})" for name, count in entry["licences"].items()),
-            f"`{entry['content_sha256']}`",
-        ]
-        for entry in data
-    ]
-    return table(["set", "objects", "splits", "licences", "content sha256"], rows)
-
-
-def _results(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    if not any(metrics.values()):
-        return "Nothing was held out, so nothing is known about other objects."
-    rows = list[list[Any]]()
-    for split, scores in metrics.items():
-        for key, task in ((key, task) for key, task in TASKS if key in scores):
-            score = Interval(scores[key], scores["low_" + key], scores["high_" + key])
-            others = (scores.get(way + key) for way in ("views_", "chance_"))
-            shown = ["" if value is None else f"{100 * value:.1f} %" for value in others]
-            rows.append([split, scores["objects"], task, score, *shown])
-    return RESULTS + table(["split", "objects", "task", "this encoder", "bag of views", "chance"], rows) + CHOSEN
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown."""
-    lines = ["|---" * len(head) + "|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
-    return "\n".join([f"| {' | '.join(head)} |", *lines])
-
-
-def curve(records: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """A table of a run's numbers, of at most `_ROWS` records and the last."""
-    rows = list(records[:: max(1, -(-len(records) // _ROWS))])
-    rows += [] if not rows or rows[-1] is records[-1] else [records[-1]]
-    cells = [[row["step"], *("" if row.get(key) is None else f"{row[key]:.4g}" for key in keys)] for row in rows]
-    return table(["step", *keys], cells)
+    curve = [row for row in records if "val_score" in row or row is records[-1]]
+    shown = curve[:: -(-len(curve) // _ROWS)]
+    facts: dict[str, Any] = {"config": config, "encoder": encoder, "info": info, "records": records, "place": place}
+    facts |= {"progress": progress, "tasks": TASKS, "curves": _CURVES, "interval": Interval}
+    facts |= {
+        "command": command_of(config),
+        "start": "" if config.init == "none" else Path(config.init).name,
+        "parameters": sum(value.numel() for value in encoder.parameters()),
+        "threads": torch.get_num_threads(),
+        "settings": lambda values: json.dumps(values, sort_keys=True),
+        "curve": shown if shown[-1] is curve[-1] else [*shown, curve[-1]],
+    }
+    write_text(folder / CARD, fill(TEMPLATES / "encoder_card.md.j2", facts))
 
 
 _WAYS = ("mini", "class texts alone")
@@ -218,43 +151,16 @@ class Measured:
         return zero_shot_weights(self.model, mini.MiniTokenizer(), labels, mini.PROMPTS, "cpu")
 
 
-_HEAD = ["set, split", "labels", "objects", "candidates", "Top-1", "Top-5", "MRR", "alone: Top-1", "Top-5", "chance"]
-
-
 def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, facts: Mapping[str, Any]) -> Path:
     """Write the model card beside the weights; every number in it was measured by this run.
 
     ``facts``: command, about (a sentence on the data and their licence), config, image_sha256.
     """
     count, ranks = measured.photo_ranks()
-    photos = [[name, word, *both] for name, word, both in ranks]
-    text = (
-        (TEMPLATES / "mini_card.md")
-        .read_text(encoding="utf-8")
-        .format(
-            **{key: facts[key] for key in ("about", "command", "image_sha256")},
-            **{key: facts["config"][key] for key in ("image_size", "eval_views")},
-            settings=json.dumps(facts["config"], sort_keys=True),
-            sets="\n".join(map(_about, sets)),
-            prompts=", ".join(f"`{prompt}`" for prompt in mini.PROMPTS),
-            rows=table(_HEAD, (_row(*row) for row in measured.rows)),
-            words=f"{count:,}",
-            photographs=table(["photograph", "word", "rank", "class texts alone"], photos),
-        )
-    )
-    write_text(folder / mini.CARD, text)
+    values = {"sets": sets, "splits": (*SPLITS, UNSEEN), "prompts": mini.PROMPTS, "words": count, "photographs": ranks}
+    values |= facts | {
+        "settings": json.dumps(facts["config"], sort_keys=True),
+        "rows": [(split, part, *(ranked[way] for way in _WAYS)) for split, part, ranked in measured.rows],
+    }
+    write_text(folder / mini.CARD, fill(TEMPLATES / "mini_card.md.j2", values))
     return folder / mini.CARD
-
-
-def _about(views: ViewSet) -> str:
-    counts = ", ".join(f"{split} {len(views.split(split))}" for split in (*SPLITS, UNSEEN))
-    labels = len({obj.label for obj in views.objects})
-    head = f"  - `{views.folder.name}`: {len(views.objects)} objects ({counts}) with {labels} labels"
-    return f"{head}; `views.jsonl` has sha256\n    `{views.sha256}`"
-
-
-def _row(split: str, part: str, ranked: Mapping[str, Ranked]) -> list[Any]:
-    ours, alone = (ranked[way] for way in _WAYS)
-    tops = [f"{100 * top.value:.1f} %" for top in (*ours.values, *alone.values)]
-    chance = " / ".join(f"{100 * value:.1f} %" for value in ours.chance)
-    return [split, part, ours.objects, ours.candidates, *tops[:2], f"{ours.mrr:.3f}", *tops[2:], chance]

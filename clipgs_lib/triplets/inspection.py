@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 
 from ..captions.filtering import REASONS
+from ..pages import fill
 from ..rendering import render
 from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError
@@ -227,10 +227,7 @@ def write_contact_sheet(
 
 def render_page(template: str, **values: Any) -> bytes:
     """A page by a template of this room, in UTF-8; whatever the values hold is escaped."""
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    templates = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.filters["plural"] = plural
-    return templates.get_template(template).render(values).encode("utf-8", "xmlcharrefreplace")
+    return fill(TEMPLATES / template, values).encode("utf-8", "xmlcharrefreplace")
 
 
 def _card(shards: ShardSet, number: int) -> dict[str, Any]:

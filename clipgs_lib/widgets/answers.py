@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from jinja2.utils import htmlsafe_json_dumps
 
 from .._version import __version__
@@ -21,6 +20,7 @@ from ..files import writing
 from ..gallery import Answer, Gallery, Part, Question, Session, query_parts, right_rows, zero_shot_labels
 from ..gallery.questions import FIRST
 from ..gallery.sheet import tile
+from ..pages import fill
 from ..words import plural
 from .live import live_data, page_parts
 from .splat_view import SplatView
@@ -29,6 +29,7 @@ MAX_BYTES = 5_000_000  # of a report
 WIDTH, HEIGHT = 380, 300  # of an opened splat, CSS pixels
 _SIDE, _PART_SIDE = 144, 64  # of pictures of hits, and of those in a query, pixels
 _WORDS = 60_000  # 32-bit words of a splat, see `live_data`
+_TEMPLATE = Path(__file__).parent / "templates" / "report.html.j2"
 _FRAME = 40_000  # bytes of a report that are neither script nor answers
 
 
@@ -182,10 +183,8 @@ def write_report(
     most = MAX_BYTES - len("".join(parts.values())) - _FRAME
     data = answers_data(session, questions, stacked=True, most=most, **options)
     metrics = _metrics([query["right"] for query in data["queries"] if query["right"]])
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    template = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     values = {"title": title, "facts": _facts(session.gallery, command), "metrics": metrics, "data": data} | parts
-    page = template.get_template("report.html.j2").render(values).encode("utf-8", "xmlcharrefreplace")
+    page = fill(_TEMPLATE, values).encode("utf-8", "xmlcharrefreplace")
     with writing(path) as stream:
         stream.write(page)
     return {"queries": len(questions), "live": len(data["live"]), "bytes": len(page), "lost": data["lost"]} | metrics
