@@ -223,3 +223,13 @@ def load_teacher_of(teacher: TeacherInfo, name: str = "teacher", device: str | t
             f"(clipgs triplets embed SET --teacher {name} --out NEW), or {way}"
         )
     return loaded
+
+
+def class_weights(
+    teacher: TeacherInfo, classes: Sequence[str], prompts: Sequence[str], name: str = "teacher", device: str = "cpu"
+) -> Tensor:
+    """Embeddings ``[C, D]`` of the names of classes by the teacher of a set: float32 unit rows, on the CPU.
+
+    Errors, ``name`` and ``device`` are those of `load_teacher_of`.
+    """
+    return load_teacher_of(teacher, name, device).zero_shot_weights(list(classes), list(prompts)).float().cpu()

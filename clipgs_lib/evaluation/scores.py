@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy import stats
+from scipy.special import gammaln
 from torch import Tensor
 
 from ..vectors import check_unit, rows_of
@@ -54,10 +55,16 @@ def places(scores: Tensor, relevant: Tensor) -> np.ndarray:
 
 def hit_probability(better: np.ndarray, wrong: np.ndarray, right: np.ndarray, ks: Sequence[int]) -> np.ndarray:
     """Probability ``[Q, len(ks)]`` that the first k hold one of ``right`` tied items, shuffled with ``wrong`` ones."""
-    total = wrong + right
-    drawn = np.clip(np.asarray(ks) - better[:, None], 0, total[:, None])  # [Q, k] places left for the tied
-    missed = stats.hypergeom.pmf(0, total[:, None], right[:, None], drawn)
-    return np.where(right[:, None] == 1, drawn / total[:, None], 1 - missed)
+    wrong, right = wrong[:, None], right[:, None]
+    drawn = np.clip(np.asarray(ks) - better[:, None], 0, wrong + right)  # [Q, k] places left for the tied
+    return np.where(right == 1, drawn / (wrong + right), 1 - _missed(wrong, right, drawn))
+
+
+def _missed(wrong: Any, right: Any, drawn: np.ndarray) -> np.ndarray:
+    """Probability that none of ``right`` items is drawn (hypergeometric)."""
+    left, total = np.maximum(wrong - drawn, 0), wrong + right
+    log_ways = gammaln(wrong + 1) - gammaln(left + 1) + gammaln(total - drawn + 1) - gammaln(total + 1)
+    return np.where(drawn > wrong, 0.0, np.exp(log_ways))
 
 
 def reciprocal_rank(better: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -67,9 +74,8 @@ def reciprocal_rank(better: np.ndarray, wrong: np.ndarray, right: np.ndarray) ->
     expected = np.empty(len(cases))
     for case, (ahead, others, items) in enumerate(cases.tolist()):
         drawn = np.arange(others + 2)
-        missed = stats.hypergeom.pmf(0, others + items, items, drawn)  # 1 ... 0
-        expected[case] = (-np.diff(missed) / (ahead + drawn[1:])).sum()
-    return expected[which.ravel()]
+        expected[case] = (-np.diff(_missed(others, items, drawn)) / (ahead + drawn[1:])).sum()
+    return expected[which]
 
 
 def expected_rank(better: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from ..catalogue import KINDS
 from ..encoders import Encoder, EncoderError, encoder_config, load_encoder
-from ..evaluation import embed_set, hit_rates, load_set, load_teacher_of
+from ..evaluation import embed_set, hit_rates, load_set
 from ..evaluation.benchmarks import build_pairs, pair_hits
+from ..evaluation.objects import class_weights
 from ..evaluation.results import verdict_on
 from ..evaluation.run import Progress
 from ..evaluation.scores import crossed_interval, intervals
@@ -38,7 +39,7 @@ from ..files import locked, write_text
 from ..pool import over_processes
 from ..runtime import resolve_device
 from ..settings import from_plain
-from ..shards import ShardSet, TeacherInfo
+from ..shards import ShardSet
 from .card import TASKS
 from .checkpoint import Records, checkpoints
 from .config import TrainConfig
@@ -52,7 +53,7 @@ _NAMES = ("start", "against")  # what an arm has beside settings: names of other
 _GIVEN = ("out", "seed", "resume")  # settings that the grid decides
 _POLL = 2.0  # seconds between two looks at how far the runs are
 
-_load_set = functools.cache(load_set)
+_load_set, _words = functools.cache(load_set), functools.cache(class_weights)
 
 
 @dataclass(frozen=True)
@@ -269,17 +270,10 @@ def _measure(encoder: Encoder, target: Target, config: TrainConfig) -> dict[str,
     right = torch.tensor([[label == name for name in names] for label in chosen.labels])  # [N, C]
     known = right.any(dim=1)
     if config.zero_shot != "none" and len(names) > 1 and known.any():
-        words = _words(tuple(names), chosen.teacher, config.zero_shot, config.prompts, str(encoder.device))
+        words = _words(chosen.teacher, tuple(names), config.prompts, config.zero_shot, str(encoder.device))
         for k in (1, 5):
             scores[f"zero_shot_top{k}"] = _scored(shapes[known] @ words.T, right[known], k)
     return scores
-
-
-@functools.cache
-def _words(
-    names: tuple[str, ...], teacher: TeacherInfo, zero_shot: str, prompts: tuple[str, ...], device: str
-) -> Tensor:
-    return load_teacher_of(teacher, zero_shot, device).zero_shot_weights(names, prompts).float().cpu()  # [C, D]
 
 
 def _scored(scores: Tensor, relevant: Tensor, k: int = 1, owners: Tensor | None = None) -> dict[str, Any]:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from ..encoders import BagOfViews, Encoder, pool_views
-from ..evaluation import Ranked, load_teacher_of, retrieval, zero_shot
-from ..evaluation.objects import CHUNK
+from ..evaluation import Ranked, retrieval, zero_shot
+from ..evaluation.objects import CHUNK, class_weights
 from ..runtime import mixed_precision
-from ..shards import TeacherInfo
 from ..vectors import unit
 from .config import TrainConfig
 from .data import Objects, Sample
@@ -30,7 +29,8 @@ class Validator:
         self.labels = objects.categories()
         self.weights: Tensor | None = None
         if config.zero_shot != "none" and len(self.labels) > 1:
-            self.weights = teach_class_weights(self.labels, config, objects.teacher, place)
+            words = (self.labels, config.prompts, config.zero_shot, str(place.device))
+            self.weights = class_weights(objects.teacher, *words)
 
     def measure(self, encoder: Encoder, split: str) -> dict[str, float]:
         """Metrics of one split, by names without its name; empty when it has fewer than 2 objects.
@@ -108,12 +108,3 @@ def _scores(prefix: str, result: Ranked) -> dict[str, float]:
         name = f"{prefix}{k}"
         named |= {name: score.value, f"low_{name}": score.low, f"high_{name}": score.high, f"chance_{name}": chance}
     return named
-
-
-def teach_class_weights(labels: Sequence[str], config: TrainConfig, teacher: TeacherInfo, place: Place) -> Tensor:
-    """Embeddings ``[C, D]`` of category names by the shards' teacher: float32 unit rows, on the CPU.
-
-    ValueError when the teacher cannot be had here by ``config.zero_shot``, or is another than the shards'.
-    """
-    loaded = load_teacher_of(teacher, config.zero_shot, place.device)
-    return loaded.zero_shot_weights(list(labels), list(config.prompts)).float().cpu()
