@@ -135,13 +135,10 @@ def statistic_of(
             columns.append((column[order][first] + column[order][last]) / 2)
         return np.stack(columns, axis=1)
     assert classes is not None
-    order = np.argsort(classes, kind="stable")
-    starts = np.flatnonzero(np.append(True, classes[order][1:] != classes[order][:-1]))
-    weights = weights[:, order]
-    counts = np.add.reduceat(weights, starts, axis=1)  # [n, C]
-    sums = [np.add.reduceat(weights * column[order], starts, axis=1) for column in values.T]
-    means = np.stack(sums, axis=2) / np.maximum(counts, 1e-12)[..., None]  # [n, C, k]
-    return means.sum(axis=1) / (counts > 0).sum(axis=1, keepdims=True)
+    members = (classes[:, None] == np.unique(classes)).astype(np.float64)  # [Q, C]
+    counts = weights @ members  # [n, C]
+    sums = np.stack([(weights * column) @ members for column in values.T], axis=2)  # [n, C, k]
+    return (sums / np.maximum(counts, 1e-12)[..., None]).sum(axis=1) / (counts > 0).sum(axis=1, keepdims=True)
 
 
 def crossed_interval(table: np.ndarray) -> tuple[float, float]:

@@ -356,11 +356,11 @@ def batches(objects: Objects, plan: Plan, config: TrainConfig, first: int) -> Ge
     if not config.workers:
         yield from map(make, steps)
         return
-    pool = ThreadPoolExecutor(config.workers, "batches")
-    waiting = deque(pool.submit(make, step) for step in steps[: config.workers])
+    pool, ahead = ThreadPoolExecutor(config.workers, "batches"), iter(steps)
+    waiting = deque(pool.submit(make, step) for step in itertools.islice(ahead, config.workers))
     try:
-        for step in steps:
-            waiting.extend(pool.submit(make, ahead) for ahead in steps[step - first + config.workers :][:1])
+        for _ in steps:
+            waiting.extend(pool.submit(make, step) for step in itertools.islice(ahead, 1))
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
