@@ -37,8 +37,7 @@ def _house(
     yield "windows", "light blue", join([window.move(x) for x in places])
 
 
-@painted(patterns=STONY)
-@building("castle", "fortress", parts=("towers", "gate", "walls"), accent="roofs")
+@building("castle", "fortress", parts=("towers", "gate", "walls"), accent="roofs", patterns=STONY)
 def _castle(
     w=Range("width", 1.0, 1.5, "narrow", "wide"),
     t=Range("tower", 0.66, 1.77, "low", "tall"),
@@ -80,8 +79,7 @@ def _lighthouse(
     yield "windows", "navy", join([box(0.1, 0.11, 0.06).move(0, y * h, r + (t - r) * y) for y in levels])
 
 
-@painted(patterns=WALLS)
-@building("windmill", "mill", parts=("sails", "cap", "door"), accent="cap")
+@building("windmill", "mill", parts=("sails", "cap", "door"), accent="cap", patterns=WALLS)
 def _windmill(
     h=Range("height", 0.74, 1.77, "short", "tall"),
     r=Range("radius", 0.35, 0.55, "slender", "wide"),
@@ -185,8 +183,7 @@ def _water_well(
     yield "bucket", "silver", cone(0.09, 0.13, 0.18, 16).move(0, h - 0.1)
 
 
-@painted(patterns=STONY)
-@building("bridge", "stone bridge", parts=("arches", "railings"), accent="railings")
+@building("bridge", "stone bridge", parts=("arches", "railings"), accent="railings", patterns=STONY)
 def _bridge(
     n=Range("length", 1.31, 2.83, "short", "long"),
     h=Range("height", 0.41, 1.06, "low", "tall"),

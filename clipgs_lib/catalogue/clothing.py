@@ -64,8 +64,7 @@ def _crown(
     yield "jewels", "accent", around(sphere(0.07, 8, 12).scale(z=0.6).move(0, 0.5 * low, (r + top) / 2), n)
 
 
-@painted(patterns=PACKED)
-@wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole")
+@wear("boot", "rubber boot", parts=("sole", "heel"), accent="sole", patterns=PACKED)
 def _boot(
     s=Range("shaft", 0.33, 1.3, "ankle-high", "knee-high"),
     w=Range("width", 0.24, 0.34, "slim", "wide"),
@@ -107,8 +106,7 @@ def _umbrella(
     yield "handle", "accent", grip
 
 
-@painted(patterns=PACKED)
-@wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap")
+@wear("handbag", "purse", parts=("handle", "flap", "buckles"), accent="flap", patterns=PACKED)
 def _handbag(
     w=Range("width", 0.7, 1.2, "narrow", "wide"),
     h=Range("height", 0.41, 1.0, "low", "tall"),

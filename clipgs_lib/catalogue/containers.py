@@ -11,8 +11,7 @@ container = in_group("containers")
 HEIGHT = Range("height", 0.49, 1.65, "squat", "tall")
 
 
-@painted(patterns=PACKED)
-@container("bottle", "flask", parts=("cap",), accent="cap")
+@container("bottle", "flask", parts=("cap",), accent="cap", patterns=PACKED)
 def _bottle(
     h=Range("height", 0.57, 1.77, "short", "tall"),
     r=Range("radius", 0.2, 0.36, "slim", "wide"),
@@ -26,8 +25,7 @@ def _bottle(
     yield "cap", "accent", cylinder(n + 0.025, 0.13).move(0, h + shoulder + 0.16)
 
 
-@painted(patterns=(*PACKED, "marble"))
-@container("jar", "canister", parts=("lid", "knob"), accent="lid")
+@container("jar", "canister", parts=("lid", "knob"), accent="lid", patterns=(*PACKED, "marble"))
 def _jar(
     h=HEIGHT,
     r=Range("radius", 0.3, 0.55, "slim", "wide"),
@@ -40,8 +38,7 @@ def _jar(
     yield "knob", "accent", knob.move(0, h + lid_height)
 
 
-@painted(patterns=(*PACKED, "wood"), colors=SHINY)
-@container("bucket", "pail", parts=("handle",))
+@container("bucket", "pail", parts=("handle",), patterns=(*PACKED, "wood"), colors=SHINY)
 def _bucket(
     h=Range("height", 0.49, 1.3, "shallow", "tall"),
     r=Range("radius", 0.4, 0.6),
@@ -114,8 +111,7 @@ def _barrel(
     yield "hoops", "accent", join(hoops)
 
 
-@painted(patterns=PACKED)
-@container("suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps")
+@container("suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps", patterns=PACKED)
 def _suitcase(
     x=Range("width", 0.9, 1.5, "narrow", "wide"),
     y=Range("height", 0.6, 1.1),
@@ -154,8 +150,7 @@ def _treasure_chest(
     yield "lock", "golden", box(0.16, 0.2, 0.08, 0.02).move(0, y - 0.14, z / 2 + 0.03)
 
 
-@painted(patterns=PACKED, colors=SHINY)
-@container("trash can", "waste bin", "garbage can", parts=("lid", "pedal"), accent="lid")
+@container("trash can", "waste bin", "garbage can", parts=("lid", "pedal"), accent="lid", patterns=PACKED, colors=SHINY)
 def _trash_can(
     h=Range("height", 0.66, 1.65, "short", "tall"),
     r=Range("radius", 0.35, 0.55),

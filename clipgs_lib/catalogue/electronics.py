@@ -67,8 +67,7 @@ def _camera(
     yield "dial", "silver", cylinder(0.09, 0.05, 16).move(-0.34 * w, h)
 
 
-@painted(colors=SHINY)
-@electronics("alarm clock", "clock", parts=("bells", "hands", "legs"), accent="bells")
+@electronics("alarm clock", "clock", parts=("bells", "hands", "legs"), accent="bells", colors=SHINY)
 def _alarm_clock(
     r=Range("radius", 0.45, 0.65, "small", "large"),
     d=Range("depth", 0.2, 0.4, "slim", "thick"),

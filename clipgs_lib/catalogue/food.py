@@ -11,8 +11,7 @@ food = in_group("food")
 SWEET = ("pink", "white", "yellow", "light blue", "brown", "red", "orange", "lime", "purple", "turquoise", "beige")
 
 
-@painted(colors=SWEET)
-@food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting")
+@food("layer cake", "birthday cake", "cake", parts=("candles", "layers", "cherries"), accent="frosting", colors=SWEET)
 def _layer_cake(
     radius=Range("radius", 0.4, 0.75, "narrow", "wide"),
     layer=Range("layer", 0.18, 0.32),
@@ -34,8 +33,7 @@ def _layer_cake(
     yield "flames", "orange", around(sphere(0.03, 6, 8).scale(1, 1.8, 1).move(0, top + 0.26, 0.3 * r), 4, 45)
 
 
-@painted(colors=SWEET)
-@food("ice cream cone", "ice cream", parts=("scoops", "cherry"))
+@food("ice cream cone", "ice cream", parts=("scoops", "cherry"), colors=SWEET)
 def _ice_cream(
     n=Range("cone", 0.7, 1.2, "short", "tall"),
     r=Range("radius", 0.28, 0.42, "slim", "wide"),
@@ -67,8 +65,7 @@ def _cupcake(
     yield "candy", "red", candy.move(0, c + s + 0.05)
 
 
-@painted(colors=SWEET)
-@food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles")
+@food("donut", "doughnut", parts=("sprinkles", "glaze"), accent="sprinkles", colors=SWEET)
 def _donut(
     r=Range("radius", 0.45, 0.65),
     t=Range("thickness", 0.2, 0.32, "thin", "thick"),
@@ -133,8 +130,7 @@ def _hamburger(
     yield "lettuce", "green", waved.move(0, top - 0.01)
 
 
-@painted(colors=BRIGHT)
-@food("lollipop", "lolly", parts=("stick",), accent="stick")
+@food("lollipop", "lolly", parts=("stick",), accent="stick", colors=BRIGHT)
 def _lollipop(
     r=Range("radius", 0.35, 0.6, "small", "large"),
     stick=Range("stick", 0.57, 1.53, "short-sticked", "long-sticked"),

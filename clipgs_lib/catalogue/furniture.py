@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .model import PAINTS, TIMBER, WOODS, Choice, Count, Pieces, Range, in_group, painted
+from .model import EVERY, PAINTS, TIMBER, WOODS, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
 from .solids import box, cylinder, rod, sphere, torus
 
-furniture = in_group("furniture")
+furniture = in_group("furniture", patterns=TIMBER)
 
 HEIGHT = Range("height", 0.57, 1.65, "low", "tall")
 
@@ -18,7 +18,6 @@ def _four_legs(x: float, z: float, height: float, size: float) -> Pieces:
     yield "legs", "body", join(legs)
 
 
-@painted(patterns=TIMBER)
 @furniture("chair", "dining chair", parts=("legs", "slats", "seat"), accent="slats")
 def _chair(
     back=Range("back", 0.45, 1.2, "low-backed", "high-backed"),
@@ -35,7 +34,6 @@ def _chair(
     yield "slats", "accent", row(box(0.55 * step, back - 0.1, 0.04).move(0, seat, -0.4), slats, (step, 0, 0))
 
 
-@painted(patterns=TIMBER)
 @furniture("stool", "bar stool", parts=("seat", "legs"))
 def _stool(
     height=Range("height", 0.41, 1.77, "low", "tall"),
@@ -50,8 +48,7 @@ def _stool(
     yield "ring", "body", torus(0.96 * seat, 0.025).move(0, 0.3 * height)
 
 
-@painted(patterns=(*TIMBER, "marble"))
-@furniture("table", "desk", parts=("legs", "top"))
+@furniture("table", "desk", parts=("legs", "top"), patterns=(*TIMBER, "marble"))
 def _table(
     length=Range("length", 0.82, 2.6, "short", "long"),
     height=Range("height", 0.41, 1.18, "low", "tall"),
@@ -70,8 +67,7 @@ def _table(
     yield "legs", "body", legs
 
 
-@painted(patterns=(*TIMBER, "marble"))
-@furniture("coffee table", "side table", parts=("foot",))
+@furniture("coffee table", "side table", parts=("foot",), patterns=(*TIMBER, "marble"))
 def _coffee_table(
     radius=Range("radius", 0.5, 0.9, "small", "wide"),
     height=Range("height", 0.29, 0.94, "low", "tall"),
@@ -83,7 +79,6 @@ def _coffee_table(
     yield "foot", "body", stem
 
 
-@painted(patterns=TIMBER)
 @furniture("bookshelf", "shelf", "bookcase", parts=("shelves", "books"))
 def _bookshelf(
     w=WIDTH,
@@ -107,7 +102,6 @@ def _bookshelf(
     yield "books", "blue", join(blue)
 
 
-@painted(patterns=TIMBER)
 @furniture("dresser", "chest of drawers", "cabinet", parts=("drawers", "knobs", "feet"), accent="drawers")
 def _dresser(
     w=WIDTH,
@@ -126,7 +120,7 @@ def _dresser(
     yield "feet", "body", feet
 
 
-@furniture("bed", "double bed", parts=("pillows", "headboard", "blanket"), accent="headboard")
+@furniture("bed", "double bed", parts=("pillows", "headboard", "blanket"), accent="headboard", patterns=EVERY)
 def _bed(
     width=WIDTH,
     headboard=Range("headboard", 0.4, 1.0, "low", "high"),
@@ -144,7 +138,7 @@ def _bed(
     yield "pillows", "white", row(pillow, pillows, (each, 0, 0))
 
 
-@furniture("sofa", "couch", parts=("cushions", "armrests"), accent="cushions")
+@furniture("sofa", "couch", parts=("cushions", "armrests"), accent="cushions", patterns=EVERY)
 def _sofa(
     n=Range("length", 1.07, 2.6, "short", "long"),
     back=Range("back", 0.35, 0.7),
@@ -165,7 +159,7 @@ def _sofa(
     yield from _four_legs(n + 0.2, d, 0.09, 0.09)
 
 
-@furniture("armchair", "easy chair", parts=("armrests", "cushion", "legs"), accent="cushion")
+@furniture("armchair", "easy chair", parts=("armrests", "cushion", "legs"), accent="cushion", patterns=EVERY)
 def _armchair(
     width=WIDTH,
     back=Range("back", 0.5, 1.0, "low-backed", "high-backed"),
@@ -179,7 +173,6 @@ def _armchair(
     yield "cushion", "accent", box(w - 0.05, 0.17, d - 0.15, 0.07).move(0, 0.42, 0.07)
 
 
-@painted(patterns=TIMBER)
 @furniture("bench", "park bench", parts=("planks", "legs"))
 def _bench(
     n=Range("length", 0.98, 2.83, "short", "long"),
@@ -212,7 +205,7 @@ def _ladder(
     yield "rungs", "accent", join(steps)
 
 
-@painted(patterns=TIMBER, colors=(*PAINTS, *WOODS[:1]))
+@painted(colors=(*PAINTS, *WOODS[:1]))
 @furniture("cradle", "baby crib", parts=("bars", "mattress", "rockers"), accent="mattress")
 def _cradle(
     n=Range("length", 0.82, 1.77, "short", "long"),

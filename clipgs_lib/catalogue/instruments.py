@@ -31,8 +31,7 @@ def _guitar(
     yield "bridge", "dark brown", box(0.3 * s, 0.05, 0.05).move(0, 0.22 * s, 0.13)
 
 
-@painted(colors=contrasting("silver"))
-@instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops")
+@instrument("drum", "snare drum", parts=("rods", "drumsticks"), accent="hoops", colors=contrasting("silver"))
 def _drum(
     r=Range("radius", 0.4, 0.7, "narrow", "wide"),
     h=Range("height", 0.25, 1.18, "shallow", "deep"),
@@ -50,8 +49,7 @@ def _drum(
     yield "drumsticks", "light brown", stick.move(0, h + 0.03, 0) + stick.turn("y", 55).move(0, h + 0.06, 0.1)
 
 
-@painted(patterns=TIMBER)
-@instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet")
+@instrument("xylophone", "glockenspiel", parts=("bars", "mallet"), accent="mallet", patterns=TIMBER)
 def _xylophone(
     n=Range("length", 0.98, 2.24, "short", "long"),
     width=Range("width", 0.6, 1.0, "narrow", "wide"),
@@ -95,8 +93,7 @@ def _trumpet(
     yield "mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)
 
 
-@painted(patterns=TIMBER, colors=(*PAINTS, "dark brown"))
-@instrument("piano", "upright piano", parts=("keys", "pedals"))
+@instrument("piano", "upright piano", parts=("keys", "pedals"), patterns=TIMBER, colors=(*PAINTS, "dark brown"))
 def _piano(
     w=Range("width", 1.2, 1.7, "narrow", "wide"),
     h=Range("height", 0.74, 1.65, "low", "tall"),
@@ -127,8 +124,7 @@ def _maraca(
     yield "handle", "accent", turned([(0.0, 0), (0.1, 0.03), (0.075, 0.2), (0.06, 0.6 * n), (0.08, n + 0.05)], 16, 14)
 
 
-@painted(colors=(*METALS, *PAINTS))
-@instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle")
+@instrument("bell", "hand bell", parts=("handle", "clapper"), accent="handle", colors=(*METALS, *PAINTS))
 def _bell(
     h=Range("height", 0.49, 1.18, "squat", "tall"),
     m=Range("mouth", 0.36, 0.6, "narrow", "wide"),

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +77,8 @@ class Category:
     group: str  # "furniture"
     build: Builder
     axes: tuple[Range | Count | Choice, ...]  # at most one `Count`
-    parts: tuple[str, ...]  # worth saying; each is a piece's name
-    accent: str  # piece in the accent colour that captions name, or ""
+    parts: tuple[str, ...] = ()  # worth saying; each is a piece's name
+    accent: str = ""  # piece in the accent colour that captions name, or ""
     patterns: tuple[str, ...] = EVERY
     colors: tuple[str, ...] = PAINTS
 
@@ -97,17 +98,18 @@ class Category:
 CATEGORIES: dict[str, Category] = {}
 
 
-def in_group(group: str) -> Callable[..., Callable[[Builder], Category]]:
-    """Decorator that registers a builder as a category of a group; its arguments are fields of `Category`."""
+def in_group(group: str, **usual: tuple[str, ...]) -> Callable[..., Callable[[Builder], Category]]:
+    """Decorator that registers a builder as a category of a group: its name, synonyms, and fields of `Category`.
 
-    def category(
-        name: str, *synonyms: str, parts: tuple[str, ...] = (), accent: str = ""
-    ) -> Callable[[Builder], Category]:
+    ``usual`` are the patterns and colours of the group's categories that do not say others.
+    """
+
+    def category(name: str, *synonyms: str, **fields: Any) -> Callable[[Builder], Category]:
         def register(build: Builder) -> Category:
             if name in CATEGORIES:
                 raise ValueError(f"category names must differ, got {name!r} twice; rename one")
             axes = tuple(argument.default for argument in inspect.signature(build).parameters.values())
-            CATEGORIES[name] = Category(name, synonyms, group, build, axes, parts, accent)
+            CATEGORIES[name] = Category(name, synonyms, group, build, axes, **(usual | fields))
             return CATEGORIES[name]
 
         return register
@@ -115,11 +117,11 @@ def in_group(group: str) -> Callable[..., Callable[[Builder], Category]]:
     return category
 
 
-def painted(patterns: tuple[str, ...] = EVERY, colors: tuple[str, ...] = PAINTS) -> Callable[[Category], Category]:
-    """Limit the patterns and colours that objects of the decorated category may have."""
+def painted(**limits: tuple[str, ...]) -> Callable[[Category], Category]:
+    """Limit the ``patterns`` and ``colors`` of the decorated category, where there are too many for its line."""
 
     def limit(spec: Category) -> Category:
-        CATEGORIES[spec.name] = replace(spec, patterns=patterns, colors=colors)
+        CATEGORIES[spec.name] = replace(spec, **limits)  # type: ignore[arg-type]
         return CATEGORIES[spec.name]
 
     return limit

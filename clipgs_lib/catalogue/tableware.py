@@ -31,8 +31,7 @@ def _grip(length: float, end: float, thickness: float) -> Shape:
     return sweep(line(0, [0, 0.06, 0.5 * length, length], 0), [0.6, 0.9, 0.75, end], section=section, normal=(0, 0, 1))
 
 
-@painted(patterns=PACKED + ("marble",))
-@tableware("mug", "coffee mug", "cup", parts=("handle",))
+@tableware("mug", "coffee mug", "cup", parts=("handle",), patterns=PACKED + ("marble",))
 def _mug(
     h=HEIGHT,
     r=Range("radius", 0.32, 0.5),
@@ -46,8 +45,7 @@ def _mug(
     yield "handle", "body", _handle(0.55 * r + 0.45 * top, 0.2 * h, 0.8 * h, handle)
 
 
-@painted(patterns=CERAMIC)
-@tableware("teapot", "tea pot", parts=("lid", "spout", "handle"), accent="lid")
+@tableware("teapot", "tea pot", parts=("lid", "spout", "handle"), accent="lid", patterns=CERAMIC)
 def _teapot(
     h=Range("height", 0.45, 1.18, "squat", "tall"),
     r=Range("belly", 0.42, 0.62),
@@ -64,8 +62,7 @@ def _teapot(
     yield "handle", "body", _handle(0.9 * r, 0.22 * h, 0.8 * h, handle, 0.055)
 
 
-@painted(patterns=CERAMIC, colors=SHINY)
-@tableware("vase", "flower vase")
+@tableware("vase", "flower vase", patterns=CERAMIC, colors=SHINY)
 def _vase(
     h=Range("height", 0.66, 2.12, "squat", "tall"),
     b=Range("belly", 0.3, 0.6, "slender", "bulbous"),
@@ -78,8 +75,7 @@ def _vase(
     yield "inside", "inside", inner
 
 
-@painted(patterns=CERAMIC + ("wood",), colors=SHINY)
-@tableware("bowl", "dish")
+@tableware("bowl", "dish", patterns=CERAMIC + ("wood",), colors=SHINY)
 def _bowl(
     r=Range("radius", 0.6, 1.0),
     h=Range("height", 0.2, 0.83, "shallow", "deep"),
@@ -90,8 +86,7 @@ def _bowl(
     yield "inside", "inside", inner
 
 
-@painted(patterns=CERAMIC)
-@tableware("plate", "dinner plate", parts=("rim",), accent="rim")
+@tableware("plate", "dinner plate", parts=("rim",), accent="rim", patterns=CERAMIC)
 def _plate(
     r=Range("radius", 0.6, 1.0, "small", "large"),
     rim=Range("rim", 0.12, 0.32, "", "wide-rimmed"),
@@ -121,8 +116,7 @@ def _wine_glass(
     yield "foot", "accent", lathe([(0, 0), (0.9 * b + 0.05, 0), (0.9 * b, 0.03), (0.06, 0.08), (0, 0.08)])
 
 
-@painted(patterns=CERAMIC, colors=SHINY)
-@tableware("pitcher", "jug", parts=("handle", "spout"))
+@tableware("pitcher", "jug", parts=("handle", "spout"), patterns=CERAMIC, colors=SHINY)
 def _pitcher(
     h=Range("height", 0.66, 1.77, "squat", "tall"),
     b=Range("belly", 0.35, 0.55),
@@ -142,8 +136,7 @@ def _pitcher(
     yield "handle", "body", _handle(0.86 * m + 0.05, 0.42 * h, 0.95 * h, handle, 0.05)
 
 
-@painted(patterns=CUTLERY, colors=SHINY)
-@tableware("fork", "table fork", parts=("handle", "tines"), accent="tines")
+@tableware("fork", "table fork", parts=("handle", "tines"), accent="tines", patterns=CUTLERY, colors=SHINY)
 def _fork(
     n=Range("handle_length", 0.74, 1.89, "short-handled", "long-handled"),
     w=Range("width", 0.2, 0.34),
@@ -158,8 +151,7 @@ def _fork(
     yield "tines", "accent", row(tine, tines, ((w - 0.06) / (tines - 1), 0, 0))
 
 
-@painted(patterns=CUTLERY, colors=SHINY)
-@tableware("spoon", "ladle", parts=("handle", "scoop"), accent="scoop")
+@tableware("spoon", "ladle", parts=("handle", "scoop"), accent="scoop", patterns=CUTLERY, colors=SHINY)
 def _spoon(
     n=Range("handle_length", 0.66, 2.01, "short-handled", "long-handled"),
     w=Range("width", 0.16, 0.28),
@@ -204,8 +196,7 @@ def _cooking_pot(
     yield "knob", "dark brown", knob.move(0, h + lid_height + 0.09)
 
 
-@painted(patterns=CERAMIC)
-@tableware("cake stand", "tiered tray", parts=("tiers", "stem"), accent="stem")
+@tableware("cake stand", "tiered tray", parts=("tiers", "stem"), accent="stem", patterns=CERAMIC)
 def _cake_stand(
     radius=Range("radius", 0.5, 0.85, "small", "wide"),
     gap=Range("gap", 0.3, 0.5),

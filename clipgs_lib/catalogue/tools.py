@@ -6,9 +6,8 @@ from .model import EVERY, METALS, PAINTS, TIMBER, Choice, Count, Pieces, Range, 
 from .shapes import arc, curve, extrude, join, lathe, lay, line, row, sweep, turned
 from .solids import box, cone, rod, torus, wheel
 
-tool = in_group("tools")
+tool = in_group("tools", patterns=TIMBER, colors=(*PAINTS, "light brown"))
 HANDLE = Range("handle_length", 0.74, 1.89, "short-handled", "long-handled")
-WOODY = (*PAINTS, "light brown")
 OVAL = arc(1, 0, 360, 13)[:-1]
 
 
@@ -18,7 +17,6 @@ def _grip(length: float, x: float = 0.08, z: float = 0.06) -> Pieces:
     yield "handle", "main", sweep(path, [0.85, 1.1, 1.15, 0.85], section=OVAL * [x, z], normal=(0, 0, 1))
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("hammer", "claw hammer", parts=("head", "handle"), accent="head")
 def _hammer(
     n=HANDLE,
@@ -38,8 +36,7 @@ def _hammer(
     yield "head", "accent", join([face, other, box(0.2, 0.22, 0.2, 0.03).move(0, n - 0.11)])
 
 
-@painted(patterns=TIMBER)
-@tool("screwdriver", "slotted screwdriver", parts=("handle", "shaft", "tip"))
+@tool("screwdriver", "slotted screwdriver", parts=("handle", "shaft", "tip"), patterns=TIMBER, colors=PAINTS)
 def _screwdriver(
     n=Range("handle_length", 0.41, 1.06, "short-handled", "long-handled"),
     s=Range("shaft", 0.41, 1.42, "stubby", "long"),
@@ -54,7 +51,6 @@ def _screwdriver(
     yield "tip", "gray", blade.move(0, n + s)
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("axe", "hatchet", parts=("handle", "blades"), accent="blades")
 def _axe(
     n=HANDLE,
@@ -71,7 +67,6 @@ def _axe(
     yield "blades", "accent", blade if blades == 1 else blade.mirror()
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("shovel", "spade", parts=("blade", "handle", "grip"), accent="blade")
 def _shovel(
     n=Range("handle_length", 0.82, 2.01, "short-handled", "long-handled"),
@@ -90,7 +85,6 @@ def _shovel(
     yield "grip", "black", join([*fork, rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04)])
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("rake", "garden rake", parts=("teeth", "handle"), accent="teeth")
 def _rake(
     n=Range("handle_length", 0.98, 2.24, "short-handled", "long-handled"),
@@ -106,7 +100,6 @@ def _rake(
     yield "teeth", "accent", row(tooth, teeth, (w / (teeth - 1), 0, 0))
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("paintbrush", "brush", parts=("bristles", "handle"), accent="bristles")
 def _paintbrush(
     n=Range("handle_length", 0.49, 1.53, "short-handled", "long-handled"),
@@ -120,8 +113,7 @@ def _paintbrush(
     yield "bristles", "accent", hair.move(0, n + 0.16)
 
 
-@painted(patterns=EVERY, colors=(*METALS, *PAINTS))
-@tool("wrench", "spanner", parts=("jaws",))
+@tool("wrench", "spanner", parts=("jaws",), patterns=EVERY, colors=(*METALS, *PAINTS))
 def _wrench(
     n=Range("length", 0.9, 2.12, "short", "long"),
     j=Range("jaw", 0.2, 0.32, "", "wide-jawed"),
@@ -154,7 +146,6 @@ def _saw(
     yield "handle", "accent", torus(0.2, 0.065, 20, 8).turn("x", 90).scale(1, 1.25, 1).move(-0.17)
 
 
-@painted(patterns=TIMBER, colors=WOODY)
 @tool("magnifying glass", "hand lens", parts=("handle", "lens", "rim"), accent="rim")
 def _magnifying_glass(
     r=Range("radius", 0.34, 0.55, "small", "large"),

@@ -19,8 +19,7 @@ def _wheels(radius: float, width: float, xs: np.ndarray | list[float], z: float)
     yield "hubs", "silver", join([hub.move(x, radius, s) for x, s in places])
 
 
-@painted(colors=contrasting("navy"))
-@vehicle("car", "automobile", "motor car", parts=("wheels", "windows"))
+@vehicle("car", "automobile", "motor car", parts=("wheels", "windows"), colors=contrasting("navy"))
 def _car(
     n=LENGTH,
     roof=Range("roof", 0.24, 0.44, "low", "tall"),
@@ -62,8 +61,7 @@ def _truck(
     yield from _wheels(0.2, 0.15, xs, w / 2 - 0.06)
 
 
-@painted(colors=contrasting("navy"))
-@vehicle("bus", "coach", parts=("wheels", "windows"))
+@vehicle("bus", "coach", parts=("wheels", "windows"), colors=contrasting("navy"))
 def _bus(
     n=Range("length", 1.48, 3.3, "short", "long"),
     h=Range("height", 0.57, 1.24, "low", "tall"),
@@ -131,8 +129,7 @@ def _bicycle(
     yield "pedals", "gray", pedals
 
 
-@painted(patterns=TIMBER)
-@vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels")
+@vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels", patterns=TIMBER)
 def _cart(
     n=Range("length", 0.74, 1.77, "short", "long"),
     h=Range("height", 0.25, 0.71, "shallow", "deep"),
@@ -153,8 +150,7 @@ def _cart(
     yield "handle", "black", rod((n / 2, 1.1 * r, 0), (x, y, 0), 0.03) + rod((x, y, -0.15), (x, y, 0.15), 0.03)
 
 
-@painted(patterns=TIMBER)
-@vehicle("skateboard", "board", parts=("wheels",), accent="wheels")
+@vehicle("skateboard", "board", parts=("wheels",), accent="wheels", patterns=TIMBER)
 def _skateboard(
     length=Range("length", 0.98, 2.24, "short", "long"),
     width=Range("width", 0.35, 0.55, "narrow", "wide"),
