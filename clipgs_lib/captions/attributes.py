@@ -197,7 +197,7 @@ def _busyness(surface: _Surface) -> float:
     return float((spread > 0.05).mean())
 
 
-def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
+def palette(colors: np.ndarray) -> Palette:
     """Summarise the colours of a surface.
 
     Light and dark shades of one colour count together ("green" of "dark green") when neither makes up three quarters
@@ -206,16 +206,9 @@ def palette(colors: np.ndarray, weights: np.ndarray | None = None) -> Palette:
     else the largest stands alone.
 
     Args:
-        colors: ``[n, 3]`` sRGB in ``[0, 1]``.
-        weights: ``[n]`` share of the surface of each, ``>= 0``; None for alike.
-
-    Raises:
-        ValueError: when there is no colour, or all weights are 0.
+        colors: ``[n, 3]`` sRGB in ``[0, 1]``, of equal shares of the surface, ``n >= 1``.
     """
-    mass = np.ones(len(colors)) if weights is None else np.asarray(weights, np.float64)
-    if len(colors) == 0 or not mass.sum() > 0:
-        raise ValueError(f"palette needs at least one colour with weight > 0, got {len(colors)} colours")
-    totals = np.bincount(nearest(colors), weights=mass, minlength=len(NAMES)) / mass.sum()
+    totals = np.bincount(nearest(colors), minlength=len(NAMES)) / len(colors)
     order = np.argsort(-totals, kind="stable")
     shares = {NAMES[i]: float(totals[i]) for i in order if totals[i] >= 0.02}
     families: dict[str, float] = {}

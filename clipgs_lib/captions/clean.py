@@ -84,13 +84,9 @@ def _visible(text: str) -> list[str]:
             kept.append(" ")
         elif category == "Cf":
             kept.append(char if char in (_ZWNJ, _ZWJ) or i in flags else "")
-        elif category not in _DROPPED and not _is_noncharacter(ord(char)):
+        elif category not in _DROPPED and not (0xFDD0 <= ord(char) <= 0xFDEF or ord(char) & 0xFFFE == 0xFFFE):
             kept.append(char)
     return kept
-
-
-def _is_noncharacter(code: int) -> bool:
-    return 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
 
 
 def _cut(text: str) -> str:

@@ -213,10 +213,9 @@ def _birdhouse(
 ) -> Pieces:
     spots = [t + h * y for y in (np.arange(holes) + 0.75) / (holes + 0.4)]
     size = min(0.13, 0.3 * h / holes)
-    perch = [rod((0, y - 1.3 * size, 0.3), (0, y - 1.3 * size, 0.48), 0.02) for y in spots]
     yield "box", "main", box(w, h, 0.66).move(0, t)
     yield "roof", "accent", _gable(w, 0.66, 0.32, 0.1).move(0, t + h)
     yield "holes", "black", join([cylinder(size, 0.04, 20).turn("x", 90).move(0, y, 0.32) for y in spots])
     yield "post", "brown", cylinder(0.06, t)
     yield "foot", "brown", cylinder(0.25, 0.05)
-    yield "perches", "dark brown", join(perch)
+    yield "perches", "dark brown", join([rod((0, y - 1.3 * size, 0.3), (0, y - 1.3 * size, 0.48), 0.02) for y in spots])

@@ -4,7 +4,7 @@ import numpy as np
 
 from .model import EVERY, PACKED, PAINTS, SHINY, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, around, join, lathe, lay, line, row, sweep, turned
-from .solids import box, cone, cylinder, sphere, torus, vessel
+from .solids import box, cone, cylinder, hollow, sphere, torus, vessel
 
 container = in_group("containers")
 
@@ -44,9 +44,7 @@ def _bucket(
     r=Range("radius", 0.4, 0.6),
     taper=Range("taper", 0.6, 0.9, "tapered", ""),
 ) -> Pieces:
-    outer, inner = vessel([(taper * r, 0), (r, h)], 0.03)
-    yield "body", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow([(taper * r, 0), (r, h)], 0.03)
     yield "rim", "body", torus(r, 0.035).move(0, h)
     yield "handle", "silver", sweep(lay(arc(1.0, 0, 180, 18) * [r + 0.02, 0.9 * r] + [0, h], "xy"), 0.03)
 
@@ -119,11 +117,10 @@ def _suitcase(
     straps=Count("straps", (1, 2, 3), "strap"),
 ) -> Pieces:
     strap = box(0.1, y + 0.04, z + 0.04, 0.03).move(0, -0.02)
-    corner = sphere(0.09, 7, 12)
     places = [(a * (x / 2 - 0.05), b, c * (z / 2 - 0.05)) for a in (-1, 1) for b in (0.05, y - 0.05) for c in (-1, 1)]
     yield "body", "main", box(x, y, z, 0.08)
     yield "straps", "accent", row(strap, straps, (0.62 * x / max(straps - 1, 1), 0, 0))
-    yield "corners", "dark brown", join([corner.move(*place) for place in places])
+    yield "corners", "dark brown", join([sphere(0.09, 7, 12).move(*place) for place in places])
     yield "handle", "dark brown", sweep(lay(arc(0.16, 0, 180, 12) * [1, 0.9] + [0, y], "xy"), 0.035)
 
 

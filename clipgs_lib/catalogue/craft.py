@@ -102,7 +102,6 @@ def _submarine(
 ) -> Pieces:
     n = length / 2
     t = np.linspace(-np.pi / 2, np.pi / 2, 20)
-    hull = lathe(line(r * np.cos(t) ** 0.55, n * np.sin(t)), planar=False).turn("z", -90)
     step = (1.1 * n / portholes, 0, 0)
     ports = row(torus(0.08, 0.03, 16, 6).turn("x", 90), portholes, step).move(0, 0.06, 0.97 * r)
     glass = row(wheel(0.07, 0.05, 14), portholes, step).move(0, 0.06, 0.97 * r)
@@ -110,7 +109,7 @@ def _submarine(
     scope = sweep(curve([(0, 0, 0), (0, 0.28, 0), (0.03, 0.34, 0), (0.14, 0.35, 0)], 10), 0.03)
     scope = scope.move(0.1 * n, r + tower_size - 0.02)
     blade = ellipsoid(0.02, 0.16, 0.06).move(0, 0.16, 0)
-    yield "hull", "main", hull
+    yield "hull", "main", lathe(line(r * np.cos(t) ** 0.55, n * np.sin(t)), planar=False).turn("z", -90)
     yield "portholes", "golden", ports + ports.scale(z=-1)
     yield "glass", "light blue", glass + glass.scale(z=-1)
     yield "tower", "accent", tower.move(0.1 * n, (r + tower_size) / 2)

@@ -13,25 +13,13 @@ Kind = Literal["texture", "color", "shape", "count"]
 KINDS: tuple[Kind, ...] = ("texture", "color", "shape", "count")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 PLURAL_NAMES = {"headphones", "balloons", "stacking rings", "eyeglasses", "spectacles", "glasses"}
+BARE = {"frosting", "lettuce", "glaze", "teeth"}  # parts without an article, beside those that end in s
 _FEW, _MANY = 3, 6  # captions of an object
-
-
-def number(n: int) -> str:
-    """A count in words as far as twelve, then in digits."""
-    return NUMBERS[n] if n < len(NUMBERS) else str(n)
 
 
 def article(phrase: str) -> str:
     """``phrase`` with "a" or "an" before it."""
     return f"{indefinite(phrase)} {phrase}"
-
-
-MASS = {"frosting", "lettuce", "glaze"}  # nouns without an article
-
-
-def plural(noun: str) -> bool:
-    """Whether a part's name is plural."""
-    return noun in ("teeth",) or (noun.endswith("s") and noun not in ("lens", "glass", "cross"))
 
 
 def adjectives(params: dict[str, Any]) -> dict[str, str]:
@@ -52,9 +40,11 @@ def feature(params: dict[str, Any], part: str, colored: bool = True) -> str:
     words += [params["accent"]] if colored and spec.accent == part else []
     if spec.count and spec.count.name == part:
         n = params["count"]
-        return " ".join([number(n), *words, spec.count.one if n == 1 else _plural_of(spec.count)])
+        number = NUMBERS[n] if n < len(NUMBERS) else str(n)
+        return " ".join([number, *words, spec.count.one if n == 1 else _plural_of(spec.count)])
     phrase = " ".join([*words, part])
-    return phrase if plural(part) or part in MASS else article(phrase)
+    is_plural = part.endswith("s") and part not in ("lens", "glass", "cross")
+    return phrase if is_plural or part in BARE else article(phrase)
 
 
 def _plural_of(count: Count) -> str:
@@ -87,16 +77,13 @@ def _with(head: str, *features: str) -> str:
     return f"{head} with {listing(said)}" if said else head
 
 
-def full(params: dict[str, Any], noun: str | None = None) -> str:
+def full(params: dict[str, Any], noun: str) -> str:
     """The caption with everything in it."""
     spec = CATEGORIES[params["category"]]
     sizes = list(adjectives(params).values())[:2]
-    named = [spec.count.name] if spec.count else []
-    named += [c.noun for c in spec.choices if c.noun and c.noun not in named]
-    if spec.accent and spec.accent not in named:
-        named.append(spec.accent)
-    features = [feature(params, part) for part in named]
-    return _with(noun_phrase(params, noun or spec.name, *sizes), pattern_phrase(params), *features)
+    named = [spec.count.name if spec.count else "", *(c.noun for c in spec.choices), spec.accent]
+    features = [feature(params, part) for part in dict.fromkeys(named) if part]
+    return _with(noun_phrase(params, noun, *sizes), pattern_phrase(params), *features)
 
 
 def contrast(params: dict[str, Any], kind: Kind, parameter: str = "") -> str:
@@ -139,9 +126,8 @@ def describe(params: dict[str, Any], rng: np.random.Generator) -> list[Caption]:
         more.append(noun_phrase(params, noun(), sizes[int(rng.random() * len(sizes))], colored=False))
     if spec.count is not None:
         more.append(_with(noun_phrase(params, noun()), feature(params, spec.count.name)))
-    more.append(
-        f"a 3D model of {full(params, noun())}" if rng.random() < 0.5 else f"a rendering of {full(params, noun())}"
-    )
+    kind = "a 3D model" if rng.random() < 0.5 else "a rendering"
+    more.append(f"{kind} of {full(params, noun())}")
     order = np.argsort(rng.random(len(more)), kind="stable")
     most = _FEW + int(rng.random() * (_MANY - _FEW + 1))
     unique = list(dict.fromkeys([*texts, *(more[i] for i in order)]))

@@ -129,13 +129,12 @@ def _bed(
 ) -> Pieces:
     w = 1.25 * width
     each = 0.9 * w / pillows
-    pillow = box(0.9 * each, 0.14, 0.34, 0.06).move(0, 0.48, -n / 2 + 0.28)
     yield "frame", "body", box(w + 0.08, 0.2, n + 0.08).move(0, 0.12)
     yield from _four_legs(w, n, 0.14, 0.1)
     yield "headboard", "accent", box(w + 0.1, headboard + 0.2, 0.09, 0.03).move(0, 0.12, -n / 2 - 0.04)
     yield "mattress", "white", box(w, 0.2, n, 0.05).move(0, 0.3)
     yield "blanket", "main", box(w + 0.06, 0.22, 0.66 * n, 0.05).move(0, 0.31, 0.17 * n)
-    yield "pillows", "white", row(pillow, pillows, (each, 0, 0))
+    yield "pillows", "white", row(box(0.9 * each, 0.14, 0.34, 0.06).move(0, 0.48, -n / 2 + 0.28), pillows, (each, 0, 0))
 
 
 @furniture("sofa", "couch", parts=("cushions", "armrests"), accent="cushions", patterns=EVERY)
@@ -151,11 +150,10 @@ def _sofa(
         arm = rod((0, 0.58, -d / 2), (0, 0.58, d / 2), 0.15, sides=14) + box(0.22, 0.5, d).move(0, 0.08)
     else:
         arm = box(0.26, 0.62, d, 0.05).move(0, 0.08)
-    cushion = box(0.96 * each, 0.18, d - 0.2, 0.06).move(0, 0.32, 0.08)
     yield "base", "main", box(n + 0.2, 0.26, d, 0.03).move(0, 0.08)
     yield "back", "main", box(n + 0.2, back + 0.4, 0.2, 0.07).move(0, 0.1, -d / 2)
     yield "armrests", "main", arm.move(n / 2 + 0.12).mirror()
-    yield "cushions", "accent", row(cushion, cushions, (each, 0, 0))
+    yield "cushions", "accent", row(box(0.96 * each, 0.18, d - 0.2, 0.06).move(0, 0.32, 0.08), cushions, (each, 0, 0))
     yield from _four_legs(n + 0.2, d, 0.09, 0.09)
 
 
@@ -200,9 +198,8 @@ def _ladder(
 ) -> Pieces:
     rail = sweep([(0, 0, lean), (0, h, 0)], 1.0, section=[(-0.05, -0.06), (0.05, -0.06), (0.05, 0.06), (-0.05, 0.06)])
     levels = [(h * t, lean * (1 - t)) for t in (np.arange(rungs) + 0.7) / (rungs + 0.4)]
-    steps = [rod((-width / 2, y, z), (width / 2, y, z), 0.045) for y, z in levels]
     yield "rails", "main", rail.move(width / 2).mirror()
-    yield "rungs", "accent", join(steps)
+    yield "rungs", "accent", join([rod((-width / 2, y, z), (width / 2, y, z), 0.045) for y, z in levels])
 
 
 @painted(colors=(*PAINTS, *WOODS[:1]))

@@ -101,7 +101,6 @@ def _piano(
     pedals=Count("pedals", (2, 3), "pedal"),
 ) -> Pieces:
     n = 14
-    key = box(0.9 * w / n * 0.92, 0.05, 0.24)
     sharps = [i - 6 for i in range(n - 1) if i % 7 not in (2, 6)]
     black = join([box(0.45 * w / n, 0.05, 0.14).move(0.9 * w / n * i, 0.63, d / 2 + 0.08) for i in sharps])
     legs = box(0.09, 0.5, 0.09).move(w / 2 - 0.08, 0, d / 2 + 0.24).mirror()
@@ -109,7 +108,7 @@ def _piano(
     yield "case", "main", box(w, h, d, 0.02)
     yield "top", "body", box(w + 0.06, 0.05, d + 0.06, 0.02).move(0, h)
     yield "keyboard shelf", "body", join([box(w, 0.1, 0.34).move(0, 0.5, d / 2 + 0.13), legs, cheeks])
-    yield "keys", "white", row(key, n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)
+    yield "keys", "white", row(box(0.9 * w / n * 0.92, 0.05, 0.24), n, (0.9 * w / n, 0, 0)).move(0, 0.6, d / 2 + 0.13)
     yield "keys", "black", black
     yield "pedals", "golden", row(box(0.07, 0.03, 0.16).move(0, 0.06, d / 2 + 0.06), pedals, (0.14, 0, 0))
 

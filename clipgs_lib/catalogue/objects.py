@@ -79,7 +79,7 @@ def pairs(kind: Kind, n: int, seed: int = 0, split: Split | None = None) -> Iter
     for what, value, options in (("kind", kind, KINDS), ("split", split, (*SPLITS, None))):
         if value not in options:
             raise ValueError(f"{what} must be one of {', '.join(map(str, options))}, got {value!r}")
-    able = [name for name, spec in CATEGORIES.items() if _can(spec, kind)]
+    able = [name for name, spec in CATEGORIES.items() if len(_options(spec, kind)) >= (1 if kind == "shape" else 2)]
     names = [able[k] for k in np.argsort(seeded("pairs", kind, seed).random(len(able)), kind="stable")]
     for i in range(n):
         yield _pair(kind, seed, i, split, names)
@@ -109,14 +109,13 @@ def _pair(kind: Kind, seed: int, i: int, split: Split | None, names: list[str]) 
     raise RuntimeError(f"no {kind} pair in {_PAIR_TRIES} draws for split {split}; this is a bug of the catalogue")
 
 
-def _can(spec: Category, kind: Kind) -> bool:
-    if kind == "count":
-        return spec.count is not None
+def _options(spec: Category, kind: Kind) -> Sequence[Any]:
+    """What the sides of a pair may differ in: ranges with words for both ends, or values, patterns, colours."""
     if kind == "shape":
-        return any(r.small and r.large for r in spec.ranges)
-    if kind == "texture":
-        return len([p for p in spec.patterns if p in ("plain", *PRINTS)]) > 1
-    return True
+        return [r for r in spec.ranges if r.small and r.large]
+    if kind == "count":
+        return spec.count.values if spec.count else ()
+    return spec.colors if kind == "color" else [p for p in spec.patterns if p in ("plain", *PRINTS)]
 
 
 _Sides = tuple[dict[str, Any], dict[str, Any], str, tuple[str | int, str | int]]
@@ -125,28 +124,21 @@ _Sides = tuple[dict[str, Any], dict[str, Any], str, tuple[str | int, str | int]]
 def _sides(kind: Kind, params: dict[str, Any], rng: np.random.Generator) -> _Sides | None:
     """Parameters of both sides, the attribute and its values; None when this draw has no partner."""
     spec = CATEGORIES[params["category"]]
-    first, second = deepcopy(params), deepcopy(params)
-    if kind == "texture":
-        prints = [p for p in spec.patterns if p in ("plain", *PRINTS) and p != params["pattern"]]
-        first["pattern"], second["pattern"] = params["pattern"], _pick(prints, rng)
-        return first, second, "pattern", (first["pattern"], second["pattern"])
+    options, second = _options(spec, kind), deepcopy(params)
+    if kind == "shape":
+        chosen = _pick(options, rng)
+        inside = GAP / 2 + (1 - GAP) * float(rng.random())
+        params["shape"][chosen.name] = chosen.value(inside / BINS)
+        second["shape"][chosen.name] = chosen.value((BINS - 1 + inside) / BINS)
+        return params, second, chosen.name, (adjectives(params)[chosen.name], adjectives(second)[chosen.name])
+    name = "pattern" if kind == "texture" else kind
     if kind == "color":
         options = contrasting(params["color"], params["second"], params["accent"], among=spec.colors)
-        if not options:
-            return None
-        second["color"] = _pick(options, rng)
-        return first, second, "color", (first["color"], second["color"])
-    if kind == "count":
-        if spec.count is None:
-            return None
-        second["count"] = _pick([v for v in spec.count.values if v != params["count"]], rng)
-        return first, second, spec.count.name, (first["count"], second["count"])
-    chosen = _pick([r for r in spec.ranges if r.small and r.large], rng)
-    inside = GAP / 2 + (1 - GAP) * float(rng.random())
-    first["shape"][chosen.name] = chosen.value(inside / BINS)
-    second["shape"][chosen.name] = chosen.value((BINS - 1 + inside) / BINS)
-    words = adjectives(first)[chosen.name], adjectives(second)[chosen.name]
-    return first, second, chosen.name, words
+    others = [value for value in options if value != params[name]]
+    if not others:
+        return None
+    second[name] = _pick(others, rng)
+    return params, second, spec.count.name if spec.count and kind == "count" else name, (params[name], second[name])
 
 
 def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
@@ -164,8 +156,12 @@ def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
     count = None
     if spec.count is not None:
         count, k = spec.count.values[int(place[k])], k + 1
-    color = _pick(_palette(spec, pattern), rng)
-    second = _second(pattern, color, rng)
+    color = _pick({"wood": WOODS, "marble": STONES}.get(pattern, spec.colors), rng)
+    if pattern == "wood":
+        second = _GRAIN[color]
+    else:
+        among = ("white", "gray", "black", "beige") if pattern in ("marble", "bricks") else PAINTS
+        second = _pick(contrasting(color, among=among), rng)
     return {
         "category": spec.name,
         "shape": shape,
@@ -178,22 +174,6 @@ def _draw(spec: Category, rng: np.random.Generator) -> dict[str, Any]:
         "tint": [round(0.05 * (float(t) - 0.5), 4) for t in rng.random(3)],
         "tile": round(0.8 + 0.45 * float(rng.random()), 4),
     }
-
-
-def _palette(spec: Category, pattern: str) -> tuple[str, ...]:
-    """Colours that an object with this pattern can have."""
-    if pattern == "wood":
-        return WOODS
-    if pattern == "marble":
-        return STONES
-    return spec.colors
-
-
-def _second(pattern: str, color: str, rng: np.random.Generator) -> str:
-    if pattern == "wood":
-        return _GRAIN[color]
-    among = ("white", "gray", "black", "beige") if pattern in ("marble", "bricks") else PAINTS
-    return str(_pick(contrasting(color, among=among), rng))
 
 
 def _pick(options: Sequence[Any] | np.ndarray, rng: np.random.Generator) -> Any:

@@ -79,9 +79,8 @@ def _palm_tree(
     path = curve([(0, 0, 0), (0, 0.2, 0.4 * frond_size), (0, 0.08, 0.8 * frond_size), (0, -0.25, frond_size)], 10)
     wide = [0.03, 0.08, 0.12, 0.14, 0.14, 0.13, 0.11, 0.08, 0.05, 0.01]
     cut = [(-0.1, -1), (0.25, 0), (-0.1, 1), (0.05, 0)]
-    frond = sweep(path, wide, section=cut, normal=(1, 0, 0))
     yield "trunk", "brown", sweep(line(bend * t**2, height * t, 0), thick, 10, normal=(0, 0, 1))
-    yield "fronds", "main", around(frond, fronds).move(bend, height)
+    yield "fronds", "main", around(sweep(path, wide, section=cut, normal=(1, 0, 0)), fronds).move(bend, height)
     yield "coconuts", "dark brown", around(sphere(0.08, 8, 10).move(0, -0.06, 0.1), 3).move(bend, height)
 
 

@@ -1,6 +1,6 @@
 """Solids with exact UVs, made of the surfaces in `shapes`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -121,6 +121,15 @@ def vessel(profile: Sequence[Vector] | np.ndarray, wall: float = 0.04, floor: fl
     start = float(np.interp(low, p[:, 1], p[:, 0]))
     inner = np.concatenate([keep[::-1] - [wall, 0.0], [[start - wall, low], [0.0, low]]])
     return outer, lathe(inner)
+
+
+def hollow(
+    profile: Sequence[Vector] | np.ndarray, wall: float = 0.04, floor: float = 0.05, name: str = "body"
+) -> Iterator[tuple[str, str, Shape]]:
+    """Both sides of a `vessel` as pieces of an object: ``name``, painted, and its inside."""
+    outer, inner = vessel(profile, wall, floor)
+    yield name, "main", outer
+    yield "inside", "inside", inner
 
 
 def leaf(length: float, width: float, droop: float = 0.3) -> Shape:

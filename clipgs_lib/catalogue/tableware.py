@@ -4,7 +4,7 @@ import numpy as np
 
 from .model import CERAMIC, METALS, PACKED, SHINY, Choice, Count, Pieces, Range, in_group, painted
 from .shapes import Shape, arc, curve, join, lathe, lay, line, row, sweep
-from .solids import box, cylinder, rod, sphere, spindle, vessel
+from .solids import box, cylinder, hollow, rod, sphere, spindle, vessel
 
 tableware = in_group("tableware")
 
@@ -39,9 +39,7 @@ def _mug(
     handle=Choice("handle", ("round", "square"), "handle"),
 ) -> Pieces:
     top = r * flare
-    outer, inner = vessel([(r - 0.04, 0), (r, 0.05), (top, h)])
-    yield "body", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow([(r - 0.04, 0), (r, 0.05), (top, h)])
     yield "handle", "body", _handle(0.55 * r + 0.45 * top, 0.2 * h, 0.8 * h, handle)
 
 
@@ -70,9 +68,7 @@ def _vase(
     lip=Range("lip", 0.16, 0.36),
 ) -> Pieces:
     side = [(0.5 * b, 0), (0.85 * b, 0.2 * h), (b, 0.4 * h), (0.6 * b, 0.65 * h), (neck, 0.82 * h), (lip, h)]
-    outer, inner = vessel(curve(side, 26), 0.03)
-    yield "body", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow(curve(side, 26), 0.03)
 
 
 @tableware("bowl", "dish", patterns=CERAMIC + ("wood",), colors=SHINY)
@@ -81,9 +77,7 @@ def _bowl(
     h=Range("height", 0.2, 0.83, "shallow", "deep"),
     f=Range("foot", 0.25, 0.45),
 ) -> Pieces:
-    outer, inner = vessel(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
-    yield "body", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow(curve([(f, 0), (0.6 * r + 0.2 * f, 0.2 * h), (0.92 * r, 0.6 * h), (r, h)], 16))
 
 
 @tableware("plate", "dinner plate", parts=("rim",), accent="rim", patterns=CERAMIC)
@@ -109,9 +103,7 @@ def _wine_glass(
     h=Range("height", 0.45, 0.8),
 ) -> Pieces:
     side = [(0.05, s), (0.75 * b, s + 0.15 * h), (b, s + 0.45 * h), (0.85 * b, s + h)]
-    outer, inner = vessel(curve(side, 16), 0.02, 0.04)
-    yield "cup", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow(curve(side, 16), 0.02, 0.04, name="cup")
     yield "stem", "accent", rod((0, 0.05, 0), (0, s + 0.03, 0), 0.045, 0.05)
     yield "foot", "accent", lathe([(0, 0), (0.9 * b + 0.05, 0), (0.9 * b, 0.03), (0.06, 0.08), (0, 0.08)])
 
@@ -172,10 +164,8 @@ def _frying_pan(
     d=Range("depth", 0.12, 0.32, "shallow", "deep"),
     handle_length=Range("handle_length", 0.41, 1.18, "", "long-handled"),
 ) -> Pieces:
-    outer, inner = vessel([(0.8 * r, 0), (r, d)], 0.03, 0.04)
     grip = sweep([(r - 0.05, 0.8 * d, 0), (r + 0.2, d, 0), (r + handle_length, d + 0.1, 0)], [0.05, 0.06, 0.075])
-    yield "body", "main", outer
-    yield "inside", "inside", inner
+    yield from hollow([(0.8 * r, 0), (r, d)], 0.03, 0.04)
     yield "handle", "accent", grip
 
 

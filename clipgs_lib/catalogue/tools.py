@@ -77,10 +77,9 @@ def _shovel(
     w = width / 2
     tip = [(-0.75 * w, 0.2 * b), (0, 0), (0.75 * w, 0.2 * b)] if form == "pointed" else [(-w, 0), (0, -0.01), (w, 0)]
     rest = [(w, 0.5 * b), (w, 0.92 * b), (0.4 * w, b), (-0.4 * w, b), (-w, 0.92 * b), (-w, 0.5 * b)]
-    blade = extrude([*tip, *rest], 0.05)
     top = b + n
     fork = [rod((0, top - 0.03, 0), (x, top + 0.15, 0), 0.035) for x in (0.13, -0.13)]
-    yield "blade", "accent", blade.push("z", lambda v: 1.2 * v[:, 0] ** 2)
+    yield "blade", "accent", extrude([*tip, *rest], 0.05).push("z", lambda v: 1.2 * v[:, 0] ** 2)
     yield "handle", "main", rod((0, 0.85 * b, 0.03), (0, top, 0), 0.05)
     yield "grip", "black", join([*fork, rod((-0.17, top + 0.15, 0), (0.17, top + 0.15, 0), 0.04)])
 
@@ -123,10 +122,9 @@ def _wrench(
     cut = [(-0.09, -t / 2), (0.09, -t / 2), (0.09, t / 2), (-0.09, t / 2)]
     fork = sweep(lay(arc(j, 135, 405, 18), "xy"), section=cut).turn("z", 180).move(0, n + j)
     ring = torus(j - 0.02, 0.1, 20, 8).turn("x", 90).scale(z=0.6).move(0, -j)
-    end = fork.scale(y=-1).move(0, n) if jaws == 2 else ring
     yield "shaft", "main", box(0.17, n, t, 0.03)
     yield "jaws", "main", fork
-    yield "end", "main", end
+    yield "end", "main", fork.scale(y=-1).move(0, n) if jaws == 2 else ring
 
 
 @painted(

@@ -87,7 +87,6 @@ def _locomotive(
     stack = lathe([(0.08, 0), (0.08, 0.6 * chimney), (0.14, chimney), (0, chimney)]).move(n - 0.2, 0.3 + 2 * r)
     cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
     cab = cab + box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
-    xs = np.linspace(-0.3, n - 0.15, axles)
     yield "boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)
     yield "chimney", "accent", stack
     yield "dome", "golden", sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)
@@ -95,7 +94,7 @@ def _locomotive(
     yield "windows", "light blue", box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
     yield "frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)
     yield "cowcatcher", "accent", extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
-    yield from _wheels(0.16, 0.1, xs, 0.85 * r)
+    yield from _wheels(0.16, 0.1, np.linspace(-0.3, n - 0.15, axles), 0.85 * r)
 
 
 @painted(patterns=("plain", "gradient", "diagonal stripes", "dots", "checks", "horizontal stripes"))

@@ -194,8 +194,8 @@ class TokenEncoder(Encoder):
         """Turn the patches of B objects into a token each; None cuts them first."""
 
     @abstractmethod
-    def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """What the first block gets ``[B, 1+K, W]``, CLS first, and which keys may be looked at."""
+    def enter(self, tokens: TokenOutput) -> Tensor:
+        """What the first block gets ``[B, 1+K, W]``, CLS first."""
 
     @abstractmethod
     def leave(self, cls: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class TokenEncoder(Encoder):
 
     def embed(self, tokens: TokenOutput) -> Tensor:
         """Run the transformer over what `tokenize` made: ``[B, D]``, **not** normalised."""
-        x, attend = self.enter(tokens)
+        x, attend = self.enter(tokens), attended(tokens.mask)
         for block in self.blocks:
             x = block(x, attn_mask=attend)
         return self.leave(x[:, 0])

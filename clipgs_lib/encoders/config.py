@@ -21,7 +21,17 @@ class _Config:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        # counts are positive integers, shares lie in [0, 1), and texts are not empty
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise EncoderError(f"{field.name} must be a positive integer, got {value!r}")
+            if field.name in ("patch_dropout", "drop_path") and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise EncoderError(f"{field.name} must lie in [0, 1), got {value!r}")
+            if field.type == "str" and not (isinstance(value, str) and value):
+                raise EncoderError(f"{field.name} must be a word, got {value!r}")
+        if hasattr(self, "radius") and not 0 < self.radius < float("inf"):
+            raise EncoderError(f"radius must be positive, got {self.radius!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types, with ``kind``."""
@@ -172,17 +182,3 @@ def _made(make: Any, *args: Any, **values: Any) -> Any:
         return make(*args, **values)
     except (TypeError, ValueError) as error:
         raise EncoderError(f"settings of an encoder do not hold: {error}") from error
-
-
-def check_numbers(config: Any) -> None:
-    """Counts are positive integers and shares lie in ``[0, 1)``, or an `EncoderError` names what does not hold."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise EncoderError(f"{field.name} must be a positive integer, got {value!r}")
-        if field.name in ("patch_dropout", "drop_path") and not (isinstance(value, int | float) and 0 <= value < 1):
-            raise EncoderError(f"{field.name} must lie in [0, 1), got {value!r}")
-        if field.type == "str" and not (isinstance(value, str) and value):
-            raise EncoderError(f"{field.name} must be a word, got {value!r}")
-    if hasattr(config, "radius") and not 0 < config.radius < float("inf"):
-        raise EncoderError(f"radius must be positive, got {config.radius!r}")

@@ -33,7 +33,27 @@ UNI3D = {
 }
 SIZES = ("mini", *UNI3D)
 FAMILIES = {"clipgs": "all", "point": "points", "naive": "naive"}  # and the attributes that they read, in any size
-OTHERS: dict[str, AnyConfig] = {
+
+
+def _transformer(family: str, size: str) -> EncoderConfig:
+    """Uni3D's, or ``mini``: half the depth of tiny, an eighth of the patches of half the size, thinner within a patch.
+
+    Most of a small model's time goes into the patches; on two CPU cores this one trains on tens of splats a second.
+    """
+    tokens: dict[str, Any] = {"attributes": FAMILIES[family], "groups": 512, "group_size": 64, "dim": 512}
+    block, width, depth = UNI3D["tiny" if size == "mini" else size]
+    sizes: dict[str, Any] = {"width": width, "depth": depth, "embed_dim": UNI3D_DIM}
+    if family == "naive":
+        tokens |= {"squash": "none", "rotation": "quat"}
+    if size == "mini":
+        tokens |= {"groups": 64, "group_size": 32, "dim": 256, "combine": "cycle"}
+        tokens |= {"point_widths": (32, 64, 128), "attribute_widths": (32, 64, 128)}
+        sizes |= {"depth": 6, "embed_dim": 384, "drop_path": 0.0}
+    return EncoderConfig(name=f"{family}-{size}", tokenizer=TokenizerConfig(**tokens), block=block, **sizes)
+
+
+CONFIGS: dict[str, AnyConfig] = {
+    **{f"{family}-{size}": _transformer(family, size) for family in FAMILIES for size in SIZES},
     "pointbert": PointBertConfig(),
     # as large as the other minis, with as many patches, which cover 3/4 of 1,024 gaussians; larger balls cover less
     "pointbert-mini": PointBertConfig(
@@ -58,7 +78,7 @@ OTHERS: dict[str, AnyConfig] = {
 
 def encoder_names() -> list[str]:
     """All names that `build_encoder` knows."""
-    return [f"{family}-{size}" for family in FAMILIES for size in SIZES] + [*OTHERS]
+    return list(CONFIGS)
 
 
 def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) -> AnyConfig:
@@ -76,18 +96,9 @@ def encoder_config(name: str, embed_dim: int | None = None, **overrides: Any) ->
     Raises:
         EncoderError: for an unknown name or setting.
     """
-    if name not in encoder_names():
-        raise EncoderError(f"an encoder's name must be one of {', '.join(encoder_names())}, got {name!r}")
-    config: AnyConfig
-    if name in OTHERS:
-        config = OTHERS[name]
-    else:
-        family, _, size = name.partition("-")
-        tokens = {"attributes": FAMILIES[family]}
-        if family == "naive":
-            tokens |= {"squash": "none", "rotation": "quat"}
-        config = _mini(name, **tokens) if size == "mini" else _uni3d(name, size, **tokens)
-    return override(config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
+    if name not in CONFIGS:
+        raise EncoderError(f"an encoder's name must be one of {', '.join(CONFIGS)}, got {name!r}")
+    return override(CONFIGS[name], overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
 
 
 def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None, **overrides: Any) -> Encoder:
@@ -101,10 +112,8 @@ def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None,
     Raises:
         EncoderError: for an unknown name or setting, or settings that do not go together.
     """
-    if isinstance(name_or_config, str):
-        config = encoder_config(name_or_config, embed_dim, **overrides)
-    else:
-        config = override(name_or_config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
+    config = encoder_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
+    config = override(config, overrides if embed_dim is None else {**overrides, "embed_dim": embed_dim})
     if isinstance(config, MultiViewConfig):
         return build_multi_view(config)
     if isinstance(config, EncoderConfig):
@@ -112,29 +121,3 @@ def build_encoder(name_or_config: str | AnyConfig, embed_dim: int | None = None,
     if isinstance(config, PointBertConfig):
         return PointBert(config)
     return VoxelEncoder(config) if isinstance(config, VoxelConfig) else BagOfViews(config)
-
-
-def _uni3d(name: str, size: str, **tokens: Any) -> EncoderConfig:
-    block, width, depth = UNI3D[size]
-    tokenizer = TokenizerConfig(groups=512, group_size=64, dim=512, **tokens)
-    return EncoderConfig(name=name, tokenizer=tokenizer, block=block, width=width, depth=depth, embed_dim=UNI3D_DIM)
-
-
-def _mini(name: str, **tokens: Any) -> EncoderConfig:
-    """Half the depth of tiny, an eighth of the patches of half the size, a quarter of the channels within a patch.
-
-    Most of a small model's time goes into the patches; on two CPU cores this one trains on tens of splats a second.
-    """
-    tokenizer = TokenizerConfig(
-        groups=64,
-        group_size=32,
-        dim=256,
-        point_widths=(32, 64, 128),
-        attribute_widths=(32, 64, 128),
-        combine="cycle",
-        **tokens,
-    )
-    block, width, _ = UNI3D["tiny"]
-    return EncoderConfig(
-        name=name, tokenizer=tokenizer, block=block, width=width, depth=6, embed_dim=384, drop_path=0.0
-    )

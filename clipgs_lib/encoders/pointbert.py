@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch
-from .base import Inputs, TokenEncoder, TokenOutput, attended
+from .base import Inputs, TokenEncoder, TokenOutput
 from .config import PointBertConfig
 
 HEAD_DIM = 64  # channels of a head [C]
@@ -58,10 +58,9 @@ class PointBert(TokenEncoder):
         """PPAT's, first to last."""
         return cast(nn.ModuleList, self.ppat.transformer["layers"])
 
-    def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """``[B, 1+K, W]`` with CLS, and which keys may be looked at."""
-        cls = self.ppat.cls_token.expand(len(tokens.mask), 1, -1)
-        return torch.cat([cls, tokens.tokens], dim=1), attended(tokens.mask)
+    def enter(self, tokens: TokenOutput) -> Tensor:
+        """``[B, 1+K, W]`` with CLS."""
+        return torch.cat([self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens], dim=1)
 
     def leave(self, cls: Tensor) -> Tensor:
         """``[B, W]`` -> ``[B, D]``, not normalised."""
@@ -80,9 +79,8 @@ class PatchTransformer(nn.Module):
                 "mlp_bns": nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:]),
             }
         )
-        self.lift = nn.ModuleDict(
-            {"0": nn.Conv1d(config.patch_dim + 3, config.width, 1), "2": nn.LayerNorm(config.width)}
-        )
+        lift, norm = nn.Conv1d(config.patch_dim + 3, config.width, 1), nn.LayerNorm(config.width)
+        self.lift = nn.ModuleDict({"0": lift, "2": norm})
         self.cls_token = nn.Parameter(torch.randn(config.width))
         blocks = [Block(config.width, config.heads, config.mlp_dim) for _ in range(config.depth)]
         self.transformer = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
@@ -98,56 +96,26 @@ class PatchTransformer(nn.Module):
 
 
 class Block(nn.ModuleList):
-    """Attention, then an MLP, each after a LayerNorm and added to what went in."""
+    """Self-attention with heads of 64 channels, then an MLP, each after a LayerNorm and added to what went in."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__([PreNorm(width, Attention(width, heads)), PreNorm(width, FeedForward(width, hidden))])
+        inner = heads * HEAD_DIM
+        attention = {
+            "to_qkv": nn.Linear(width, 3 * inner, bias=False),
+            "to_out": nn.Sequential(nn.Linear(inner, width)),
+        }
+        mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, width))
+        steps = (nn.ModuleDict(attention), nn.ModuleDict({"net": mlp}))
+        super().__init__(nn.ModuleDict({"norm": nn.LayerNorm(width), "fn": step}) for step in steps)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None) -> Tensor:
         """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
-        x = x + self[0](x, attn_mask)
-        return x + self[1](x)
-
-
-class PreNorm(nn.Module):
-    """LayerNorm, then something."""
-
-    def __init__(self, width: int, fn: Any) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.fn = fn
-
-    def forward(self, x: Tensor, *more: Any) -> Tensor:
-        """``[B, L, W]`` -> ``[B, L, W]``."""
-        return self.fn(self.norm(x), *more)
-
-
-class FeedForward(nn.Module):
-    """Linear, GELU, linear."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.net = nn.ModuleDict({"0": nn.Linear(width, hidden), "3": nn.Linear(hidden, width)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, L, W]`` -> ``[B, L, W]``."""
-        return self.net["3"](nn.functional.gelu(self.net["0"](x)))
-
-
-class Attention(nn.Module):
-    """Self-attention with heads of 64 channels."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_qkv = nn.Linear(width, 3 * heads * HEAD_DIM, bias=False)
-        self.to_out = nn.ModuleDict({"0": nn.Linear(heads * HEAD_DIM, width)})
-
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """``[B, L, W]`` and which keys may be looked at ``[B, 1, 1, L]`` (None: all) -> ``[B, L, W]``."""
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, 64]
-        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # [B, H, L, 64]
-        return self.to_out["0"](out.transpose(1, 2).flatten(2))
+        attention, mlp = cast(Any, self[0]), cast(Any, self[1])
+        qkv = attention["fn"]["to_qkv"](attention["norm"](x))
+        q, k, v = qkv.unflatten(-1, (3, -1, HEAD_DIM)).permute(2, 0, 3, 1, 4)  # 3 x [B, H, L, 64]
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)  # [B, H, L, 64]
+        x = x + attention["fn"]["to_out"](y.transpose(1, 2).flatten(2))
+        return x + mlp["fn"]["net"](mlp["norm"](x))
 
 
 def ball_query(batch: SplatBatch, centers: Tensor, radius: float, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch
-from .base import TokenEncoder, TokenOutput, attended
+from .base import TokenEncoder, TokenOutput
 from .config import EncoderConfig, EncoderError
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
@@ -75,11 +75,11 @@ class SplatTransformer(TokenEncoder):
         """EVA-02's, first to last."""
         return cast(nn.ModuleList, self.visual["blocks"])
 
-    def enter(self, tokens: TokenOutput) -> tuple[Tensor, Tensor | None]:
-        """``[B, 1+K, W]`` with CLS and positions, and which keys may be looked at."""
+    def enter(self, tokens: TokenOutput) -> Tensor:
+        """``[B, 1+K, W]`` with CLS and positions."""
         x = tokens.tokens + self.pos_embed(tokens.centers)  # [B, G, W]
         cls = (self.cls_token + self.cls_pos).expand(len(x), -1, -1)
-        return torch.cat([cls, x], dim=1), attended(tokens.mask)
+        return torch.cat([cls, x], dim=1)
 
     def leave(self, cls: Tensor) -> Tensor:
         """``[B, W]`` -> ``[B, D]``, not normalised."""

@@ -79,12 +79,15 @@ class Teacher:
         """Float32 also where an encoder around it computes in bf16."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _unit(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        if not parts:
-            return torch.empty(0, self.embed_dim, device=self.device)
-        return unit(torch.cat(parts))  # [B, D]
-
     @torch.no_grad()
+    def _encode(self, tower: Callable[..., torch.Tensor], items: Any, prepare: Callable[[Any], Any]) -> torch.Tensor:
+        """Embed items ``[B, D]`` by a tower, `batch_size` of them at a time, each part prepared for it."""
+        parts = []
+        with self._exactly():
+            for start in range(0, len(items), self.batch_size):
+                parts.append(tower(prepare(items[start : start + self.batch_size]), normalize=False).float())
+        return unit(torch.cat(parts)) if parts else torch.empty(0, self.embed_dim, device=self.device)
+
     def encode_image(self, images: Pictures) -> torch.Tensor:
         """Embed pictures.
 
@@ -99,14 +102,8 @@ class Teacher:
             ValueError: for another shape, type or range, or a picture that cannot be read.
         """
         batch = images if isinstance(images, list | tuple) else check_images(images)
-        parts = []
-        for start in range(0, len(batch), self.batch_size):
-            pixels = self.preprocess(batch[start : start + self.batch_size], self.device)
-            with self._exactly():
-                parts.append(self._model.encode_image(pixels, normalize=False).float())
-        return self._unit(parts)
+        return self._encode(self._model.encode_image, batch, lambda part: self.preprocess(part, self.device))
 
-    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Embed texts; what exceeds the tower's context length is cut.
 
@@ -120,12 +117,7 @@ class Teacher:
             ValueError: for a single str, an empty text, or text that is not Unicode.
         """
         words = check_texts(texts)
-        parts = []
-        for start in range(0, len(words), self.batch_size):
-            tokens = self._tokenizer(words[start : start + self.batch_size]).to(self.device)
-            with self._exactly():
-                parts.append(self._model.encode_text(tokens, normalize=False).float())
-        return self._unit(parts)
+        return self._encode(self._model.encode_text, words, lambda part: self._tokenizer(part).to(self.device))
 
     @torch.no_grad()
     def zero_shot_weights(self, labels: Sequence[str], templates: Templates = ("a photo of a {}.",)) -> torch.Tensor:

@@ -12,8 +12,8 @@ import json
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,7 @@ def _attempt(produce: Producer | None, config: BuildConfig, sources: Sequence[So
     """
     attempts = [_Attempt(source) for source in sources]
     for attempt in attempts:
-        with attempt:
+        with attempt.watched():
             if produce is None:
                 attempt.begun = stages.begin(attempt.source, config)
             else:
@@ -142,13 +142,13 @@ def _attempt(produce: Producer | None, config: BuildConfig, sources: Sequence[So
         with suppress(ValueError, RuntimeError):  # one is no good, or the memory of the device does not do for all
             results = dict(zip(jobs, stages.fit_together(list(jobs.values()), config), strict=True))
     for attempt in begun:
-        with attempt:
+        with attempt.watched():
             attempt.finish(stages.finish(attempt.begun, config, results.get(attempt.source.key)))
     return [attempt.outcome for attempt in attempts]
 
 
 class _Attempt:
-    """One object on its way: a context, in which warnings become notes and errors the outcome."""
+    """One object on its way."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.outcome, self.notes = source, Outcome(source), list[str]()
@@ -167,23 +167,21 @@ class _Attempt:
         self.notes += [str(w.message) for w in self._caught if w.category.__module__.startswith("clipgs_lib")]
         self._caught.clear()
 
-    def __enter__(self) -> _Attempt:
-        self._catching = warnings.catch_warnings(record=True)
-        self._caught: Any = self._catching.__enter__()  # a list, since it records
-        warnings.simplefilter("always")
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        self._note()
-        self._catching.__exit__(kind, error, trace)
-        if isinstance(error, StopBuild):
-            self.outcome = Outcome(self.source, error=str(error), fatal=True)
-        elif isinstance(error, Exception):
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
-            words = str(error).replace(self.source.path, self.source.name) if self.source.path else str(error)
-            self.outcome = Outcome(self.source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
-        return error is None or isinstance(error, Exception)
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While it is worked on, warnings become notes and an error the outcome."""
+        with warnings.catch_warnings(record=True) as self._caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except StopBuild as error:
+                self.outcome = Outcome(self.source, error=str(error), fatal=True)
+            except Exception as error:
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}"
+                words = str(error).replace(self.source.path, self.source.name) if self.source.path else str(error)
+                self.outcome = Outcome(self.source, error=f"{type(error).__name__}: {words}"[:2_000], place=place)
+            self._note()
 
 
 def _check_sources(sources: Sequence[Source]) -> None:
