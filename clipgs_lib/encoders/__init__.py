@@ -4,8 +4,6 @@ Those are the point models of Uni3D and OpenShape (of centres, or of points on t
 voxels, and the bag of views.
 """
 
-from __future__ import annotations
-
 from .adoption import Adoption
 from .bag import BagOfViews, pool_views
 from .base import Encoder, TokenEncoder, TokenOutput

@@ -3,8 +3,6 @@
 Nothing is trained, so it is the baseline that every table must contain ("Beyond Averages", 2025).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 And of those that cut a splat into patches, turn each into a token and run a transformer over the tokens.
 """
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Encoders on disk: ``weights.safetensors`` and ``config.json`` in one folder. Nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Encoders by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..tokenizer import TokenizerConfig

@@ -4,8 +4,6 @@ Patches are balls: a set abstraction (PointNet++, arXiv 1706.02413) turns each i
 lifted to the transformer's width. There are no other positions. Centres and colours are read, nothing else of a splat.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any, cast
 

@@ -3,8 +3,6 @@
 Checkpoints are read as tensors and nothing else; `adoption` tells what went where.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Parameter names are Uni3D's (``point_encoder.*`` of its checkpoints), but for the tokenizer's, which `published` maps.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

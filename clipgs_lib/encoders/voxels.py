@@ -1,7 +1,5 @@
 """The voxel line: occupancy and colour of a splat in a grid, through a small 3D CNN into the teacher's space."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

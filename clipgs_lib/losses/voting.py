@@ -3,8 +3,6 @@
 The whole loss of CLIP-GS is L_text, which is `pair_loss` of splats and texts, plus `image_voting_loss`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 

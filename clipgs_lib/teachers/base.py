@@ -1,7 +1,5 @@
 """Teachers: frozen open_clip models that put pictures and texts into one space, and what tells them apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """`load_teacher`: names into teachers, and sentences when one cannot be had."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator

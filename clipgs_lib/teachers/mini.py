@@ -8,8 +8,6 @@ Quoc V. Le, "EfficientNet" (ICML 2019), in the Lite0 variant of TensorFlow's TPU
 ReLU6, "same" padding. The weights were learned on ImageNet's 1,000 classes.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math

@@ -4,8 +4,6 @@
 neighbours), ``GSTokenizer`` makes one token of each patch. Paper: CLIP-GS (ICCV 2025), "GS Tokenizer".
 """
 
-from __future__ import annotations
-
 from .batch import SplatBatch, TokenizerWarning, collate
 from .config import CHANNELS, TokenizerConfig
 from .tokens import AttributeEncoder, GSTokenizer, Patches, PointPatchEncoder, Tokens, attribute_channels, patchify

@@ -1,7 +1,5 @@
 """The GS Tokenizer: splats cut into patches (farthest points, and the gaussians nearest to each), patches to tokens."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, cast
 
 import torch

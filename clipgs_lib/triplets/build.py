@@ -5,8 +5,6 @@ stood. Shards are packed from these files in the order of the sources: neither t
 which they finish shows in the result. An object that fails is set aside with its reason, and the rest goes on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -6,8 +6,6 @@ has little difference in it, counts as one colour, its mean. What a copy is call
 object; only patterns are said beyond that. Its names lose their words for colours and materials.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -6,13 +6,11 @@ new. It goes on after a kill as a build does: finished objects lie under ``OUT/.
 The embedded sample, two objects of each category of the catalogue, is made so: fits first, embeddings then.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +19,11 @@ from ..shards.shard_set import ShardSet
 from ..shards.tar import ShardError, unpack_members
 from ..shards.triplet import TeacherInfo, Triplet, encode_triplet
 from ..shards.writer import MANIFEST
+from ..teachers import Teacher, TeacherError, load_teacher
 from .build import build_triplets
 from .recipe import BuildConfig, catalogue_sources
 from .stages import teacher_columns
 from .staging import QUARANTINE, BuildReport, Progress, Staging, complete
-
-if TYPE_CHECKING:
-    from ..teachers import Teacher
 
 
 def embed_triplets(
@@ -84,8 +80,6 @@ def embed_triplets(
 
 
 def _load(name: str, device: str, batch: int) -> Teacher:
-    from ..teachers import TeacherError, load_teacher
-
     try:
         return load_teacher(name, device=device, batch_size=batch)
     except TeacherError as error:

@@ -3,8 +3,6 @@
 The sheet is one HTML file without scripts or links, pictures inside, light and dark.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """What a build is told: the recipe of each object, and the objects, of the catalogue or of a folder."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -189,16 +187,14 @@ def _check_matches(
 ) -> None:
     """Warn of what found no partner, and refuse a table that does not fit."""
     used = {id(row) for row in rows}
-    lonely = {"row": [row["path"] for row in table if id(row) not in used]}
-    lonely["file"] = [name for name, row in zip(names, rows, strict=True) if row is None]
-    parts = {"row": "without a file", "file": "without a row"}
-    sentences = [
-        f"{plural(len(found), what)} {parts[what]} ({first_of(found, 5)})" for what, found in lonely.items() if found
+    sides = [
+        ("row", "without a file", [row["path"] for row in table if id(row) not in used], len(table)),
+        ("file", "without a row", [name for name, row in zip(names, rows, strict=True) if row is None], len(names)),
     ]
+    sentences = [f"{plural(len(lone), what)} {how} ({first_of(lone, 5)})" for what, how, lone, _ in sides if lone]
     if not sentences:
         return
     sentence = f"{labels}: a table of labels must fit the folder, got {' and '.join(sentences)}"
-    sizes = {"row": len(table), "file": len(names)}
-    if not partial and any(len(found) > max(2, sizes[what] / 10) for what, found in lonely.items()):
+    if not partial and any(len(lone) > max(2, size / 10) for _, _, lone, size in sides):
         raise ValueError(f"{sentence}; correct the paths, or pass partial=True (--partial-labels) if that is meant")
     warnings.warn(f"{sentence}; files without a row are named after their folder", ShardWarning, stacklevel=3)

@@ -4,14 +4,12 @@ Everything random is seeded by the build's seed and the object's key, every obje
 and what is embedded are the views as they will be read: so each object comes out the same wherever it is made.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +18,20 @@ from ..captions.caption import Caption, score_captions
 from ..captions.enrich import caption_object, names_a_set, without_looks
 from ..captions.filtering import filter_captions
 from ..captions.names import GROUPS, Groups, with_group
+from ..catalogue import make
 from ..files import file_sha256
 from ..fitting import FitConfig, FitJob, FitResult, fit_many, mesh_job, splat_job
 from ..formats import read_splats
 from ..meshes import Mesh, MeshImport, list_furniture, read_furniture, read_mesh_notes
 from ..meshes.sweethome import SUFFIX
-from ..rendering import Cameras, render
-from ..rendering.cameras import sphere_cameras
+from ..rendering import Cameras, render, render_views, sphere_cameras
 from ..shards.tar import ShardError
 from ..shards.triplet import MAX_SIDE, TeacherInfo, Triplet, decode_view, encode_view
 from ..splats import Splats
 from ..splits import assign, shape_group
+from ..teachers import Teacher, TeacherError, load_teacher
 from .copies import copy_captions, paint_copy
 from .recipe import BuildConfig, Source, StopBuild
-
-if TYPE_CHECKING:
-    from ..teachers import Teacher
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -205,9 +201,7 @@ def _sha256(path: str, _changed: int) -> str:
 
 
 def _from_catalogue(source: Source) -> Thing:
-    from .. import catalogue
-
-    made = catalogue.make(source.index, seed=source.seed)
+    made = make(source.index, seed=source.seed)
     facts = {
         "source": f"catalogue {made.id}",
         "licence": "MIT",
@@ -232,8 +226,6 @@ def draw_views(shape: Mesh | Splats, config: BuildConfig) -> tuple[Cameras, np.n
     up = "+y" if shape.up_axis == "unknown" else shape.up_axis
     cameras = sphere_cameras(config.views, up=up, width=config.size, height=config.size, elevations=config.elevations)
     if isinstance(shape, Mesh):
-        from ..rendering.mesh_views import render_views
-
         colors = render_views(shape, cameras, background=WHITE).colors
     else:
         with torch.no_grad():
@@ -307,8 +299,6 @@ def teacher_columns(
 @functools.cache
 def _teacher(name: str, device: str) -> Teacher:
     """One teacher per worker process; without it no object can be made."""
-    from ..teachers import TeacherError, load_teacher
-
     try:
         return load_teacher(name, device=device)
     except (TeacherError, ValueError) as error:

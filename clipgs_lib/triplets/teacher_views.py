@@ -1,7 +1,5 @@
 """Views to train a teacher on: a folder of RGBA pictures with ``views.jsonl``, as `training.mini_views` reads it."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
