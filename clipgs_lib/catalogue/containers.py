@@ -100,13 +100,12 @@ def _barrel(
     t = np.linspace(0, 1, 12)
     wide = r * (1 + (bulge - 1) * (1 - (2 * t - 1) ** 2))
     body = lathe([(0, 0), *zip(wide, h * t, strict=True), (r - 0.05, h), (r - 0.05, h - 0.04), (0, h - 0.04)])
-    hoops = []
+    yield "body", "main", body
     for y in np.linspace(0.12, 0.88, count):
         at = [r * (1 + (bulge - 1) * (1 - (2 * s - 1) ** 2)) for s in (y - 0.035, y + 0.035)]
         radii = [at[0] - 0.02, at[0] + 0.025, at[1] + 0.025, at[1] - 0.02]
-        hoops.append(lathe(line(radii, [(y - 0.04) * h, (y - 0.035) * h, (y + 0.035) * h, (y + 0.04) * h])))
-    yield "body", "main", body
-    yield "hoops", "accent", join(hoops)
+        levels = [(y - 0.04) * h, (y - 0.035) * h, (y + 0.035) * h, (y + 0.04) * h]
+        yield "hoops", "accent", lathe(line(radii, levels))
 
 
 @container("suitcase", "travel case", parts=("handle", "straps", "corners"), accent="straps", patterns=PACKED)

@@ -74,16 +74,14 @@ def _donut(
 ) -> Pieces:
     cross = np.deg2rad(np.linspace(-20 * glaze_size, 180 + 20 * glaze_size, 14))
     glaze = lathe(np.stack([r + 1.06 * t * np.cos(cross), 1.06 * t * np.sin(cross)], axis=1), 32, planar=False)
-    bits = []
+    yield "dough", "light brown", torus(r, t, 32, 14)
+    yield "glaze", "main", glaze
     for i in range(sprinkles):
         a = 2 * np.pi * i * 0.618
         tilt = np.deg2rad(55 + 70 * ((i * 0.382) % 1))
         at = (r + 1.08 * t * np.cos(tilt), 1.08 * t * np.sin(tilt))
         bit = ellipsoid(0.022, 0.022, 0.075, 5, 6).turn("y", 140.0 * i)
-        bits.append(bit.move(at[0] * np.sin(a), at[1], at[0] * np.cos(a)))
-    yield "dough", "light brown", torus(r, t, 32, 14)
-    yield "glaze", "main", glaze
-    yield "sprinkles", "accent", join(bits)
+        yield "sprinkles", "accent", bit.move(at[0] * np.sin(a), at[1], at[0] * np.cos(a))
 
 
 @painted(

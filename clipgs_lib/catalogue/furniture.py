@@ -3,7 +3,7 @@
 import numpy as np
 
 from .model import EVERY, PAINTS, TIMBER, WOODS, Choice, Count, Pieces, Range, in_group, painted
-from .shapes import Shape, arc, around, join, lathe, lay, row, sweep
+from .shapes import arc, around, join, lathe, lay, row, sweep
 from .solids import box, cylinder, rod, sphere, torus
 
 furniture = in_group("furniture", patterns=TIMBER)
@@ -89,17 +89,13 @@ def _bookshelf(
     h = 1.3 * height
     sides = box(0.06, h, d).move(w / 2, 0, 0).mirror()
     gap = (h - 0.06) / shelves
-    red: list[Shape] = []
-    blue: list[Shape] = []
-    for shelf in range(shelves):
-        for i in range(4):
-            tall = gap * (0.55 + 0.08 * ((3 * i + shelf) % 4))
-            x = -0.36 * w + 0.115 * w * (i + (shelf % 2) * 2.4)
-            (red if (i + shelf) % 2 else blue).append(box(0.09 * w, tall, 0.7 * d).move(x, 0.05 + shelf * gap, 0))
     yield "case", "main", join([sides, box(w + 0.06, 0.06, d).move(0, h, 0), box(w, h, 0.03).move(0, 0, -d / 2)])
     yield "shelves", "body", row(box(w, 0.05, d), shelves, (0, gap, 0), centred=False)
-    yield "books", "red", join(red)
-    yield "books", "blue", join(blue)
+    for n in sorted(range(4 * shelves), key=lambda n: (n + n // 4 + 1) % 2):  # every other one of a shelf, red first
+        shelf, i = divmod(n, 4)
+        tall = gap * (0.55 + 0.08 * ((3 * i + shelf) % 4))
+        book = box(0.09 * w, tall, 0.7 * d).move(-0.36 * w + 0.115 * w * (i + (shelf % 2) * 2.4), 0.05 + shelf * gap, 0)
+        yield "books", "red" if (i + shelf) % 2 else "blue", book
 
 
 @furniture("dresser", "chest of drawers", "cabinet", parts=("drawers", "knobs", "feet"), accent="drawers")

@@ -12,15 +12,11 @@ plant = in_group("plants")
 GREENS = ("green", "dark green", "lime", "teal")
 
 
-def _pot(radius: float, height: float) -> Pieces:
-    radii, levels = (
-        [0.65 * radius, 0.95 * radius, 1.08 * radius, 1.08 * radius],
-        [0, 0.8 * height, 0.8 * height, height],
-    )
-    outer, inner = vessel(line(radii, levels), 0.06)
+def _pot(r: float, h: float) -> Pieces:
+    outer, inner = vessel([(0.65 * r, 0), (0.95 * r, 0.8 * h), (1.08 * r, 0.8 * h), (1.08 * r, h)], 0.06)
     yield "pot", "accent", outer
     yield "inside", "accent", inner
-    yield "soil", "dark brown", cylinder(0.92 * radius, 0.02).move(0, 0.9 * height)
+    yield "soil", "dark brown", cylinder(0.92 * r, 0.02).move(0, 0.9 * h)
 
 
 @painted(colors=(*GREENS, "red", "purple", "yellow", "pink"))
@@ -53,14 +49,12 @@ def _cactus(
 
     low = lathe(np.concatenate([[(0, 0), (0.9 * r, 0)], arc(r, 0, 90, 7, (0, h - r))]), 40, planar=False).warp(ribs)
     bend = curve([(0, 0, 0), (0, 0.0, r + 0.12), (0, 0.1, r + 0.2), (0, 0.36, r + 0.22)], 10)
-    arms = []
+    yield from _pot(pot, 0.4)
+    yield "trunk", "main", low.move(0, 0.34)
     for i in range(count):
         arm = sweep(bend, 0.55 * r, 10) + sphere(0.55 * r, 8, 10).move(0, 0.36, r + 0.22)
         angle = 90 + 180 * i if count < 3 else 360 * i / count + 45
-        arms.append(arm.turn("y", angle).move(0, (0.38 + 0.1 * (i % 2)) * h))
-    yield from _pot(pot, 0.4)
-    yield "trunk", "main", low.move(0, 0.34)
-    yield "arms", "main", join(arms).move(0, 0.34)
+        yield "arms", "main", arm.turn("y", angle).move(0, (0.38 + 0.1 * (i % 2)) * h).move(0, 0.34)
     yield "flower", "pink", around(ellipsoid(0.05, 0.04, 0.1).move(0, 0.03, 0.07), 6).move(0, 0.34 + h)
 
 

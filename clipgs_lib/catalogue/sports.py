@@ -59,17 +59,13 @@ def _racket(
     count=Count("strings", (5, 7, 9), "cross string"),
 ) -> Pieces:
     tall = r * oval
-    strings = []
-    for s in np.linspace(-0.75, 0.75, count):
-        across = np.sqrt(1 - s * s)
-        strings += [
-            rod((-r * across, s * tall, 0), (r * across, s * tall, 0), 0.012, sides=5),
-            rod((s * r, -tall * across, 0), (s * r, tall * across, 0), 0.012, sides=5),
-        ]
     y = n + 0.4 + tall
     yield "frame", "main", sweep(lay(arc(1, -90, 270, 33) * [r, tall], "xy"), 0.05, 10, closed=True).move(0, y)
     yield "frame", "main", rod((0, n, 0), (0.4 * r, n + 0.4 + 0.09 * tall, 0), 0.045).mirror()
-    yield "strings", "white", join(strings).move(0, y)
+    for s in np.linspace(-0.75, 0.75, count):
+        across = np.sqrt(1 - s * s)
+        yield "strings", "white", rod((-r * across, s * tall, 0), (r * across, s * tall, 0), 0.012, sides=5).move(0, y)
+        yield "strings", "white", rod((s * r, -tall * across, 0), (s * r, tall * across, 0), 0.012, sides=5).move(0, y)
     yield "grip", "accent", rod((0, 0, 0), (0, n + 0.04, 0), 0.075, 0.065, 12)
 
 

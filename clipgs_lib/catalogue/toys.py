@@ -142,15 +142,12 @@ def _balloons(
     balloons=Count("balloons", (2, 3, 4, 5), "balloon"),
 ) -> Pieces:
     one = sphere(r, 14, 20).scale(y=stretch) + cone(0.05, 0.01, 0.07, 10).move(0, -r * stretch - 0.05)
-    done, strings = [], []
     ring = max(0.75 * r / np.sin(np.pi / balloons), 0.9 * r)
     for i in range(balloons):
         a = 2 * np.pi * i / balloons + np.pi / 2
         at = (ring * np.sin(a), string + r * stretch + 0.16 * (i % 2), ring * np.cos(a))
-        done.append(one.move(*at))
-        strings.append(rod((0, 0, 0), (at[0], at[1] - r * stretch, at[2]), 0.012, sides=5))
-    yield "balloons", "main", join(done)
-    yield "strings", "accent", join(strings)
+        yield "balloons", "main", one.move(*at)
+        yield "strings", "accent", rod((0, 0, 0), (at[0], at[1] - r * stretch, at[2]), 0.012, sides=5)
 
 
 @toy("rubber duck", "toy duck", parts=("beak", "wings", "tail"), accent="beak")

@@ -77,7 +77,6 @@ class Teacher:
         """Float32 also where an encoder around it computes in bf16."""
         return torch.autocast(self.device.type, enabled=False)
 
-    @torch.no_grad()
     def _encode(self, tower: Callable[..., torch.Tensor], items: Any, prepare: Callable[[Any], Any]) -> torch.Tensor:
         """Embed items ``[B, D]`` by a tower, `batch_size` of them at a time, each part prepared for it."""
         parts = []
@@ -86,6 +85,7 @@ class Teacher:
                 parts.append(tower(prepare(items[start : start + self.batch_size]), normalize=False).float())
         return unit(torch.cat(parts)) if parts else torch.empty(0, self.embed_dim, device=self.device)
 
+    @torch.no_grad()
     def encode_image(self, images: Pictures) -> torch.Tensor:
         """Embed pictures.
 
@@ -102,6 +102,7 @@ class Teacher:
         batch = images if isinstance(images, list | tuple) else check_images(images)
         return self._encode(self._model.encode_image, batch, lambda part: self.preprocess(part, self.device))
 
+    @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Embed texts; what exceeds the tower's context length is cut.
 
