@@ -18,9 +18,8 @@ def _bottle(
     shoulder=Range("shoulder", 0.1, 0.4),
     n=Range("neck", 0.07, 0.13),
 ) -> Pieces:
-    body = lathe([(r - 0.04, 0), (r, 0.04), (r, h)])
-    body += turned([(r, h), (0.8 * r, h + 0.4 * shoulder), (n, h + shoulder), (n, h + shoulder + 0.2)], 10)
-    yield "body", "main", body
+    side = [(r, h), (0.8 * r, h + 0.4 * shoulder), (n, h + shoulder), (n, h + shoulder + 0.2)]
+    yield "body", "main", lathe([(r - 0.04, 0), (r, 0.04), (r, h)]) + turned(side, 10)
     yield "bottom", "body", cylinder(r - 0.03, 0.02)
     yield "cap", "accent", cylinder(n + 0.025, 0.13).move(0, h + shoulder + 0.16)
 

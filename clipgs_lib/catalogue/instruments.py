@@ -80,15 +80,14 @@ def _trumpet(
 ) -> Pieces:
     bell = turned([(0.045, 0), (0.055, 0.3), (0.1, 0.5), (b, 0.66)], 14)
     bell = bell + turned([(b - 0.012, 0.66), (0.08, 0.5), (0.04, 0.3)], 8)
-    tube = rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04)
-    tube = tube + rod((-0.3 * n, -2 * loop, 0), (0.22 * n, -2 * loop, 0), 0.04)
-    bends = sweep(lay(arc(loop, -90, 90, 10, (0.22 * n, -loop)), "xy"), 0.04)
-    bends = bends + sweep(lay(arc(loop, 90, 270, 10, (-0.3 * n, -loop)), "xy"), 0.04)
     valve = cylinder(0.065, 2 * loop + 0.1, 14).move(0, -2 * loop - 0.05)
     valve = valve + cylinder(0.025, 0.14, 8).move(0, 0.05) + cylinder(0.055, 0.03, 12).move(0, 0.18)
     mouth = lathe(curve([(0.03, 0), (0.04, 0.06), (0.09, 0.14)], 8)) + lathe([(0.09, 0.14), (0.02, 0.08)])
     yield "bell", "main", bell.turn("z", -90).move(n / 2 - 0.62)
-    yield "tube", "main", tube + bends
+    yield "tube", "main", rod((-n / 2, 0, 0), (n / 2 - 0.6, 0, 0), 0.04)
+    yield "tube", "main", rod((-0.3 * n, -2 * loop, 0), (0.22 * n, -2 * loop, 0), 0.04)
+    yield "tube", "main", sweep(lay(arc(loop, -90, 90, 10, (0.22 * n, -loop)), "xy"), 0.04)
+    yield "tube", "main", sweep(lay(arc(loop, 90, 270, 10, (-0.3 * n, -loop)), "xy"), 0.04)
     yield "valves", "accent", row(valve, valves, (0.16, 0, 0)).move(-0.04 * n)
     yield "mouthpiece", "silver", mouth.turn("z", 90).move(-n / 2)
 

@@ -85,12 +85,11 @@ def _locomotive(
     axles=Count("axles", (3, 4, 5), "axle"),
 ) -> Pieces:
     stack = lathe([(0.08, 0), (0.08, 0.6 * chimney), (0.14, chimney), (0, chimney)]).move(n - 0.2, 0.3 + 2 * r)
-    cab = box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
-    cab = cab + box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
     yield "boiler", "main", cylinder(r, n).turn("z", -90).move(0, 0.34 + r)
     yield "chimney", "accent", stack
     yield "dome", "golden", sphere(0.14, 9, 16).move(0.4 * n, 0.33 + 2 * r)
-    yield "cab", "accent", cab
+    yield "cab", "accent", box(0.5, 2 * r + 0.35, 2.1 * r, 0.02).move(-0.24, 0.3)
+    yield "cab", "accent", box(0.62, 0.06, 2.4 * r, 0.02).move(-0.24, 0.65 + 2 * r)
     yield "windows", "light blue", box(0.22, 0.22, 2.1 * r + 0.06).move(-0.24, 0.3 + 1.5 * r)
     yield "frame", "black", box(n + 0.5, 0.12, 1.6 * r).move(n / 2 - 0.25, 0.24)
     yield "cowcatcher", "accent", extrude([(0, 0.08), (0.26, 0.08), (0, 0.32)], 1.6 * r).move(n, 0)
@@ -113,19 +112,16 @@ def _bicycle(
     top = r + 0.56 + handlebar
     along, up = [x - 0.42, x - 0.26, x - 0.24, x - 0.26, x - 0.42], [top - 0.04, top, top, top, top - 0.04]
     bars = sweep(curve(line(along, up, [-0.28, -0.2, 0, 0.2, 0.28]), 14), 0.028, normal=(0, 1, 0))
-    pedals = (
-        rod((-0.1, r, 0), (0.03, r - 0.13, 0.08), 0.02)
-        + rod((-0.1, r, 0), (-0.23, r + 0.13, -0.08), 0.02)
-        + box(0.12, 0.03, 0.1).move(0.03, r - 0.15, 0.13)
-        + box(0.12, 0.03, 0.1).move(-0.23, r + 0.12, -0.13)
-    )
     yield "frame", "main", join([rod(a, b, 0.04) for a, b in tubes])
     yield "wheels", "black", rim.move(-x) + rim.move(x)
     yield "spokes", "silver", spokes.move(-x) + spokes.move(x)
     yield "saddle", "accent", ellipsoid(0.19, 0.05, 0.09).move(-0.3, r + 0.62)
     yield "stem", "main", rod(seat, (-0.3, r + 0.6, 0), 0.03) + rod(head, (x - 0.25, top, 0), 0.03)
     yield "handlebars", "silver", bars
-    yield "pedals", "gray", pedals
+    yield "pedals", "gray", rod((-0.1, r, 0), (0.03, r - 0.13, 0.08), 0.02)
+    yield "pedals", "gray", rod((-0.1, r, 0), (-0.23, r + 0.13, -0.08), 0.02)
+    yield "pedals", "gray", box(0.12, 0.03, 0.1).move(0.03, r - 0.15, 0.13)
+    yield "pedals", "gray", box(0.12, 0.03, 0.1).move(-0.23, r + 0.12, -0.13)
 
 
 @vehicle("cart", "wagon", parts=("wheels", "handle"), accent="wheels", patterns=TIMBER)
