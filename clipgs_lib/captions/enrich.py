@@ -186,9 +186,7 @@ def _phrases(noun: str, attributes: Attributes | None) -> list[str]:
     said, palette = set(words(noun)), attributes.palette
     colors = "multicolored" if palette.many else listing(palette.main)
     color = "" if said & _COLOR_WORDS else colors
-    size = "" if said & _SIZE_WORDS else attributes.proportion
-    if not size and attributes.round and not said & _SIZE_WORDS:
-        size = "round"
+    size = "" if said & _SIZE_WORDS else attributes.proportion or ("round" if attributes.round else "")
     texture = "" if said & _TEXTURE_WORDS else attributes.texture
     choices = [(size, texture, color), (texture, color), (size, color), (color,), (size,), (texture,), ()]
     stated, bare = split_size(noun)

@@ -175,11 +175,9 @@ def captions_table(report: FilterReport) -> list[dict[str, str]]:
     changes = {change.after: change for change in report.changed}
     rows = []
     for caption in report.kept:
-        change = changes.get(caption.text)
-        before, status, why = (
-            (change.before, "changed", ", ".join(change.steps)) if change else (caption.text, "kept", "")
-        )
-        rows.append({"before": before, "after": caption.text, "status": status, "why": why})
+        before, after, steps = changes.get(caption.text, (caption.text, caption.text, ()))
+        status = "changed" if after in changes else "kept"
+        rows.append({"before": before, "after": after, "status": status, "why": ", ".join(steps)})
     for removal in report.removed:
         why = f"{removal.reason}: {removal.detail}"
         rows.append({"before": removal.text, "after": "", "status": "removed", "why": why})

@@ -6,7 +6,7 @@ voxels, and the bag of views.
 
 from .adoption import Adoption
 from .bag import BagOfViews, pool_views
-from .base import Encoder, TokenEncoder, TokenOutput
+from .base import Encoder, TokenEncoder
 from .checkpoint import load_encoder, save_encoder
 from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
 from .duoduo import MultiViewEncoder, ViewTokens

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..geometry import ORDERS, points_within
 from ..splats import Splats
-from ..tokenizer import Patches, SplatBatch, collate
+from ..tokenizer import Patches, SplatBatch, Tokens, collate
 from ..vectors import unit
 from ..weights import state_sha256
 from .config import AnyConfig, EncoderConfig, EncoderError, PointBertConfig
@@ -167,15 +167,6 @@ def side_by_side(work: Callable[[Sequence[int]], None], parts: Sequence[Sequence
         torch.set_num_threads(threads)  # what a thread sets is also what new threads begin with
 
 
-class TokenOutput(NamedTuple):
-    """What enters the transformer for each patch, before its position is added."""
-
-    tokens: Tensor  # [B, G, W] float
-    centers: Tensor  # [B, G, 3] of the patches, in the normalised frame
-    indices: Tensor  # [B, G, M] int64, gaussians of each patch
-    mask: Tensor  # [B, G] bool; False for a repeated patch of an object with too few gaussians
-
-
 class TokenEncoder(Encoder):
     """Splats -> ``[B, D]``: patches, tokens, and blocks ``block(x [B, L, W], attn_mask=...)`` over CLS and tokens."""
 
@@ -188,11 +179,11 @@ class TokenEncoder(Encoder):
         """Cut objects into patches."""
 
     @abstractmethod
-    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
-        """Turn the patches of B objects into a token each; None cuts them first."""
+    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> Tokens:
+        """Turn the patches of B objects into a token each, of the transformer's width; None cuts them first."""
 
     @abstractmethod
-    def enter(self, tokens: TokenOutput) -> Tensor:
+    def enter(self, tokens: Tokens) -> Tensor:
         """What the first block gets ``[B, 1+K, W]``, CLS first."""
 
     @abstractmethod
@@ -207,7 +198,7 @@ class TokenEncoder(Encoder):
         batch = collate(objects, normalize=normalize, color_default=reads.color_default)
         return (on_surface(batch) if reads.attributes == "surface" else batch).to(self.device)
 
-    def embed(self, tokens: TokenOutput) -> Tensor:
+    def embed(self, tokens: Tokens) -> Tensor:
         """Run the transformer over what `tokenize` made: ``[B, D]``, **not** normalised."""
         x, attend = self.enter(tokens), attended(tokens.mask)
         for block in self.blocks:
@@ -221,7 +212,7 @@ class TokenEncoder(Encoder):
             patches = drop_patches(patches, self.config.patch_dropout)
         return self.embed(self.tokenize(batch, patches))
 
-    def tokens(self, splats: Splats | Sequence[Splats]) -> TokenOutput:
+    def tokens(self, splats: Splats | Sequence[Splats]) -> Tokens:
         """Tokens of one object or many, as they enter the transformer, with the patches they stand for."""
         with self._evaluating():
             return self.tokenize(self.collate(self.listed(splats)))
@@ -242,7 +233,7 @@ class TokenEncoder(Encoder):
             keep = tokens.mask & ~torch.eye(tokens.mask.shape[1], dtype=torch.bool, device=self.device)  # [G, G]
             left = []
             for mask in keep.split(_OCCLUDED):
-                rows = TokenOutput(*(part.expand(len(mask), *part.shape[1:]) for part in tokens))
+                rows = Tokens(*(part.expand(len(mask), *part.shape[1:]) for part in tokens))
                 left.append(unit(self.embed(rows._replace(mask=mask))))
             change = (whole - torch.cat(left)) @ direction.to(self.device)  # [G]
         return change.cpu(), tokens.indices[0].cpu(), tokens.mask[0].cpu()

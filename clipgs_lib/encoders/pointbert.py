@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import geometry
-from ..tokenizer import Patches, SplatBatch
-from .base import Inputs, TokenEncoder, TokenOutput
+from ..tokenizer import Patches, SplatBatch, Tokens
+from .base import Inputs, TokenEncoder
 from .config import PointBertConfig
 
 HEAD_DIM = 64  # channels of a head [C]
@@ -43,20 +43,20 @@ class PointBert(TokenEncoder):
         ranks = torch.arange(self.config.groups, device=batch.device)
         return Patches(centers, indices, ranks < batch.mask.sum(dim=1, keepdim=True))
 
-    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
+    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> Tokens:
         """Patches, each lifted to the transformer's width."""
         patches = self.patchify(batch) if patches is None else patches
         near = patches.gather(torch.cat([batch.means, batch.colors], dim=-1))  # [B, G, M, 6]
         offsets = near[..., :3] - patches.centers[:, :, None]
         tokens = self.ppat.lift_patches(patches.centers, torch.cat([offsets, near], dim=-1))
-        return TokenOutput(tokens, *patches)
+        return Tokens(tokens, *patches)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """PPAT's, first to last."""
         return cast(nn.ModuleList, self.ppat.transformer["layers"])
 
-    def enter(self, tokens: TokenOutput) -> Tensor:
+    def enter(self, tokens: Tokens) -> Tensor:
         """``[B, 1+K, W]`` with CLS."""
         return torch.cat([self.ppat.cls_token.expand(len(tokens.mask), 1, -1), tokens.tokens], dim=1)
 

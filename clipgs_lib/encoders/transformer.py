@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..libraries import import_timm
-from ..tokenizer import GSTokenizer, Patches, SplatBatch
-from .base import TokenEncoder, TokenOutput
+from ..tokenizer import GSTokenizer, Patches, SplatBatch, Tokens
+from .base import TokenEncoder
 from .config import EncoderConfig, EncoderError
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
@@ -63,17 +63,17 @@ class SplatTransformer(TokenEncoder):
         """Farthest points and their nearest neighbours."""
         return self.tokenizer.patchify(batch)
 
-    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> TokenOutput:
+    def tokenize(self, batch: SplatBatch, patches: Patches | None = None) -> Tokens:
         """Patches and their tokens, mapped to the transformer's width."""
-        tokens, patches = self.tokenizer(batch, patches)
-        return TokenOutput(self.encoder2trans(tokens), patches.centers, patches.indices, patches.mask)
+        tokens = self.tokenizer(batch, patches)
+        return tokens._replace(tokens=self.encoder2trans(tokens.tokens))
 
     @property
     def blocks(self) -> nn.ModuleList:
         """EVA-02's, first to last."""
         return cast(nn.ModuleList, self.visual["blocks"])
 
-    def enter(self, tokens: TokenOutput) -> Tensor:
+    def enter(self, tokens: Tokens) -> Tensor:
         """``[B, 1+K, W]`` with CLS and positions."""
         x = tokens.tokens + self.pos_embed(tokens.centers)  # [B, G, W]
         cls = (self.cls_token + self.cls_pos).expand(len(x), -1, -1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..splats import Splats
 
@@ -83,10 +84,9 @@ def collate(splats: Sequence[Splats], *, normalize: bool = True, color_default: 
         raise TypeError("collate needs a sequence of Splats; for one object write collate([splats])")
     if not splats:
         raise ValueError("collate needs at least one Splats, got an empty sequence")
-    size = max(len(part) for part in splats)
     rows, dropped, touched = [], 0, 0
     for index, part in enumerate(splats):
-        row, lost = _row(part, index, size, normalize, color_default)
+        row, lost = _row(part, index, normalize, color_default)
         rows.append(row)
         dropped += lost
         touched += lost > 0
@@ -97,11 +97,11 @@ def collate(splats: Sequence[Splats], *, normalize: bool = True, color_default: 
             TokenizerWarning,
             stacklevel=2,
         )
-    return SplatBatch(**{name: torch.stack([row[name] for row in rows]) for name in _TAILS})
+    return SplatBatch(**{name: pad_sequence([row[name] for row in rows], batch_first=True) for name in _TAILS})
 
 
-def _row(part: Splats, index: int, size: int, normalize: bool, color_default: float) -> tuple[dict[str, Tensor], int]:
-    """One object's columns, padded to ``size`` with zeros, and how many of its gaussians were left out."""
+def _row(part: Splats, index: int, normalize: bool, color_default: float) -> tuple[dict[str, Tensor], int]:
+    """One object's columns, zero for gaussians that are left out, and how many these are."""
     part = part.detach()
     columns = [part.means, part.quats, part.scales, part.opacities[:, None]]
     finite = torch.cat(columns, dim=1).isfinite().all(dim=1)  # [n]
@@ -126,7 +126,6 @@ def _row(part: Splats, index: int, size: int, normalize: bool, color_default: fl
     }
     out = {}
     for column, value in values.items():
-        padded = value.new_zeros(size, *value.shape[1:])
-        padded[: len(part)][finite] = value
-        out[column] = padded
+        out[column] = value.new_zeros(len(part), *value.shape[1:])
+        out[column][finite] = value
     return out, lost

@@ -71,10 +71,12 @@ def _sorted(patches: Patches, name: str) -> Patches:
 
 
 class Tokens(NamedTuple):
-    """``tokens [B, G, dim]`` (zero where ``patches.mask`` is False) and the patches that they stand for."""
+    """A token for each patch, and the columns of `Patches` that it stands for."""
 
-    tokens: Tensor
-    patches: Patches
+    tokens: Tensor  # [B, G, W]; of the tokenizer zero where the mask is False
+    centers: Tensor  # [B, G, 3]
+    indices: Tensor  # [B, G, M] int64
+    mask: Tensor  # [B, G] bool
 
 
 class GSTokenizer(nn.Module):
@@ -118,7 +120,7 @@ class GSTokenizer(nn.Module):
         if self.attributes is not None:
             values = values + self.attributes(features, self._orders(offsets, where[1]))
         tokens = values.new_zeros(*patches.mask.shape, self.config.dim).index_put(where, values)
-        return Tokens(tokens, patches)
+        return Tokens(tokens, *patches)
 
     @torch.no_grad()
     def _orders(self, offsets: Tensor, ranks: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class PatchPicker(ipywidgets.VBox):
 
     Args:
         splats: the splat as it was given to the tokenizer.
-        patches: of this one splat, from `tokenizer.patchify` (or an encoder's `TokenOutput`, which has the same names).
+        patches: of this one splat, from `tokenizer.patchify` (or an encoder's `Tokens`, which have the same names).
         **view: options of `SplatView`.
 
     Attributes:

@@ -84,7 +84,7 @@ def test_an_object_is_the_same_alone_and_in_company(tokenizer):
 
 def test_objects_with_too_few_gaussians_or_copies(tokenizer):
     few = tokenizer(collate([make_splats(5)]))
-    assert few.patches.mask.sum() == 5 and not few.tokens[0, 5:].any() and few.tokens[0, :5].any(dim=1).all()
+    assert few.mask.sum() == 5 and not few.tokens[0, 5:].any() and few.tokens[0, :5].any(dim=1).all()
     one = make_splats(13)
     doubled = tokens_of(tokenizer, Splats.cat([one] * 20))
     assert doubled.isfinite().all()
@@ -100,7 +100,7 @@ def test_one_broken_position_leaves_the_rest_as_it_was(tokenizer):
         got = tokenizer(batch)
     keep = torch.arange(100) != 40
     assert torch.equal(got.tokens, tokens_of(tokenizer, splats[keep]))
-    assert not (got.patches.indices == 40).any() and len(got.patches.indices[..., 0].unique()) == 24
+    assert not (got.indices == 40).any() and len(got.indices[..., 0].unique()) == 24
 
 
 def test_batch_statistics_do_not_see_padding():
@@ -184,7 +184,7 @@ def test_known_patches_are_taken_as_they_are_and_gradients_flow():
     batch = collate([make_splats(90), make_splats(7, seed=1)])
     patches = tokenizer.patchify(batch)
     result = tokenizer(batch, patches)
-    assert result.patches is patches
+    assert result.indices is patches.indices
     result.tokens.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in tokenizer.parameters())
 
