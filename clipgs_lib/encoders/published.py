@@ -83,8 +83,7 @@ def import_openshape(path: str | os.PathLike[str], **overrides: Any) -> tuple[En
     state = _read(path)
     encoder = build_encoder("pointbert", **overrides)
     title = f"{Path(path).name} -> {encoder.config.name}"
-    table = adopt(encoder, state, title=title, rename=lambda key: key, unused={}, fresh={})
-    return encoder.eval(), table
+    return encoder.eval(), adopt(encoder, state, title=title, rename=str, unused={}, fresh={})
 
 
 def import_duoduo(path: str | os.PathLike[str], **overrides: Any) -> tuple[Encoder, Adoption]:
@@ -141,7 +140,7 @@ def init_from_point(clipgs: Encoder, point: Encoder) -> Adoption:
                 f"{encoder.config.name} with {got!r}; build them as clipgs-SIZE (or naive-SIZE) and point-SIZE"
             )
     title, state = f"{point.config.name} -> {clipgs.config.name}", _widened(point.state_dict(), clipgs)
-    return adopt(clipgs, state, title=title, rename=lambda key: key, unused={}, fresh=_ATTRIBUTES)
+    return adopt(clipgs, state, title=title, rename=str, unused={}, fresh=_ATTRIBUTES)
 
 
 def _widened(state: Mapping[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
