@@ -176,9 +176,8 @@ class Staging:
             if lines:
                 _write(self.folder / name, b"\n".join(lines) + b"\n")
         blocks = (path.read_bytes() for key in keys if (path := self._path(key, ".tar")).exists())
-        return int(write_set(self.folder, blocks, build=recipe, compress=compress)["objects"]), len(before) + len(
-            failed
-        )
+        manifest = write_set(self.folder, blocks, build=recipe, compress=compress)
+        return int(manifest["objects"]), len(before) + len(failed)
 
     def _path(self, key: str, suffix: str) -> Path:
         part = hashlib.sha256(key.encode()).hexdigest()[:2]  # 256 folders, for the sake of large sets
