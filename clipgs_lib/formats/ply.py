@@ -221,17 +221,18 @@ def _decode_rows(header: Header, vertex: Element, rows: np.ndarray, groups: list
     step = max(1, _CHUNK_BYTES // (4 * width))
 
     def job(start: int, stop: int) -> bool:
-        clean = True
-        for at in range(start, stop, step):
-            count = min(step, stop - at)
-            if starts is None:
-                piece = columns(rows[at : at + count], names)
-            else:  # read, since a mapped file that shrinks ends the process
-                piece = np.fromfile(header.path, np.float32, count * width, offset=rows.offset + 4 * width * at)
-            if piece.size < count * width:
-                must, todo = "the file must keep its size", "another program changed it; retry"
-                raise FormatError(header.path, must, "an early end", todo)
-            clean &= bool(_decode(piece.reshape(count, width), at, places, *raw.columns))
+        clean, buffer = True, np.empty((step, width), np.float32)
+        with header.path.open("rb") as stream:
+            for at in range(start, stop, step):
+                piece = buffer[: stop - at]
+                if starts is None:
+                    piece = columns(rows[at : at + len(piece)], names)
+                else:
+                    stream.seek(rows.offset + 4 * width * at)
+                    if stream.readinto(piece) < piece.nbytes:
+                        must, todo = "the file must keep its size", "another program changed it; retry"
+                        raise FormatError(header.path, must, "an early end", todo)
+                clean &= bool(_decode(piece, at, places, *raw.columns))
         return clean
 
     return all(in_threads(len(rows), job))

@@ -32,6 +32,7 @@ _LARGEST_EXTENSION = 1 << 20
 _FRAME_EXTENSION = 0xADBE0003
 _FRAMES = ("RUB", "LDB", "RDB", "LUB", "RUB", "LDF", "RDF", "LUF", "RUF")
 """Frames by their code in the extension; 0, unspecified, means RUB."""
+_LARGEST_GZIP_HEADER = 1 << 18
 _DEFLATE_RATIO = 1032
 _USUAL_RATIO = 64  # up to which a gzip stream is inflated at once; those of real splats have 2 to 10
 _ZSTD_RATIO = 1 << 15  # a run of 128 KiB takes 4 bytes
@@ -66,11 +67,13 @@ def read(path: Path) -> RawSplats:
 
 def decode(path: Path, data: bytes) -> RawSplats:
     """The gaussians of the bytes of an ``.spz``, in the frame of the PLY; ``path`` is for messages. See `read`."""
-    zipped, engine = data.startswith(_GZIP), zlib.decompressobj(31)
+    zipped, head = data.startswith(_GZIP), data[: HEADER.size]
     try:
-        header = _parse_header(path, engine.decompress(data, HEADER.size) if zipped else data[: HEADER.size])
+        if zipped:
+            head = zlib.decompressobj(31).decompress(data[:_LARGEST_GZIP_HEADER], HEADER.size)
+        header = _parse_header(path, head)
         if header.version < 4:
-            stored, extensions = _read_stream(path, data, header, engine if zipped else None)
+            stored, extensions = _read_stream(path, data, header, zipped)
         elif zipped:
             raise FormatError(path, "SPZ version 4 must not lie in a gzip stream", "one that does")
         else:
@@ -129,31 +132,33 @@ def _inflate(data: bytes, size: int) -> bytearray | None:
     return plain if len(plain) == size else None
 
 
-def _read_stream(path: Path, data: bytes, header: _Header, engine: Any) -> tuple[list[np.ndarray], bytes]:
+def _read_stream(path: Path, data: bytes, header: _Header, zipped: bool) -> tuple[list[np.ndarray], bytes]:
     """The attributes of versions 1 to 3, and what follows: nothing, or the records that the header announces."""
-    # ``engine`` has inflated the header of a gzip stream; None for a plain file. Memory grows with what really comes.
-    size = header.count * sum(header.widths)
-    room = len(data) * _DEFLATE_RATIO if engine else len(data) - HEADER.size
+    size, end = header.count * sum(header.widths), HEADER.size + header.count * sum(header.widths)
+    room = len(data) * _DEFLATE_RATIO if zipped else len(data) - HEADER.size
     check_count(path, header.count, room, sum(header.widths))
-    ends = header.count * np.cumsum(header.widths)[:-1]
-    if engine and (whole := _inflate(data, HEADER.size + size)):
-        return np.split(np.frombuffer(whole, np.uint8)[HEADER.size :], ends), b""
-    if engine:
-        plain = engine.decompress(engine.unconsumed_tail, size) if size else b""
+    whole: bytes | bytearray | None = _inflate(data, end) if zipped else data[:end]
+    tail, behind, complete = b"" if zipped else data[end:], 0, True
+    if whole is None:  # memory grows with what really comes
+        engine = zlib.decompressobj(31)
+        whole = engine.decompress(data, end)
         tail = b"" if engine.eof else engine.decompress(engine.unconsumed_tail, _LARGEST_EXTENSION + 1)
-        complete = engine.eof or len(tail) > _LARGEST_EXTENSION
-    else:
-        plain, tail, complete = data[HEADER.size : HEADER.size + size], data[HEADER.size + size :], True
-    if len(plain) < size or not complete:
+        behind, complete = len(engine.unused_data), engine.eof or len(tail) > _LARGEST_EXTENSION
+    if len(whole) < end or not complete:
         must = f"{header.count:,} gaussians need {size:,} bytes in a complete gzip stream"
-        got = f"{len(plain):,}, or a stream that ends early" if len(plain) < size else "a stream that ends early"
+        got = (
+            f"{len(whole) - HEADER.size:,}, or a stream that ends early"
+            if len(whole) < end
+            else "a stream that ends early"
+        )
         raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
-    if (length := len(tail) + (len(engine.unused_data) if engine else 0)) > limit:
+    if (length := len(tail) + behind) > limit:
         must = f"at most {limit:,} bytes may follow the {header.count:,} gaussians of the header"
         got = f"at least {length:,} trailing bytes"
         raise FormatError(path, must, got, "the header is broken, or the file is a decompression bomb")
-    return np.split(np.frombuffer(plain, np.uint8), ends), tail
+    ends = header.count * np.cumsum(header.widths)[:-1]
+    return np.split(np.frombuffer(whole, np.uint8)[HEADER.size :], ends), tail
 
 
 def _read_streams(path: Path, data: bytes, header: _Header) -> tuple[list[np.ndarray], bytes]:
