@@ -146,11 +146,7 @@ def _read_stream(path: Path, data: bytes, header: _Header, zipped: bool) -> tupl
         behind, complete = len(engine.unused_data), engine.eof or len(tail) > _LARGEST_EXTENSION
     if len(whole) < end or not complete:
         must = f"{header.count:,} gaussians need {size:,} bytes in a complete gzip stream"
-        got = (
-            f"{len(whole) - HEADER.size:,}, or a stream that ends early"
-            if len(whole) < end
-            else "a stream that ends early"
-        )
+        got = f"{len(whole) - HEADER.size:,} in one that ends early"
         raise FormatError(path, must, got, "the file is truncated; fetch it again", "truncated")
     limit = _LARGEST_EXTENSION if header.flags & _EXTENSIONS else 0
     if (length := len(tail) + behind) > limit:
