@@ -29,7 +29,7 @@ from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
 from .base import FormatError, RawSplats, atomic_write, warn
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
-from .ply_table import Element, Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
+from .ply_table import Element, Header, classify, columns, in_threads, locate, open_rows, read_header, trailing_bytes
 from .points import color_names, read_colors
 
 NAME = "ply"
@@ -219,6 +219,7 @@ def _decode_rows(header: Header, vertex: Element, rows: np.ndarray, groups: list
     width = len(names) if starts is None else len(vertex.properties)
     places = starts or tuple(itertools.accumulate((len(group) for group in groups[:-1]), initial=0))
     step = max(1, _CHUNK_BYTES // (4 * width))
+    offset = 0 if starts is None else locate(header, vertex)
 
     def job(start: int, stop: int) -> bool:
         clean, buffer = True, np.empty((step, width), np.float32)
@@ -228,8 +229,8 @@ def _decode_rows(header: Header, vertex: Element, rows: np.ndarray, groups: list
                 if starts is None:
                     piece = columns(rows[at : at + len(piece)], names)
                 else:
-                    stream.seek(rows.offset + 4 * width * at)
-                    if stream.readinto(piece) < piece.nbytes:
+                    stream.seek(offset + 4 * width * at)
+                    if stream.readinto(piece.data) < piece.nbytes:
                         must, todo = "the file must keep its size", "another program changed it; retry"
                         raise FormatError(header.path, must, "an early end", todo)
                 clean &= bool(_decode(piece, at, places, *raw.columns))
