@@ -42,7 +42,7 @@ def hit_rates(scores: Tensor, relevant: Tensor, ks: Sequence[int]) -> np.ndarray
         relevant: ``[Q, N]`` bool, at least one True in each row.
         ks: numbers of results looked at.
     """
-    return hit_probability(*places(scores, relevant), ks)
+    return hit_probability(*places(scores, relevant), ks=ks)
 
 
 def places(scores: Tensor, relevant: Tensor) -> np.ndarray:
@@ -53,7 +53,7 @@ def places(scores: Tensor, relevant: Tensor) -> np.ndarray:
     return torch.stack([mask.sum(dim=1) for mask in masks]).cpu().numpy()
 
 
-def hit_probability(better: np.ndarray, wrong: np.ndarray, right: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+def hit_probability(better: np.ndarray, wrong: np.ndarray, right: np.ndarray, *, ks: Sequence[int]) -> np.ndarray:
     """Probability ``[Q, len(ks)]`` that the first k hold one of ``right`` tied items, shuffled with ``wrong`` ones."""
     wrong, right = wrong[:, None], right[:, None]
     drawn = np.clip(np.asarray(ks) - better[:, None], 0, wrong + right)  # [Q, k] places left for the tied
@@ -279,10 +279,10 @@ def rank(
     blind = np.stack([np.zeros_like(right), len(gallery) - right, right])  # places in a random order
     return Ranks(
         ks=ks,
-        hits=hit_probability(*tied, ks),
+        hits=hit_probability(*tied, ks=ks),
         reciprocal=reciprocal_rank(*tied),
         rank=expected_rank(*tied),
-        chance=tuple(hit_probability(*blind, ks).mean(axis=0).tolist()),
+        chance=tuple(hit_probability(*blind, ks=ks).mean(axis=0).tolist()),
         chance_reciprocal=float(reciprocal_rank(*blind).mean()),
         chance_rank=float(np.median(expected_rank(*blind))),
     )

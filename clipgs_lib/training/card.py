@@ -158,7 +158,8 @@ def write_mini_card(folder: Path, sets: Sequence[ViewSet], measured: Measured, f
     """
     count, ranks = measured.photo_ranks()
     values = {"sets": sets, "splits": (*SPLITS, UNSEEN), "prompts": mini.PROMPTS, "words": count, "photographs": ranks}
-    values |= facts | {
+    values |= {
+        **facts,
         "settings": json.dumps(facts["config"], sort_keys=True),
         "rows": [(split, part, *(ranked[way] for way in _WAYS)) for split, part, ranked in measured.rows],
     }
