@@ -67,6 +67,9 @@ def search(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the hits.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the hits' splats there, with a table of what they are.")
+    ] = None,
     labels: LabelFile = None,
     device: Device = "auto",
 ) -> None:
@@ -102,6 +105,10 @@ def search(
     if sheet is not None:
         with replacing(sheet) as temporary:
             hits_sheet(opened, answer).save(temporary, "PNG")
+    if export is not None:
+        from ..gallery.embedding import export_splats
+
+        export_splats(opened, [hit.key for hit in answer.hits], export)
 
 
 def _teacher(gallery: Gallery, device: str) -> Any:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas
 import torch
 from torch import Tensor
 
 from ..encoders import Encoder, EncoderError, load_encoder
 from ..evaluation import content_of
 from ..fitting import init_from_mesh, init_from_splats
-from ..formats import FormatError
+from ..formats import FormatError, write_splats
 from ..meshes import Mesh
 from ..shards import ShardSet, TeacherInfo
 from ..shards.triplet import encode_view
@@ -30,6 +33,7 @@ from .gallery import Gallery
 from .storage import GalleryError, GalleryWriter, Rows, Space
 
 BAGS = ("bag-mean", "bag-max")
+EXPORTED = "manifest.parquet"
 _COMMIT = 64  # objects embedded and committed together
 _SPLATS = (".splat", ".ksplat", ".spz", ".sog")
 _EITHER = (".ply", ".glb", ".gltf")  # hold splats or meshes; the content decides
@@ -232,6 +236,48 @@ def open_splats(gallery: Gallery, key: str, gaussians: int = 1_024) -> Splats:
     except (OSError, ValueError, KeyError) as error:
         must = f"the splats of {key!r} must lie where they were when they were embedded"
         raise GalleryError(origin or "gallery", must, str(error)[:300], "put them back, or embed them again") from None
+
+
+def export_splats(
+    gallery: Gallery,
+    keys: Sequence[str],
+    folder: str | os.PathLike[str],
+    read: Callable[[str], Splats] | None = None,
+) -> Path:
+    """Take objects out of a gallery: their splats as PLY, and ``manifest.parquet``, which says what they are.
+
+    Args:
+        gallery: that has them.
+        keys: of the objects, in the order of the manifest.
+        folder: comes to be as a whole or not at all; must not be there, or be empty.
+        read: key -> splats; `open_splats` by default.
+
+    Returns:
+        The manifest: ``key``, ``file`` within the folder, what the gallery says of the object (``caption``,
+        ``category``, ``split``, ``origin`` and whatever else, as text), ``teacher`` and ``encoder``.
+
+    Raises:
+        KeyError: when the gallery has no such key.
+        GalleryError: without keys, when ``folder`` holds something, or splats are not where they were.
+    """
+    folder = Path(folder)
+    if not keys or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        got = f"{plural(len(keys), 'object')} and {'something' if folder.exists() else 'nothing'} at that place"
+        raise GalleryError(folder, "an export takes objects to a new or empty folder", got, "name another, or search")
+    read, rows = read or functools.partial(open_splats, gallery), [gallery.row(key) for key in keys]
+    table: list[dict[str, str]] = []
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True) as top:
+        draft = Path(top, "export")
+        draft.mkdir()
+        for row, meta in zip(rows, gallery.describe(rows), strict=True):
+            about = {name: str(value) for name, value in meta.items()} | gallery.card(row)
+            slug = re.sub(r"[^A-Za-z0-9]+", "-", about["key"])[:48]
+            about["file"] = f"{len(table) + 1:04d}-{slug}.ply"
+            write_splats(read(about["key"]), draft / about["file"])
+            table.append(about | {"teacher": gallery.teacher, "encoder": gallery.encoder})
+        pandas.DataFrame(table).to_parquet(draft / EXPORTED, index=False)
+        draft.rename(folder)
+    return folder / EXPORTED
 
 
 @functools.lru_cache(maxsize=4)

@@ -199,6 +199,12 @@ class Session:
         self.gallery.row(key)
         return self._open_splats(key) if self._open_splats else open_splats(self.gallery, key)
 
+    def export(self, folder: str | os.PathLike[str]) -> Path:
+        """Take the objects of the lasso, else the hits of the page, to a new folder; see `embedding.export_splats`."""
+        from .embedding import export_splats
+
+        return export_splats(self.gallery, self.state.among or [hit.key for hit in self.hits], folder, self.splats)
+
     # ---- what is to be seen ------------------------------------------------------------------------------------
 
     @property

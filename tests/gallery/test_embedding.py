@@ -7,6 +7,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 import clipgs_lib as cg
 from clipgs_lib.encoders import build_encoder, save_encoder
 from clipgs_lib.gallery import Gallery, GalleryError, embedding
-from clipgs_lib.gallery.embedding import embed_gallery, open_splats
+from clipgs_lib.gallery.embedding import embed_gallery, export_splats, open_splats
 from clipgs_lib.shards import ShardSet
 from clipgs_lib.triplets import BuildConfig
 from clipgs_lib.vectors import unit
@@ -116,6 +117,34 @@ def test_splats_that_are_gone_are_told(folder, encoder, tmp_path):
         open_splats(bare, "a")
 
 
+def test_exports_hold_the_splats_and_what_they_are_or_nothing(folder, encoder, tmp_path):
+    top = tmp_path / "things"
+    shutil.copytree(folder, top)
+    embed_gallery(top, tmp_path / "g", encoder=encoder, config=FEW)
+    gallery, out = Gallery.open(tmp_path / "g"), tmp_path / "out"
+    keys = [gallery.keys[4], gallery.keys[0]]
+    out.mkdir()  # an empty folder may be there
+    table = pandas.read_parquet(export_splats(gallery, keys, out))
+    assert table.key.tolist() == keys and sorted(path.name for path in out.iterdir()) == [
+        *table.file,
+        "manifest.parquet",
+    ]
+    assert set(table.teacher) == {gallery.teacher} and set(table.encoder) == {gallery.encoder}
+    assert table.caption.tolist() == gallery.captions([4, 0])
+    for key, file in zip(keys, table.file, strict=True):
+        assert torch.allclose(cg.read_splats(out / file).means, open_splats(gallery, key).means)
+    with pytest.raises(GalleryError, match="to a new or empty folder, got 2 objects and something at that place"):
+        export_splats(gallery, keys, out)
+    with pytest.raises(GalleryError, match="got 0 objects and nothing"):
+        export_splats(gallery, [], tmp_path / "new")
+    with pytest.raises(KeyError):
+        export_splats(gallery, ["nobody"], tmp_path / "new")
+    (top / gallery.meta[0]["file"]).unlink()
+    with pytest.raises(GalleryError, match="must lie where they were"):
+        export_splats(gallery, keys, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g", "out", "things"]  # nothing half-written
+
+
 def test_a_set_gives_its_splats_views_and_texts(encoder, tmp_path):
     shards = ShardSet(make_set(tmp_path / "set"))
     embed_gallery(shards.folder, tmp_path / "g", encoder=encoder)
@@ -184,6 +213,8 @@ def test_the_commands(folder, encoder, tmp_path, monkeypatch):
         ("text", "a <b>mug</b>", 1.0), ("picture", "red.png", 1.0), ("text", "wood", -0.5),
     ]  # fmt: skip
     assert answer["rows"] == len(answer["hits"]) == 2 and all(len(hit["contributions"]) == 3 for hit in answer["hits"])
+    taken = clipgs("search", tmp_path / "g", *words, "--export", tmp_path / "taken")
+    assert taken.returncode == 0 and len(list((tmp_path / "taken").glob("*.ply"))) == 2, taken.stderr
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 300 and sheet.height > 100
     for words, sentence in (

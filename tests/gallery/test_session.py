@@ -9,10 +9,12 @@ import struct
 import zlib
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 
+from clipgs_lib import read_splats
 from clipgs_lib.encoders import load_encoder
 from clipgs_lib.gallery import Gallery, GalleryError, Part, Session
 from clipgs_lib.gallery.session import MAX_UPLOAD
@@ -105,6 +107,20 @@ def test_pages_filters_and_what_is_chosen_on_the_map():
     assert {hit.key for hit in session.hits} == {"3", "5"}
     session.change(category="purple")
     assert session.hits == [] and session.note == "none of 20 splats passes the filter"
+
+
+def test_an_export_takes_the_objects_of_the_lasso_or_the_hits_of_the_page(tmp_path):
+    session = session_of(2, per_page=3)
+    session.search("red")
+    table = pandas.read_parquet(session.export(tmp_path / "hits"))
+    assert table.key.tolist() == [hit.key for hit in session.hits]
+    session.change(among=["6", "1"])
+    table = pandas.read_parquet(session.export(tmp_path / "lasso"))
+    assert sorted(table.key) == ["1", "6"]
+    for key, file in zip(table.key, table.file, strict=True):
+        assert torch.allclose(read_splats(tmp_path / "lasso" / file).means, session.splats(key).means)
+    with pytest.raises(GalleryError, match="got 0 objects"):
+        session_of().export(tmp_path / "none")
 
 
 def test_marks_go_with_another_query_but_not_with_another_weight():
