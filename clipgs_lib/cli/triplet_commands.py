@@ -161,12 +161,16 @@ def audit(
     Settings are options too: --cosine 0.98, --difference 0.12, --neighbours 8, --agreement 0.6, --behind 5,
     --related 0.8. Exit code 1 says that something was found.
     """
+    words, place = [str(folder), *context.args], 0  # options that come first were taken for the folder
+    while words[place : place + 1] and words[place].startswith("--"):
+        place += 1 if "=" in words[place] else 2
+    folder = Path(words.pop(place)) if place < len(words) else folder
     must_exist(folder)
     from ..evaluation.audit import AuditConfig, audit_set, write_audit
     from ..settings import from_plain
     from .dataclass_options import option_values
 
-    config = from_plain(AuditConfig, option_values(AuditConfig, context.args))
+    config = from_plain(AuditConfig, option_values(AuditConfig, words))
     with bar("reading", 0) as show:
         audited = audit_set(folder, config, show)
     print(audited)

@@ -160,6 +160,9 @@ def test_the_command_says_so_with_its_exit_code(tmp_path):
         app, ["audit", str(tmp_path / "clean"), "--cosine", "0.5", "--out", str(tmp_path / "b")]
     )
     assert strict.exit_code == 1 and "should move" in strict.stdout
+    words = ["--cosine", "0.5", str(tmp_path / "clean"), "--behind=5", "--out", str(tmp_path / "c")]
+    before = CliRunner().invoke(app, ["audit", *words])
+    assert before.exit_code == 1 and before.stdout.replace("/c/", "/b/") == strict.stdout
     wrong = CliRunner().invoke(app, ["audit", str(tmp_path / "clean"), "--cosine", "2"])
     assert wrong.exit_code == 2 and "cosine must be in (0, 1], got 2" in wrong.stderr
     with pytest.raises(ValueError, match="neighbours and behind must be at least 1"):
