@@ -59,6 +59,14 @@ def test_the_bootstrap_of_ap_is_scikit_learns_with_weights():
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
 
 
+def test_average_precisions_of_tied_scores_and_absent_labels_are_scikit_learns():
+    rng = np.random.default_rng(3)
+    scores, truth = rng.integers(0, 6, 40) / 5 - 0.4, rng.random(40) < 0.4
+    times = rng.integers(0, 3, (50, 40))
+    expected = [average_precision_score(truth, scores, sample_weight=one) for one in times]
+    assert np.allclose(module.average_precisions(scores, truth, times), expected, rtol=1e-12)
+
+
 def test_the_same_labels_in_the_same_order_give_the_same_numbers():
     embeds, truth, query = objects()
     features, _ = text_features(embeds, query)
