@@ -160,7 +160,7 @@ def report(
     with bar("searching", len(questions)) as show:
         facts = write_report(
             out, session, questions, title=f"{queries.stem} · {gallery.resolve().name}", k=k, live=live, labels=names,
-            command=shlex.join(["clipgs", *sys.argv[1:]]), progress=lambda done, total: show(done, total=total),
+            command=shlex.join(["clipgs", *sys.argv[1:]]), progress=show,
         )  # fmt: skip
     print(f"{out}: {facts['queries']} queries, {facts['live']} splats to turn, {facts['bytes'] / 1e6:.1f} MB")
     if "judged" in facts:

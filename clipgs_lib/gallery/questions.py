@@ -137,7 +137,11 @@ def sense_rows(
     for name, gallery in galleries.items():
         for way, kinds in _WAYS.items():
             shares = list(precision_of_queries(gallery, teacher, queries, kinds=kinds).values())
-            count = max(len(shares), 1)
-            means = {"precision@5": sum(shares) / count, "any right": sum(share > 0 for share in shares) / count}
-            rows.append({"index": name, "asked by": way, "questions": len(shares)} | means)
+            rows.append({"index": name, "asked by": way, "questions": len(shares)} | mean_shares(shares))
     return rows
+
+
+def mean_shares(shares: Sequence[float]) -> dict[str, float]:
+    """Of the shares of right hits of queries: their mean, and how many queries have any; 0 without queries."""
+    count = max(len(shares), 1)
+    return {"precision@5": sum(shares) / count, "any right": sum(share > 0 for share in shares) / count}

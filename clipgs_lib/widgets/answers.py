@@ -18,7 +18,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from .._version import __version__
 from ..files import writing
 from ..gallery import Answer, Gallery, Part, Question, Session, query_parts, right_rows, zero_shot_labels
-from ..gallery.questions import FIRST
+from ..gallery.questions import FIRST, mean_shares
 from ..gallery.sheet import tile
 from ..pages import fill
 from ..words import plural
@@ -194,8 +194,7 @@ def _metrics(judged: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Means over the queries with a right answer in the gallery; none without such."""
     if not judged:
         return {}
-    shares = [one["first"] / one["of"] for one in judged]
-    means = {"precision@5": statistics.mean(shares), "any right": statistics.mean(share > 0 for share in shares)}
+    means = mean_shares([one["first"] / one["of"] for one in judged])
     return {"judged": len(judged)} | means | {"by chance": statistics.mean(one["share"] for one in judged)}
 
 

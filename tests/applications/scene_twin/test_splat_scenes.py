@@ -10,8 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from clipgs_lib.applications.scene_twin import compose, load_pool, make_twin, read_scene, retrieve
-from clipgs_lib.applications.scene_twin.composer import catalogue_assets
+from clipgs_lib.applications.scene_twin import load_pool, make_twin, read_scene, retrieve
 from clipgs_lib.applications.scene_twin.placement import find_supports
 from clipgs_lib.applications.scene_twin.scenes import SceneError, _from_splats
 from clipgs_lib.applications.scene_twin.scoring import equal_yaws, yaw_error
@@ -20,16 +19,6 @@ from clipgs_lib.formats import write_splats
 from clipgs_lib.splats import Splats
 
 SAMPLE = "data/triplets/sample"
-
-
-@pytest.fixture(scope="module")
-def pool():
-    return load_pool([SAMPLE], encoder="bag-mean")
-
-
-@pytest.fixture(scope="module")
-def room():
-    return compose(4, catalogue_assets(), width=320, height=240)
 
 
 @pytest.fixture(scope="module")

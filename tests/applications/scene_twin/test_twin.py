@@ -11,7 +11,6 @@ import torch
 from typer.testing import CliRunner
 
 from clipgs_lib.applications.scene_twin import assets_in, compose, crop, load_pool, make_twin, retrieve, score_rooms
-from clipgs_lib.applications.scene_twin.composer import catalogue_assets
 from clipgs_lib.applications.scene_twin.placement import arrange, box_of, carriers, find_supports, fit_pose, overlaps
 from clipgs_lib.applications.scene_twin.scenes import FLOOR, WALL, Pose, Scene, SceneObject
 from clipgs_lib.applications.scene_twin.scoring import equal_yaws, yaw_error
@@ -23,16 +22,6 @@ from clipgs_lib.splats import Splats
 SAMPLE = "data/triplets/sample"
 WIDTH, HEIGHT = 200, 150
 VIEWMAT, K = look_at((0.3, 1.5, 3.0), (0.0, 0.4, 0.0)), pinhole(WIDTH, HEIGHT, 50)
-
-
-@pytest.fixture(scope="module")
-def pool():
-    return load_pool([SAMPLE], encoder="bag-mean")
-
-
-@pytest.fixture(scope="module")
-def room():
-    return compose(4, catalogue_assets(), width=320, height=240)
 
 
 def key_of(pool, category: str) -> str:
