@@ -6,7 +6,7 @@ saved notebook), carries its own template, and sends numbers as typed arrays.
 
 from .comparison import comparison_figure, cost_figure, labels_figure, robustness_figure
 from .histograms import attribute_histograms, channels_figure, value_histograms
-from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, similarity_figure
+from .learning import LiveFigure, ablation_figure, curves_figure, fitting_tradeoff, similarity_figure, trend_figure
 from .pictures import difference_figure, error_image, image_row
 from .scatter import splat_figure
 from .style import MAX_POINTS, TEMPLATE

@@ -273,3 +273,46 @@ def ablation_figure(results: Mapping[str, Any], target: str, metric: str, *, tit
     figure.update_yaxes(named_axis([shorten(row["arm"], SHORT) for row in arms], down=True))
     note = f"bars: mean over {arms[0]['seeds']} seeds and {arms[0]['n']} objects with its 95 % interval over both"
     return titled(figure, title, f"{note}; dots: single runs", head=16, height=150 + 34 * len(arms))
+
+
+def trend_figure(results: Mapping[str, Any], target: str, setting: str, *, title: str = "") -> go.Figure:
+    """Draw the metrics of an ablation against one setting, a line per metric; its axis is logarithmic.
+
+    Args:
+        results: what `training.ablate` returns, or its ``ablation.json``.
+        target: split or set, as the results name it.
+        setting: name of a positive number that arms differ in. Of the arms, those are drawn that are alike in all
+            else; where there are several such groups, the largest.
+        title: of the figure.
+
+    Raises:
+        ValueError: when fewer than two values of the setting were measured so.
+    """
+    groups: dict[str, dict[str, float]] = {}  # of arms that differ in the setting alone: name -> its value
+    for arm, changes in results["arms"].items():
+        if value := changes.get(setting, results["settings"].get(setting)):
+            rest = str(sorted((key, other) for key, other in changes.items() if key != setting))
+            groups.setdefault(rest, {})[arm] = value
+    at = max(groups.values(), key=len, default={})
+    rows = [row for row in results["verdicts"] if row["target"] == target and row["arm"] in at]
+    rows.sort(key=lambda row: at[row["arm"]])
+    if len({row["arm"] for row in rows}) < 2:
+        arms = ", ".join(results["arms"])
+        raise ValueError(f"two arms must differ in {setting} alone and be measured on {target}, got the arms {arms}")
+    figure = go.Figure()
+    for number, (metric, words) in enumerate(results["metrics"].items()):
+        if line := [row for row in rows if row["metric"] == metric]:
+            x, y = [at[row["arm"]] for row in line], 100 * np.array([row["value"] for row in line])
+            ends = {
+                "array": [100 * row["high"] for row in line] - y,
+                "arrayminus": y - [100 * row["low"] for row in line],
+            }
+            options = {"mode": "lines+markers", "error_y": ends | {"thickness": 1.2, "width": 4}}
+            add_line(figure, x, y, words, number, "%{y:.3~g} %", **options)
+    ticks = sorted(set(at.values()))
+    figure.update_xaxes(
+        type="log", title_text=setting.replace("_", " "), tickvals=ticks, ticktext=[f"{n:,}" for n in ticks]
+    )
+    figure.update_yaxes(title_text=f"% ({plain(target)})", rangemode="tozero")
+    note = f"mean of {rows[0]['seeds']} seeds over {rows[0]['n']} objects; 95 % interval over both"
+    return titled(figure, title, note, head=16, height=430, **BELOW)

@@ -15,6 +15,7 @@ from clipgs_lib.plots import (
     ablation_figure,
     curves_figure,
     similarity_figure,
+    trend_figure,
 )
 from clipgs_lib.plots.learning import SHORT
 from clipgs_lib.plots.style import shorten
@@ -157,6 +158,42 @@ def test_an_ablation_is_coloured_by_its_verdicts_and_shows_single_runs():
     assert "<img" not in marked.layout.yaxis.ticktext[0] and "<img" not in marked.layout.title.text
     with pytest.raises(ValueError, match="must be among test text_r1, got val text_r1"):
         ablation_figure(results, "val", "text_r1")
+
+
+def trend() -> dict[str, Any]:
+    """Results of arms with 300, 10 and 3,000 objects, and the largest with fewer steps, of two metrics."""
+    arms = {"some": {"max_objects": 300}, "few": {"max_objects": 10}, "many": {"max_objects": 3000}}
+    arms["short"] = {"max_objects": 3000, "steps": 50}
+    values = {"few": 0.1, "some": 0.2, "many": 0.4, "short": 0.3}
+    task = {"target": "furniture", "seeds": 3, "n": 820, "chance": 0.01}
+    verdicts = [
+        task
+        | {"metric": metric, "arm": arm, "value": values[arm], "low": values[arm] - 0.05, "high": values[arm] + 0.1}
+        for metric in ("text_r1", "image_r1")
+        for arm in arms
+    ]
+    metrics = {"text_r1": "text", "image_r1": "own views", "zero_shot_top1": "not measured"}
+    return {"metrics": metrics, "verdicts": verdicts, "rows": [], "arms": arms, "settings": {"steps": 100}}
+
+
+def test_a_trend_has_a_line_per_metric_over_the_arms_that_differ_in_the_setting_alone():
+    figure = trend_figure(trend(), "furniture", "max_objects", title=MARKUP)
+    assert [line.name for line in figure.data] == ["text", "own views"]
+    assert all(list(line.x) == [10, 300, 3000] for line in figure.data)  # in order, without the arm of fewer steps
+    assert np.allclose(figure.data[0].y, [10, 20, 40])
+    assert np.allclose(figure.data[0].error_y.array, 10) and np.allclose(figure.data[0].error_y.arrayminus, 5)
+    assert figure.layout.xaxis.type == "log" and figure.layout.xaxis.ticktext == ("10", "300", "3,000")
+    assert "3 seeds over 820 objects" in figure.layout.title.subtitle.text and "<img" not in figure.layout.title.text
+    steps = trend_figure(trend(), "furniture", "steps")
+    assert list(steps.data[0].x) == [50, 100] and np.allclose(steps.data[0].y, [30, 40])
+
+
+@pytest.mark.parametrize("change", [("furniture", "lr"), ("test", "max_objects")])
+def test_a_trend_of_one_value_or_of_another_target_is_refused(change):
+    with pytest.raises(
+        ValueError, match=f"differ in {change[1]} alone and be measured on {change[0]}, got the arms some"
+    ):
+        trend_figure(trend(), *change)
 
 
 def test_labels_are_cut_before_they_are_escaped():
