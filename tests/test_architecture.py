@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -225,6 +226,11 @@ def test_no_room_is_a_house_of_its_own():
     for path in SOURCES:
         lines[room_of(path)] = lines.get(room_of(path), 0) + len(path.read_text(encoding="utf-8").splitlines())
     assert max(lines.values()) <= 0.15 * sum(lines.values()), lines
+
+
+def test_no_two_files_have_one_name():
+    names = Counter(path.name for path in SOURCES if path.name not in ("__init__.py", "__main__.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])

@@ -6,9 +6,9 @@ voxels, and the bag of views.
 
 from .adoption import Adoption
 from .bag import BagOfViews, pool_views
-from .base import Encoder, TokenEncoder
-from .checkpoint import load_encoder, save_encoder
-from .config import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
+from .configs import EncoderConfig, EncoderError, MultiViewConfig, PointBertConfig, config_from_dict
 from .duoduo import MultiViewEncoder, ViewTokens
+from .encoder import Encoder, TokenEncoder
 from .factory import build_encoder, encoder_config, encoder_names
 from .published import import_duoduo, import_openshape, import_uni3d, init_from_point
+from .stored import load_encoder, save_encoder

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Encoder
-from .config import EncoderError
+from .configs import EncoderError
+from .encoder import Encoder
 
 _BLOCK = re.compile(r"\b(blocks|layers|resblocks|cross)\.\d+\.")
 _HEAD = ("from", "to", "shape", "tensors", "what became of it")

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..teachers import Teacher
 from ..vectors import unit
-from .base import Encoder, Inputs
-from .config import BagConfig
+from .configs import BagConfig
 from .duoduo import check_views, listed_views, teacher_of
+from .encoder import Encoder, Inputs
 
 
 def pool_views(embeds: Tensor, pool: str = "mean") -> Tensor:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ..libraries import import_open_clip
 from ..teachers import Preprocess, Teacher, TeacherError, load_teacher, random_tower
 from ..teachers.preprocess import Picture, check_images, read_picture
-from .base import Encoder, Inputs
-from .config import BagConfig, EncoderError, MultiViewConfig
+from .configs import BagConfig, EncoderError, MultiViewConfig
+from .encoder import Encoder, Inputs
 
 Views: TypeAlias = "Tensor | np.ndarray | Sequence[Picture]"
 HEAD_DIM = 64  # channels of a head of the new blocks

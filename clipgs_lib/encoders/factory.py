@@ -4,8 +4,7 @@ from typing import Any
 
 from ..tokenizer import TokenizerConfig
 from .bag import BagOfViews
-from .base import Encoder
-from .config import (
+from .configs import (
     AnyConfig,
     BagConfig,
     EncoderConfig,
@@ -16,6 +15,7 @@ from .config import (
     override,
 )
 from .duoduo import build_multi_view
+from .encoder import Encoder
 from .pointbert import PointBert
 from .transformer import SplatTransformer
 from .voxels import VoxelEncoder

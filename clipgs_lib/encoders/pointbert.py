@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .. import geometry
 from ..tokenizer import Patches, SplatBatch, Tokens
-from .base import Inputs, TokenEncoder
-from .config import PointBertConfig
+from .configs import PointBertConfig
+from .encoder import Inputs, TokenEncoder
 
 HEAD_DIM = 64  # channels of a head [C]
 _IN_DIM = 9  # centred xyz, xyz, rgb [C]

@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 
 from ..weights import WeightsError, read_weights
 from .adoption import Adoption, adopt
-from .base import Encoder
-from .config import EncoderError
+from .configs import EncoderError
 from .duoduo import VitViews
+from .encoder import Encoder
 from .factory import FAMILIES, UNI3D, build_encoder
 from .transformer import SplatTransformer
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..libraries import import_timm
 from ..tokenizer import GSTokenizer, Patches, SplatBatch, Tokens
-from .base import TokenEncoder
-from .config import EncoderConfig, EncoderError
+from .configs import EncoderConfig, EncoderError
+from .encoder import TokenEncoder
 
 POSITION_DIM = 128  # hidden channels of the positional MLP [C]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ..geometry import quat_to_rotmat
 from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
-from .base import Encoder, Inputs
-from .config import VoxelConfig
+from .configs import VoxelConfig
+from .encoder import Encoder, Inputs
 
 # where a gaussian is felt, in its scales: at its centre, and one standard deviation from it along each axis
 _SIGMA_POINTS = torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)])

@@ -12,7 +12,7 @@ object) such an interval has no width, which says nothing about certainty: look 
 from __future__ import annotations
 
 from .benchmarks import EvaluationWarning, class_list, open_folder
-from .objects import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
+from .evaluation_set import BAG, EvaluationSet, content_of, embed_set, load_set, load_teacher_of
 from .protocols import few_shot, linear_probe
 from .results import Measured, Results, compare
 from .run import PROTOCOLS, EvaluationConfig, evaluate

@@ -25,7 +25,7 @@ from ..files import write_text
 from ..shards import ShardSet
 from ..triplets.inspection import render_page
 from ..vectors import unit
-from .objects import EvaluationSet, Progress, load_set
+from .evaluation_set import EvaluationSet, Progress, load_set
 
 ORDER = ("test", "val", "unseen", "train")  # a group of near-duplicates goes to the first of its splits
 SHOWN = 40  # findings of a kind on the page; all are in the JSON

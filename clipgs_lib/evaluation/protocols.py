@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..vectors import unit
 from .benchmarks import class_id
-from .objects import EvaluationSet
+from .evaluation_set import EvaluationSet
 from .results import Measured, Results, class_rows
 from .scores import TIE, Ranks, checked, hit_rates, rank, relevant_mask
 

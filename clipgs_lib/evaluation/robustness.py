@@ -19,7 +19,7 @@ from ..formats import FORMATS, SplatWarning, read_splats, write_splats
 from ..geometry import SH_C0, rotation_about
 from ..rendering import render, sphere_cameras
 from ..splats import COLUMNS, Splats
-from .objects import EvaluationSet, Progress
+from .evaluation_set import EvaluationSet, Progress
 from .protocols import targets_of
 from .results import Measured, Results
 from .scores import rank

@@ -18,7 +18,7 @@ from ..runtime import resolve_device
 from ..settings import to_plain
 from ..teachers import Teacher
 from .benchmarks import EvaluationWarning, class_list, open_folder
-from .objects import BAG, EvaluationSet, embed_set, load_set, load_teacher_of
+from .evaluation_set import BAG, EvaluationSet, embed_set, load_set, load_teacher_of
 from .protocols import few_shot_protocol, retrieval_protocol, targets_of, zero_shot_protocol
 from .results import Results
 from .robustness import cost_protocol, robustness_protocol

@@ -4,8 +4,8 @@ One module per format (see `choose`). Log-scales and logit-opacities exist only 
 always linear.
 """
 
-from .base import FormatError, RawSplats, SplatWarning
 from .choose import FORMATS, read_splats, sniff, write_splats
 from .diagnose import diagnose
 from .doctor_report import Diagnosis, Finding
 from .points import PointCloud, read_points
+from .raw import FormatError, RawSplats, SplatWarning

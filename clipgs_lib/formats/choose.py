@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ..splats import Splats
-from . import checkpoint, compressed_ply, gltf, ksplat, ply, points, sog, splat, spz
-from .base import FormatError, check_regular_file, to_splats, warn
+from . import compressed_ply, gltf, gsplat_checkpoint, ksplat, ply, points, sog, splat, spz
+from .raw import FormatError, check_regular_file, to_splats, warn
 
-_MODULES = (compressed_ply, ply, points, ksplat, spz, sog, gltf, checkpoint, splat)  # the least distinctive last
+_MODULES = (compressed_ply, ply, points, ksplat, spz, sog, gltf, gsplat_checkpoint, splat)  # the least distinctive last
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in _MODULES}
 HEAD_BYTES = 4096
 _ANTIALIASED = (spz, sog)  # Formats that keep `Splats.antialiased`

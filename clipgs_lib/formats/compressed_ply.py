@@ -20,10 +20,10 @@ import numpy as np
 
 from .. import geometry
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write
 from .packing import columns_to_write, drop_largest, z_order
 from .ply import header_bytes, sh_columns, to_logs
 from .ply_table import Header, classify, columns, in_threads, open_rows, read_header, trailing_bytes
+from .raw import FormatError, RawSplats, atomic_write
 
 NAME = "compressed_ply"
 SUFFIXES = (".compressed.ply",)

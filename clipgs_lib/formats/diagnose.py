@@ -16,10 +16,10 @@ import numpy as np
 from ..geometry import SH_C0
 from . import doctor_checks as checks
 from . import ply, splat
-from .base import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 from .choose import FORMATS, HEAD_BYTES, sniff, write_splats
 from .doctor_report import SEVERITIES, Diagnosis, Finding
 from .ply_table import read_header
+from .raw import FormatError, RawSplats, SplatWarning, check_regular_file, to_splats
 
 _MAGIC = (
     (b"ply", "a PLY file"), (b"glTF", "a GLB file"), (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"),

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from scipy.special import logit
 
 from ..geometry import SH_C0, quat_to_rotmat
-from .base import RawSplats
 from .doctor_report import Finding
+from .raw import RawSplats
 
 INVISIBLE = 1 / 255  # Below this opacity a gaussian cannot change an 8-bit picture; rasterisers skip it
 MOSTLY_INVISIBLE = 0.5

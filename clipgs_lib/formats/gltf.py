@@ -16,9 +16,9 @@ import torch
 from .. import geometry
 from ..splats import COLUMNS, Splats
 from . import spz
-from .base import FormatError, RawSplats, warn
 from .gltf_document import INSTANCING, Document, load_document, placed_meshes
 from .packing import SH_COEFFICIENTS, concatenate, no_sh, positive_scales, sh_flips
+from .raw import FormatError, RawSplats, warn
 
 NAME = "gltf"
 SUFFIXES = (".glb", ".gltf")

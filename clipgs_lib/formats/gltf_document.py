@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..geometry import quat_to_rotmat
-from .base import FormatError, check_count
 from .packing import json_object
+from .raw import FormatError, check_count
 
 _CHUNK = struct.Struct("<I4s")
 _GLB_HEADER = struct.Struct("<4sII")

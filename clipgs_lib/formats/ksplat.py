@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import FormatError, RawSplats, check_count
 from .packing import SH_COEFFICIENTS, concatenate, from_rgba, no_sh, positive_scales
+from .raw import FormatError, RawSplats, check_count
 
 NAME = "ksplat"
 SUFFIXES = (".ksplat",)

@@ -14,7 +14,7 @@ from .. import geometry
 from ..geometry import SH_C0
 from ..geometry.orders import z_keys
 from ..splats import COLUMNS, Splats
-from .base import FormatError, RawSplats, warn
+from .raw import FormatError, RawSplats, warn
 
 SH_COEFFICIENTS = (0, 3, 8, 15)  # Higher SH coefficients per colour channel (K-1), by degree
 

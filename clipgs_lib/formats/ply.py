@@ -27,10 +27,10 @@ from scipy.special import logit
 
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, warn
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
 from .ply_table import Element, Header, classify, columns, in_threads, locate, open_rows, read_header, trailing_bytes
 from .points import color_names, read_colors
+from .raw import FormatError, RawSplats, atomic_write, warn
 
 NAME = "ply"
 SUFFIXES = (".ply",)

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from plyfile import PlyData, PlyParseError
 
-from .base import FormatError, check_count
+from .raw import FormatError, check_count
 
 T = TypeVar("T")
 MAX_HEADER_BYTES = 1 << 18

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import FormatError, RawSplats, check_regular_file, warn
 from .ply_table import Element, Header, classify, columns, open_rows, read_header
+from .raw import FormatError, RawSplats, check_regular_file, warn
 
 NAME = "points"
 SUFFIXES: tuple[str, ...] = ()

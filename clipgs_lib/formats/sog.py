@@ -28,8 +28,8 @@ import numpy as np
 
 from ..files import ZIP_ERRORS
 from . import sog_images
-from .base import MAX_GAUSSIANS, FormatError, RawSplats, check_count, read_up_to, warn
 from .packing import SH_COEFFICIENTS, concatenate, json_object, no_sh, restore_largest
+from .raw import MAX_GAUSSIANS, FormatError, RawSplats, check_count, read_up_to, warn
 from .sog_write import write as write
 
 NAME = "sog"

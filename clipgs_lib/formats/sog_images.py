@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .base import FormatError, warn
+from .raw import FormatError, warn
 
 Load = Callable[[str, int], bytes]  # ``load(name, limit)``: the bytes of an image, no more than ``limit``
 

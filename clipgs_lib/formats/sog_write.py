@@ -10,8 +10,8 @@ from numba import njit
 
 from ..splats import Splats
 from . import sog_images
-from .base import atomic_write, warn
 from .packing import columns_to_write, drop_largest, z_order
+from .raw import atomic_write, warn
 
 _SMALLEST_SCALE = 1e-20
 _EPOCH = (1980, 1, 1, 0, 0, 0)

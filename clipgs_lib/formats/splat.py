@@ -10,8 +10,8 @@ import numpy as np
 
 from ..geometry import SH_C0
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write, check_count, warn
 from .packing import columns_to_write, from_rgba, no_sh, positive_scales, warn_clipped
+from .raw import FormatError, RawSplats, atomic_write, check_count, warn
 
 NAME = "splat"
 SUFFIXES = (".splat",)

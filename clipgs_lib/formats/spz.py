@@ -17,8 +17,8 @@ import numba
 import numpy as np
 import zstandard
 
-from .base import FormatError, RawSplats, check_count, read_up_to
 from .packing import SH_COEFFICIENTS, flip_axes, sh_flips, warn_dropped_sh
+from .raw import FormatError, RawSplats, check_count, read_up_to
 from .spz_write import ANTIALIASED, COLOR_SCALE, HEADER, MAGIC, RUB, STREAM, TABLE
 from .spz_write import write as write
 

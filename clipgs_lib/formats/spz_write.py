@@ -16,8 +16,8 @@ import numpy as np
 import zstandard
 
 from ..splats import Splats
-from .base import FormatError, RawSplats, atomic_write
 from .packing import columns_to_write, drop_largest, sh_flips, warn_clipped
+from .raw import FormatError, RawSplats, atomic_write
 
 MAGIC = b"NGSP"
 HEADER = struct.Struct("<4sIIBBBB")

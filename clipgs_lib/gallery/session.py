@@ -29,7 +29,7 @@ from .query import Answer, Hit, Query, Term, ask, picture_term, row_term, text_t
 from .storage import Space
 
 if TYPE_CHECKING:
-    from ..encoders.base import TokenEncoder
+    from ..encoders.encoder import TokenEncoder
     from ..teachers import Teacher
 
 MAX_UPLOAD = 20_000_000  # bytes of a picture's file

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..colors import linear_from_srgb, srgb_from_linear
-from ..formats.base import FormatError
 from ..formats.gltf_document import INSTANCING, Document, load_document, placed_meshes, world_matrices
+from ..formats.raw import FormatError
 from .checks import MAX_FACES_READ, Lost, MeshError, Textures, sound_part
 from .mesh import Part
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..formats import FormatError, sniff
-from ..formats.base import check_regular_file
 from ..formats.diagnose import looks_like
+from ..formats.raw import check_regular_file
 from ..splats import UP_AXES
 from .checks import MAX_FILE_BYTES, Lost, MeshError, MeshWarning
 from .gltf_meshes import read_gltf

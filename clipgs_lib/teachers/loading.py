@@ -13,7 +13,7 @@ import torch
 from ..libraries import import_open_clip, quick_when_offline
 from ..weights import WeightsError, misfits, read_weights
 from . import mini
-from .base import Teacher, TeacherError
+from .teacher import Teacher, TeacherError
 
 FORMS = (
     '"mini"; "MODEL/PRETRAINED" such as "ViT-B-32/laion2b_s34b_b79k"; "MODEL@FILE" or "MODEL/PRETRAINED@FILE" with '

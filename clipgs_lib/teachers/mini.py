@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..files import file_sha256, replacing
 from ..libraries import import_open_clip
-from .base import TeacherError
+from .teacher import TeacherError
 
 FEATURES, CLASSES, EMBED_DIM = 1280, 1000, 384
 _BN_EPS = 1e-3

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .ablation import Grid, ablate
 from .augment import AugmentConfig, augment
 from .checkpoint import CheckpointError
-from .config import TrainConfig
 from .data import Objects
 from .distributed import gather_with_grad
 from .loop import train
-from .mini import MiniConfig, train_mini
+from .mini_map import MiniConfig, train_mini
+from .run_config import TrainConfig
 from .step import DivergedError

@@ -31,7 +31,7 @@ from ..catalogue import KINDS
 from ..encoders import Encoder, EncoderError, encoder_config, load_encoder
 from ..evaluation import embed_set, hit_rates, load_set
 from ..evaluation.benchmarks import build_pairs, pair_hits
-from ..evaluation.objects import class_weights
+from ..evaluation.evaluation_set import class_weights
 from ..evaluation.results import verdict_on
 from ..evaluation.run import Progress
 from ..evaluation.scores import crossed_interval, intervals
@@ -42,9 +42,9 @@ from ..settings import from_plain
 from ..shards import ShardSet
 from .card import TASKS
 from .checkpoint import Records, checkpoints
-from .config import TrainConfig
 from .data import Objects
 from .loop import EXPORT, train
+from .run_config import TrainConfig
 
 METRICS = {name: words for name, words in TASKS if name in ("text_r1", "image_r1", "zero_shot_top1", "zero_shot_top5")}
 METRICS |= {str(kind): f"text finds its side of a pair that differs in {kind} alone" for kind in KINDS}

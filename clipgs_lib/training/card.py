@@ -16,13 +16,13 @@ from ..pages import fill
 from ..settings import to_plain
 from ..splits import SPLITS, UNSEEN
 from ..teachers import mini
-from ..teachers.base import zero_shot_weights
 from ..teachers.preprocess import Preprocess
+from ..teachers.teacher import zero_shot_weights
 from ..vectors import unit
 from .checkpoint import flat
-from .config import FREE, TrainConfig
 from .distributed import Place
 from .mini_views import ViewedObject, ViewSet
+from .run_config import FREE, TrainConfig
 
 CARD, TEMPLATES = "README.md", Path(__file__).with_name("templates")
 _ROWS = 24  # of the table of the curve

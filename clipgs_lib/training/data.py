@@ -30,8 +30,8 @@ from ..splats import Splats
 from ..tokenizer import SplatBatch, collate
 from ..vectors import unit
 from .augment import augment
-from .config import TrainConfig
 from .distributed import Place, share, shares
+from .run_config import TrainConfig
 
 
 class FrozenViews:

@@ -31,9 +31,9 @@ from .checkpoint import (
     prefixed,
     save_checkpoint,
 )
-from .config import TrainConfig
 from .data import Batch, Objects, Plan, batches
 from .distributed import Place, agree, join, wait
+from .run_config import TrainConfig
 from .step import Learner
 from .validate import Validator
 

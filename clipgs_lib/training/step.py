@@ -26,9 +26,9 @@ from ..runtime import mixed_precision
 from ..vectors import unit
 from ..words import first_of
 from .checkpoint import part, prefixed
-from .config import TrainConfig
 from .data import Batch
 from .distributed import Place, gather, gather_with_grad
+from .run_config import TrainConfig
 
 CONVENTIONS = {"half": 1.0, "quarter": 0.5}  # factor of both losses: the published code's, the papers' 1/(4N)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..encoders import BagOfViews, Encoder, pool_views
 from ..evaluation import Ranked, retrieval, zero_shot
-from ..evaluation.objects import CHUNK, class_weights
+from ..evaluation.evaluation_set import CHUNK, class_weights
 from ..runtime import mixed_precision
 from ..vectors import unit
-from .config import TrainConfig
 from .data import Objects, Sample
 from .distributed import Place, gather, share, shares
+from .run_config import TrainConfig
 
 
 class Validator:

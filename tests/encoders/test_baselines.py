@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipgs_lib.encoders import EncoderError, build_encoder, encoder_config, load_encoder, save_encoder
-from clipgs_lib.encoders.base import on_surface
+from clipgs_lib.encoders.encoder import on_surface
 from clipgs_lib.encoders.voxels import voxelize
 from clipgs_lib.geometry import quat_to_rotmat
 from clipgs_lib.tokenizer import SplatBatch, TokenizerWarning, attribute_channels, collate

@@ -15,7 +15,7 @@ from clipgs_lib.encoders import (
     encoder_config,
     encoder_names,
 )
-from clipgs_lib.encoders.base import attended, drop_patches
+from clipgs_lib.encoders.encoder import attended, drop_patches
 from clipgs_lib.encoders.pointbert import ball_query, scattered_order
 from clipgs_lib.formats import read_splats
 from clipgs_lib.tokenizer import Patches, SplatBatch, collate

@@ -40,6 +40,6 @@ class Knowing:
 @pytest.fixture
 def knowing(monkeypatch):
     teacher = Knowing()
-    for room in ("evaluation.objects", "encoders.duoduo"):
+    for room in ("evaluation.evaluation_set", "encoders.duoduo"):
         monkeypatch.setattr(f"clipgs_lib.{room}.load_teacher", lambda name, device: teacher)
     return teacher

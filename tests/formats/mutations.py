@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from clipgs_lib.formats.base import FormatError, SplatWarning
+from clipgs_lib.formats.raw import FormatError, SplatWarning
 
 FUZZ_EXAMPLES = int(os.environ.get("CLIPGS_FUZZ", "60"))
 """Examples per fuzz test; raise it through the environment for a long run."""

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from clipgs_lib.formats import compressed_ply, read_splats, sniff, write_splats
-from clipgs_lib.formats.base import FormatError, SplatWarning
+from clipgs_lib.formats.raw import FormatError, SplatWarning
 from clipgs_lib.splats import COLUMNS, Splats
 
 from .mutations import assert_survives

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipgs_lib.formats import FORMATS, SplatWarning, write_splats
-from clipgs_lib.formats.base import to_splats
+from clipgs_lib.formats.raw import to_splats
 from clipgs_lib.splats import Splats
 
 from .mutations import assert_survives, fuzz_settings, mutations

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from clipgs_lib.formats import FORMATS, PointCloud, read_points, read_splats, sniff, write_splats
-from clipgs_lib.formats.base import FormatError, RawSplats
+from clipgs_lib.formats.raw import FormatError, RawSplats
 from clipgs_lib.splats import Splats
 from tests.conftest import make_splats
 

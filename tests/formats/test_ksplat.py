@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipgs_lib.formats import FormatError, read_splats, sniff
-from clipgs_lib.formats.base import SplatWarning
+from clipgs_lib.formats.raw import SplatWarning
 
 RANGE = (-2.0, 2.5)
 BLOCK = 5.0

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from clipgs_lib.formats import ply, read_splats, write_splats
-from clipgs_lib.formats.base import FormatError, SplatWarning
 from clipgs_lib.formats.ply_table import MAX_HEADER_BYTES
+from clipgs_lib.formats.raw import FormatError, SplatWarning
 from clipgs_lib.splats import Splats
 
 from .mutations import assert_survives

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipgs_lib.formats import read_points, sniff
-from clipgs_lib.formats.base import FormatError, SplatWarning
+from clipgs_lib.formats.raw import FormatError, SplatWarning
 
 from .ply_samples import ply_bytes, stored_columns
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipgs_lib.formats import FORMATS, read_splats, sniff, write_splats
-from clipgs_lib.formats.base import FormatError
+from clipgs_lib.formats.raw import FormatError
 
 REAL = {
     "ply/hamburger.ply": "ply",

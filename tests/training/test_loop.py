@@ -362,7 +362,7 @@ def test_class_weights_come_from_the_shards_teacher(shards, tmp_path, monkeypatc
 
     with pytest.raises(ValueError, match="zero-shot needs the shards' teacher 'stand-in'"):
         next(train(config(shards, tmp_path / "none", zero_shot="teacher")))
-    monkeypatch.setattr("clipgs_lib.evaluation.objects.load_teacher", load)
+    monkeypatch.setattr("clipgs_lib.evaluation.evaluation_set.load_teacher", load)
     for name in ("teacher", "here@file.pt"):
         records = list(train(config(shards, tmp_path / name, steps=1, warmup=0, zero_shot=name)))
         assert records[0]["val_chance_zero_shot_top1"] == 0.25 and "test_zero_shot_top1" in records[-1]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgs_lib.applications.curation import Curation, session
+from clipgs_lib.applications.curation import Curation, curated
 from clipgs_lib.shards import ShardSet
 from clipgs_lib.vectors import unit
 from clipgs_lib.widgets import LabelGrid
@@ -38,7 +38,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def start(shards, tmp_path, monkeypatch):
     """Make a grid with its labels in a temporary folder."""
-    monkeypatch.setattr(session, "load_teacher_of", lambda *_, **__: Teacher())
+    monkeypatch.setattr(curated, "load_teacher_of", lambda *_, **__: Teacher())
 
     def made(who="ada", **changes):
         curation = Curation(shards, f"a {KINDS[0]} {MARKUP}", tmp_path / "labels", encoder="bag-mean", labeller=who)

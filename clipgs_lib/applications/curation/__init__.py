@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
+from .curated import Curation, embeds_of, read_manifest, texts_of
 from .oracle import oracle_curves, task_of, tasks
-from .session import Curation, embeds_of, read_manifest, texts_of

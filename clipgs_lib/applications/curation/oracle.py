@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...evaluation.objects import Progress
+from ...evaluation.evaluation_set import Progress
 from ...evaluation.scores import intervals
 from ...words import listing
 from .ranking import LEAST, ask_next, fit_scores, text_features

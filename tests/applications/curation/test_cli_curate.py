@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_lib.applications.curation import oracle, read_manifest, session
+from clipgs_lib.applications.curation import curated, oracle, read_manifest
 from clipgs_lib.applications.curation.labels import LabelFile
 from clipgs_lib.shards import ShardSet
 from clipgs_lib.vectors import unit
@@ -31,7 +31,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def teacher(monkeypatch):
-    monkeypatch.setattr(session, "load_teacher_of", lambda *_, **__: Teacher())
+    monkeypatch.setattr(curated, "load_teacher_of", lambda *_, **__: Teacher())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import clipgs_lib as cg
-from clipgs_lib.encoders import EncoderError, build_encoder, checkpoint, encoder_names, load_encoder, save_encoder
+from clipgs_lib.encoders import EncoderError, build_encoder, encoder_names, load_encoder, save_encoder, stored
 from clipgs_lib.tokenizer import collate
 
 from ..conftest import make_splats
@@ -97,7 +97,7 @@ def test_loading_leaves_the_generator_alone(folder):
 
 
 def test_shipped_ones_are_found_by_name(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    monkeypatch.setattr(stored, "SHIPPED", tmp_path)
     with pytest.raises(
         EncoderError, match=r"data/encoders/clipgs-mini, got none \(none is shipped yet\).*clipgs train"
     ):

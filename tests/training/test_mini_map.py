@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from clipgs_lib.cli import app
 from clipgs_lib.settings import to_plain
 from clipgs_lib.teachers import TeacherError, load_teacher, mini
-from clipgs_lib.training import mini as training
+from clipgs_lib.training import mini_map as training
 from clipgs_lib.training import train_mini
 from clipgs_lib.training.checkpoint import METRICS
-from clipgs_lib.training.mini import MiniConfig, fit_map, start_model
+from clipgs_lib.training.mini_map import MiniConfig, fit_map, start_model
 from clipgs_lib.training.mini_views import read_views
 from tests.teachers import tiny
 

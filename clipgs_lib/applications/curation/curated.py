@@ -18,7 +18,7 @@ import numpy as np
 from ...encoders import load_encoder
 from ...errors import ExplainedError
 from ...evaluation import embed_set, load_teacher_of
-from ...evaluation.objects import Progress
+from ...evaluation.evaluation_set import Progress
 from ...files import file_sha256, write_text
 from ...shards import ShardError, ShardSet, open_embedded
 from ...shards.writer import write_set

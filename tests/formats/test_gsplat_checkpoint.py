@@ -9,8 +9,8 @@ import zipfile
 import pytest
 import torch
 
-from clipgs_lib.formats import checkpoint, read_splats, sniff
-from clipgs_lib.formats.base import FormatError
+from clipgs_lib.formats import gsplat_checkpoint, read_splats, sniff
+from clipgs_lib.formats.raw import FormatError
 
 from .mutations import assert_survives
 from .ply_samples import assert_same
@@ -45,7 +45,7 @@ def test_trainer_checkpoint(save, splats_factory, degree):
     path = save({"step": 29999, "splats": state, "pose_adjust": {"embeds.weight": torch.zeros(2, 9)}})
     assert sniff(path) == "checkpoint"
     assert_same(read_splats(path), splats)
-    notes = checkpoint.read(path).notes
+    notes = gsplat_checkpoint.read(path).notes
     assert notes[0] == "saved at training step 29,999" and "other ranks" in notes[1]
 
 
@@ -211,7 +211,7 @@ def test_truncation(save, splats_factory):
 def test_other_zips_are_not_checkpoints(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("meta.txt", "no")
-    assert not checkpoint.sniff(tmp_path / "x.pt", (tmp_path / "x.pt").read_bytes()[:4096])
+    assert not gsplat_checkpoint.sniff(tmp_path / "x.pt", (tmp_path / "x.pt").read_bytes()[:4096])
     with pytest.raises(FormatError, match="the content must be one of"):
         read_splats(tmp_path / "x.pt")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..files import replacing
 from ..weights import misfits
-from .base import Encoder
-from .config import EncoderError, config_from_dict
+from .configs import EncoderError, config_from_dict
+from .encoder import Encoder
 from .factory import build_encoder, encoder_names
 
 FORMAT = "clipgs-encoder"

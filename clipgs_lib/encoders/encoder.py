@@ -19,7 +19,7 @@ from ..splats import Splats
 from ..tokenizer import Patches, SplatBatch, Tokens, collate
 from ..vectors import unit
 from ..weights import state_sha256
-from .config import AnyConfig, EncoderConfig, EncoderError, PointBertConfig
+from .configs import AnyConfig, EncoderConfig, EncoderError, PointBertConfig
 
 _OCCLUDED = 64  # objects with a patch left out that run as one batch
 Inputs = Literal["splats", "points", "views", "voxels"]

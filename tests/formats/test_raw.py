@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_lib.formats.base import (
+from clipgs_lib.formats.raw import (
     MAX_GAUSSIANS,
     FormatError,
     RawSplats,

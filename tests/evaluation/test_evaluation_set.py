@@ -46,7 +46,7 @@ def test_embeddings_are_those_of_the_encoder_in_any_order_and_are_kept(folder, e
     keys = [row["key"] for row in shards.rows][3:9][::-1]
     said = []
     options = {"precision": "fp32", "cache": tmp_path / "kept", "progress": lambda *numbers: said.append(numbers)}
-    monkeypatch.setattr(evaluation.objects, "CHUNK", 4)
+    monkeypatch.setattr(evaluation.evaluation_set, "CHUNK", 4)
     embeds = evaluation.embed_set(encoder, shards, keys, **options)
     assert torch.allclose(embeds, encoder.encode([shards.read(key).splats for key in keys]), atol=1e-6)
     assert said == [(4, 6), (6, 6)]

@@ -27,8 +27,8 @@ from ..files import ZIP_ERRORS
 from ..geometry import MAX_SH_DEGREE, SH_C0
 from ..splats import COLUMNS, column_fits
 from ..weights import read_torch
-from .base import FormatError, RawSplats, check_count
 from .packing import SH_COEFFICIENTS, sh_degree_of, warn_dropped_sh
+from .raw import FormatError, RawSplats, check_count
 
 NAME = "checkpoint"
 SUFFIXES = (".pt", ".pth", ".ckpt")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipgs_lib.applications.curation import Curation, embeds_of, read_manifest, session
+from clipgs_lib.applications.curation import Curation, curated, embeds_of, read_manifest
 from clipgs_lib.encoders import build_encoder
 from clipgs_lib.errors import ExplainedError
 from clipgs_lib.shards import ShardError, ShardSet
@@ -35,7 +35,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def start(shards, tmp_path, monkeypatch):
     """Make a curation of the first kind with its labels in a temporary folder."""
-    monkeypatch.setattr(session, "load_teacher_of", lambda *_, **__: Teacher())
+    monkeypatch.setattr(curated, "load_teacher_of", lambda *_, **__: Teacher())
     return lambda who="ada", **changes: Curation(
         **{"shards": shards, "positives": f"a {KINDS[0]}", "labels": tmp_path / "labels.jsonl"}
         | {"encoder": "bag-mean", "labeller": who}
@@ -165,7 +165,7 @@ def test_an_encoder_embeds_what_the_bag_stands_in_for(shards, monkeypatch):
     assert np.allclose(bag[0], first, atol=1e-3)
     torch.manual_seed(0)
     encoder = build_encoder("clipgs-mini", TEACHER.dim, **SMALL)
-    monkeypatch.setattr(session, "load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr(curated, "load_encoder", lambda *_, **__: encoder)
     embeds = embeds_of(shards, "clipgs-mini")
     assert embeds.shape == (70, TEACHER.dim) and np.allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
     assert np.allclose(embeds[3], encoder.encode([shards.read(3).splats])[0].numpy(), atol=1e-2)
