@@ -16,6 +16,24 @@ from clipgs_lib import cli
 from clipgs_lib.splats import Splats
 
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked ``browser`` where there is none."""
+    if item.get_closest_marker("browser"):
+        if not CHROMIUM.exists():
+            pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
+        pytest.importorskip("playwright", reason="playwright drives the browser")
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Folder that browser tests leave their pictures in, for people to look at: ``build/screenshots``."""
+    folder = ROOT / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

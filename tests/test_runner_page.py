@@ -8,7 +8,6 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import nbformat
 import plotly.graph_objects as go
@@ -18,7 +17,8 @@ from PIL import Image
 from clipgs_lib.plots.style import titled
 from clipgs_lib.runner.page import PLOTLY, WIDGET, freeze_widgets, notebook_page, plotly_javascript
 
-CHROMIUM = Path("/usr/bin/chromium")
+from .widgets.browser import chromium
+
 FIGURE = {"data": [{"type": "scatter", "x": [1, 2], "y": [3, 4], "name": "</script><b>"}], "layout": {"height": 300}}
 LOADS = re.compile(r"<(?:script|img|iframe|link|source|video)\b[^>]*?\b(?:src|href)=[\"']?(?!data:)([^\"'\s>]+)")
 
@@ -103,9 +103,7 @@ CONTRAST = """() => {  // of every text with what lies behind it, the least: [ra
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium")
-def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(tmp_path, shots):
     table = "<table><thead><tr><th>head</th></tr></thead><tbody><tr><td>entry</td></tr></tbody></table>"
     figure = titled(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), "A curve", "below it").update_xaxes(title="steps")
     figure.add_hline(3.5)
@@ -119,8 +117,7 @@ def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(t
     notebook.cells[1].source = 'def f(x):  # a comment\n    return "text" + str(x > 1.5)' + " + str(x)" * 30
     path = tmp_path / "page.html"
     path.write_text(notebook_page(notebook, "t"), encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--headless", "--no-sandbox"])
+    with chromium() as browser:
         for scheme in ("light", "dark"):
             page = browser.new_page(color_scheme=scheme)
             page.set_default_timeout(120_000)
@@ -135,7 +132,7 @@ def test_in_a_browser_a_dark_system_gets_a_dark_page_and_all_words_can_be_read(t
             assert page.evaluate(line) == "rgb(122, 128, 138)", "not plotly's black"
             white = "getComputedStyle(document.querySelector('.jp-RenderedImage img')).backgroundColor"
             assert page.evaluate(white) == "rgb(255, 255, 255)"
-        browser.close()
+            page.screenshot(path=shots / f"notebook-{scheme}.png")
 
 
 class _Counter(BaseHTTPRequestHandler):
@@ -151,9 +148,7 @@ class _Counter(BaseHTTPRequestHandler):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="no /usr/bin/chromium")
 def test_in_a_browser_figures_are_drawn_and_no_server_is_asked(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
     _Counter.hits = []
     server = HTTPServer(("127.0.0.1", 0), _Counter)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -167,9 +162,7 @@ def test_in_a_browser_figures_are_drawn_and_no_server_is_asked(tmp_path):
     path = tmp_path / "page with space.html"
     path.write_text(notebook_page(executed(*figures, {"image/png": png()}, markdown=f"# T\n\n![x]({there}/md)"), "t"))
     try:
-        with sync_api.sync_playwright() as playwright:
-            flags = ["--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        with chromium() as browser:
             page = browser.new_page()
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
@@ -181,7 +174,6 @@ def test_in_a_browser_figures_are_drawn_and_no_server_is_asked(tmp_path):
             assert page.evaluate("document.querySelector('#clipgs-figure-1').offsetHeight") == 450
             assert page.locator(".legendtext, .trace").count() >= 1
             assert page.evaluate("[...document.images].some(i => i.naturalWidth === 8)")
-            browser.close()
     finally:
         server.shutdown()
         server.server_close()

@@ -19,5 +19,5 @@ from .query import (
 )
 from .questions import Question, lines_of, precision_of_queries, read_questions, right_rows, sense_rows
 from .session import Part, Session, State, query_parts
-from .sheet import hits_sheet, picture_sheet, picture_strip
+from .sheet import answers_sheet, hits_sheet, picture_sheet, picture_strip
 from .storage import INDEX, GalleryError, GalleryWriter, Rows, Space

@@ -130,6 +130,11 @@ class Gallery:
         return rows_of(self._frame)
 
     @cached_property
+    def categories(self) -> list[str]:
+        """N categories, empty where there is none."""
+        return [str(meta.get("category") or "") for meta in self.meta]
+
+    @cached_property
     def _frame(self) -> pd.DataFrame:
         import pandas
 
@@ -138,6 +143,9 @@ class Gallery:
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {key: row for row, key in enumerate(self.keys)}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
 
     def row(self, key: str) -> int:
         """Row of a key; ``gallery.embeds[gallery.row(key)]`` is the query by that object.

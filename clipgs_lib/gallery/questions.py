@@ -87,9 +87,8 @@ def right_rows(gallery: Gallery, words: Sequence[str]) -> Tensor:
     """Rows ``[N]`` bool whose category holds one of the words as whole words, in any case, or whose key is one."""
     names = [word.strip() for word in words if word.strip()]
     pattern = re.compile(rf"\b(?:{'|'.join(re.escape(name.casefold()) for name in names) or '(?!)'})\b")
-    categories = (str(meta.get("category") or "").casefold() for meta in gallery.meta)
-    pairs = zip(gallery.keys, categories, strict=True)
-    return torch.tensor([key in names or bool(pattern.search(category)) for key, category in pairs])
+    pairs = zip(gallery.keys, gallery.categories, strict=True)
+    return torch.tensor([key in names or bool(pattern.search(category.casefold())) for key, category in pairs])
 
 
 def precision_of_queries(

@@ -57,6 +57,7 @@ class State:
     more: tuple[str, ...] = ()  # keys of hits marked as right
     less: tuple[str, ...] = ()  # keys of hits marked as wrong
     index: str = ""  # name of the gallery; "" for the first
+    compare: str = ""  # name of another one, whose hits stand beside; "" for none
     category: str = ""  # only objects of it, or whose category contains it when none is called so
     split: str = ""  # only objects of it
     among: tuple[str, ...] = ()  # only these keys; empty for all
@@ -79,7 +80,7 @@ class Session:
 
     Attributes:
         state: what decides what is shown; `change` makes the next one.
-        answer: to the state, None without a query.
+        answers: to the state, by name: of the gallery that is searched, then of the one beside; none without a query.
         teacher: of all galleries.
 
     Raises:
@@ -108,7 +109,7 @@ class Session:
         self.per_page, self.encoder = per_page, encoder
         self._explained = encoder.identity if encoder is not None and hasattr(encoder, "relevance") else None
         self.state = State(index=next(iter(self.galleries)))
-        self.answer: Answer | None = None
+        self.answers: dict[str, Answer] = {}
         self.teacher, self._file, self._start = teacher, file, start
         self._open_splats = open_splats
         self._term = lru_cache(256)(self._make_term)
@@ -156,6 +157,7 @@ class Session:
         """Change fields of the state and ask again; a state that cannot be answered leaves the one before.
 
         A change of anything but the page goes back to the first page, and of what is asked for takes back the marks.
+        An index is never compared with itself: when it becomes the one beside, the two change places.
 
         Returns:
             The answer, None without a query.
@@ -171,20 +173,24 @@ class Session:
             state = replace(state, more=(), less=())
         if changed.keys() - {"page", "opened"} and "page" not in changed:
             state = replace(state, page=0)
-        if state.index not in self.galleries:
-            raise KeyError(f"index must be one of {', '.join(self.galleries)}, got {state.index!r}")
-        gallery, allowed = self.galleries[state.index], self._allowed(state)
-        last = (int(allowed.sum()) if allowed is not None else len(gallery)) - 1
+        if state.compare == state.index:
+            state = replace(state, compare=self.state.index if self.state.index != state.index else "")
+        names = [state.index] + ([state.compare] if state.compare else [])
+        for name in names:
+            if name not in self.galleries:
+                raise KeyError(f"index must be one of {', '.join(self.galleries)}, got {name!r}")
+        masks = {name: self._allowed(state, name) for name in names}
+        mask = masks[state.index]
+        last = (int(mask.sum()) if mask is not None else len(self.galleries[state.index])) - 1
         state = replace(state, page=max(0, min(state.page, last // self.per_page)))
-        answer = self.answer  # stands when only another object is looked at
+        answers = self.answers  # stand when only another object is looked at
         if replace(state, opened=self.state.opened) != self.state:
-            query = self._query(state.index, state.parts).marked(gallery, state.more, state.less)
-            rows = (state.page + 1) * self.per_page
-            answer = ask(gallery, query, rows, where=allowed) if query.terms else None
-        self.state, self.answer = state, answer
+            given = {name: self._answer(state, name, mask) for name, mask in masks.items()}
+            answers = {name: answer for name, answer in given.items() if answer is not None}
+        self.state, self.answers = state, answers
         if self._file is not None:
             write_text(self._file, json.dumps({"start": self._start, "state": to_plain(state)}))
-        return answer
+        return self.answer
 
     def open(self, key: str) -> Splats:
         """The splats of an object, which is looked at from now on; as `splats`."""
@@ -213,9 +219,18 @@ class Session:
         return self.galleries[self.state.index]
 
     @property
+    def answer(self) -> Answer | None:
+        """To the state, of the gallery that is searched; None without a query."""
+        return self.answers.get(self.state.index)
+
+    @property
     def hits(self) -> list[Hit]:
         """Of the present page, best first."""
-        return list(self.answer.hits[self.state.page * self.per_page :]) if self.answer else []
+        return self.hits_of(self.state.index)
+
+    def hits_of(self, index: str) -> list[Hit]:
+        """Of the present page of one of the ``answers``, best first; none of another gallery."""
+        return list(self.answers[index].hits[self.state.page * self.per_page :]) if index in self.answers else []
 
     @property
     def note(self) -> str:
@@ -226,7 +241,9 @@ class Session:
         filtered = f" that the filter lets through, of {count:,}" if self.answer.rows < count else ""
         if not self.hits:
             return f"none of {count:,} splats passes the filter"
-        return f"{self.hits[0].rank:,} to {self.hits[-1].rank:,} of {self.answer.rows:,} splats{filtered}"
+        both = {hit.key for hit in self.hits} & {hit.key for hit in self.hits_of(self.state.compare)}
+        beside = f"; {len(both)} of them beside, too" if self.state.compare else ""
+        return f"{self.hits[0].rank:,} to {self.hits[-1].rank:,} of {self.answer.rows:,} splats{filtered}{beside}"
 
     def facts(self, key: str) -> dict[str, str]:
         """What is known of an object beside caption and category, by name; not where its splats lie."""
@@ -243,8 +260,7 @@ class Session:
     @cached_property
     def categories(self) -> list[str]:
         """All of the galleries, sorted."""
-        metas = (meta for gallery in self.galleries.values() for meta in gallery.meta)
-        return sorted({str(meta["category"]) for meta in metas if meta.get("category")})
+        return sorted({name for gallery in self.galleries.values() for name in gallery.categories if name})
 
     def positions(self) -> Tensor:
         """Places ``[N, 2]`` of the objects on a map, in ``[-1, 1]``: the two directions of most variance (PCA)."""
@@ -290,6 +306,14 @@ class Session:
 
     # ---- how it is done ----------------------------------------------------------------------------------------
 
+    def _answer(self, state: State, index: str, allowed: Tensor | None) -> Answer | None:
+        """Of a gallery; marks that only another one has do not count there."""
+        gallery = self.galleries[index]
+        marks = ([key for key in keys if key in gallery or index == state.index] for keys in (state.more, state.less))
+        query = self._query(index, state.parts).marked(gallery, *marks)
+        rows = (state.page + 1) * self.per_page
+        return ask(gallery, query, rows, where=allowed) if query.terms else None
+
     def _query(self, index: str, parts: Sequence[Part]) -> Query:
         given = [part for part in parts if part.name.strip() or part.picture]
         return Query(tuple(replace(self._term(index, replace(p, weight=1.0)), weight=p.weight) for p in given))
@@ -301,9 +325,9 @@ class Session:
             return row_term(self.galleries[index], part.name)
         return picture_term(self.teacher, _as_image(base64.b64decode(part.picture)), name=part.name)
 
-    def _allowed(self, state: State) -> Tensor | None:
-        """Which rows pass the filters and the lasso, None for all."""
-        gallery = self.galleries[state.index]
+    def _allowed(self, state: State, index: str) -> Tensor | None:
+        """Which rows of a gallery pass the filters and the lasso, None for all."""
+        gallery = self.galleries[index]
         filters: list[str] = []
         if category := state.category.strip():
             filters.append(f"category{'=' if category in self.categories else '~'}{category}")
@@ -312,7 +336,7 @@ class Session:
         if not state.among:
             return mask
         among = torch.zeros(len(gallery), dtype=torch.bool)
-        among[[gallery.row(key) for key in state.among]] = True
+        among[[gallery.row(key) for key in state.among if key in gallery or index == state.index]] = True
         return among if mask is None else mask & among
 
 

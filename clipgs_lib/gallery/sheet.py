@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
 import numpy as np
@@ -14,22 +14,35 @@ from ..rendering import contact_sheet
 from .gallery import Gallery
 from .query import Answer
 
-_TILE, _COLUMNS = 112, 5
+_TILE, _COLUMNS, _NARROW = 112, 5, 3
 
 
-def hits_sheet(gallery: Gallery, answer: Answer) -> Image.Image:
-    """The hits of an answer with their pictures, scores and captions."""
+def hits_sheet(gallery: Gallery, answer: Answer, *, name: str = "") -> Image.Image:
+    """The hits of an answer with their pictures, scores and captions; narrower under the ``name`` of a gallery."""
     title = " ".join(f"{term.weight:+g} “{term.name}”" for term in answer.query.terms).removeprefix("+1 ")
     note = "" if answer.fits else " · nothing fits well"
     tiles = [(gallery.thumbnail(hit.row), f"{hit.score:.1f} {hit.caption}") for hit in answer.hits]
+    if name:
+        return picture_sheet(f"{name}: {title}{note}", tiles, _NARROW)
     return picture_sheet(f"{title}: the best {len(tiles)} of {answer.rows:,}{note}", tiles)
 
 
-def picture_sheet(title: str, tiles: Sequence[tuple[bytes | np.ndarray, str]]) -> Image.Image:
-    """Pictures, see `tile`, with captions, five in a row, below a title."""
+def answers_sheet(answers: Mapping[str, tuple[Gallery, Answer]]) -> Image.Image:
+    """Answers of several galleries to one query side by side, below their names; as `hits_sheet` when there is one."""
+    if len(answers) == 1:
+        return hits_sheet(*next(iter(answers.values())))
+    sheets = [hits_sheet(*one, name=name) for name, one in answers.items()]
+    page = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
+    for place, sheet in enumerate(sheets):
+        page.paste(sheet, (sum(other.width for other in sheets[:place]), 0))
+    return page
+
+
+def picture_sheet(title: str, tiles: Sequence[tuple[bytes | np.ndarray, str]], columns: int = _COLUMNS) -> Image.Image:
+    """Pictures, see `tile`, with captions, some in a row, below a title."""
     blank = torch.ones(_TILE, _TILE, 3)
     pictures = [torch.from_numpy(np.array(tile(picture, _TILE))) / 255 for picture, _ in tiles]
-    columns = max(3, min(_COLUMNS, len(pictures)))
+    columns = max(_NARROW, min(columns, len(pictures)))
     pictures += [blank] * (columns - len(pictures))
     captions = [caption for _, caption in tiles] + [""] * (len(pictures) - len(tiles))
     below = np.round(255 * contact_sheet(pictures, columns, captions).numpy()).astype(np.uint8)

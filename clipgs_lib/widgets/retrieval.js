@@ -11,7 +11,7 @@ class Explorer extends Panel {
     this.map = new EmbeddingMap(this.plane, {
       open: (row) => this.open(row),
       lasso: (rows) => this.post({ type: "lasso", rows }),
-      hover: (row) => [...this.grid.children].forEach((item) => item.classList.toggle("re-pointed", +item.dataset.row === row)),
+      hover: (row) => this.point(row),
     });
     this.on("comm_live_update", () => this.post({ type: "load" }));
     this.showParts();
@@ -34,14 +34,16 @@ class Explorer extends Panel {
     this.file.addEventListener("change", () => this.choose(this.file.files[0]));
     const choice = (label, options) => make("select", { "aria-label": label },
       ...options.map(([value, text]) => make("option", { value }, text)));
+    const indexes = this.info.indexes.map((name) => [name, name]);
     const category = `re-categories-${Math.random().toString(36).slice(2)}`; // two explorers stand in one notebook
     this.filters = {
-      index: choice("index", this.info.indexes.map((name) => [name, name])),
+      index: choice("index", indexes),
+      compare: choice("compare", [["", "compare: nothing"], ...indexes.map(([name]) => [name, `compare: ${name}`])]),
       category: make("input", { type: "search", placeholder: "any category", "aria-label": "category" }),
       split: choice("split", [["", "all splits"], ...this.info.splits.map((name) => [name, name])]),
     };
     this.filters.category.setAttribute("list", category);
-    this.filters.index.hidden = this.info.indexes.length < 2;
+    this.filters.index.hidden = this.filters.compare.hidden = indexes.length < 2;
     this.filters.split.hidden = this.info.splits.length < 2;
     for (const [name, field] of Object.entries(this.filters)) {
       field.addEventListener("change", () => this.ask({ [name]: field.value }));
@@ -50,7 +52,7 @@ class Explorer extends Panel {
     const tools = make("div", { className: "re-form" },
       this.button("+ words", "another text; mix them with the sliders", () => this.addPart({ kind: "text", name: "" })),
       make("label", { className: "re-upload", title: "or drop one here, or paste it" }, "+ picture …", this.file),
-      this.filters.index, this.filters.category, this.filters.split, this.chosen,
+      this.filters.index, this.filters.compare, this.filters.category, this.filters.split, this.chosen,
       this.button("map", "show where the objects lie", ({ target }) => {
         this.plane.hidden = !this.plane.hidden;
         target.setAttribute("aria-pressed", String(!this.plane.hidden));
@@ -60,15 +62,14 @@ class Explorer extends Panel {
     const examples = make("div", { className: "re-examples" }, ...this.info.examples.map((text) =>
       this.button(text, "search for this", () => this.setParts([{ kind: "text", name: text, weight: 1 }]))));
     if (this.info.examples.length) examples.prepend("Try ");
-    this.warning = make("div", { className: "re-warning", hidden: true }, NOTHING_FITS);
-    this.grid = make("ol", { className: "re-grid", "aria-label": "hits" });
-    this.grid.addEventListener("keydown", (event) => this.walk(event));
+    this.columns = make("div", { className: "re-columns" });
+    this.columns.addEventListener("keydown", (event) => this.walk(event));
     this.pager = make("div", { className: "re-form re-pager" });
     this.plane = make("div", { className: "re-map", hidden: true });
     this.why = make("div", { className: "re-form" });
     this.aside = make("aside", { className: "re-aside", hidden: true, "aria-label": "opened object" });
-    const body = make("div", { className: "re-body" }, make("div", {}, this.plane, this.grid, this.pager), this.aside);
-    const root = make("div", { className: "clipgs-re" }, this.rows, tools, examples, this.status, this.warning, body);
+    const body = make("div", { className: "re-body" }, make("div", {}, this.plane, this.columns, this.pager), this.aside);
+    const root = make("div", { className: "clipgs-re" }, this.rows, tools, examples, this.status, body);
     root.addEventListener("keydown", (event) => event.stopPropagation());
     root.addEventListener("paste", (event) => this.take(event, event.clipboardData));
     root.addEventListener("drop", (event) => this.take(event, event.dataTransfer));
@@ -131,7 +132,7 @@ class Explorer extends Panel {
     const newer = this.pending; // what a person did since then stays in the fields
     this.waiting = false;
     if (content.type === "show") this.show(content, buffers, Boolean(newer));
-    else if (content.wrong && content.of === "change") this.showHits([], null);
+    else if (content.wrong && content.of === "change") this.showHits([], []);
     if (content.type !== "show") this.say(content.text, content.wrong && !this.typed);
     return this.flush();
   }
@@ -242,7 +243,7 @@ class Explorer extends Panel {
     const here = this.parts, moved = this.state.index !== content.state.index;
     const same = newer || plain(here) === plain(content.state.parts);
     const marks = JSON.stringify(this.terms?.slice(this.termOf(here.length)));
-    Object.assign(this, { state: content.state, terms: content.terms, thumbs: content.thumbs, explains: content.explains, fits: content.fits });
+    Object.assign(this, { state: content.state, terms: content.terms, thumbs: content.thumbs, explains: content.explains });
     if (same) this.state.parts = here; // the fields hold these
     if (!same || here.some((part) => part.kind === "shape") || marks !== JSON.stringify(this.terms.slice(this.termOf(here.length)))) {
       this.showParts();
@@ -251,8 +252,8 @@ class Explorer extends Panel {
     this.chosen.hidden = !this.state.among.length;
     this.chosen.textContent = `${this.state.among.length} chosen on the map ✕`;
     this.root.dataset.single = String(this.terms.length < 2 && this.parts.every((part) => part.weight === 1));
-    this.background = buffers[1].byteLength ? viewOf(buffers[1]) : null;
-    this.showHits(content.hits, buffers[0]);
+    this.background = buffers.at(-1).byteLength ? viewOf(buffers.at(-1)) : null;
+    this.showHits(content.columns, buffers);
     this.showPager(content.pages);
     if (moved && !this.plane.hidden) this.post({ type: "map" });
     this.note = content.note;
@@ -260,25 +261,43 @@ class Explorer extends Panel {
     this.say(this.note);
   }
 
-  showHits(hits, pictures) {
-    this.hits = hits;
+  /** A column for each index that answered: its name when there are two, a warning when nothing fits, and the hits. */
+  showHits(columns, pictures) {
+    this.hits = columns.flatMap(({ hits }) => hits);
     this.forget();
-    const src = hits.length ? this.url(pictures, "image/jpeg") : "";
-    const most = Math.max(1e-6, ...hits.flatMap((hit) => hit.shares.map(Math.abs)));
-    this.grid.replaceChildren(...hits.map((hit, i) => this.hit(hit, this.picture(src, i, hits.length), most)));
-    if (!hits.length) this.pager.replaceChildren();
-    this.warning.hidden = this.fits || !hits.length;
+    this.columns.replaceChildren(...columns.map(({ index, fits, hits }, place) => {
+      const src = hits.length ? this.url(pictures[place], "image/jpeg") : "", name = columns.length > 1 ? index : "";
+      const most = Math.max(1e-6, ...hits.flatMap((hit) => hit.shares.map(Math.abs)));
+      const grid = make("ol", { className: "re-grid", "aria-label": name ? `hits of ${name}` : "hits" },
+        ...hits.map((hit, i) => this.hit(hit, this.picture(src, i, hits.length), most)));
+      return make("section", {}, make("h4", { hidden: !name }, name), make("div", { className: "re-warning", hidden: fits }, NOTHING_FITS), grid);
+    }));
+    if (!this.hits.length) this.pager.replaceChildren();
     this.mark();
   }
 
   hit(hit, picture, most) {
     const label = `${hit.category} ${hit.caption}, score ${hit.score.toFixed(2)}; open`;
-    const card = this.button("", hit.caption, () => this.open(hit.row), { className: "re-hit", "aria-label": label });
+    const card = this.button("", hit.caption, () => this.open(hit.row), { className: "re-hit", "aria-label": label, disabled: hit.row < 0 });
     card.append(picture, ...this.words(hit), ...this.scores(hit, this.terms, most));
-    for (const kind of ["pointerenter", "focus"]) card.addEventListener(kind, () => this.map.show({ pointed: hit.row }));
-    const item = make("li", {}, card, make("div", { className: "re-marks" }, this.marker("more", "+", hit), this.marker("less", "−", hit)));
+    for (const rank of hit.beside) {
+      card.lastChild.append(make("span", { className: "re-label", title: "its place in the other column" }, rank ? `also #${rank}` : "only here"));
+    }
+    for (const kind of ["pointerenter", "focus"]) card.addEventListener(kind, () => this.point(hit.row));
+    for (const kind of ["pointerleave", "blur"]) card.addEventListener(kind, () => this.point(-1));
+    const item = make("li", {}, card, make("div", { className: "re-marks", hidden: hit.row < 0 }, this.marker("more", "+", hit), this.marker("less", "−", hit)));
     item.dataset.row = hit.row;
     return item;
+  }
+
+  /** Show where an object is: in the columns and on the map. */
+  point(row) {
+    for (const item of this.items) item.classList.toggle("re-pointed", row >= 0 && Number(item.dataset.row) === row);
+    this.map.show({ pointed: row });
+  }
+
+  get items() {
+    return this.columns.querySelectorAll("li");
   }
 
   marker(side, sign, { key }) {
@@ -298,9 +317,9 @@ class Explorer extends Panel {
   }
 
   walk(event) {
-    const cards = [...this.grid.querySelectorAll(".re-hit")], at = cards.indexOf(event.target);
+    const grid = event.target.closest(".re-grid"), cards = [...(grid?.querySelectorAll(".re-hit") ?? [])], at = cards.indexOf(event.target);
     if (at < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
-    const step = stepOf(event.key, this.grid), side = { "+": "more", "-": "less" }[event.key];
+    const step = stepOf(event.key, grid), side = { "+": "more", "-": "less" }[event.key];
     if (side) event.target.parentElement.querySelector(`[title="${side} like this"]`).click();
     else if (step !== undefined) cards[Math.max(0, Math.min(at + step, cards.length - 1))].focus();
     else return;
@@ -361,11 +380,10 @@ class Explorer extends Panel {
 
   /** Show which hit is open, and all hits on the map. */
   mark() {
-    for (const item of this.grid.children) {
-      const hit = this.hits.find((one) => one.row === Number(item.dataset.row));
-      item.firstElementChild.toggleAttribute("aria-current", !this.aside.hidden && hit?.key === this.state.opened);
-    }
-    this.map.show({ hits: this.hits.map((hit) => hit.row), scores: this.background });
+    this.items.forEach((item, i) => {
+      item.firstElementChild.toggleAttribute("aria-current", !this.aside.hidden && this.hits[i].key === this.state.opened);
+    });
+    this.map.show({ hits: this.hits.map((hit) => hit.row).filter((row) => row >= 0), scores: this.background });
   }
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..gallery import Answer, Gallery, Hit, Question, Session, hits_sheet, picture_sheet, picture_strip
+from ..gallery import Answer, Gallery, Hit, Question, Session, answers_sheet, picture_sheet, picture_strip
 from ..settings import to_plain
 from ..teachers import Teacher
 from .answers import answers_data
@@ -30,7 +30,8 @@ class RetrievalExplorer(Panel):
 
     Messages from the page carry a number ``seq`` that the reply repeats, so that an old reply never replaces a newer
     one: ``load``; ``change`` with fields of the `State`; ``lasso`` with rows; ``open`` with a row; ``why`` with a term;
-    ``map``. Messages to it: ``show`` (state, hits, and the hits' pictures on one strip), ``details``, ``map``, ``say``.
+    ``map``. Messages to it: ``show`` (state, a column of hits for each index that answers, and the hits' pictures on a
+    strip for each), ``details``, ``map``, ``say``.
 
     Args:
         galleries: one, or several by name, of the same teacher.
@@ -79,7 +80,7 @@ class RetrievalExplorer(Panel):
         return self.session.hits
 
     def change(self, **fields: Any) -> Answer | None:
-        """Change the weights, marks, filters, page or index, and show what comes then; see `Session.change`."""
+        """Change weights, marks, filters, page, index or the one beside, and show what comes; see `Session.change`."""
         self.session.change(**fields)
         self._send_answer()
         return self.session.answer
@@ -154,23 +155,34 @@ class RetrievalExplorer(Panel):
 
     def _send_answer(self, seq: int | None = None) -> None:
         session, answer = self.session, self.session.answer
-        cards, pictures = self._cards([(hit.row, hit.score) for hit in session.hits])
-        shares = [hit.contributions for hit in session.hits]
+        columns, strips = zip(*(self._column(name) for name in session.answers or [session.state.index]), strict=True)
         terms = answer.query.terms if answer else ()
         content = {
             "type": "show",
             "seq": seq,
             "state": to_plain(session.state),
             "note": session.note,
-            "fits": answer is None or not answer.hits or answer.fits,
             "terms": [{"name": term.name, "weight": term.weight} for term in terms],
             "thumbs": {part.name: self._thumb(part.name) for part in session.state.parts if part.kind == "shape"},
-            "hits": [card | {"shares": share} for card, share in zip(cards, shares, strict=True)],
+            "columns": columns,
             "pages": -(-answer.rows // session.per_page) if answer else 0,
             "explains": session.explains,
         }
         scores = b"" if answer is None else answer.background.numpy().astype("<f4").tobytes()
-        self.send(content, buffers=[pictures, scores])
+        self.send(content, buffers=[*strips, scores])
+
+    def _column(self, index: str) -> tuple[dict[str, Any], bytes]:
+        """Hits of an index, and their pictures on a strip; their rows are those of the gallery that is searched."""
+        session, gallery, here = self.session, self.session.galleries[index], self.session.gallery
+        hits, answer = session.hits_of(index), session.answers.get(index)
+        ranks = [{hit.key: hit.rank for hit in other.hits} for name, other in session.answers.items() if name != index]
+        cards = [
+            gallery.card(hit.row) | {"row": here.row(hit.key) if hit.key in here else -1, "score": hit.score}
+            | {"shares": hit.contributions, "beside": [rank.get(hit.key, 0) for rank in ranks]}
+            for hit in hits
+        ]  # fmt: skip
+        fits = answer is None or not answer.hits or answer.fits
+        return {"index": index, "fits": fits, "hits": cards}, picture_strip([gallery.thumbnail(h.row) for h in hits])
 
     def _thumb(self, key: str) -> list[str]:
         """A shape as the query bar shows it: what it is called, and its picture as base64."""
@@ -190,8 +202,10 @@ class RetrievalExplorer(Panel):
 
     def picture(self) -> Image.Image:
         """The present results; see `Panel.picture`."""
-        answer = self.session.answer
-        return picture_sheet(self.session.note, []) if answer is None else hits_sheet(self.session.gallery, answer)
+        session, answers = self.session, self.session.answers
+        if not answers:
+            return picture_sheet(session.note, [])
+        return answers_sheet({name: (session.galleries[name], answer) for name, answer in answers.items()})
 
     def live(self) -> dict[str, Any]:
         """The answers to what is typed and to the examples, for pages without a kernel; see `SplatView.live`."""

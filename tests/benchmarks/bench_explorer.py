@@ -24,7 +24,7 @@ explorer = cg.RetrievalExplorer(cg.Gallery.open({folder!r}), cg.load_teacher("mi
 explorer"""
 WATCH = """() => {
   window.times = [];
-  const field = document.querySelector(".re-text"), grid = document.querySelector(".re-body .re-grid");
+  const field = document.querySelector(".re-text"), grid = document.querySelector(".re-columns");
   field.addEventListener("input", () => (window.began = performance.now()), true);
   const drawn = () => requestAnimationFrame(() => setTimeout(() => {
     if (window.began) window.times.push(performance.now() - window.began);

@@ -26,7 +26,8 @@ from clipgs_lib.widgets import SplatView
 from clipgs_lib.widgets.wire import pack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the page harness lives with the tests
-from tests.widgets.browser import CHROMIUM, WidgetPage, chromium
+from tests.conftest import CHROMIUM
+from tests.widgets.browser import WidgetPage, chromium
 
 COUNTS = (10_000, 100_000, 200_000)
 WIDTH, HEIGHT = 640, 480

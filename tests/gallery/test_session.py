@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipgs_lib import read_splats
 from clipgs_lib.encoders import load_encoder
-from clipgs_lib.gallery import Gallery, GalleryError, Part, Session
+from clipgs_lib.gallery import Gallery, GalleryError, Part, Session, ask
 from clipgs_lib.gallery.session import MAX_UPLOAD
 from clipgs_lib.vectors import unit
 
@@ -167,6 +167,34 @@ def test_another_index_answers_the_same_query():
         Session(gallery_of(teacher="other sha256:00"), ColorTeacher())
     with pytest.raises(ValueError, match="per_page must lie in"):
         session_of(per_page=0)
+
+
+def test_two_indexes_side_by_side_answer_one_query():
+    few = gallery_of(2)
+    other = Gallery(few.embeds[2:6], few.keys[2:6], few.meta[2:6], teacher=TEACHER)
+    session = Session({"plain": gallery_of(3), "other": other}, ColorTeacher(), per_page=4)
+    session.change(compare="other")
+    assert session.answers == {} and session.hits_of("other") == []
+    session.search("red")
+    assert list(session.answers) == ["plain", "other"] and session.answer is session.answers["plain"]
+    alone = ask(other, session.answer.query, 4)
+    assert [hit.key for hit in session.hits_of("other")] == [hit.key for hit in alone.hits]
+    both = {hit.key for hit in session.hits} & {hit.key for hit in alone.hits}
+    assert session.note == f"1 to 4 of 12 splats; {len(both)} of them beside, too" and both
+    session.change(category="blue")
+    assert {hit.caption for name in session.answers for hit in session.hits_of(name)} == {"a blue thing"}
+    session.change(category="", more=["0"], among=["0", "2", "3"])
+    assert len(session.answer.query.terms) == 2 and len(session.answers["other"].query.terms) == 1
+    assert {hit.key for hit in session.hits_of("other")} == {"2", "3"}, "what the other has not is no fault of it"
+    session.change(more=[], among=[], index="other")
+    assert (session.state.index, session.state.compare) == ("other", "plain"), "they change places"
+    assert list(session.answers) == ["other", "plain"] and len(session.hits_of("plain")) == 4
+    session.change(compare="other")
+    assert session.state.compare == "" and list(session.answers) == ["other"]
+    before = session.state, session.answers
+    with pytest.raises(KeyError, match="index must be one of plain, other, got 'nobody'"):
+        session.change(compare="nobody")
+    assert (session.state, session.answers) == before
 
 
 def test_a_file_keeps_the_state_for_the_same_start(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import nbformat
 import numpy as np
@@ -16,7 +15,7 @@ from clipgs_lib.runner.page import PLOTLY, notebook_page
 from clipgs_lib.tokenizer import TokenizerConfig, attribute_channels, collate, patchify
 
 from ..conftest import make_splats
-from ..widgets.browser import CHROMIUM, chromium
+from ..widgets.browser import chromium
 from .test_labels import curves
 from .test_learning import ablation
 
@@ -34,7 +33,6 @@ MEASURE = """() => [...document.querySelectorAll("[id^=clipgs-figure]")].map((fi
 })"""
 SETTLED = """() => [...document.querySelectorAll("[id^=clipgs-figure]")].every((figure) =>
   figure.layout.width || Math.abs(figure._fullLayout.width - figure.clientWidth) < 2)"""
-SHOTS = os.environ.get("CLIPGS_SHOTS")  # a folder for pictures of the page, to look at
 WORDS = ["a light brown wooden keg", "a maroon paintbrush", "a beige paper windmill", "a red chest of drawers"]
 
 
@@ -76,10 +74,7 @@ def figures() -> dict[str, go.Figure]:
 
 
 @pytest.mark.browser
-def test_every_figure_fits_the_page_with_all_its_words(tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
+def test_every_figure_fits_the_page_with_all_its_words(tmp_path, shots):
     made = figures()
     outputs = [nbformat.v4.new_output("display_data", {PLOTLY: json.loads(f.to_json())}) for f in made.values()]
     cell = nbformat.v4.new_code_cell("figures()", execution_count=1, outputs=outputs)
@@ -98,8 +93,7 @@ def test_every_figure_fits_the_page_with_all_its_words(tmp_path):
             opened.wait_for_function(SETTLED)
             opened.wait_for_timeout(500)
             seen = dict(zip(made, opened.evaluate(MEASURE), strict=True))
-            if SHOTS:
-                opened.screenshot(path=f"{SHOTS}/figures_{width}.png", full_page=True)
+            opened.screenshot(path=shots / f"figures-{width}.png", full_page=True)
             assert {name: one["over"] for name, one in seen.items() if one["over"] > 0} == {}, width
             assert {name: one["cut"] for name, one in seen.items() if one["cut"]} == {}, width
     assert said == []

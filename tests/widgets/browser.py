@@ -18,7 +18,8 @@ from PIL import Image
 
 from clipgs_lib.widgets import SplatView
 
-CHROMIUM = Path("/usr/bin/chromium")
+from ..conftest import CHROMIUM
+
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",

@@ -63,6 +63,9 @@ def jupyterlab(folder: Path) -> Iterator[Lab]:
     options += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder / 'books'}"]
     options += ["--ServerApp.disable_check_xsrf=True", "--LabApp.news_url="]
     (folder / "books").mkdir()
+    news = folder / "SETTINGS" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}')  # else a dialog lies over the pictures of the page
     with (folder / "log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
         environment = os.environ | places | {"PYTHONPATH": str(ROOT)}

@@ -1,10 +1,9 @@
-"""Answers on pages without a kernel: reports, and explorers in exported notebooks. SHOTS: a folder for pictures."""
+"""Answers on pages without a kernel: reports, and explorers in exported notebooks."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 
 import nbformat
@@ -23,7 +22,7 @@ from clipgs_lib.widgets.live import ASKED, MIME
 
 from ..conftest import clipgs, make_splats
 from ..gallery.test_session import MARKUP, TEACHER, ColorTeacher, file_of, gallery_of, tile
-from .browser import CHROMIUM, chromium
+from .browser import chromium
 
 DARK = "() => getComputedStyle(document.body).backgroundColor"
 
@@ -170,15 +169,8 @@ def colors(page) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
 
 
-def shoot(page, name: str, tmp_path: Path) -> None:
-    page.screenshot(path=str(Path(os.environ.get("SHOTS", tmp_path)) / f"{name}.png"))
-
-
 @pytest.mark.browser
-def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
+def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path, shots):
     (tmp_path / "p.png").write_bytes(file_of(tile((30, 60, 200))))
     questions = [
         Question("a red thing", right=("red",)),
@@ -204,7 +196,7 @@ def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path):
         page.locator("section").nth(1).locator("button.re-hit").first.click()
         page.wait_for_function("document.querySelectorAll('[aria-current]').length === 1")
         assert np.abs(colors(page) - first).mean() > 1 and page.locator("canvas").count() <= 2, "one view at a time"
-        shoot(page, "report", tmp_path)
+        page.screenshot(path=shots / "report.png")
         page.get_by_role("button", name="<b>كرسي</b>").click()
         page.wait_for_function("scrollY > 100")
         page.locator(".re-aside .re-x").click()
@@ -215,15 +207,12 @@ def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path):
         narrow.locator("button.re-hit").first.click()
         colors(narrow)
         assert narrow.evaluate("document.documentElement.scrollWidth") <= 400
-        shoot(narrow, "report-narrow", tmp_path)
+        narrow.screenshot(path=shots / "report-narrow.png")
     assert said == []
 
 
 @pytest.mark.browser
-def test_an_exported_notebook_has_explorers_with_splats(tmp_path, monkeypatch):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
+def test_an_exported_notebook_has_explorers_with_splats(tmp_path, shots, monkeypatch):
     monkeypatch.delenv(ASKED, raising=False)
     splats = {"open_splats": lambda key: make_splats(60, seed=int(key))}
     explorer = RetrievalExplorer(gallery_of(2), ColorTeacher(), start="red", examples=["blue", MARKUP], **splats)
@@ -255,5 +244,5 @@ def test_an_exported_notebook_has_explorers_with_splats(tmp_path, monkeypatch):
         first.locator("section:visible button.re-hit").nth(1).click()
         first.locator(".re-aside .clipgs-sv[data-state=ready]").wait_for()
         assert "blue" in first.locator(".re-aside .re-title").inner_text()
-        shoot(page, "exported", tmp_path)
+        page.screenshot(path=shots / "exported.png")
     assert said == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from clipgs_lib.widgets import LabelGrid
 from clipgs_lib.widgets.still import MAX_BYTES
 
 from ..training.samples import KINDS, TEACHER, make_set
-from .browser import CHROMIUM, WidgetPage, chromium
+from .browser import WidgetPage, chromium
 
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
 
@@ -177,10 +176,7 @@ def test_a_saved_notebook_holds_a_sheet_of_the_page(start):
 
 
 @pytest.mark.browser
-def test_a_person_labels_in_chromium(start):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
+def test_a_person_labels_in_chromium(start, shots):
     grid = start()
     keys = list(grid.page)
     with chromium() as browser, WidgetPage(browser, grid) as page:
@@ -221,8 +217,7 @@ def test_a_person_labels_in_chromium(start):
         assert grid.curation.answers()[keys[6]].answer == "no", "the keyboard goes on after a click"
         grid.theme = "dark"
         page.settle()
-        if "LABEL_SHOT" in os.environ:
-            page.shoot(os.environ["LABEL_SHOT"])
+        page.shoot(shots / "labels-dark.png")
         found.keyboard.press("Enter")
         page.settle()
         assert not set(grid.page) & set(grid.curation.answers()) and "AP" in page.text(".re-status")

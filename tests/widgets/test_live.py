@@ -17,7 +17,7 @@ from clipgs_lib.runner.page import VIEW, notebook_page
 from clipgs_lib.widgets import SplatView, live
 from clipgs_lib.widgets.live import ASKED, MIME
 
-from .browser import CHROMIUM, chromium
+from .browser import chromium
 
 
 def page_of(*views: SplatView) -> str:
@@ -50,9 +50,6 @@ def test_a_large_splat_is_thinned_and_says_so(splats_factory):
 
 @pytest.mark.browser
 def test_in_a_browser_black_splats_stay_visible_when_the_page_turns_dark(splats_factory, monkeypatch, tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     monkeypatch.setenv(ASKED, "1")
     colored = splats_factory(60)
     black = replace(colored, sh0=torch.full_like(colored.sh0, -0.5 / geometry.SH_C0))
@@ -75,9 +72,6 @@ def test_in_a_browser_black_splats_stay_visible_when_the_page_turns_dark(splats_
 
 @pytest.mark.browser
 def test_in_a_browser_the_page_can_be_turned(splats_factory, monkeypatch, tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     monkeypatch.setenv(ASKED, "1")
     splats = splats_factory(400, 1)
     view = SplatView(splats, values=splats.means[:, 0], width=240, height=180, background=(1, 1, 1))

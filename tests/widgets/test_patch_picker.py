@@ -17,7 +17,7 @@ from clipgs_lib.widgets import PatchPicker, SplatView
 from clipgs_lib.widgets.colormap import LUMA, NOT_A_NUMBER, red_colormap
 from clipgs_lib.widgets.patch_picker import HINT
 
-from .browser import CHROMIUM, WidgetPage, chromium
+from .browser import WidgetPage, chromium
 
 
 def picker_of(splats, groups: int = 12, size: int = 16, **view) -> tuple[PatchPicker, Patches]:
@@ -148,9 +148,6 @@ def pixels_of(png: bytes) -> np.ndarray:
 
 @pytest.mark.browser
 def test_a_click_in_chromium_picks_the_patch_under_it(splats_factory):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     splats = splats_factory(150, seed=4)
     splats = replace(splats, opacities=torch.full((150,), 0.95))
     picker, _ = picker_of(splats, 10, 12, width=240, height=180, background=(1, 1, 1))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from clipgs_lib.gallery import Gallery, hits_sheet
 from clipgs_lib.widgets import RetrievalExplorer, SplatView
 from clipgs_lib.widgets.still import MAX_BYTES
 
 from ..conftest import make_splats
-from ..gallery.test_session import COLORS, MARKUP, ColorTeacher, file_of, gallery_of, tile
-from .browser import CHROMIUM, WidgetPage, chromium
+from ..gallery.test_session import COLORS, MARKUP, TEACHER, ColorTeacher, file_of, gallery_of, tile
+from .browser import WidgetPage, chromium
 
 
 def explorer_of(times: int = 1, galleries=None, **options) -> RetrievalExplorer:
@@ -42,6 +42,10 @@ def change(explorer, seq: int = 1, **changes) -> tuple[dict, list]:
     return ask(explorer, {"type": "change", "seq": seq, "changes": changes})
 
 
+def hits_of(content: dict, column: int = 0) -> list[dict]:
+    return content["columns"][column]["hits"]
+
+
 def text(words: str, weight: float = 1.0) -> dict:
     return {"kind": "text", "name": words, "weight": weight}
 
@@ -53,7 +57,7 @@ def test_the_page_gets_hits_with_their_pictures_on_one_strip():
     explorer = explorer_of()
     content, (pictures, scores) = change(explorer, seq=7, parts=[text("red")])
     assert (content["type"], content["seq"], content["note"]) == ("show", 7, "1 to 4 of 4 splats")
-    first = content["hits"][0]
+    first = hits_of(content)[0]
     assert (first["key"], first["category"], first["caption"], first["split"]) == (
         "0",
         "red kind",
@@ -63,23 +67,23 @@ def test_the_page_gets_hits_with_their_pictures_on_one_strip():
     assert first["shares"] == pytest.approx([first["score"]])
     strip = np.asarray(Image.open(io.BytesIO(pictures))).astype(int)
     assert strip.shape == (160, 4 * 160, 3)
-    for place, hit in enumerate(content["hits"]):
+    for place, hit in enumerate(hits_of(content)):
         assert np.abs(strip[80, 160 * place + 80] - list(COLORS.values())[hit["row"]]).max() < 12
     assert np.frombuffer(scores, "<f4") == pytest.approx(explorer.session.answer.background.numpy())
     again, buffers = ask(explorer, {"type": "load", "seq": 8})
     assert again | {"seq": 7} == content and buffers == [pictures, scores], "also when it opens again"
     empty, buffers = change(explorer, parts=[])
-    assert empty["hits"] == [] and empty["note"] == "4 splats; no search yet" and buffers == [b"", b""]
+    assert hits_of(empty) == [] and empty["note"] == "4 splats; no search yet" and buffers == [b"", b""]
 
 
 def test_a_picture_and_a_shape_come_as_parts():
     picture = base64.b64encode(file_of(tile((0, 0, 255)))).decode()
     explorer = explorer_of()
     content, _ = change(explorer, parts=[{"kind": "picture", "name": MARKUP, "weight": 1, "picture": picture}])
-    assert content["hits"][0]["key"] == "2" and content["terms"] == [{"name": MARKUP, "weight": 1.0}]
+    assert hits_of(content)[0]["key"] == "2" and content["terms"] == [{"name": MARKUP, "weight": 1.0}]
     content, _ = change(explorer, parts=[{"kind": "shape", "name": "1"}])
     caption, thumb = content["thumbs"]["1"]
-    assert content["hits"][0]["key"] == "1" and caption == "a green thing" and base64.b64decode(thumb)[:4] == b"RIFF"
+    assert hits_of(content)[0]["key"] == "1" and caption == "a green thing" and base64.b64decode(thumb)[:4] == b"RIFF"
 
 
 def test_a_cell_shows_what_it_asks_for_and_the_page_keeps_it():
@@ -88,6 +92,30 @@ def test_a_cell_shows_what_it_asks_for_and_the_page_keeps_it():
     assert [hit.key for hit in explorer.search("blue")][:1] == ["2"] and messages[-1][0]["seq"] is None
     explorer.change(more=["0"])
     assert messages[-1][0]["state"]["more"] == ["0"] and len(messages) == 2
+
+
+def test_two_indexes_answer_side_by_side():
+    some = gallery_of(3)
+    other = Gallery(some.embeds[[5, 2, 0]], ["5", "2", "only here"], [some.meta[i] for i in (5, 2, 0)], teacher=TEACHER)
+    explorer = explorer_of(galleries={"plain": gallery_of(3), "other": other}, per_page=5)
+    change(explorer, parts=[text("red")])
+    content, buffers = change(explorer, compare="other")
+    assert content["state"]["compare"] == "other" and [one["index"] for one in content["columns"]] == ["plain", "other"]
+    left, right = hits_of(content), hits_of(content, 1)
+    assert [hit["key"] for hit in left] == [hit.key for hit in explorer.session.hits]
+    assert [(hit["key"], hit["row"]) for hit in right[:2]] == [("only here", -1), ("5", 5)], "rows are the first one's"
+    places = {hit["key"]: place for place, hit in enumerate(right, start=1)}
+    assert [hit["beside"] for hit in left] == [[places.get(hit["key"], 0)] for hit in left]
+    strips = [Image.open(io.BytesIO(strip)).size for strip in buffers[:2]]
+    assert strips == [(160 * 5, 160), (160 * 3, 160)] and len(buffers) == 3
+    answers = explorer.session.answers.items()
+    sheets = [hits_sheet(explorer.session.galleries[name], answer, name=name) for name, answer in answers]
+    sheet, at = np.asarray(explorer.picture()), sheets[0].width
+    assert sheet.shape[1] == at + sheets[1].width and (sheet[:, :at] == np.asarray(sheets[0])).all()
+    content, _ = change(explorer, compare="")
+    assert len(content["columns"]) == 1 and all(hit["beside"] == [] for hit in hits_of(content))
+    reply, _ = change(explorer, compare="nobody")
+    assert reply["type"] == "say" and "index must be one of plain, other, got 'nobody'" in reply["text"]
 
 
 def test_a_hit_opens_beside_and_the_next_replaces_it():
@@ -112,7 +140,7 @@ def test_the_map_and_a_lasso_on_it():
     content, (places,) = ask(explorer, {"type": "map"})
     assert content == {"type": "map"} and np.frombuffer(places, "<f4").shape == (40,)
     content, _ = ask(explorer, {"type": "lasso", "rows": [1, 2, 3], "seq": 2})
-    assert content["state"]["among"] == ["1", "2", "3"] and {hit["row"] for hit in content["hits"]} == {1, 2, 3}
+    assert content["state"]["among"] == ["1", "2", "3"] and {hit["row"] for hit in hits_of(content)} == {1, 2, 3}
 
 
 def test_why_paints_the_opened_object(monkeypatch):
@@ -221,15 +249,12 @@ GIVE = """([content, buffers]) => second.emit('msg:custom', content, buffers.map
 
 
 @pytest.mark.browser
-def test_a_person_searches_in_chromium(tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
+def test_a_person_searches_in_chromium(tmp_path, shots):
     galleries = {"plain": gallery_of(5), "other": gallery_of(5)}
     explorer = explorer_of(galleries=galleries, examples=["a green ball", MARKUP], per_page=6)
     with chromium() as browser, WidgetPage(browser, explorer) as page:
         tab = page.page
-        captions = lambda: tab.locator(".re-body > div > .re-grid .re-caption").all_text_contents()  # noqa: E731
+        captions = lambda: tab.locator(".re-columns .re-grid .re-caption").all_text_contents()  # noqa: E731
         field = tab.get_by_label("text to search for").first
         assert page.text(".re-status") == "20 splats; no search yet" and captions() == []
         assert tab.title() == "viewer" and MARKUP in page.text(".re-examples")  # text, never markup
@@ -244,8 +269,7 @@ def test_a_person_searches_in_chromium(tmp_path):
         card, picture = (tab.locator(one).first.bounding_box() for one in (".re-hit", ".re-picture"))
         assert picture["width"] == pytest.approx(picture["height"]) and card["width"] - picture["width"] < 4
         assert card["height"] > picture["height"] + 40, "the whole picture, and words below it"
-        if "EXPLORER_SHOT" in os.environ:
-            page.shoot(os.environ["EXPLORER_SHOT"])
+        page.shoot(shots / "explorer-page.png")
         tab.get_by_role("button", name="next →").click()
         page.settle()
         assert page.text(".re-status") == "7 to 12 of 20 splats" and MARKUP in "".join(captions())
@@ -319,10 +343,60 @@ def test_a_person_searches_in_chromium(tmp_path):
 
 
 @pytest.mark.browser
+def test_two_indexes_stand_side_by_side_in_chromium(shots):
+    plain, turned = gallery_of(5), gallery_of(5)
+    keys = [*plain.keys[:14], *(f"only {row}" for row in range(14, 20))]
+    other = Gallery(turned.embeds.roll(1, 1), keys, turned.meta, teacher=TEACHER, thumbnails=turned._thumbnails)
+    explorer = explorer_of(galleries={"plain": plain, "turned": other}, per_page=8, start="a red ball")
+    session = explorer.session
+    with chromium() as browser, WidgetPage(browser, explorer) as page:
+        tab = page.page
+        columns = tab.locator(".re-columns section")
+        captions = lambda place: columns.nth(place).locator(".re-caption").all_text_contents()  # noqa: E731
+        assert columns.count() == 1 and not columns.locator("h4").is_visible()
+        tab.get_by_label("compare").select_option("turned")
+        page.settle()
+        assert columns.locator("h4").all_text_contents() == ["plain", "turned"]
+        assert captions(0)[0] == "a red thing" and captions(1)[0] == "a blue thing"
+        left, right = (columns.nth(place).bounding_box() for place in (0, 1))
+        assert right["x"] >= left["x"] + left["width"] and right["y"] == left["y"], "beside it"
+        assert abs(left["width"] - right["width"]) < 20 and page.text(".re-status").endswith("of them beside, too")
+        places = tab.get_by_title("its place in the other column").all_text_contents()
+        assert len(places) == 16 and "only here" in places and any(place.startswith("also #") for place in places)
+        page.shoot(shots / "compare-light.png")
+
+        both = next(hit for hit in session.hits if hit.key in {one.key for one in session.hits_of("turned")})
+        cards = tab.locator(f"li[data-row='{both.row}'] .re-hit")
+        cards.first.hover()
+        assert tab.locator(".re-pointed").count() == 2, "the same object in both"
+        gone = columns.nth(1).locator("li[data-row='-1'] .re-hit")
+        assert gone.count() >= 1 and gone.first.is_disabled()
+        cards.nth(1).click()
+        page.settle()
+        assert session.state.opened == both.key and tab.locator("[aria-current]").count() == 2
+        columns.nth(1).locator(".re-hit:enabled").first.focus()
+        tab.keyboard.press("ArrowRight")
+        assert columns.nth(1).locator(".re-hit:focus").count() == 1, "the keyboard stays in its column"
+        explorer.theme = "dark"
+        page.settle()
+        page.shoot(shots / "compare-dark.png")
+
+        tab.get_by_label("index", exact=True).select_option("turned")
+        page.settle()
+        assert columns.locator("h4").all_text_contents() == ["turned", "plain"], "they change places"
+        assert tab.get_by_label("compare").input_value() == "plain" and captions(0)[0] == "a blue thing"
+        tab.set_viewport_size({"width": 420, "height": 900})
+        tab.evaluate("() => (cell.style.width = '420px')")
+        page.settle()
+        assert tab.evaluate("() => document.documentElement.scrollWidth") <= 420
+        page.shoot(shots / "compare-narrow.png")
+        explorer.change(compare="")  # a cell
+        page.settle()
+        assert columns.count() == 1 and captions(0)[0] == "a blue thing" and not page.log
+
+
+@pytest.mark.browser
 def test_two_explorers_in_one_notebook_do_not_mix():
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     first, second = explorer_of(5, per_page=6), explorer_of(5, per_page=4, examples=["a green ball"])
     messages = sent(second)
     with chromium() as browser, WidgetPage(browser, first) as page:
@@ -340,7 +414,7 @@ def test_two_explorers_in_one_notebook_do_not_mix():
 
         settle()
         one, two = tab.locator("#cell .clipgs-re"), tab.locator("#second .clipgs-re")
-        hits = lambda root: root.locator(".re-body > div > .re-grid .re-caption").all_text_contents()  # noqa: E731
+        hits = lambda root: root.locator(".re-columns .re-grid .re-caption").all_text_contents()  # noqa: E731
         one.get_by_label("text to search for").fill("red")
         settle()
         assert hits(one)[0] == "a red thing" and hits(two) == [] and second.session.answer is None

@@ -1,32 +1,33 @@
-"""The explorer in a real JupyterLab: typed, mixed, opened, explained, restarted. SHOTS names a folder for pictures."""
+"""The explorer in a real JupyterLab: typed, mixed, opened, explained, restarted."""
 
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from .browser import CHROMIUM, chromium
+from .browser import chromium
 from .jupyter import COMMAND, IDLE, jupyterlab
 
-SETUP = """import clipgs_lib as cg
+SETUP = """import torch
+
+import clipgs_lib as cg
 from clipgs_lib import triplets
+from clipgs_lib.vectors import unit
 shards = triplets.open_set("")
 some = [shards[number] for number in range(0, len(shards), 6)]
 encoder, teacher = cg.load_encoder("clipgs-mini"), cg.load_teacher("mini")
 meta = [{"caption": one.caption, "category": one.category, "split": one.split} for one in some]
-gallery = cg.Gallery(encoder.encode([one.splats for one in some]), [one.key for one in some], meta,
-    teacher=teacher.identity, encoder=encoder.identity, thumbnails=[one.views[1] for one in some])"""
-SHOW = """explorer = cg.RetrievalExplorer(gallery, teacher, encoder=encoder, open_splats=lambda key: shards[key].splats,
-    examples=["a vehicle", "a plant"], per_page=8, file="session.json")
+facts = {"teacher": teacher.identity, "thumbnails": [one.views[1] for one in some]}
+keys, views = [one.key for one in some], [torch.from_numpy(one.image_embeds).float().mean(dim=0) for one in some]
+gallery = cg.Gallery(encoder.encode([one.splats for one in some]), keys, meta, encoder=encoder.identity, **facts)
+galleries = {"clipgs-mini": gallery, "mean of views": cg.Gallery(unit(torch.stack(views)), keys, meta, **facts)}"""
+SHOW = """explorer = cg.RetrievalExplorer(galleries, teacher, encoder=encoder,
+    open_splats=lambda key: shards[key].splats, examples=["a vehicle", "a plant"], per_page=8, file="session.json")
 explorer"""
-KEYS = (
-    "[...document.querySelectorAll('.clipgs-re .re-body > div > .re-grid > li')].map((item) => item.dataset.row).join()"
-)
+KEYS = "[...document.querySelectorAll('.clipgs-re .re-columns .re-grid > li')].map((item) => item.dataset.row).join()"
 WIDE = """() => {
   const root = document.querySelector('.clipgs-re'), right = root.getBoundingClientRect().right;
   const out = [...root.querySelectorAll('*')].filter((one) => one.getBoundingClientRect().right > right + 1);
@@ -36,11 +37,7 @@ READY = ".clipgs-re[data-state=ready]"
 
 
 @pytest.mark.browser
-def test_a_person_explores_in_jupyterlab(tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
-    shots = Path(os.environ.get("SHOTS", tmp_path))
+def test_a_person_explores_in_jupyterlab(tmp_path, shots):
     Image.new("RGB", (3000, 2000), (30, 120, 40)).save(tmp_path / "green.png")
     with jupyterlab(tmp_path) as lab, chromium() as browser:
         lab.write("explore.ipynb", SETUP, SHOW)
@@ -58,7 +55,7 @@ def test_a_person_explores_in_jupyterlab(tmp_path):
             page.evaluate("document.querySelector('.clipgs-re').scrollIntoView({ block: 'start' })")
 
         def shoot(name):
-            page.screenshot(path=str(shots / f"{name}.png"))
+            page.screenshot(path=shots / f"explorer-{name}.png")
 
         run()
         field = page.get_by_label("text to search for").first
@@ -116,6 +113,13 @@ def test_a_person_explores_in_jupyterlab(tmp_path):
         shoot("map")
         page.get_by_role("button", name="chosen on the map").click()
         page.wait_for_selector(READY)
+
+        # the hits of another index beside them
+        page.get_by_label("compare").select_option("mean of views")
+        page.wait_for_selector(f"{READY} .re-columns section + section li")
+        assert page.locator(".re-columns h4").all_text_contents() == ["clipgs-mini", "mean of views"]
+        assert page.locator(".re-columns li").count() == 16
+        shoot("compare")
 
         page.evaluate(COMMAND, ["apputils:change-theme", {"theme": "JupyterLab Dark"}])
         page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")

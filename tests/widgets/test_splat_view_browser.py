@@ -18,7 +18,7 @@ from clipgs_lib.widgets import SplatView
 from clipgs_lib.widgets.colormap import FADE_CHROMA, FADE_LOW, FADE_SPAN, LUMA, NOT_A_NUMBER, colormap, red_colormap
 from clipgs_lib.widgets.splat_view import PICK_ALPHA
 
-from .browser import CHROMIUM, WidgetPage, chromium
+from .browser import WidgetPage, chromium
 
 pytestmark = pytest.mark.browser
 WHITE = (1.0, 1.0, 1.0)
@@ -27,9 +27,6 @@ SIZE = {"width": 240, "height": 180}
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     with chromium() as running:
         yield running
 

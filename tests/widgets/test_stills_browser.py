@@ -12,7 +12,7 @@ from clipgs_lib.runner.page import WIDGET
 from clipgs_lib.widgets import SplatView
 from clipgs_lib.widgets.still import page_script
 
-from .browser import CHROMIUM, chromium
+from .browser import chromium
 
 STATE = "application/vnd.jupyter.widget-state+json"
 CONTEXT = """([metadata, notebook]) => {
@@ -34,9 +34,6 @@ CONTEXT = """([metadata, notebook]) => {
 
 @pytest.mark.browser
 def test_a_saved_notebook_brings_its_stills_along(splats_factory):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
     data, _ = SplatView(splats_factory(50), width=64, height=64)._repr_mimebundle_()
     mine, png = data[WIDGET]["model_id"], data["image/png"]
     bundles = [data, {WIDGET: {"model_id": "slider"}, "text/plain": "IntSlider()"}, {"image/png": png}]

@@ -1,12 +1,10 @@
-"""`TwinEditor` without a browser, and in a real JupyterLab. SHOTS names a folder for pictures."""
+"""`TwinEditor` without a browser, and in a real JupyterLab."""
 
 from __future__ import annotations
 
 import base64
 import io
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from clipgs_lib.applications.scene_twin.composer import catalogue_assets
 from clipgs_lib.widgets import SplatView, TwinEditor
 from clipgs_lib.widgets.still import MAX_BYTES
 
-from .browser import CHROMIUM, chromium
+from .browser import chromium
 from .jupyter import COMMAND, ROOT, jupyterlab
 
 
@@ -84,11 +82,7 @@ editor = TwinEditor(make_twin(replace(scene, objects=scene.objects[:2]), pool), 
 
 
 @pytest.mark.browser
-def test_a_person_changes_a_twin_in_jupyterlab(tmp_path):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Debian's chromium")
-    pytest.importorskip("playwright", reason="playwright drives the browser")
-    shots = Path(os.environ.get("SHOTS", tmp_path))
+def test_a_person_changes_a_twin_in_jupyterlab(tmp_path, shots):
     with jupyterlab(tmp_path) as lab, chromium() as browser:
         lab.write("twin.ipynb", MAKE.replace("SAMPLE", str(ROOT / "data/triplets/sample")), "editor")
         page = lab.open(browser, "twin.ipynb", viewport={"width": 1280, "height": 1000})
@@ -99,7 +93,7 @@ def test_a_person_changes_a_twin_in_jupyterlab(tmp_path):
         def drawn(name):
             page.wait_for_selector(".clipgs-sv[data-state=ready]")
             page.wait_for_timeout(500)
-            page.screenshot(path=str(shots / f"{name}.png"))
+            page.screenshot(path=shots / f"twin-{name}.png")
             return np.asarray(Image.open(io.BytesIO(page.locator(".sv-surface").screenshot())).convert("RGB"), float)
 
         def press(name):
@@ -108,7 +102,7 @@ def test_a_person_changes_a_twin_in_jupyterlab(tmp_path):
             page.wait_for_function("former => !former.isConnected", arg=former)
 
         fields, choices = page.locator(".widget-text input"), page.locator(".widget-dropdown select")
-        first = drawn("twin")
+        first = drawn("first")
         assert (first.std(axis=2) > 8).mean() > 0.01, "the twin is drawn, in its colours"
         choice, view = (page.locator(one).first.bounding_box() for one in (".widget-dropdown", ".clipgs-sv"))
         assert choice["width"] > 250 and choice["x"] + choice["width"] <= view["x"], "fields are whole beside the view"
