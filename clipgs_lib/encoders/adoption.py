@@ -93,7 +93,7 @@ def adopt(
     Raises:
         EncoderError: naming tensors without a place, parameters without a value, other shapes, values not finite.
     """
-    own = encoder.state_dict()
+    expected = encoder.state_dict()
     rows, taken, faults = [], {}, []
     for key, tensor in state.items():
         reason = next((why for pattern, why in unused.items() if re.fullmatch(pattern, key)), None)
@@ -101,12 +101,12 @@ def adopt(
             rows.append(Row(key, "", tuple(tensor.shape), 1, reason))
             continue
         target = rename(key)
-        fault = _fault(tensor, own.get(target), taken=target in taken)
+        fault = _fault(tensor, expected.get(target), taken=target in taken)
         if fault:
             faults.append(f"{key} {fault}")
         taken[target] = tensor
         rows.append(Row(key, target, tuple(tensor.shape), 1, "copied"))
-    for key, tensor in own.items():
+    for key, tensor in expected.items():
         if key not in taken:
             reason = next((why for start, why in fresh.items() if key.startswith(start)), None)
             if reason is None:
@@ -116,7 +116,7 @@ def adopt(
     if faults:
         more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise EncoderError(f"{title}: every tensor must have its place, but {'; '.join(faults[:4])}{more}")
-    encoder.load_state_dict({**own, **taken})
+    encoder.load_state_dict({**expected, **taken})
     return Adoption(title, tuple(_gathered(rows)))
 
 

@@ -147,9 +147,9 @@ class Results:
         blocks = []
         for protocol, rows in groupby(self.rows, key=lambda row: row["protocol"]):
             across, down = ("method", "task") if protocol == "robustness" else ("task", "method")
-            found = list(rows)
-            for name in dict.fromkeys(row[across] for row in found):
-                blocks.append(_table(f"{protocol}, {name}", [row for row in found if row[across] == name], down))
+            chosen = list(rows)
+            for name in dict.fromkeys(row[across] for row in chosen):
+                blocks.append(_table(f"{protocol}, {name}", [row for row in chosen if row[across] == name], down))
                 blocks[-1] += "".join(f"  {line}\n" for line in self._verdicts(protocol, name))
         return "\n".join([*blocks, *(f"note: {note}" for note in self.notes)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,8 @@ class _Run:
         strange = [name for name, rows in sets.items() if not contents & {row.get("content_sha256") for row in rows}]
         if strange:
             self.results.notes.append(f"not trained on any of these sets: {', '.join(strange)}")
+        if strange and len(strange) == len(trained):  # then no label is one that training had
+            self.objects = replace(objects, trained=frozenset())
 
     def __call__(self, protocols: Sequence[str]) -> Results:
         """What the protocols measure, in their order."""

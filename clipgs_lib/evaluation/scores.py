@@ -268,14 +268,14 @@ def rank(
         )
     _check_relevant(relevant, len(queries), len(gallery))
     step = max(1, CELLS // len(gallery))
-    found, count = [], []  # places of each query, relevant items of each
+    ranked, count = [], []  # places of each query, relevant items of each
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         mask = relevant_mask(relevant[part], len(gallery))  # [q, N]
         with torch.autocast(queries.device.type, enabled=False):  # half precision would make ties of neighbours
-            found.append(places(queries[part] @ gallery.T, mask))
+            ranked.append(places(queries[part] @ gallery.T, mask))
         count.append(mask.sum(dim=1).cpu().numpy())
-    tied, right = np.concatenate(found, axis=1), np.concatenate(count)
+    tied, right = np.concatenate(ranked, axis=1), np.concatenate(count)
     blind = np.stack([np.zeros_like(right), len(gallery) - right, right])  # places in a random order
     return Ranks(
         ks=ks,

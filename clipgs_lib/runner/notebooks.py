@@ -254,7 +254,7 @@ def read_notebook(path: Path) -> Notebook:
         cells = document["cells"]
         if document["nbformat"] != 4:
             raise NotebookError(f"{path}: the notebook format must be 4, got {document['nbformat']}; save it again")
-        found = [
+        parts = [
             (cell["cell_type"], "".join(cell["source"]), tuple(map(str, cell.get("metadata", {}).get("tags", []))))
             for cell in cells
         ]
@@ -263,7 +263,7 @@ def read_notebook(path: Path) -> Notebook:
     language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise NotebookError(f"{path}: the kernel must be Python, got {language!r}")
-    tagged = [source for kind, source, tags in found if kind == "code" and "parameters" in tags]
+    tagged = [source for kind, source, tags in parts if kind == "code" and "parameters" in tags]
     if len(tagged) != 1:
         raise NotebookError(
             f'{path}: exactly one code cell must carry the tag "parameters", got {len(tagged)}; '
@@ -273,7 +273,7 @@ def read_notebook(path: Path) -> Notebook:
         parameters = declared_parameters(tagged[0])
     except ParameterError as error:
         raise NotebookError(f"{path}: {error}") from None
-    head = found[0][1] if found[0][0] == "markdown" else ""
+    head = parts[0][1] if parts[0][0] == "markdown" else ""
     heading = re.search(r"^#+\s+(.+?)\s*#*\s*$", head, re.MULTILINE)
     asked = re.search(r"\*\*Question[.:]?\*\*[.:]?\s*(.+?)\s*(?:\n\s*\n|\n\s*\*\*|\n[-*#]|\Z)", head, re.DOTALL)
     runtime = re.search(r"\*\*Runtime[.:]?\*\*.*?(\d+(?:\.\d+)?) (s|min)\b", head)
@@ -282,10 +282,10 @@ def read_notebook(path: Path) -> Notebook:
         name=path.stem,
         title=heading.group(1) if heading else path.stem,
         question=" ".join(asked.group(1).split()) if asked else "",
-        cells=len(found),
+        cells=len(parts),
         seconds=float(runtime[1]) * {"s": 1, "min": 60}[runtime[2]] if runtime else 0.0,
         parameters=parameters,
-        digest=hashlib.sha256(json.dumps(found).encode()).hexdigest(),
+        digest=hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
     )
 
 

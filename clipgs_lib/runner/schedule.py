@@ -1,4 +1,8 @@
-"""Running notebooks: one process each, so many at a time, none left behind."""
+"""Running notebooks: one process each, so many at a time, none left behind.
+
+A process and not a thread: papermill that hangs (a wedged kernel, a lost port) can be ended from outside only, and
+each notebook has its own event loop, working directory and number of threads.
+"""
 
 from __future__ import annotations
 

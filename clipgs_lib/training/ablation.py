@@ -261,8 +261,8 @@ def _measure(encoder: Encoder, target: Target, config: TrainConfig) -> dict[str,
     shapes = torch.cat([embed_set(encoder, shards, keys, precision="fp32") for shards, keys in parts])  # [N, D]
     if target.name == PAIRS:
         texts = chosen.texts[chosen.owners.int().argmax(dim=0)]  # [N, D]: every side has one text
-        found = pair_hits(chosen.names, shapes, texts)
-        return {kind: {"hits": hits.tolist(), "chance": 0.5} for kind, hits in found.items()}
+        by_kind = pair_hits(chosen.names, shapes, texts)
+        return {kind: {"hits": hits.tolist(), "chance": 0.5} for kind, hits in by_kind.items()}
     scores = {"text_r1": _scored(chosen.texts @ shapes.T, chosen.owners, owners=chosen.owners)}
     if encoder.inputs != "views":  # else it would look for what it was shown
         scores["image_r1"] = _scored(shapes @ chosen.bag().T, torch.eye(len(shapes), dtype=torch.bool))

@@ -233,12 +233,12 @@ def fit_map(
         rows = torch.randint(len(objects), (config.batch_size,), generator=rng)
         columns = torch.randint(features.shape[1], (config.batch_size,), generator=rng)
         drawn = torch.rand(config.batch_size, generator=rng).tolist()
-        own = [of_object[row][int(at * len(of_object[row]))] for row, at in zip(rows.tolist(), drawn, strict=True)]
+        picked = [of_object[row][int(at * len(of_object[row]))] for row, at in zip(rows.tolist(), drawn, strict=True)]
         batch = features[rows, columns].float()  # [B, F]
         embeds, scale = F.normalize(tower.embed(batch), dim=-1), model.logit_scale.exp()
         prompt = prompts[int(torch.randint(len(prompts), (), generator=rng))]
         loss = config.label_share * F.cross_entropy(scale * embeds @ prompt.T, labels[rows])
-        text = torch.tensor(own)  # of another picture with the same text it is no negative
+        text = torch.tensor(picked)  # of another picture with the same text it is no negative
         pairs = pair_loss(embeds, said[text], scale, keep=text[:, None] != text)
         loss = loss + (1 - config.label_share) * pairs
         if not torch.isfinite(loss):

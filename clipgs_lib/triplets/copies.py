@@ -126,21 +126,21 @@ def paint_copy(mesh: Mesh, seed: int) -> Painted:
     )
 
 
-def copy_captions(painted: Painted, found: ObjectCaptions) -> tuple[Caption, ...]:
+def copy_captions(painted: Painted, original: ObjectCaptions) -> tuple[Caption, ...]:
     """What is said of a copy: its captions so far, made from names without colours and measured, and its pattern."""
-    short = [caption.text for caption in found.report.kept if len(caption.text.split()) <= 4]
+    short = [caption.text for caption in original.report.kept if len(caption.text.split()) <= 4]
     if not short or not (painted.adjective or painted.feature):
-        return found.captions
+        return original.captions
     (size, noun), tail = (
         split_size(natural_order(short[0])),
         f" {'and' if ' with ' in short[0] else 'with'} {painted.feature}" if painted.feature else "",
     )
-    measured = {family_of(name) for name in found.attributes.palette.main} if found.attributes else set()
+    measured = {family_of(name) for name in original.attributes.palette.main} if original.attributes else set()
     colors = ["", painted.color] if family_of(painted.color) in measured else [""]
     phrases = [" ".join(word for word in (size, color, painted.adjective, noun) if word) for color in colors]
     texts = [with_article(phrase) + tail for phrase in phrases]
     texts.append(f"a 3D model of {texts[-1]}")
-    return (*found.captions, *(Caption(text, "enriched") for text in texts))
+    return (*original.captions, *(Caption(text, "enriched") for text in texts))
 
 
 def _outside(points: np.ndarray) -> np.ndarray:

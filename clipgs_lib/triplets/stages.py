@@ -125,8 +125,8 @@ def check_texts(source: Source) -> None:
         return
     report = filter_captions(_texts_of(source))
     if names_a_set(report):
-        told = ", ".join(dict.fromkeys(f"{text!r} ({reason})" for text, reason in report.facts()["texts"]))
-        raise ValueError(f"an object must have a text, got none after filtering {told}; name it in the table of labels")
+        gone = ", ".join(dict.fromkeys(f"{text!r} ({reason})" for text, reason in report.facts()["texts"]))
+        raise ValueError(f"an object must have a text, got none after filtering {gone}; name it in the table of labels")
 
 
 def _texts_of(source: Source) -> list[str]:
@@ -174,9 +174,9 @@ def load_thing(source: Source, config: BuildConfig, seed: int) -> Thing:
         shape, texts = painted.mesh, [without_looks(caption.text) for caption in filter_captions(texts).kept]
         synonyms = [[without_looks(name) for name in names] for names in synonyms]
         facts["copy"] = {"of": source.key.rpartition("-c")[0], "changes": painted.changes}
-    found = caption_object(texts, shape, synonyms=synonyms, seed=seed)
-    captions = copy_captions(painted, found) if painted else found.captions
-    facts |= {"filter": found.report.facts(), "group": group}
+    described = caption_object(texts, shape, synonyms=synonyms, seed=seed)
+    captions = copy_captions(painted, described) if painted else described.captions
+    facts |= {"filter": described.report.facts(), "group": group}
     return Thing(shape, label, assign(group, label), captions, facts)
 
 

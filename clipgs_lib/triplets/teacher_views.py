@@ -105,8 +105,8 @@ def _cut_out(mesh: Mesh, config: BuildConfig) -> Iterable[bytes]:
 def _texts(label: str, thing: Thing) -> list[str]:
     """What is said of this object and not of every one with its label; only the label when there is nothing."""
     plain = {label, with_article(label)}
-    own = [caption.text for caption in thing.captions if caption.text.lower() not in plain]
-    return list(dict.fromkeys(own)) or [label]
+    distinct = [caption.text for caption in thing.captions if caption.text.lower() not in plain]
+    return list(dict.fromkeys(distinct)) or [label]
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

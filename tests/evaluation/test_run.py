@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,28 @@ def test_everything_is_measured_at_once(folder, encoders, knowing, tmp_path):
     means = "3D -> mean of its views, gallery of 70"
     found = {row["method"]: row["value"] for row in results.rows if (row["task"], row["metric"]) == (means, "R@1")}
     assert found[encoders[0]] < found[encoders[1]] < 1 and set(found) == set(encoders)
+
+
+def test_an_encoder_of_other_sets_has_no_labels_that_training_had(folder, encoders, knowing, tmp_path, monkeypatch):
+    def with_one_label(*words):
+        objects = load_set(*words)
+        return replace(objects, trained=frozenset(objects.labels[:1]))
+
+    load_set = evaluation.run.load_set
+    monkeypatch.setattr(evaluation.run, "load_set", with_one_label)
+    chosen = evaluation.EvaluationConfig(device="cpu", split="all")
+    tasks = {}
+    stranger = tmp_path / "stranger"
+    shutil.copytree(encoders[0], stranger)
+    facts = json.loads((stranger / "config.json").read_text())
+    for row in facts["data"]["sets"]:
+        row["content_sha256"] = "0" * 64
+    (stranger / "config.json").write_text(json.dumps(facts))
+    for names in ([encoders[0]], [str(stranger)], [encoders[0], str(stranger)]):
+        results = evaluation.evaluate(names, [folder], ["zero-shot"], chosen, work=tmp_path / "work")
+        tasks[len(tasks)] = {row["task"] for row in results.rows}
+    assert tasks[1] == {"all labels"} and any("not trained on" in note for note in results.notes)
+    assert tasks[0] == tasks[2] == {"all labels", "labels that training had", "labels that training had not"}
 
 
 def test_the_command_writes_what_it_says_and_agrees_with_training(folder, encoders, tmp_path):

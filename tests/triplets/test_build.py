@@ -317,6 +317,7 @@ def test_a_batch_whose_process_died_is_made_again_one_by_one(tmp_path, on_paper,
     assert (report.objects, report.quarantined) == (5, 1) and on_paper == [3, 1, 1]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_build_on_a_real_device(tmp_path):
     config = BuildConfig(views=4, size=96, gaussians=512, iterations=100, teacher=None, device="cuda")

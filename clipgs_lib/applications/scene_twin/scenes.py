@@ -266,7 +266,7 @@ def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
     left, top = int(columns.min()), int(rows.min())
     flat = one.mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False, append=not flat[-1]))
-    found = {
+    facts = {
         "id": one.number,
         "image_id": 1,
         "category_id": category,
@@ -275,8 +275,8 @@ def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
         "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
         "segmentation": {"size": list(one.mask.shape), "counts": np.diff(changes, prepend=0).tolist()},
     }
-    found |= {} if one.support is None else {"support": one.support}
-    return found | ({} if one.truth is None else {"truth": to_plain(one.truth)})
+    facts |= {} if one.support is None else {"support": one.support}
+    return facts | ({} if one.truth is None else {"truth": to_plain(one.truth)})
 
 
 def _object(annotation: Mapping[str, Any], names: Mapping[int, str], shape: tuple[int, ...]) -> SceneObject:

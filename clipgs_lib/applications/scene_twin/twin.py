@@ -164,7 +164,7 @@ def retrieve(
     if cuts := [one.cut for one in scene.objects if one.cut is not None]:
         images = pool.embed(cuts)
     by_text, by_image = texts @ pool.embeds.T, images @ pool.embeds.T  # [objects, N]
-    found = {}
+    ranked = {}
     for row, one in enumerate(scene.objects):
         mine = allowed & pool.clean if one.number in carriers else allowed
         scores = {"text": by_text[row], "image": by_image[row], "fused": by_text[row] + by_image[row]}
@@ -173,8 +173,8 @@ def retrieve(
             first = by_text[row].masked_fill(~mine, -torch.inf).topk(min(BY_TEXT, len(pool.keys))).indices
             score = torch.full_like(score, -torch.inf).scatter(0, first, score[first])
         best = score.topk(min(KEEP, int(mine.sum()))).indices.tolist()
-        found[one.number] = tuple(Match(pool.keys[i], pool.categories[i], float(score[i])) for i in best)
-    return found
+        ranked[one.number] = tuple(Match(pool.keys[i], pool.categories[i], float(score[i])) for i in best)
+    return ranked
 
 
 @dataclass(frozen=True, eq=False)
