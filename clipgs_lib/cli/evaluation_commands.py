@@ -18,6 +18,7 @@ _ABOUT = {
     "retrieval": "Find objects by texts and pictures and these by objects: R@1, 5, 10, MRR, median rank.",
     "robustness": "Change splats (fewer, turned, cut, written in a format, ...): what moves, and what is still known.",
     "cost": "Time and memory of one object: drawing, where an encoder reads views, and the encoder, on one thread.",
+    "pairs": "Tell objects of the catalogue apart that differ in texture, colour, shape or count alone; not in all.",
 }
 
 
@@ -67,7 +68,7 @@ def evaluate_by(name: str) -> Callable[..., None]:
 
     Every number has a 95 % interval, chance and a count; methods are compared in pairs on the same objects. More
     settings, as --set NAME=VALUE: queries, episodes, draws (few-shot), objects, views (robustness), timed (cost),
-    prompts, precision, seed. A folder of meshes as ModelNet40 has them is built into a set once, below --work.
+    pairs, prompts, precision, seed. A folder of meshes as ModelNet40 has them is built into a set once, below --work.
     """
     return command
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..vectors import unit
-from .benchmarks import class_id
+from .benchmarks import class_id, pair_hits
 from .evaluation_set import EvaluationSet
 from .results import Measured, Results, class_rows
 from .scores import TIE, Ranks, checked, hit_rates, rank, relevant_mask
@@ -268,3 +268,12 @@ def _fit(embeds: np.ndarray, labels: np.ndarray, strength: float | None) -> Any:
         folds = StratifiedKFold(min(FOLDS, shots), shuffle=True, random_state=0)
         model = GridSearchCV(model, {"C": STRENGTHS}, cv=folds)
     return model.fit(embeds, labels)
+
+
+def pairs_protocol(results: Results, pairs: EvaluationSet, methods: Mapping[str, Tensor]) -> None:
+    """Tell the sides of minimal pairs apart by their texts; ``methods`` are ``[N, D]`` unit rows, of a set of pairs."""
+    texts = pairs.texts[pairs.owners.int().argmax(dim=0)]  # [N, D]: every side has one text
+    for method, embeds in methods.items():
+        for kind, hits in pair_hits(pairs.names, embeds, texts).items():
+            names = np.array([f"{kind} {number}" for number in range(len(hits))])
+            results.measured.append(Measured("pairs", f"{kind} alone", "right side", method, hits, names, chance=0.5))

@@ -17,9 +17,9 @@ from ..encoders import Encoder, build_encoder, load_encoder
 from ..runtime import resolve_device
 from ..settings import to_plain
 from ..teachers import Teacher
-from .benchmarks import EvaluationWarning, class_list, open_folder
+from .benchmarks import EvaluationWarning, build_pairs, class_list, open_folder
 from .evaluation_set import BAG, EvaluationSet, embed_set, load_set, load_teacher_of
-from .protocols import few_shot_protocol, retrieval_protocol, targets_of, zero_shot_protocol
+from .protocols import few_shot_protocol, pairs_protocol, retrieval_protocol, targets_of, zero_shot_protocol
 from .results import Results
 from .robustness import cost_protocol, robustness_protocol
 
@@ -43,12 +43,13 @@ class EvaluationConfig:
     objects: int = 48  # robustness: at most, since each is embedded some 15 times
     views: int = 4  # robustness: pictures of each changed object, for methods that read views
     timed: int = 12  # cost: objects
+    pairs: int = 128  # pairs: of each kind, built once below the work folder, 4 objects a second
     seed: int = 0  # of everything random, bootstraps included
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     precision: str = "auto"  # of encoders: auto, fp32 or bf16
 
     def __post_init__(self) -> None:
-        least = {"queries": 1, "episodes": 2, "draws": 2, "objects": 2, "views": 1, "timed": 2, "seed": 0}
+        least = {"queries": 1, "episodes": 2, "draws": 2, "objects": 2, "views": 1, "timed": 2, "pairs": 2, "seed": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
@@ -70,7 +71,7 @@ def evaluate(
     Args:
         encoders: names or folders, as `load_encoder` takes them, of one teacher.
         sets: folders of finished sets of that teacher, or one folder of meshes in the layout of ModelNet40.
-        protocols: some of `PROTOCOLS`.
+        protocols: some of `PROTOCOLS`, and "pairs" (minimal pairs of the catalogue, built on first use).
         config: None takes the defaults.
         work: folder for embeddings, which are kept (see `embed_set`), and for sets built of meshes.
         progress: called with what is done of how much, and what it is.
@@ -82,8 +83,8 @@ def evaluate(
             had.
     """
     config, say = config or EvaluationConfig(), progress or (lambda done, of, what: None)
-    if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        raise ValueError(f"protocols must be some of {', '.join(PROTOCOLS)}, got {', '.join(unknown)}")
+    if unknown := [name for name in protocols if name not in (*PROTOCOLS, "pairs")]:
+        raise ValueError(f"protocols must be some of {', '.join(PROTOCOLS)}, pairs, got {', '.join(unknown)}")
     if not encoders or len(set(encoders)) < len(encoders):
         raise ValueError(f"encoders must be one or more, each once, got {list(encoders)}")
     device = resolve_device(config.device)
@@ -147,12 +148,26 @@ class _Run:
             self.say(0, 1, "time of single objects")
             tower = None if teacher is None else teacher.tower
             cost_protocol(results, objects, anew, tower=tower, count=config.timed, **drawn)
+        if "pairs" in protocols:
+            pairs = self._minimal_pairs()
+            methods = {BAG: pairs.bag()} | {name: self._embed(name, objects=pairs) for name in self.encoders}
+            pairs_protocol(results, pairs, methods)
         return results
 
-    def _embed(self, name: str, first: int = 0) -> Tensor:
+    def _minimal_pairs(self) -> EvaluationSet:
+        """Minimal pairs of the catalogue, embedded by the sets' teacher."""
+        teacher, count, zero_shot = self.objects.teacher, self.config.pairs, self.config.zero_shot
+        name = zero_shot if zero_shot not in ("teacher", "none") else teacher.identity.rpartition(" sha256:")[0]
+        self.say(0, 1, "minimal pairs")
+        pairs = build_pairs(self.work / f"pairs-{count}", count, name)
+        pairs.check_teacher(teacher.identity, teacher.dim)
+        return load_set((pairs.folder,), "all")
+
+    def _embed(self, name: str, first: int = 0, objects: EvaluationSet | None = None) -> Tensor:
+        objects = objects or self.objects
         options: Any = {"precision": self.config.precision, "cache": self.work, "first": first}
         options["progress"] = lambda done, of: self.say(done, of, f"objects embedded by {name}")
-        sets = zip(self.objects.shards, self.objects.keys, strict=True)
+        sets = zip(objects.shards, objects.keys, strict=True)
         return torch.cat([embed_set(self.encoders[name], shards, keys, **options) for shards, keys in sets])
 
     def _blind(self) -> dict[str, Tensor | None]:

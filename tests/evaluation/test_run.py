@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from clipgs_lib import evaluation
@@ -69,6 +70,21 @@ def test_an_encoder_of_other_sets_has_no_labels_that_training_had(folder, encode
         tasks[len(tasks)] = {row["task"] for row in results.rows}
     assert tasks[1] == {"all labels"} and any("not trained on" in note for note in results.notes)
     assert tasks[0] == tasks[2] == {"all labels", "labels that training had", "labels that training had not"}
+
+
+def test_minimal_pairs_are_measured_beside_a_set(tmp_path):
+    chosen = evaluation.EvaluationConfig(device="cpu", split="val", pairs=2)
+    sample = Path(__file__).parents[2] / "data" / "triplets" / "sample"
+    results = evaluation.evaluate(["clipgs-mini"], [sample], ["pairs"], chosen, work=tmp_path)
+    rows = {(row["task"], row["method"]): row for row in results.rows}
+    kinds = [f"{kind} alone" for kind in ("texture", "color", "shape", "count")]
+    assert {task for task, _ in rows} == set(kinds) and len(rows) == 8
+    assert all((row["n"], row["chance"], row["metric"]) == (2, 0.5, "right side") for row in rows.values())
+    pairs = evaluation.load_set((tmp_path / "pairs-2",), "all")
+    texts = pairs.texts[pairs.owners.int().argmax(dim=0)]
+    right = [(pairs.bag()[i : i + 2] @ texts[i : i + 2].T).argmax(dim=0) == torch.arange(2) for i in range(0, 16, 2)]
+    assert rows["texture alone", evaluation.BAG]["value"] == torch.stack(right)[:2].float().mean()
+    assert {row["a"] for row in results.pairs} == {"clipgs-mini"}
 
 
 def test_the_command_writes_what_it_says_and_agrees_with_training(folder, encoders, tmp_path):
