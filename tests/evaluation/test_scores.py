@@ -234,6 +234,11 @@ def test_results_say_what_they_are_of_and_go_into_json():
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
+def test_in_a_gallery_of_one_everybody_is_right_and_so_is_guessing():
+    one = evaluation.retrieval(unit(5, 8, seed=1), unit(1, 8, seed=2), torch.zeros(5, dtype=torch.int64))
+    assert set(values(one.values)) == {1.0} and set(one.chance) == {1.0}
+
+
 def test_bad_input_is_told_what_to_do():
     embeds, weights, target = labelled()
     broken = embeds.clone()
@@ -257,6 +262,7 @@ def test_bad_input_is_told_what_to_do():
         (lambda: zero_shot(embeds, weights, target, ks=()), r"increasing numbers"),
         (lambda: retrieval(embeds, weights, nobody), r"queries 0, 1, 2, 3, 4 have none.*complete the gallery"),
         (lambda: retrieval(embeds, broken, torch.arange(120)), r"gallery must be finite, got NaN or inf in rows 3, 7;"),
+        (lambda: retrieval(embeds, weights[:0], target), r"gallery must be float \[N, D\], not empty"),
         (lambda: few_shot(broken, target, 2, 2), r"embeds must be finite"),
         (lambda: few_shot(embeds, target[:3], 2, 2), r"target must be integers \[120\]"),
         (lambda: few_shot(embeds, target, 1, 2), r"ways >= 2"),

