@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipgs_lib.plots import comparison_figure, robustness_figure
+from clipgs_lib.plots import comparison_figure, cost_figure, robustness_figure
 
 MARKUP = "<b>one</b>"
 
@@ -48,3 +48,21 @@ def test_the_subtitle_speaks_of_chance_where_it_is_drawn(chance):
     figure = comparison_figure([row | facts for row in rows(tasks=("rooms",))], {"IoU": ("twin", "rooms", "cosine")})
     assert len(figure.layout.shapes) == (chance is not None)
     assert ("chance" in figure.layout.title.subtitle.text) == (chance is not None)
+
+
+def test_quality_against_time_has_a_dot_for_every_method_that_was_timed():
+    quality = [
+        {"method": name, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 74}
+        for name, value in (("views", 0.6), (MARKUP, 0.4), ("untimed", 0.9))
+    ]
+    cost = [{"method": name, "metric": "ms", "value": value} for name, value in (("views", 200.0), (MARKUP, 20.0))]
+    cost.append({"method": "untimed", "metric": "MB", "value": 3.0})
+    figure = cost_figure(quality, cost, "Top-5", title=MARKUP)
+    assert [(float(dot.x[0]), float(dot.y[0])) for dot in figure.data] == [(200, 60), (20, pytest.approx(40))]
+    assert all(np.allclose(dot.error_y.array, 10) and np.allclose(dot.error_y.arrayminus, 10) for dot in figure.data)
+    assert figure.layout.xaxis.type == "log" and "one thread" in figure.layout.xaxis.title.text
+    low, high = figure.layout.xaxis.range
+    assert 10**low < 20 and 10**high > 200 and "74 objects" in figure.layout.title.subtitle.text
+    assert "<img" not in figure.data[1].name + figure.layout.title.text
+    with pytest.raises(ValueError, match="must hold the metric ms of a method of quality, got views"):
+        cost_figure(quality[2:], cost, "Top-5")
