@@ -98,7 +98,7 @@ WALLS = {
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
     "papermill": {"runner"},
-    "sklearn": {"evaluation", "applications"},
+    "sklearn": {"evaluation", "gallery", "applications"},
     "nbclient": {"runner"},
     "nbconvert": {"runner"},
     "nbformat": {"runner"},
@@ -116,6 +116,7 @@ WALLS = {
     "pydantic": {"settings"},
     "pydantic_core": {"settings"},
     "ray": {"pool"},
+    "faiss": {"gallery"},
 }
 PRIVATE_WORDS = ("found", "own", "told", "wanted")  # DESIGN sec. 3: state, metrics, expected, ... instead
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

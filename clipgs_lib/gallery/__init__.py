@@ -13,7 +13,6 @@ from .query import (
     ask,
     picture_term,
     row_term,
-    shape_term,
     text_term,
     zero_shot_labels,
 )

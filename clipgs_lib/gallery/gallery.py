@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from ..vectors import unit_faults
 from ..words import facts_table, first_of
 from .filters import parse_filters
 from .search import CODED, Block, best_rows, encode_rows
-from .storage import INDEX, LOCK, GalleryError, Meta, Part, Rows, Space, commit, open_parts, rows_of, verify_parts
+from .storage import INDEX, LOCK, Meta, Part, Rows, Space, commit, open_parts, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,9 @@ class Gallery:
     Raises:
         ValueError: when counts differ, a key comes twice, or a row is not finite or not unit-norm.
     """
+
+    nearest: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None  # a search that is not exact: `use_faiss`
+    recall = 1.0  # @10, of ``nearest``
 
     def __init__(
         self,
@@ -107,6 +110,11 @@ class Gallery:
     def encoder(self) -> str:
         """Identity of the encoder that made the embeddings; "" for unknown."""
         return self.space.encoder
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of its files on disk, which say what is in them; none in memory."""
+        return [part.entry["name"] for part in self._parts]
 
     @property
     def dim(self) -> int:
@@ -207,6 +215,7 @@ class Gallery:
     def _repr_html_(self) -> str:
         facts = {"rows": f"{len(self):,}", "numbers in a row": str(self.dim), "teacher": _short(self.teacher)}
         facts |= {"encoder": _short(self.encoder)} if self.encoder else {}
+        facts |= {"search": f"by faiss, recall@10 {self.recall:.1%}"} if self.nearest else {}
         return facts_table("Gallery of embeddings", facts)
 
     def __repr__(self) -> str:
@@ -215,7 +224,7 @@ class Gallery:
     # ---- search ------------------------------------------------------------------------------------------------
 
     def search(self, query: Tensor, k: int = 10, *, where: Filter | None = None) -> Hits:
-        """Find the rows with the largest cosine, exactly.
+        """Find the rows with the largest cosine, exactly unless `approximate.use_faiss` was called.
 
         Args:
             query: ``[D]`` or ``[Q, D]``, any length but 0: of a text, a picture, a shape, or a sum of them.
@@ -233,7 +242,11 @@ class Gallery:
         if not 1 <= k <= len(self):
             raise ValueError(f"k must lie in 1..{len(self)}, the rows there are, got {k}")
         allowed = None if where is None else self.allowed(where).to(queries.device)
-        indices, scores = best_rows(self._searchable(), queries, k, allowed)
+        some = len(queries) > 0 and allowed is None and k <= len(self) // 64
+        near = self.nearest(queries, k) if self.nearest is not None and some else None
+        if near is None or bool((near[0] < 0).any()):
+            near = best_rows(self._searchable(), queries, k, allowed)
+        indices, scores = near
         keys = [[self.keys[row] for row in line] for line in indices.tolist()]
         if query.ndim == 1:
             return Hits(indices[0], scores[0], keys[0])
@@ -308,14 +321,12 @@ class Gallery:
         teacher: str | None = None,
         dim: int | None = None,
         encoder: str | None = None,
-        verify: bool = False,
     ) -> Gallery:
         """Open a gallery on disk in milliseconds, whatever its size; what is committed later does not show.
 
         Args:
             folder: where it lies.
             teacher, dim, encoder: identities, and D, of what it is going to be searched with; others are refused.
-            verify: compare all files with their hashes, and look at every row; takes as long as reading them.
 
         Raises:
             GalleryError: when a file is missing, cut, damaged, or of another format, teacher, dimension or encoder.
@@ -327,14 +338,6 @@ class Gallery:
         gallery.space, gallery.folder, gallery._parts = space, folder, parts
         gallery._blocks = [part.block for part in parts]
         gallery._count = sum(len(block.embeds) for block in gallery._blocks)
-        if verify:
-            verify_parts(folder, parts)
-            try:
-                cls(gallery.embeds, gallery.keys, gallery.meta, teacher=gallery.teacher)
-            except ValueError as error:
-                raise GalleryError(
-                    folder / INDEX, "the rows must make up a gallery", str(error), "make it again"
-                ) from None
         return gallery
 
 

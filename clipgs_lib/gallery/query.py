@@ -26,7 +26,6 @@ from .gallery import Filter, Gallery
 from .storage import Space
 
 if TYPE_CHECKING:
-    from ..encoders import Encoder
     from ..teachers import Teacher
     from ..teachers.preprocess import Picture
 
@@ -167,11 +166,6 @@ def picture_term(teacher: Teacher, picture: Picture, weight: float = 1.0, name: 
     return Term("picture", name, teacher.encode_image([picture])[0].cpu(), weight)
 
 
-def shape_term(encoder: Encoder, content: Any, weight: float = 1.0, name: str = "your shape") -> Term:
-    """A shape: what the encoder of the gallery reads of an object (`Encoder.encode`)."""
-    return Term("shape", name, encoder.encode([content])[0].cpu(), weight)
-
-
 def row_term(gallery: Gallery, key: str, weight: float = 1.0) -> Term:
     """An object of the gallery, by its key; KeyError when there is none."""
     row = gallery.row(key)
@@ -295,7 +289,12 @@ def zero_shot_labels(
         GalleryError: for another teacher than the gallery's.
     """
     gallery.space.check(Space(teacher.identity, "", teacher.embed_dim), "labels")
-    weights = teacher.zero_shot_weights(labels, templates).cpu()  # [C, D]
+    weights = _label_weights(teacher, tuple(labels), tuple(templates))  # [C, D]
     embeds = gallery.embeds.cpu() if rows is None else gallery.take(rows)  # [N, D]
     shares = (teacher.logit_scale * embeds @ weights.T).softmax(dim=1).max(dim=1)
     return [labels[place] for place in shares.indices.tolist()], shares.values
+
+
+@functools.lru_cache(maxsize=8)
+def _label_weights(teacher: Teacher, labels: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
+    return teacher.zero_shot_weights(labels, templates).cpu()

@@ -37,6 +37,7 @@ _SIDE = 448  # pixels to which pictures are shrunk; teachers see a few hundred
 _KINDS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _HIDDEN = ("caption", "category", "kind", "origin", "piece", "file")  # fields that details do not list
 _NEIGHBOURS = 6
+_MAPPED = 16_384  # objects up to which t-SNE takes minutes, not hours
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Session:
         answers = self.answers  # stand when only another object is looked at
         if replace(state, opened=self.state.opened) != self.state:
             given = {name: self._answer(state, name, mask) for name, mask in masks.items()}
-            answers = {name: answer for name, answer in given.items() if answer is not None}
+            answers = {name: one for name, one in given.items() if one is not None}
         self.state, self.answers = state, answers
         if self._file is not None:
             write_text(self._file, json.dumps({"start": self._start, "state": to_plain(state)}))
@@ -262,8 +263,17 @@ class Session:
         """All of the galleries, sorted."""
         return sorted({name for gallery in self.galleries.values() for name in gallery.categories if name})
 
-    def positions(self) -> Tensor:
-        """Places ``[N, 2]`` of the objects on a map, in ``[-1, 1]``: the two directions of most variance (PCA)."""
+    def positions(self, kind: str = "pca") -> Tensor:
+        """Places ``[N, 2]`` of the objects on a map, in ``[-1, 1]``.
+
+        The kind ``"pca"`` takes the two directions of most variance; ``"t-sne"`` (van der Maaten and Hinton 2008) keeps
+        neighbours together, takes seconds for a thousand objects, and is remembered. ValueError for another kind, or
+        t-SNE of fewer than 3 or more than 16,384 objects.
+        """
+        if kind == "t-sne":
+            return _tsne(self.gallery)
+        if kind != "pca":
+            raise ValueError(f"a map must be pca or t-sne, got {kind!r}")
         rows = self.gallery.sample - self.gallery.sample.mean(dim=0)
         axes = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, [-1, -2]]  # [D, 2]
         axes = axes * axes.sum(dim=0).sign()
@@ -348,6 +358,18 @@ def query_parts(text: str = "", *, image: Picture | bytes | None = None, like: s
         parts.append(Part("picture", name, 1.0, _as_base64(image)))
     parts += [Part("shape", like)] if like else []
     return parts + ([Part("text", minus, -0.5)] if minus.strip() else [])
+
+
+@lru_cache(8)
+def _tsne(gallery: Gallery) -> Tensor:
+    from sklearn.manifold import TSNE
+
+    if not 3 <= len(gallery) <= _MAPPED:
+        raise ValueError(f"t-SNE must have 3 to {_MAPPED:,} objects, got {len(gallery):,}; choose PCA")
+    perplexity = min(30.0, (len(gallery) - 1) / 3)
+    tsne = TSNE(init="pca", metric="cosine", perplexity=perplexity, random_state=0)
+    places = torch.from_numpy(tsne.fit_transform(gallery.embeds.cpu().numpy()))
+    return places / places.abs().amax(dim=0)
 
 
 def _as_base64(picture: Picture | bytes) -> str:

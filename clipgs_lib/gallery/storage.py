@@ -25,7 +25,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ExplainedError
-from ..files import file_sha256, locked, writing
+from ..files import locked, writing
 from ..words import first_of
 from .search import Block, Codes, encode_rows
 
@@ -168,7 +168,7 @@ def _table(keys: Sequence[str], meta: Sequence[Meta], where: Path) -> bytes:
 
 
 def open_parts(folder: Path) -> tuple[Space, list[Part]]:
-    """What a gallery's index names, mapped; sizes are checked, hashes are not (`verify_parts`).
+    """What a gallery's index names, mapped; sizes are checked, hashes are not.
 
     Raises:
         GalleryError: when a file is missing, cut, or of another format.
@@ -236,19 +236,6 @@ def _open_part(folder: Path, entry: Mapping[str, Any], dim: int) -> Part:
         must = f"embeds must be float32 [{entry['rows']}, {dim}]"
         raise GalleryError(paths[0], must, f"{embeds.dtype} {list(embeds.shape)}", "make it again")
     return part
-
-
-def verify_parts(folder: Path, parts: Iterable[Part]) -> None:
-    """Compare all files with their hashes in the index.
-
-    Raises:
-        GalleryError: for the first that differs.
-    """
-    for part in parts:
-        for suffix, digest in zip(_SUFFIXES, part.entry["sha256"], strict=True):
-            path = folder / (part.entry["name"] + suffix)
-            if file_sha256(path) != digest:
-                raise GalleryError(path, "the file must have the sha256 in the index", "another", "make it again")
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

@@ -41,10 +41,11 @@ class Panel(anywidget.AnyWidget):
             return
         try:
             self.handle(kind, content)
-        except Exception as error:  # encoders and readers may raise anything, and nobody sees a callback's traceback
+        except (Exception, KeyboardInterrupt) as error:  # encoders and readers may raise anything, and nobody sees it
             known = isinstance(error, ValueError | OSError | KeyError) and error.args
             words = error.args[0] if known and isinstance(error, KeyError) else error
             text = str(words) if known else f"{type(error).__name__}: {words}"
+            text = "Stopped, as the kernel was interrupted" if isinstance(error, KeyboardInterrupt) else text
             self.send({"type": "say", "seq": content.get("seq"), "of": kind, "text": f"{text[:300]}.", "wrong": True})
 
     def still(self) -> bytes:

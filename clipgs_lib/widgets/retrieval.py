@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..gallery import Answer, Gallery, Hit, Question, Session, answers_sheet, picture_sheet, picture_strip
+from ..gallery import (
+    Answer,
+    Gallery,
+    Hit,
+    Question,
+    Session,
+    answers_sheet,
+    picture_sheet,
+    picture_strip,
+    zero_shot_labels,
+)
 from ..settings import to_plain
 from ..teachers import Teacher
 from .answers import answers_data
@@ -30,13 +40,14 @@ class RetrievalExplorer(Panel):
 
     Messages from the page carry a number ``seq`` that the reply repeats, so that an old reply never replaces a newer
     one: ``load``; ``change`` with fields of the `State`; ``lasso`` with rows; ``open`` with a row; ``why`` with a term;
-    ``map``. Messages to it: ``show`` (state, a column of hits for each index that answers, and the hits' pictures on a
-    strip for each), ``details``, ``map``, ``say``.
+    ``map`` with a kind. Messages to it: ``show`` (state, a column of hits for each index that answers, and a strip of
+    pictures for each), ``details``, ``map``, ``say``.
 
     Args:
         galleries: one, or several by name, of the same teacher.
         teacher: embeds words and pictures.
         examples: queries to click.
+        labels: to choose one for each hit from, by its zero-shot classification.
         theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
         **options: of the `Session`: ``encoder``, ``open_splats``, ``per_page``, ``file``, ``start``.
 
@@ -57,11 +68,13 @@ class RetrievalExplorer(Panel):
         teacher: Teacher,
         *,
         examples: Sequence[str] = (),
+        labels: Sequence[str] = (),
         theme: str = "auto",
         **options: Any,
     ) -> None:
         self.session = Session(galleries, teacher, **options)
         self.view: SplatView | None = None
+        self.labels = labels
         metas = [meta for gallery in self.session.galleries.values() for meta in gallery.meta]
         info = {
             "indexes": list(self.session.galleries),
@@ -143,7 +156,10 @@ class RetrievalExplorer(Panel):
             self.explain(content["term"])
             self.send({"type": "say", "seq": seq, "text": self.session.note})
         elif kind == "map":
-            self.send({"type": "map"}, buffers=[self.session.positions().numpy().astype("<f4").tobytes()])
+            self.send(
+                {"type": "map"},
+                buffers=[self.session.positions(content.get("kind", "pca")).numpy().astype("<f4").tobytes()],
+            )
 
     def _card(self, row: int, score: float) -> dict[str, Any]:
         return {"row": row, "score": score} | self.session.gallery.card(row)
@@ -181,6 +197,9 @@ class RetrievalExplorer(Panel):
             | {"shares": hit.contributions, "beside": [rank.get(hit.key, 0) for rank in ranks]}
             for hit in hits
         ]  # fmt: skip
+        if self.labels and hits:
+            names = zero_shot_labels(gallery, session.teacher, self.labels, rows=[hit.row for hit in hits])[0]
+            cards = [card | {"label": name} for card, name in zip(cards, names, strict=True)]
         fits = answer is None or not answer.hits or answer.fits
         return {"index": index, "fits": fits, "hits": cards}, picture_strip([gallery.thumbnail(h.row) for h in hits])
 
@@ -213,7 +232,7 @@ class RetrievalExplorer(Panel):
         questions = [Question(text) for text in dict.fromkeys([*typed[:1], *self._info["examples"]])]
         if not questions or not os.environ.get(ASKED):
             return {}
-        return {MIME: page_parts(SplatView) | answers_data(self.session, questions)}
+        return {MIME: page_parts(SplatView) | answers_data(self.session, questions, labels=self.labels)}
 
     def __repr__(self) -> str:
         lines = [f"{hit.rank:3d}. {hit.score:.2f}  {hit.caption[:80]}" for hit in self.session.hits]

@@ -39,7 +39,7 @@ def main() -> None:
         shares = [f"{name} {100 * row[name]:.0f} %" for name in ("precision@5", "any right")]
         print(f"{row['index']:12} {row['asked by']:10} {row['questions']:3} questions  {'  '.join(shares)}")
     if given.out:
-        command = f"python tests/benchmarks/bench_sense.py {given.set.name}"
+        command = f"python tests/benchmarks/bench_sense.py {given.set.name} --queries data/queries/{given.queries.name}"
         identities = {name: gallery.encoder for name, gallery in galleries.items()}
         result = {"command": command, "date": str(datetime.date.today()), "encoders": identities, "rows": rows}
         write_text(given.out, json.dumps(result, indent=1) + "\n")

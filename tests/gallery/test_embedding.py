@@ -62,7 +62,7 @@ def test_a_folder_of_all_kinds_becomes_a_gallery(folder, encoder, tmp_path):
     assert (report.objects, report.added, len(report.left_out)) == (5, 5, 2) and calls[-1] == (7, 7, 2)
     assert "5 objects, 5 added" in str(report) and "2 objects left out: broken-" in str(report)
     assert all("must" in reason for reason in report.left_out.values())
-    gallery = Gallery.open(tmp_path, teacher=TEACHER.identity, dim=TEACHER.dim, verify=True)
+    gallery = Gallery.open(tmp_path, teacher=TEACHER.identity, dim=TEACHER.dim)
     assert gallery.encoder == cg.load_encoder(encoder).identity
     kinds = {meta["file"]: meta["kind"] for meta in gallery.meta}
     splats = {"red_ball.ply", "knot.spz", "box cup/<b>bold<b>.splat"}
@@ -148,7 +148,7 @@ def test_exports_hold_the_splats_and_what_they_are_or_nothing(folder, encoder, t
 def test_a_set_gives_its_splats_views_and_texts(encoder, tmp_path):
     shards = ShardSet(make_set(tmp_path / "set"))
     embed_gallery(shards.folder, tmp_path / "g", encoder=encoder)
-    gallery = Gallery.open(tmp_path / "g", verify=True)
+    gallery = Gallery.open(tmp_path / "g")
     assert gallery.keys == [row["key"] for row in shards.rows] and len(gallery) == 21
     triplet = shards.read("object-0003")
     row = gallery.row("object-0003")

@@ -131,7 +131,7 @@ def test_an_unknown_key_is_told():
 
 def test_a_gallery_comes_back_as_it_was(tmp_path):
     store = Gallery(unit(3), ["a\u2028b", "ü", "\x85"], [{"x": [1, None, "é\n"]}, {}, {"n": 0.1}], teacher=TEACHER)
-    again = Gallery.open(store.save(tmp_path / "new" / "g"), teacher=TEACHER, dim=16, verify=True)
+    again = Gallery.open(store.save(tmp_path / "new" / "g"), teacher=TEACHER, dim=16)
     assert torch.equal(again.embeds, store.embeds)
     assert (again.keys, again.meta, again.teacher) == (store.keys, store.meta, store.teacher)
     before = {path.name: path.read_bytes() for path in (tmp_path / "new" / "g").iterdir()}
@@ -143,7 +143,7 @@ def test_saving_replaces_the_gallery_and_leaves_strangers_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     made(5).save(tmp_path)
     made(9, 8).save(tmp_path)
-    assert len(Gallery.open(tmp_path, verify=True)) == 9
+    assert len(Gallery.open(tmp_path)) == 9
     assert len(list(tmp_path.iterdir())) == 5 and (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -167,15 +167,15 @@ def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         made(9).save(tmp_path)
     monkeypatch.undo()
-    assert len(Gallery.open(tmp_path, verify=True)) == 5 and not list(tmp_path.glob(".*"))
+    assert len(Gallery.open(tmp_path)) == 5 and not list(tmp_path.glob(".*"))
 
 
 def test_another_teacher_is_refused_on_load(tmp_path):
     folder = made().save(tmp_path)
     with pytest.raises(GalleryError, match=r"must be mini sha256:abab.* got ViT-B-32 \(D = 16\); load that teacher"):
-        Gallery.open(folder, teacher="ViT-B-32", verify=True)
+        Gallery.open(folder, teacher="ViT-B-32")
     with pytest.raises(GalleryError, match=r"\(D = 16\), whose space .* got mini .*\(D = 512\)"):
-        Gallery.open(folder, teacher=TEACHER, dim=512, verify=True)
+        Gallery.open(folder, teacher=TEACHER, dim=512)
 
 
 def test_thumbnails_and_descriptions_of_rows(tmp_path):

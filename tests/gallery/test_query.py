@@ -21,7 +21,6 @@ from clipgs_lib.gallery import (
     picture_term,
     precision_of_queries,
     row_term,
-    shape_term,
     text_term,
     zero_shot_labels,
 )
@@ -164,12 +163,6 @@ def test_terms_of_all_kinds(tmp_path):
     )
     deep = Image.fromarray(np.full((4, 4), 65535, np.uint16))
     assert torch.allclose(picture_term(teacher, deep).embeds[:3], unit(torch.ones(3)))
-
-    class FakeEncoder:
-        def encode(self, objects):
-            return unit(torch.ones(len(objects), 16))
-
-    assert shape_term(FakeEncoder(), "splats", 0.5).weight == 0.5
     like = ask(store, Query((row_term(store, "k8"),)))
     assert like.hits[0].key == "k8" and like.query.terms[0].name == "<i>thing 8</i>"
 
@@ -273,6 +266,7 @@ def test_precision_of_pictures_leaves_out_the_object_that_is_shown():
     assert set(both) == {"a car", "a boat"}, "the only right object is the one that is shown"
 
 
-def test_the_queries_of_the_kits_are_whole():
-    queries = json.loads((Path(__file__).parents[2] / "data" / "queries" / "kits.json").read_text())
+@pytest.mark.parametrize("name", ["kits", "furniture"])
+def test_the_queries_of_an_example_gallery_are_whole(name):
+    queries = json.loads((Path(__file__).parents[2] / "data" / "queries" / f"{name}.json").read_text())
     assert len(queries) == 40 and all(words and all(map(str.strip, words)) for words in queries.values())

@@ -238,6 +238,21 @@ def test_the_map_is_the_principal_components():
     assert torch.allclose(places.abs(), expected.abs(), atol=1e-3)
 
 
+def test_tsne_keeps_neighbours_together_and_is_remembered():
+    session = session_of(12)
+    places = session.positions("t-sne")
+    assert places.shape == (48, 2) and float(places.abs().max()) == pytest.approx(1)
+    assert session.positions("t-sne") is places, "computed once"
+    assert torch.equal(session_of(12).positions("t-sne"), places), "the same each time"
+    far = torch.cdist(places, places)
+    same = torch.arange(48)[:, None] % 4 == torch.arange(48) % 4
+    assert far[same].mean() < 0.5 * far[~same].mean(), "objects of a colour lie together"
+    with pytest.raises(ValueError, match="t-SNE must have 3 to 16,384 objects, got 2; choose PCA"):
+        Session(Gallery(unit(torch.eye(3)[:2]), ["a", "b"], teacher=TEACHER), ColorTeacher()).positions("t-sne")
+    with pytest.raises(ValueError, match="a map must be pca or t-sne, got 'umap'"):
+        session.positions("umap")
+
+
 # ---- pictures of people --------------------------------------------------------------------------------------------
 
 

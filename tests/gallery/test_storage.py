@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from clipgs_lib.files import LockedError
 from clipgs_lib.gallery import INDEX, Gallery, GalleryError, GalleryWriter, Rows, Space
@@ -39,7 +38,7 @@ def test_appending_gives_what_saving_at_once_gives(tmp_path):
     for first in range(3, 21, 3):
         whole = whole + rows(first, 3)
     whole = whole + rows(21, 1)
-    gallery = Gallery.open(tmp_path, verify=True)
+    gallery = Gallery.open(tmp_path)
     assert (gallery.keys, gallery.meta, gallery.encoder) == (whole.keys, whole.meta, SPACE.encoder)
     assert torch.equal(gallery.embeds, whole.embeds) and [gallery.thumbnail(i) for i in range(22)] == whole.thumbnails
     assert torch.equal(gallery.take([21, 0, 13]), whole.embeds[[21, 0, 13]]) and gallery.describe([21])[0]["n"] == 21
@@ -138,10 +137,10 @@ def test_a_killed_writer_leaves_what_it_had_committed(tmp_path, step):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "g"), str(step)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
-    assert Gallery.open(tmp_path / "g", verify=True).keys == ["k0", "k1", "k2"]
+    assert Gallery.open(tmp_path / "g").keys == ["k0", "k1", "k2"]
     with GalleryWriter(tmp_path / "g", SPACE) as writer:
         writer.add(rows(3, 5))
-    assert len(Gallery.open(tmp_path / "g", verify=True)) == 8
+    assert len(Gallery.open(tmp_path / "g")) == 8
     assert len(list((tmp_path / "g").glob("part-*"))) == 2 and not list((tmp_path / "g").glob(".*"))
 
 
@@ -171,12 +170,12 @@ def entry_with(folder: Path, **changes: object) -> None:
 def test_damage_is_told_with_its_place(tmp_path):
     def broken(words: str) -> None:
         with pytest.raises(GalleryError, match=words):
-            Gallery.open(folder, verify=True)
+            Gallery.open(folder)
         made().save(folder)
 
     folder = tmp_path / "g"
     with pytest.raises(GalleryError, match=r"must have an index, got .*No such file.*clipgs embed makes one"):
-        Gallery.open(folder, verify=True)
+        Gallery.open(folder)
     index, embeds = made().save(folder) / INDEX, next(folder.glob("*.safetensors"))
     table = embeds.with_suffix(".parquet")
     index.write_bytes(index.read_bytes()[:-9])
@@ -199,8 +198,6 @@ def test_damage_is_told_with_its_place(tmp_path):
     broken(r"must be float32 \[29, 16\]")
     entry_with(folder, rows="29")
     broken(r"it must hold name \(str\), rows \(int\)")
-    entry_with(folder, sha256=["0" * 64, "0" * 64])
-    broken("must have the sha256")
     embeds.write_bytes(embeds.read_bytes()[:-4])
     broken(r"the file must have [\d,]+ bytes, got [\d,]+; it is cut")
     embeds.unlink()
@@ -209,12 +206,8 @@ def test_damage_is_told_with_its_place(tmp_path):
     broken("bytes, got no such file")
     embeds.write_bytes(bytes(embeds.stat().st_size))
     broken("intact safetensors")
-    tensors = {name: tensor.clone() for name, tensor in load_file(embeds).items()}
-    tensors["embeds"][3, 0] += 1e-4
-    save_file(tensors, embeds)
-    broken("must have the sha256")
     table.write_bytes(bytes(table.stat().st_size))
     with pytest.raises(GalleryError, match="the table must be intact Parquet"):
         _ = Gallery.open(folder).keys
     made().save(folder)
-    assert len(Gallery.open(folder, verify=True)) == 30  # each save repaired it
+    assert len(Gallery.open(folder)) == 30  # each save repaired it

@@ -86,6 +86,18 @@ def test_a_picture_and_a_shape_come_as_parts():
     assert hits_of(content)[0]["key"] == "1" and caption == "a green thing" and base64.b64decode(thumb)[:4] == b"RIFF"
 
 
+def test_each_hit_gets_the_nearest_of_a_persons_labels():
+    explorer, calls = explorer_of(labels=["a red one", MARKUP + " blue"]), []
+    embed = explorer.session.teacher.zero_shot_weights
+    explorer.session.teacher.zero_shot_weights = lambda *given: calls.append(given) or embed(*given)
+    content, _ = change(explorer, parts=[text("red")])
+    labels = {hit["key"]: hit["label"] for hit in hits_of(content)}
+    assert labels["0"] == "a red one" and labels["2"] == MARKUP + " blue" and len(labels) == 4
+    change(explorer, parts=[text("green")])
+    assert len(calls) == 1, "labels are embedded once"
+    assert "label" not in hits_of(change(explorer_of(), parts=[text("red")])[0])[0]
+
+
 def test_a_cell_shows_what_it_asks_for_and_the_page_keeps_it():
     explorer = explorer_of(3)
     messages = sent(explorer)
@@ -139,6 +151,9 @@ def test_the_map_and_a_lasso_on_it():
     explorer.search("red")
     content, (places,) = ask(explorer, {"type": "map"})
     assert content == {"type": "map"} and np.frombuffer(places, "<f4").shape == (40,)
+    _, (others,) = ask(explorer, {"type": "map", "kind": "t-sne"})
+    assert np.frombuffer(others, "<f4") == pytest.approx(explorer.session.positions("t-sne").numpy().ravel())
+    assert others != places
     content, _ = ask(explorer, {"type": "lasso", "rows": [1, 2, 3], "seq": 2})
     assert content["state"]["among"] == ["1", "2", "3"] and {hit["row"] for hit in hits_of(content)} == {1, 2, 3}
 
@@ -196,6 +211,19 @@ def test_splats_that_cannot_be_opened_become_a_sentence():
     assert "RuntimeError: no memory left" in reply["text"] and explorer.view is None
     reply, _ = ask(RetrievalExplorer(gallery_of(), ColorTeacher()), {"type": "open", "row": 1})
     assert "must lie where they were when they were embedded" in reply["text"]
+
+
+def test_interrupting_the_kernel_stops_what_takes_long_and_the_page_says_so(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    explorer = explorer_of()
+    explorer.search("red")
+    explorer.show("0")
+    monkeypatch.setattr(explorer.session, "relevance", interrupted)
+    reply, _ = ask(explorer, {"type": "why", "term": 0, "seq": 9})
+    assert (reply["text"], reply["seq"]) == ("Stopped, as the kernel was interrupted.", 9)
+    assert change(explorer, parts=[text("green")])[0]["type"] == "show", "and it goes on"
 
 
 @pytest.mark.parametrize("content", [None, 3, {}, {"type": "else"}, {"type": ["load"]}])
