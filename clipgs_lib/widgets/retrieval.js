@@ -1,7 +1,7 @@
 // The page of RetrievalExplorer. Messages: see retrieval.py.
 
 const SILENCE_MS = 8000;
-const SILENT = "The kernel does not answer: it is busy, or was restarted. Wait, or run this cell again.";
+const SILENT = "The kernel does not answer: it is busy, or was restarted. Wait, interrupt it to stop, or run this cell again.";
 const SIDE = 448; // pixels to which pictures are shrunk here
 
 class Explorer extends Panel {
@@ -56,7 +56,7 @@ class Explorer extends Panel {
       this.button("map", "show where the objects lie", ({ target }) => {
         this.plane.hidden = !this.plane.hidden;
         target.setAttribute("aria-pressed", String(!this.plane.hidden));
-        if (!this.plane.hidden) this.post({ type: "map" });
+        if (!this.plane.hidden) this.showMap();
       }, { "aria-pressed": "false" }),
       make("datalist", { id: category }, ...this.info.categories.map((value) => make("option", { value }))));
     const examples = make("div", { className: "re-examples" }, ...this.info.examples.map((text) =>
@@ -65,7 +65,9 @@ class Explorer extends Panel {
     this.columns = make("div", { className: "re-columns" });
     this.columns.addEventListener("keydown", (event) => this.walk(event));
     this.pager = make("div", { className: "re-form re-pager" });
-    this.plane = make("div", { className: "re-map", hidden: true });
+    this.kind = choice("kind of map", [["pca", "PCA"], ["t-sne", "t-SNE"]]);
+    this.kind.addEventListener("change", () => this.showMap());
+    this.plane = make("div", { className: "re-map", hidden: true }, this.kind);
     this.why = make("div", { className: "re-form" });
     this.aside = make("aside", { className: "re-aside", hidden: true, "aria-label": "opened object" });
     const body = make("div", { className: "re-body" }, make("div", {}, this.plane, this.columns, this.pager), this.aside);
@@ -255,7 +257,7 @@ class Explorer extends Panel {
     this.background = buffers.at(-1).byteLength ? viewOf(buffers.at(-1)) : null;
     this.showHits(content.columns, buffers);
     this.showPager(content.pages);
-    if (moved && !this.plane.hidden) this.post({ type: "map" });
+    if (moved && !this.plane.hidden) this.showMap();
     this.note = content.note;
     this.showWhy();
     this.say(this.note);
@@ -290,14 +292,15 @@ class Explorer extends Panel {
     return item;
   }
 
-  /** Show where an object is: in the columns and on the map. */
-  point(row) {
-    for (const item of this.items) item.classList.toggle("re-pointed", row >= 0 && Number(item.dataset.row) === row);
-    this.map.show({ pointed: row });
+  showMap() {
+    this.say("Placing the objects …");
+    this.post({ type: "map", kind: this.kind.value });
   }
 
-  get items() {
-    return this.columns.querySelectorAll("li");
+  /** Show where an object is: in the columns and on the map. */
+  point(row) {
+    for (const item of this.columns.querySelectorAll("li")) item.classList.toggle("re-pointed", row >= 0 && Number(item.dataset.row) === row);
+    this.map.show({ pointed: row });
   }
 
   marker(side, sign, { key }) {
@@ -364,7 +367,10 @@ class Explorer extends Panel {
 
   /** What can be asked of the opened object. */
   showWhy() {
-    const terms = this.explains ? this.terms : [], show = (term) => this.post({ type: "why", term });
+    const terms = this.explains ? this.terms : [], show = (term) => {
+      this.say("Leaving out one patch after the other …");
+      this.post({ type: "why", term });
+    };
     this.why.replaceChildren(
       this.button("similar objects", "search for its shape, too", () => this.addPart({ kind: "shape", name: this.state.opened })),
       ...terms.map(({ name }, i) => this.button(`why “${name}”?`, "paint what speaks for it", () => show(i))));
@@ -380,7 +386,7 @@ class Explorer extends Panel {
 
   /** Show which hit is open, and all hits on the map. */
   mark() {
-    this.items.forEach((item, i) => {
+    this.columns.querySelectorAll("li").forEach((item, i) => {
       item.firstElementChild.toggleAttribute("aria-current", !this.aside.hidden && this.hits[i].key === this.state.opened);
     });
     this.map.show({ hits: this.hits.map((hit) => hit.row).filter((row) => row >= 0), scores: this.background });

@@ -177,7 +177,9 @@ def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path, shots):
         Question(f"{MARKUP} green", minus="red"),
         Question("<b>كرسي</b>"),
     ]
-    facts = report(tmp_path / "r.html", session_of(), *questions, Question(image=str(tmp_path / "p.png")), live=2)
+    facts = report(
+        tmp_path / "r.html", session_of(), *questions, Question(image=str(tmp_path / "p.png")), live=2, labels=[MARKUP]
+    )
     assert facts["live"] >= 4 and facts["bytes"] < 1_000_000
     said: list[str] = []
     with chromium() as browser:
@@ -188,6 +190,7 @@ def test_a_report_opens_from_a_file_and_asks_no_network(tmp_path, shots):
             MARKUP in page.locator("section").nth(1).locator("h3").inner_text()
             and page.locator("img[src=x]").count() == 0
         )
+        assert set(page.get_by_title("nearest of your labels").all_text_contents()) == {f"≈ {MARKUP}"}
         assert page.locator("section").first.locator(".an-right").count() == 3
         assert page.locator("section").nth(1).locator(".re-share").count() == 2 * 6
         assert "clipgs report" in page.locator("dd.command").inner_text()
