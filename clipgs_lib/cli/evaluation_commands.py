@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,6 @@ def evaluate_by(name: str) -> Callable[..., None]:
         must_exist(*sets)
         from ..evaluation import PROTOCOLS, EvaluationConfig, evaluate
         from ..files import write_text
-        from ..plots import robustness_figure
         from ..settings import from_plain, set_values
 
         values = {"split": split, "classes": classes, "zero_shot": zero_shot, "device": device}
@@ -61,7 +60,7 @@ def evaluate_by(name: str) -> Callable[..., None]:
         if out is not None:
             results.write(out)
             if rows := [row for row in results.rows if row["protocol"] == "robustness"]:
-                write_text(out.with_suffix(".html"), robustness_figure(rows).to_html(include_plotlyjs=True))
+                write_text(out.with_suffix(".html"), _cards(rows))
         print(results.tables())
 
     command.__doc__ = f"""{_ABOUT[name]}
@@ -71,6 +70,24 @@ def evaluate_by(name: str) -> Callable[..., None]:
     pairs, prompts, precision, seed. A folder of meshes as ModelNet40 has them is built into a set once, below --work.
     """
     return command
+
+
+def _cards(rows: list[dict[str, Any]]) -> str:
+    """A page of all methods together, and of each a card: figure and table."""
+    from ..pages import fill
+    from ..plots import robustness_figure
+
+    cards = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        chosen, table = [row for row in rows if row["method"] == method], dict[str, dict[str, str]]()
+        for row in chosen:
+            cell = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            table.setdefault(row["task"], {})[row["metric"]] = cell
+        figure = robustness_figure(chosen).to_html(full_html=False, include_plotlyjs=False)
+        metrics = list(dict.fromkeys(row["metric"] for row in chosen))
+        cards.append({"method": method, "figure": figure, "metrics": metrics, "rows": table, "n": chosen[0]["n"]})
+    together = robustness_figure(rows).to_html(full_html=False, include_plotlyjs=True)
+    return fill(Path(__file__).parent / "templates" / "robustness.html.j2", {"together": together, "cards": cards})
 
 
 COMMANDS = {

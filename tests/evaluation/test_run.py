@@ -119,7 +119,10 @@ def test_robustness_writes_a_page(folder, encoders, knowing, tmp_path):
     done = RUNNER.invoke(app, words)
     assert done.exit_code == 0, done.output
     assert f"robustness, {encoders[0]} (n = 3)" in done.output and "half of the object cut off" in done.output
-    assert "robustness" in (tmp_path / "r.html").read_text().lower()
+    page, rows = (tmp_path / "r.html").read_text(), json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert all(f"<h2>{method}</h2>" in page for method in (evaluation.BAG, encoders[0]))
+    cut = next(row for row in rows if (row["method"], row["task"]) == (encoders[0], "half of the object cut off"))
+    assert f"<td>{cut['value']:.3f} [{cut['low']:.3f}, {cut['high']:.3f}]</td>" in page
 
 
 @pytest.mark.parametrize(
