@@ -55,6 +55,8 @@ def evaluate_by(name: str) -> Callable[..., None]:
         values = {"split": split, "classes": classes, "zero_shot": zero_shot, "device": device}
         config = from_plain(EvaluationConfig, set_values(values, settings or []))
         chosen = PROTOCOLS if name == "all" else (name,)
+        if out is not None:  # before minutes of work, so that they are not lost
+            out.parent.mkdir(parents=True, exist_ok=True)
         with bar(name, 1) as show:
             results = evaluate(encoder, sets, chosen, config, work=work, progress=show)
         if out is not None:

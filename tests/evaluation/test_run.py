@@ -114,12 +114,13 @@ def test_robustness_writes_a_page(folder, encoders, knowing, tmp_path):
         "--work",
         str(tmp_path / "w"),
         "--out",
-        str(tmp_path / "r.json"),
+        str(tmp_path / "new" / "r.json"),
     ]
     done = RUNNER.invoke(app, words)
     assert done.exit_code == 0, done.output
     assert f"robustness, {encoders[0]} (n = 3)" in done.output and "half of the object cut off" in done.output
-    page, rows = (tmp_path / "r.html").read_text(), json.loads((tmp_path / "r.json").read_text())["rows"]
+    page, written = ((tmp_path / "new" / name).read_text() for name in ("r.html", "r.json"))
+    rows = json.loads(written)["rows"]
     assert all(f"<h2>{method}</h2>" in page for method in (evaluation.BAG, encoders[0]))
     cut = next(row for row in rows if (row["method"], row["task"]) == (encoders[0], "half of the object cut off"))
     assert f"<td>{cut['value']:.3f} [{cut['low']:.3f}, {cut['high']:.3f}]</td>" in page
