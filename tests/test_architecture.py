@@ -78,7 +78,7 @@ ROOMS = {
     "runner": {"_version", "files", "pages", "runtime", "settings"},
     "cli": {
         *("_version", "errors", "files", "settings", "runtime", "splats", "formats", "rendering", "shards", "triplets"),
-        *("applications", "encoders", "evaluation", "gallery", "plots", "runner", "training", "widgets"),
+        *("applications", "encoders", "evaluation", "gallery", "pages", "plots", "runner", "training", "widgets"),
     },
     "__main__": {"cli"},
 }

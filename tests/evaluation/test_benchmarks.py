@@ -6,8 +6,10 @@ import json
 import warnings
 
 import pytest
+from typer.testing import CliRunner
 
 from clipgs_lib import evaluation
+from clipgs_lib.cli import app
 from clipgs_lib.evaluation import EvaluationWarning, benchmarks
 from clipgs_lib.runtime import real_data_dir
 from clipgs_lib.shards import ShardSet
@@ -86,3 +88,9 @@ def test_a_folder_of_modelnet_is_built_once_from_its_test_objects(tmp_path):
     assert shards.teacher is not None and said[-1][:2] == (3, 3)
     assert shards.manifest["build"]["config"]["up_axis"] == "+z" and len(shards.read(0).views) == 8
     assert evaluation.open_folder(out, "mini", tmp_path / "work") == out, "a set is taken as it is"
+    words = ["evaluate", "zero-shot", str(folder), "--encoder", "clipgs-mini", "--classes", "modelnet40"]
+    with warnings.catch_warnings():  # the command prints what it warns of
+        warnings.simplefilter("default")
+        done = CliRunner().invoke(app, [*words, "--device", "cpu", "--work", str(tmp_path / "work")])  # in one command
+    assert done.exit_code == 0 and "zero-shot, all labels (n = 2)" in done.output, done.output
+    assert "1 of 3 meshes of" in done.output
