@@ -34,6 +34,7 @@ def build(
         bool, typer.Option("--partial-labels", help="Take a table of which much does not fit the folder.")
     ] = False,
     copies: Annotated[int, typer.Option(help="So many copies of each mesh, in other colours or with a pattern.")] = 0,
+    split: Annotated[str | None, typer.Option(help="Only objects of the catalogue that lie in this split.")] = None,
     teacher: Teacher = "mini",
     list_settings: Annotated[bool, typer.Option("--list", help="Print the settings of objects, and stop.")] = False,
     workers: Workers = 1,
@@ -62,7 +63,7 @@ def build(
     if list_settings:
         print(describe(config))
         return 0
-    sources = with_copies(chosen_sources(origins, labels, config.seed, partial_labels), copies)
+    sources = with_copies(chosen_sources(origins, labels, config.seed, partial_labels, split), copies)
     with bar("building", len(sources)) as show:
         report = build_triplets(sources, folder, config, workers=workers, ray=ray, limit=limit, progress=noting(show))
     print(report)
@@ -110,14 +111,23 @@ def checked_folder(out: Path | None, origins: Mapping[str, Path | int | None], l
 
 
 def chosen_sources(
-    origins: Mapping[str, Path | int | None], labels: Path | None, seed: int, partial: bool = False
+    origins: Mapping[str, Path | int | None],
+    labels: Path | None,
+    seed: int,
+    partial: bool = False,
+    split: str | None = None,
 ) -> list[Source]:
-    """The objects of the one origin that is given, see `checked_folder`; ``partial`` as in `folder_sources`."""
+    """The objects of the one origin that is given, see `checked_folder`; ``partial`` as in `folder_sources`.
+
+    ValueError for a ``split`` of anything but the catalogue: where a mesh belongs is known once it is read.
+    """
     from ..triplets import catalogue_sources, folder_sources
 
     [(option, origin)] = [(name, value) for name, value in origins.items() if value]
     if isinstance(origin, int):
-        return catalogue_sources(origin, seed)
+        return catalogue_sources(origin, seed, split=split)
+    if split is not None:
+        raise ValueError(f"--split needs --catalogue, got {option}: where a mesh belongs is known once it is read")
     kind: Literal["mesh", "splat"] = "mesh" if option == "--meshes" else "splat"
     return folder_sources(origin or "", kind=kind, labels=labels, partial=partial)
 

@@ -46,7 +46,8 @@ def use_faiss(gallery: Gallery, progress: Callable[[int, int], None] = lambda do
         raise GalleryError(gallery.folder or "gallery", "faiss must be installed", got, todo) from None
     if gallery.folder is None:
         raise GalleryError("gallery", "a gallery must lie on disk to have an index", "one in memory", "save it")
-    path, index, facts = gallery.folder / INDEX, None, {}
+    path, facts = gallery.folder / INDEX, dict[str, Any]()
+    index: Any = None
     try:
         facts = json.loads((gallery.folder / FACTS).read_text(encoding="utf-8"))
         index = faiss.read_index(str(path)) if facts["parts"] == gallery.parts else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..catalogue import make
 from ..files import text_of
 from ..meshes.folders import SUFFIXES as MESH_SUFFIXES
 from ..meshes.folders import Piece, mesh_pieces
@@ -17,6 +18,7 @@ from ..meshes.sweethome import Furniture
 from ..shards.shard_set import ShardWarning
 from ..shards.tar import ShardError
 from ..splats import UP_AXES
+from ..splits import SPLITS
 from ..words import first_of, plural
 
 
@@ -79,15 +81,19 @@ class StopBuild(Exception):
 SPLAT_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog")
 
 
-def catalogue_sources(count: int, seed: int = 0, start: int = 0) -> list[Source]:
-    """Objects ``start .. start + count - 1`` of the catalogue with ``seed``.
+def catalogue_sources(count: int, seed: int = 0, start: int = 0, split: str | None = None) -> list[Source]:
+    """Objects ``start .. start + count - 1`` of the catalogue with ``seed``; with ``split`` only those that lie in it.
 
     Raises:
-        ValueError: when there would be none.
+        ValueError: when there would be none, and for a split that is none.
     """
-    if count < 1 or start < 0:
-        raise ValueError(f"the catalogue needs count >= 1 and start >= 0, got {count} and {start}")
-    return [Source(f"catalogue-{i:06d}", "catalogue", index=i, seed=seed) for i in range(start, start + count)]
+    if count < 1 or start < 0 or split not in (None, *SPLITS):
+        must = f"count >= 1, start >= 0 and a split of {', '.join(SPLITS)}"
+        raise ValueError(f"the catalogue needs {must}, got {count}, {start} and {split!r}")
+    numbers = [i for i in range(start, start + count) if split in (None, make(i, seed).split)]
+    if not numbers:
+        raise ValueError(f"some of the {count} objects must lie in the split {split!r}, got none; take more")
+    return [Source(f"catalogue-{i:06d}", "catalogue", index=i, seed=seed) for i in numbers]
 
 
 def folder_sources(

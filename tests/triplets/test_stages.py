@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from clipgs_lib import catalogue
 from clipgs_lib.cli import app
 from clipgs_lib.formats import write_splats
 from clipgs_lib.meshes import Mesh, Part
@@ -17,7 +18,7 @@ from clipgs_lib.rendering import render
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.tar import ShardError
 from clipgs_lib.shards.triplet import decode_triplet, encode_triplet
-from clipgs_lib.splits import assign
+from clipgs_lib.splits import SPLITS, assign
 from clipgs_lib.triplets import stages
 from clipgs_lib.triplets.build import build_triplets
 from clipgs_lib.triplets.recipe import BuildConfig, StopBuild, catalogue_sources, folder_sources
@@ -156,6 +157,19 @@ def test_folders_without_meshes_are_refused(tmp_path):
         folder_sources(tmp_path, kind="points")
     with pytest.raises(ValueError, match="count >= 1"):
         catalogue_sources(0)
+    with pytest.raises(ValueError, match="split of train, val, test, got 1, 0 and 'unseen'"):
+        catalogue_sources(1, split="unseen")
+
+
+def test_the_catalogue_gives_the_objects_of_one_split():
+    places = [catalogue.make(i, 3).split for i in range(30)]
+    for split in SPLITS:
+        assert [source.index for source in catalogue_sources(30, 3, split=split)] == [
+            i for i, place in enumerate(places) if place == split
+        ]
+    [first, *_] = [i for i, place in enumerate(places) if place != "train"]
+    with pytest.raises(ValueError, match="must lie in the split 'train', got none"):
+        catalogue_sources(1, 3, start=first, split="train")
 
 
 def test_few_splats_are_taken_as_they_are_and_many_are_fitted(tmp_path):
@@ -245,3 +259,5 @@ def test_the_command_builds_and_goes_on(folder, tmp_path):
     assert ShardSet(tmp_path / "set").manifest["build"]["config"]["elevations"] == [-20.0, 70.0]
     both = CliRunner().invoke(app, [*words, "--catalogue", "3"])
     assert both.exit_code == 2 and "exactly one of --meshes, --splats and --catalogue" in both.stderr
+    where = CliRunner().invoke(app, [*words, "--split", "train"])
+    assert where.exit_code == 2 and "--split needs --catalogue, got --meshes" in where.stderr
