@@ -306,7 +306,8 @@ def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
 
 
 def _object(annotation: Mapping[str, Any], names: Mapping[int, str], shape: tuple[int, ...]) -> SceneObject:
-    number, category = conform(annotation["id"], int, "id of an annotation"), annotation.get("category_id")
+    number = int(conform(annotation["id"], int, "id of an annotation"))
+    category: Any = annotation.get("category_id")
     if category not in names:
         raise ValueError(f"object {number} must name one of the categories {first_of(names)}, got {category!r}")
     truth = from_plain(Truth, annotation["truth"]) if "truth" in annotation else None

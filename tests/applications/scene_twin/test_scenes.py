@@ -126,7 +126,7 @@ CUT = {"size": [40, 60], "counts": [5, 3, 32]}
         ),
         (annotated(segmentation=CUT | {"counts": [-1, 2401]}), "must fill the image"),
         (annotated(segmentation=CUT | {"counts": [0.5, 2399.5]}), "object 1 must be a whole number, got 0.5"),
-        (annotated(segmentation=CUT | {"counts": "53P"}), "of object 1 must end with a whole number, got ...'53P'"),
+        (annotated(segmentation=CUT | {"counts": "53P"}), "lengths of object 1 must be numbers .* got '53P'"),
         (annotated(category_id=99), "must name one of the categories 1, 2, got 99"),
         (annotated(category_id=None), "must name one of the categories 1, 2, got None"),
         (annotated(id="one"), "id of an annotation must be a whole number, got 'one'"),
