@@ -83,7 +83,7 @@ def with_article(phrase: str) -> str:
 
 def is_plural(phrase: str) -> bool:
     """Whether the phrase, an English noun with its adjectives in front, names several things."""
-    word = _head(phrase)
+    word = head_noun(phrase)
     if word in _PLURAL_WITHOUT_S:
         return True
     ends = word.endswith("s") and not word.endswith(("ss", "us", "is", "'s"))
@@ -92,10 +92,10 @@ def is_plural(phrase: str) -> bool:
 
 def is_mass(phrase: str) -> bool:
     """Whether the phrase names a stuff that is not counted: ``grass``, ``slices of bread`` is not."""
-    return _head(phrase) in _MASS
+    return head_noun(phrase) in _MASS
 
 
-def _head(phrase: str) -> str:
-    """The noun that decides: the last word before "of", "with" ..., of an English noun phrase."""
+def head_noun(phrase: str) -> str:
+    """The noun that decides, in small letters: the last word before "of", "with" ..., of an English noun phrase."""
     tokens = _RELATION.split(phrase.casefold().strip())[0].split()
     return tokens[-1] if tokens else ""

@@ -26,9 +26,12 @@ def twin(
     ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="Shipped name or folder; bag-mean: the teacher's views. --compose compares several."),
+        typer.Option(help="Shipped name, folder or bag-mean. --compose compares several.", show_default="duoduo-mini"),
     ] = None,
-    mode: Annotated[Literal["fused", "text", "image"], typer.Option(help="By what shapes are ranked.")] = "fused",
+    mode: Annotated[
+        Literal["fused", "text", "image"] | None,
+        typer.Option(help="By what shapes are ranked; --compose scores all.", show_default="fused"),
+    ] = None,
     name: Annotated[str, typer.Option(help="File of the merged splats; its ending chooses the format.")] = "twin.ply",
     seed: Annotated[int, typer.Option(help="Of the first composed room.")] = 0,
 ) -> None:
@@ -41,19 +44,26 @@ def twin(
     what the set holds of Sweet Home 3D's furniture or the catalogue. The same command goes on with scores that stopped.
     """
     must_exist(scene, boxes, *pool, *(large or ()))
-    if (scene is None) == (compose is None) or (scene is None and boxes is not None):
+    if (scene is None) == (compose is None):
         raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
+    if scene is None and (boxes, mode) != (None, None):
+        raise ValueError("--boxes and --mode must come with SCENE, got --compose, which scores all modes")
     from ..applications.scene_twin import load_pool, make_twin, read_scene, score_rooms
+    from ..formats import writable_format
 
-    encoders = encoder or ["clipgs-mini"]
+    writable_format(out / name)
+    encoders = encoder or ["duoduo-mini"]
     if scene is not None and len(encoders) > 1:
         raise ValueError(f"one encoder must search for the objects of SCENE, got {', '.join(encoders)}")
     given, cache = (read_scene(scene, boxes), None) if scene is not None else (None, out)
+    out.mkdir(parents=True, exist_ok=True)
     with bar("embedding", 0) as show:
         options: dict[str, Any] = {"large": large or (), "cache": cache, "progress": show}
         pools = {one: load_pool(pool, encoder=one, **options) for one in encoders}
     if given is not None:
-        print(make_twin(given, pools[encoders[0]], mode).save(out, name=name))
+        with bar("placing", len(given.objects)) as show:
+            made = make_twin(given, pools[encoders[0]], mode or "fused", progress=show)
+        print(made.save(out, name=name))
         return
     with bar("rooms", compose or 0) as show:
         scores = score_rooms(compose or 0, pools, out, seed=seed, progress=show)

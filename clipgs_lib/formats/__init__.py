@@ -4,7 +4,7 @@ One module per format (see `choose`). Log-scales and logit-opacities exist only 
 always linear.
 """
 
-from .choose import FORMATS, read_splats, sniff, write_splats
+from .choose import FORMATS, read_splats, sniff, writable_format, write_splats
 from .diagnose import diagnose
 from .doctor_report import Diagnosis, Finding
 from .points import PointCloud, read_points

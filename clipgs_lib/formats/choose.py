@@ -70,7 +70,7 @@ def write_splats(splats: Splats, path: str | os.PathLike[str], *, format: str | 
         ValueError: when ``format`` is unknown.
     """
     path = Path(path)
-    module = _format_named(format) if format is not None else _by_suffix(path)
+    module = _format_named(format) if format is not None else writable_format(path)
     if not hasattr(module, "write"):
         raise FormatError(path, "the format must be writable", module.NAME, f"choose one of {_writable()}")
     module.write(splats.detach().to("cpu"), path, **options)
@@ -103,8 +103,8 @@ def sniff(path: str | os.PathLike[str]) -> str:
     return (by_name or names)[0]
 
 
-def _by_suffix(path: Path) -> ModuleType:
-    """The writable format with the longest suffix that the name ends in."""
+def writable_format(path: Path) -> ModuleType:
+    """The writable format with the longest suffix that the name ends in; FormatError for none."""
     name = path.name.lower()
     fits = [(len(s), m) for m in FORMATS.values() if hasattr(m, "write") for s in m.SUFFIXES if name.endswith(s)]
     if not fits:

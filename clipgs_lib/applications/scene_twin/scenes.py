@@ -2,7 +2,7 @@
 
 Lengths are metres, the world has +y up and its floor at y = 0. A folder holds ``image.png``, ``depth.png`` (16 bit,
 millimetres, 0 where nothing is known; may be missing) and ``scene.json``, which is COCO's format of instances (Lin et
-al. 2014; masks as uncompressed run lengths or polygons) with ``camera`` beside them: ``viewmat [4, 4]`` (world to
+al. 2014) of one picture, its masks as `masks` reads them, with ``camera`` beside them: ``viewmat [4, 4]`` (world to
 camera, OpenCV axes) and ``K [3, 3]`` (pixels). An annotation may have ``support``, and of composed scenes ``truth``.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from ...errors import ExplainedError
@@ -32,6 +32,7 @@ from ...rendering.images import to_uint8
 from ...settings import conform, from_plain, read_file, to_plain
 from ...splats import Splats
 from ...words import first_of
+from .masks import read_mask, run_lengths
 
 FLOOR, WALL = 0, -1  # what an object may stand on or hang at, beside the numbers of others
 MAX_SIDE, VIEW = 8192, 256  # pixels of a picture, and of one of an object of splats alone
@@ -249,23 +250,48 @@ def read_scene(path: str | os.PathLike[str], boxes: str | os.PathLike[str] | Non
 
 
 def _from_folder(top: Path) -> Scene:
-    facts = json.loads((top / "scene.json").read_text(encoding="utf-8"))
-    [entry] = facts["images"]
+    facts = read_file(top / "scene.json")
+    entry, names, rows = _only_image(facts), _names(facts["categories"]), facts["annotations"]
     image, depth = np.asarray(Image.open(top / str(entry["file_name"])).convert("RGB")), None
+    size = list(image.shape[1::-1])
+    if (stated := [entry.get("width", size[0]), entry.get("height", size[1])]) != size:
+        raise ValueError(f"the image must have the width and height that scene.json states, {stated}, got {size}")
     if (top / "depth.png").exists():
-        depth = np.asarray(Image.open(top / "depth.png"), np.float32) / 1000
-    names = {kind["id"]: str(kind["name"]) for kind in facts["categories"]}
-    objects = tuple(_object(annotation, names, image.shape[:2]) for annotation in facts["annotations"])
+        depth = _depth(Image.open(top / "depth.png"))
     camera = facts["camera"]
     viewmat, K = torch.tensor(camera["viewmat"]).float(), torch.tensor(camera["K"]).float()
-    return Scene(image, depth, viewmat, K, objects)
+    return Scene(image, depth, viewmat, K, tuple(_object(row, names, image.shape[:2]) for row in rows))
+
+
+def _only_image(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    entries = facts["images"]
+    if len(entries) != 1:
+        got = f"{len(entries)}: {first_of(entry.get('file_name') for entry in entries)}" if entries else "none"
+        raise ValueError(f"scene.json must list one image, got {got}; keep one of them, and its annotations")
+    number = entries[0].get("id")
+    if others := {row["image_id"] for row in facts["annotations"] if row.get("image_id", number) != number}:
+        must = f"annotations must be of image {number}, the one that scene.json lists"
+        raise ValueError(f"{must}, got some of image {first_of(sorted(others, key=str))}; leave these out")
+    return dict(entries[0])
+
+
+def _names(categories: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    names = {kind["id"]: conform(kind.get("name"), str, f"name of category {kind['id']}") for kind in categories}
+    if len(names) < len(categories):
+        raise ValueError(f"categories must have different ids, got {first_of(kind['id'] for kind in categories)}")
+    return names
+
+
+def _depth(picture: Image.Image) -> np.ndarray:
+    if not picture.mode.startswith("I"):  # as Pillow calls one channel of 16 bits or more
+        must = "depth.png must have one channel of 16 bits, millimetres from the camera's plane and 0 where unknown"
+        raise ValueError(f"{must}, got Pillow's mode {picture.mode}; write it as such, or leave it out")
+    return np.asarray(picture, np.float32) / 1000
 
 
 def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
     rows, columns = np.nonzero(one.mask)
     left, top = int(columns.min()), int(rows.min())
-    flat = one.mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=False, append=not flat[-1]))
     facts = {
         "id": one.number,
         "image_id": 1,
@@ -273,35 +299,21 @@ def _annotation(one: SceneObject, category: int) -> dict[str, Any]:
         "iscrowd": 0,
         "area": int(one.mask.sum()),
         "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
-        "segmentation": {"size": list(one.mask.shape), "counts": np.diff(changes, prepend=0).tolist()},
+        "segmentation": {"size": list(one.mask.shape), "counts": run_lengths(one.mask)},
     }
     facts |= {} if one.support is None else {"support": one.support}
     return facts | ({} if one.truth is None else {"truth": to_plain(one.truth)})
 
 
 def _object(annotation: Mapping[str, Any], names: Mapping[int, str], shape: tuple[int, ...]) -> SceneObject:
-    number, category = int(annotation["id"]), annotation["category_id"]
+    number = int(conform(annotation["id"], int, "id of an annotation"))
+    category: Any = annotation.get("category_id")
     if category not in names:
         raise ValueError(f"object {number} must name one of the categories {first_of(names)}, got {category!r}")
     truth = from_plain(Truth, annotation["truth"]) if "truth" in annotation else None
-    mask = _mask(annotation["segmentation"], shape, number)
-    return SceneObject(number, names[category], mask, annotation.get("support"), truth)
-
-
-def _mask(segmentation: Any, shape: tuple[int, ...], number: int) -> np.ndarray:
-    """``[H, W]`` bool out of COCO's run lengths (down the columns, starting with background) or polygons."""
-    if isinstance(segmentation, Mapping):
-        counts = np.asarray(segmentation["counts"])
-        sound = counts.ndim == 1 and counts.dtype.kind == "i" and bool((counts >= 0).all())
-        if not sound or list(segmentation["size"]) != list(shape) or counts.sum() != shape[0] * shape[1]:
-            must = f"run lengths of object {number} must be whole numbers that fill the image {list(shape)}"
-            raise ValueError(f"{must}, got size {segmentation['size']}")
-        values = np.arange(len(counts)) % 2 == 1
-        return np.repeat(values, counts).reshape(shape, order="F")
-    canvas = Image.new("1", (shape[1], shape[0]))
-    for polygon in segmentation:
-        ImageDraw.Draw(canvas).polygon([float(value) for value in polygon], fill=1)
-    return np.asarray(canvas, bool).copy()
+    support = conform(annotation.get("support"), int | None, f"support of object {number}")
+    mask = read_mask(annotation.get("segmentation"), shape, number)
+    return SceneObject(number, names[category], mask, support, truth)
 
 
 def _from_splats(splats: Splats, facts: Mapping[str, Any]) -> Scene:

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,14 +22,17 @@ from ...files import write_text
 from ...rendering import orbit_cameras, psnr, render, save_png, ssim
 from ...rendering.images import to_uint8
 from ...splats import Splats
+from ...words import head_noun
 from .composer import assets_in, compose
 from .placement import overlaps
 from .scenes import Scene
-from .twin import KEEP, MODES, Pool, Twin, make_twin, queries, retrieve
+from .twin import KEEP, MODES, Mode, Pool, Twin, make_twin, queries, retrieve
 
 Values = dict[tuple[str, str, str], list[float]]  # encoder, mode and metric -> a value for each object of a room
 
 KS = (1, KEEP)
+COARSE = ", coarse names"  # behind modes that searched by the head of each name
+_MEASURES = 2  # version of what a room's file holds
 _EQUAL = 0.02  # mean difference of two pictures of a shape, in [0, 1], below which they count as equal
 
 
@@ -43,9 +47,12 @@ def score_rooms(
     """Compose rooms, make their twins, measure both, and write ``scores.json`` with one picture and row per room.
 
     Retrieval is measured with all objects in the pool (``instance``: the same object is right) and with those of the
-    room kept out (``category``: one of the same category is right; where there is none, the query is left out). Twins
-    are made by the first encoder, fused, and once more with the true shapes, which measures placement alone. A run that
-    was stopped goes on: rooms that have a row of the same encoders and pool are not made again.
+    room kept out (``category``: one of the same category is right; where there is none, the query is left out), and
+    over both (``either``: the mean of the two, of objects that have both). Names are the categories, which flatters
+    searches by text; ``coarse names`` are their head nouns ("office chair" -> "chair"), and what is right stays the
+    same. Twins are made by the first encoder and each mode ("twin" is the fused one), and once more with the true
+    shapes, which measures placement alone. A run that was stopped goes on: rooms that have a row of the same encoders
+    and pool are not made again.
 
     Args:
         count: rooms, with seeds from ``seed`` on.
@@ -69,6 +76,7 @@ def score_rooms(
     facts = {
         "encoders": {name: each.encoder.identity for name, each in pools.items()},
         "teacher": pool.teacher.identity,
+        "measures": _MEASURES,
         "sets": sorted({shards.manifest["content_sha256"] for shards in pool.owners.values()}),
     }
     rooms = []
@@ -98,31 +106,50 @@ def score_room(scene: Scene, pools: Mapping[str, Pool]) -> tuple[Values, Twin]:
     values[first, "twin", "CPU seconds per object"] = [(time.process_time() - began) / len(keys)]
     exact = twin.changed(pool, keys)
     equal = {number: _equal_yaws(pool, key) for number, key in keys.items()}
-    for which, made in (("twin", twin), ("twin of the true shapes", exact)):
+    others = {f"twin by {mode}": twin.searched(pool, mode) for mode in MODES[1:]}
+    for which, made in {"twin": twin, **others, "twin of the true shapes": exact}.items():
         values |= {(first, which, metric): errors for metric, errors in _errors(made, pool, equal).items()}
     return values, twin
 
 
+def coarse_name(name: str) -> str:
+    """The head of a name, without what numbers and commas say: ``office chair`` and ``chair 2 seats`` are a chair."""
+    return head_noun(re.split(r",|\s\d", name)[0])
+
+
 def _hits(scene: Scene, pools: Mapping[str, Pool]) -> Values:
-    """Whether each object is found, by each encoder and mode, and how modes differ."""
-    truths = {one.number: one.truth for one in scene.objects if one.truth is not None}
-    hidden = {truth.key for truth in truths.values()}
+    """Whether each object is found, by each encoder, mode and kind of name, and how modes differ."""
+    coarse = replace(scene, objects=tuple(replace(one, name=coarse_name(one.name)) for one in scene.objects))
     values: Values = {}
     for name, pool in pools.items():
-        left = {category for key, category in zip(pool.keys, pool.categories, strict=True) if key not in hidden}
-        kin = {number: truth for number, truth in truths.items() if truth.category in left}
-        for mode in MODES:
-            instance, category = retrieve(scene, pool, mode), retrieve(scene, pool, mode, exclude=hidden)
-            for k in KS:
-                same = [truth.key in [match.key for match in instance[n][:k]] for n, truth in truths.items()]
-                alike = [truth.category in [match.category for match in category[n][:k]] for n, truth in kin.items()]
-                values[name, mode, f"instance R@{k}"] = [float(hit) for hit in same]
-                values[name, mode, f"category R@{k}"] = [float(hit) for hit in alike]
-        for kind in ("instance R@1", "category R@1"):
-            for other in MODES[1:]:
-                pairs = zip(values[name, MODES[0], kind], values[name, other, kind], strict=True)
-                values[name, f"{MODES[0]} - {other}", kind] = [a - b for a, b in pairs]
+        by_image = _hits_of(scene, pool, "image")
+        values |= {(name, "image", metric): hits for metric, hits in by_image.items()}
+        for asked, suffix in ((scene, ""), (coarse, COARSE)):
+            by = {"fused": _hits_of(asked, pool, "fused"), "text": _hits_of(asked, pool, "text")}
+            values |= {
+                (name, mode + suffix, metric): hits for mode, each in by.items() for metric, hits in each.items()
+            }
+            for other, each in (("text", by["text"]), ("image", by_image)):
+                for metric in ("instance R@1", "category R@1", "either R@1"):
+                    pairs = zip(by["fused"][metric], each[metric], strict=True)
+                    values[name, f"fused - {other}{suffix}", metric] = [a - b for a, b in pairs]
     return values
+
+
+def _hits_of(scene: Scene, pool: Pool, mode: Mode) -> dict[str, list[float]]:
+    """Metric -> 0 or 1 for each object that has it, and of ``either`` the mean of both kinds."""
+    truths = {one.number: one.truth for one in scene.objects if one.truth is not None}
+    hidden = {truth.key for truth in truths.values()}
+    left = {category for key, category in zip(pool.keys, pool.categories, strict=True) if key not in hidden}
+    kin = {number: truth for number, truth in truths.items() if truth.category in left}
+    instance, category = retrieve(scene, pool, mode), retrieve(scene, pool, mode, exclude=hidden)
+    out: dict[str, list[float]] = {}
+    for k in KS:
+        same = {n: float(truth.key in [match.key for match in instance[n][:k]]) for n, truth in truths.items()}
+        alike = {n: float(truth.category in [match.category for match in category[n][:k]]) for n, truth in kin.items()}
+        either = [(same[n] + alike[n]) / 2 for n in kin]
+        out |= {f"instance R@{k}": [*same.values()], f"category R@{k}": [*alike.values()], f"either R@{k}": either}
+    return out
 
 
 def equal_yaws(shape: Splats, steps: int = 24) -> list[float]:

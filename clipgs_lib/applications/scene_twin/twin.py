@@ -75,7 +75,7 @@ def load_pool(
     sets: Sequence[str | os.PathLike[str]],
     *,
     large: Sequence[str | os.PathLike[str]] = (),
-    encoder: str = "clipgs-mini",
+    encoder: str = "duoduo-mini",
     device: str = "cpu",
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -189,8 +189,22 @@ class Twin:
     fits: Mapping[int, Fit]  # by the picture alone
     poses: Mapping[int, Pose]  # set upon each other and pushed apart
 
+    def searched(self, pool: Pool, mode: Mode = "fused", progress: Callable[[int, int], None] | None = None) -> Twin:
+        """Take for every object what is best of the pool, as `retrieve` and `changed`; others keep their fit.
+
+        Objects that carry others search the clean part of the pool only.
+        """
+        carrying = {below for number in self.supports for below in carriers(number, self.supports)}
+        matches = retrieve(self.scene, pool, mode, carriers=carrying)
+        best = {number: candidates[0].key for number, candidates in matches.items()}
+        return replace(self, matches=matches).changed(pool, best, progress=progress)
+
     def changed(
-        self, pool: Pool, choice: Mapping[int, str] | None = None, moved: Mapping[int, Pose] | None = None
+        self,
+        pool: Pool,
+        choice: Mapping[int, str] | None = None,
+        moved: Mapping[int, Pose] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Twin:
         """Take other shapes for some objects, stand some elsewhere, and set all straight again; others keep their fit.
 
@@ -198,6 +212,7 @@ class Twin:
             pool: which holds the shapes.
             choice: number -> key of a shape, which is fitted to the picture.
             moved: number -> where an object is to stand, whatever the picture shows.
+            progress: called with shapes fitted, and shapes to fit.
 
         Raises:
             ValueError: for a number that no object has, or a key that the pool does not hold.
@@ -207,8 +222,12 @@ class Twin:
             raise ValueError(f"objects to change must be among {first_of(objects)}, got {first_of(unknown)}")
         new = {number: key for number, key in choice.items() if self.chosen.get(number) != key}
         shapes = {**self.shapes} | {number: pool.splats(key) for number, key in new.items()}
-        floor = {number: self.supports[number] == FLOOR for number in new}
-        fits = {**self.fits} | {n: fit_pose(self.scene, objects[n], shapes[n], on_floor=floor[n]) for n in new}
+        fits = {**self.fits}
+        for done, number in enumerate(new, 1):
+            floor = self.supports[number] == FLOOR
+            fits[number] = fit_pose(self.scene, objects[number], shapes[number], on_floor=floor)
+            if progress:
+                progress(done, len(new))
         fits |= {number: fits[number]._replace(pose=pose) for number, pose in moved.items()}
         poses = arrange({number: fit.pose for number, fit in fits.items()}, shapes, self.supports)
         return replace(self, chosen={**self.chosen} | new, shapes=shapes, fits=fits, poses=poses)
@@ -262,10 +281,8 @@ class Twin:
         return top
 
 
-def make_twin(scene: Scene, pool: Pool, mode: Mode = "fused") -> Twin:
-    """Search, place and set straight: all steps of a twin; objects that carry others search the clean pool only."""
-    supports = find_supports(scene)
-    carrying = {below for number in supports for below in carriers(number, supports)}
-    matches = retrieve(scene, pool, mode, carriers=carrying)
-    best = {number: candidates[0].key for number, candidates in matches.items()}
-    return Twin(scene, matches, {}, {}, supports, {}, {}).changed(pool, best)
+def make_twin(
+    scene: Scene, pool: Pool, mode: Mode = "fused", *, progress: Callable[[int, int], None] | None = None
+) -> Twin:
+    """Search, place and set straight: all steps of a twin. ``progress`` hears of objects placed, and objects in all."""
+    return Twin(scene, {}, {}, {}, find_supports(scene), {}, {}).searched(pool, mode, progress)

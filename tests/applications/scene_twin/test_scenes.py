@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clipgs_lib.applications.scene_twin import compose, read_scene
 from clipgs_lib.applications.scene_twin.composer import FURNITURE, catalogue_assets, furniture_assets
@@ -95,34 +96,50 @@ def test_what_is_no_scene_is_refused(changes, message):
         simple(**changes(simple()))
 
 
-def outside(facts):
-    facts["annotations"][0]["segmentation"] = [[100, 100, 120, 100, 120, 120]]
+def annotated(**changes):
+    """A change of the first annotation of ``scene.json``."""
+    return lambda facts: facts["annotations"][0].update(changes)
 
 
-def other_size(facts):
-    facts["annotations"][0]["segmentation"]["size"] = [10, 10]
+def listed(**changes):
+    """A change of lists of ``scene.json``: rows that are put after those that are there."""
+    return lambda facts: [facts[name].append(row) for name, row in changes.items()]
 
 
-def unknown(facts):
-    facts["annotations"][0]["category_id"] = 99
-
-
-def twice(facts):
-    facts["annotations"][1]["id"] = 1
-
-
-def lost(facts):
-    del facts["camera"]
+CUT = {"size": [40, 60], "counts": [5, 3, 32]}
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (outside, "inside the picture"),
-        (other_size, "fill the image"),
-        (unknown, "must name one of the categories 1, 2, got 99"),
-        (twice, "different numbers"),
-        (lost, "nothing called 'camera'"),
+        (annotated(segmentation=[[100, 100, 120, 100, 120, 120]]), "inside the picture"),
+        (annotated(segmentation=[]), "inside the picture, got none"),
+        (annotated(segmentation=[[1, 2, 9, 2, 9]]), "object 1 must be .* of at least 3 points, got one of 5 values"),
+        (annotated(segmentation=[[1, 2, 9, 2]]), "at least 3 points, got one of 4 values"),
+        (annotated(segmentation=[[1, 2, 9, 2, 9, float("nan")]]), "of object 1 must be finite, got nan"),
+        (annotated(segmentation=[1, 2, 9, 2, 9, 9]), "of object 1 must be a list, got 1"),
+        (annotated(segmentation=None), "segmentation of object 1 must be a list, got None"),
+        (annotated(segmentation=CUT), r"must fill the image \[40, 60\], got 40 pixels of size \[40, 60\]"),
+        (
+            annotated(segmentation=CUT | {"size": [4, 10]}),
+            r"must fill the image \[40, 60\], got 40 pixels of size \[4, 10",
+        ),
+        (annotated(segmentation=CUT | {"counts": [-1, 2401]}), "must fill the image"),
+        (annotated(segmentation=CUT | {"counts": [0.5, 2399.5]}), "object 1 must be a whole number, got 0.5"),
+        (annotated(segmentation=CUT | {"counts": "53P"}), "lengths of object 1 must be numbers .* got '53P'"),
+        (annotated(category_id=99), "must name one of the categories 1, 2, got 99"),
+        (annotated(category_id=None), "must name one of the categories 1, 2, got None"),
+        (annotated(id="one"), "id of an annotation must be a whole number, got 'one'"),
+        (annotated(id=7), "different numbers"),
+        (annotated(support="floor"), "support of object 1 must be a whole number, got 'floor'"),
+        (annotated(image_id=2), "must be of image 1, the one that scene.json lists, got some of image 2"),
+        (lambda facts: facts["categories"][1].update(name=5), "name of category 2 must be a text, got 5"),
+        (lambda facts: facts["categories"][1].pop("name"), "name of category 2 must be a text, got None"),
+        (listed(categories={"id": 1, "name": "sofa"}), "categories must have different ids, got 1, 2, 1"),
+        (listed(images={"id": 2, "file_name": "b.png"}), "must list one image, got 2: image.png, b.png; keep one"),
+        (lambda facts: facts["images"].clear(), "must list one image, got none"),
+        (lambda facts: facts["images"][0].update(width=61), r"that scene.json states, \[61, 40\], got \[60, 40\]"),
+        (lambda facts: facts.pop("camera"), "nothing called 'camera'"),
     ],
 )
 def test_broken_folders_are_refused(tmp_path, break_it, message):
@@ -131,6 +148,22 @@ def test_broken_folders_are_refused(tmp_path, break_it, message):
     break_it(facts)
     (tmp_path / "scene.json").write_text(json.dumps(facts))
     with pytest.raises(SceneError, match=message):
+        read_scene(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]", "{", '{"images": 3}'])
+def test_what_is_no_list_of_instances_is_refused(tmp_path, text):
+    simple().write(tmp_path)
+    (tmp_path / "scene.json").write_text(text)
+    with pytest.raises(SceneError, match="must hold a scene"):
+        read_scene(tmp_path)
+
+
+@pytest.mark.parametrize("picture", [np.full((40, 60), 90, np.uint8), np.full((40, 60, 3), 90, np.uint8)])
+def test_depth_of_8_bits_is_no_millimetres(tmp_path, picture):
+    simple().write(tmp_path)
+    Image.fromarray(picture).save(tmp_path / "depth.png")
+    with pytest.raises(SceneError, match=r"one channel of 16 bits, millimetres .* got Pillow's mode (L|RGB)"):
         read_scene(tmp_path)
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from clipgs_lib.applications.scene_twin import assets_in, compose, crop, load_pool, make_twin, retrieve, score_rooms
 from clipgs_lib.applications.scene_twin.placement import arrange, box_of, carriers, find_supports, fit_pose, overlaps
 from clipgs_lib.applications.scene_twin.scenes import FLOOR, WALL, Pose, Scene, SceneObject
-from clipgs_lib.applications.scene_twin.scoring import equal_yaws, yaw_error
+from clipgs_lib.applications.scene_twin.scoring import coarse_name, equal_yaws, yaw_error
 from clipgs_lib.cli import app
 from clipgs_lib.formats import read_splats
 from clipgs_lib.rendering import look_at, pinhole, render
@@ -291,9 +291,18 @@ def test_scores_go_on_where_they_stopped(pool, tmp_path, monkeypatch):
             row = rows["bag-mean", mode, metric]
             assert row["n"] == 0 or 0 <= row["low"] <= row["value"] <= row["high"] <= 1
             assert {**row, "encoder": "again"} == rows["again", mode, metric]
+            assert mode == "image" or rows["bag-mean", mode + ", coarse names", metric]["n"] == row["n"]
+        either = rows["bag-mean", mode, "either R@1"]
+        assert either["n"] == rows["bag-mean", mode, "category R@1"]["n"]
+    assert ("bag-mean", "image, coarse names", "instance R@1") not in rows  # names do not matter to it
+    for other in ("text", "image", "text, coarse names", "image, coarse names"):
+        for metric in ("instance R@1", "category R@1", "either R@1"):
+            assert ("bag-mean", f"fused - {other}", metric) in rows
     paired = rows["bag-mean", "fused - image", "instance R@1"]
     hits = [rows["bag-mean", mode, "instance R@1"]["value"] for mode in ("fused", "image")]
     assert paired["value"] == pytest.approx(hits[0] - hits[1], abs=1e-3) and 0 < paired["p"] <= 1 and paired["verdict"]
+    supports = [rows["bag-mean", which, "support right"] for which in ("twin", "twin by text", "twin by image")]
+    assert supports[0]["value"] == supports[1]["value"] == supports[2]["value"]  # of the picture, whatever is chosen
     true = {metric: row for (encoder, mode, metric), row in rows.items() if mode == "twin of the true shapes"}
     assert true["position error fitted"]["value"] < 0.5 and true["support right"]["value"] >= 0.5
     assert first["encoders"]["bag-mean"] == pool.encoder.identity and "sha256:" in first["teacher"]
@@ -301,6 +310,55 @@ def test_scores_go_on_where_they_stopped(pool, tmp_path, monkeypatch):
     assert score_rooms(1, pools, tmp_path, seed=4) == first
     with pytest.raises(ValueError, match="at least 1 room"):
         score_rooms(0, pools, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "coarse"),
+    [
+        ("red office chair", "chair"),
+        ("chair", "chair"),
+        ("Table with tablecloth", "table"),
+        ("sofa 2 seats", "sofa"),
+        ("plate, glass and cutlery", "plate"),
+        ("apple imac 2004", "imac"),
+    ],
+)
+def test_coarse_names_are_heads(name, coarse):
+    assert coarse_name(name) == coarse
+
+
+def test_both_kinds_of_searches_are_averaged(room, pool):
+    """By hand: three shapes, of which one is the first object of the room and one is said to be of its category."""
+    from clipgs_lib.applications.scene_twin.scoring import _hits_of
+
+    one = replace(room.objects[0], support=FLOOR)
+    keys = (one.truth.key, *[key for key in pool.keys if key != one.truth.key][:2])
+    text = pool.teacher.encode_text([f"A photo of {one.name}"])[0]
+    towards, away = text, -text
+    for embeds, instance, category in (
+        ((towards, away, away), 1.0, None),
+        ((towards, 0.5 * text, away), 1.0, 1.0),
+        ((away, 0.5 * text, towards), 0.0, 0.0),
+        ((away, towards, 0.5 * text), 0.0, 1.0),
+    ):
+        small = replace(
+            pool,
+            keys=keys,
+            categories=(one.truth.category, one.truth.category if category is not None else "x", "y"),
+            embeds=torch.stack(embeds),
+            clean=torch.ones(3, dtype=torch.bool),
+        )
+        hits = _hits_of(replace(room, objects=(one,)), small, "text")
+        assert hits["instance R@1"] == [instance]
+        assert hits["category R@1"] == ([] if category is None else [category])
+        assert hits["either R@1"] == ([] if category is None else [(instance + category) / 2])
+
+
+def test_searching_again_gives_the_twin_of_that_mode(twin, pool):
+    again, anew = twin.searched(pool, "text"), make_twin(twin.scene, pool, "text")
+    assert again.chosen == anew.chosen and again.matches == anew.matches
+    for number, pose in again.poses.items():
+        assert pose.position == pytest.approx(anew.poses[number].position, abs=1e-5)
 
 
 def test_values_of_rooms_are_summed_up_by_room():
@@ -332,5 +390,32 @@ def test_the_command_makes_a_twin(room, tmp_path):
     assert result.exit_code != 0 and "must hold a scene: image.png, scene.json" in result.output
     result = CliRunner().invoke(app, ["twin", "--pool", SAMPLE, "--out", str(tmp_path)])
     assert result.exit_code == 2 and "exactly one of SCENE and --compose" in result.output
+    for extra in (["--mode", "text"], ["--boxes", "README.md"]):
+        result = CliRunner().invoke(app, ["twin", "--compose", "1", "--pool", SAMPLE, "--out", str(tmp_path), *extra])
+        assert result.exit_code == 2 and "--boxes and --mode must come with SCENE, got --compose" in result.output
     result = CliRunner().invoke(app, [*words, "--encoder", "clipgs-mini"])
     assert result.exit_code == 2 and "one encoder must search" in result.output
+
+
+def test_what_cannot_be_written_or_searched_is_refused_before_the_work(tmp_path, monkeypatch):
+    import clipgs_lib.applications.scene_twin as house
+
+    def words(pool: str = SAMPLE, name: str = "t.ply") -> list[str]:
+        return ["twin", str(tmp_path), "--pool", pool, "--out", str(tmp_path / "out"), "--name", name]
+
+    monkeypatch.setattr(house, "read_scene", None)  # nothing is read yet
+    result = CliRunner().invoke(app, words(name="twin.obj"))
+    assert result.exit_code == 2 and "must end in a suffix of a writable format, got '.obj'" in result.output
+    result = CliRunner().invoke(app, words(pool=str(tmp_path / "nothing")))
+    assert result.exit_code == 2 and "must name an existing file or folder" in result.output
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="a set must have a manifest"):
+        load_pool([tmp_path / "empty"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_counts_the_objects_that_are_placed(room, pool):
+    calls = []
+    make_twin(replace(room, objects=room.objects[:2]), pool, progress=lambda *numbers: calls.append(numbers))
+    assert calls == [(1, 2), (2, 2)]
+    assert load_pool.__kwdefaults__["encoder"] == "duoduo-mini"
