@@ -171,6 +171,8 @@ def test_templates_and_odd_texts_stay_texts(tmp_path):
     teacher = FakeTeacher()
     text_term(teacher, "  a\n {0.__class__} ", templates=("{}", "this is {}"))
     assert teacher.seen[:2] == ["a {0.__class__}", "this is a {0.__class__}"]
+    both = text_term(teacher, "mug", templates=("a {}", "one {}")).embeds
+    assert torch.allclose(both, unit(teacher.encode_text(["a mug", "one mug"]).mean(dim=0)))
     secret = tmp_path / "secret.txt"
     secret.write_text("x")
     for text in (str(secret), "<img src=x onerror=alert(1)>", "כיסא", "🚗🚗", "the who", "../../etc/passwd"):

@@ -125,6 +125,15 @@ def test_the_command(tmp_path, monkeypatch):
     done = clipgs("report", tmp_path / "g", *words)
     assert done.returncode == 0 and "2 queries, 0 splats to turn" in done.stdout, done.stderr
     assert "1 queries with right answers: precision@5 100%" in done.stdout and "could not be read" in done.stdout
+    plain, green = (
+        json.loads(clipgs("search", tmp_path / "g", "red", "--json", *more).stdout)["hits"][0]["score"]
+        for more in ([], ["--template", "a green {}"])
+    )
+    assert plain != green, "the template's colour counts"
+    assert clipgs("report", tmp_path / "g", *words, "--template", "a green {}").returncode == 0
+    assert f'"score": {green}' in (tmp_path / "r.html").read_text()
+    failed = clipgs("report", tmp_path / "g", *words, "--template", "no words")
+    assert failed.returncode == 2 and "templates must be texts with {} where the words go" in failed.stderr
     found = clipgs("search", tmp_path / "g", "red", "-k", 2, "--labels", tmp_path / "labels")
     assert "= red (" in found.stdout and found.returncode == 0
     assert "[test]" in clipgs("search", tmp_path / "g", "green", "-k", 1).stdout, "of the test split"
