@@ -67,8 +67,9 @@ def test_hits_come_with_scores_pictures_marks_and_splats(monkeypatch):
 def test_metrics_are_those_of_the_test_of_sense(tmp_path):
     session = session_of(5)
     queries = {"red": ["red"], "green and blue": ["green"], "blue": ["kind"], "red thing": ["nobody"]}
-    facts = report(tmp_path / "r.html", session, *(Question(text, right=tuple(w)) for text, w in queries.items()))
-    shares = precision_of_queries(session.gallery, ColorTeacher(), queries)
+    questions = [Question(text, right=tuple(words)) for text, words in queries.items()]
+    facts = report(tmp_path / "r.html", session, *questions)
+    shares = precision_of_queries(session.gallery, ColorTeacher(), questions)
     assert facts["precision@5"] == pytest.approx(np.mean(list(shares.values()))) and facts["judged"] == len(shares) == 3
     assert facts["any right"] == pytest.approx(np.mean([share > 0 for share in shares.values()]))
     assert facts["by chance"] == pytest.approx((0.25 + 0.25 + 1) / 3)
