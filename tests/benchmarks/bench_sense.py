@@ -5,8 +5,8 @@
         --out data/results/retrieval_sense_furniture.json
 
 Embeds the set by clipgs-mini, duoduo-mini and as bags of views (what lies in --galleries already stays), prints the
-table, and writes what notebook 07 shows. SET may be a folder of meshes, with --labels FILE for the kits; a set must hold
-each object once, as copies (`--copies`) would be right answers of their own.
+table, and writes what notebook 07 shows. SET may be a folder of meshes, with --labels FILE for the kits; a set must
+hold each object once, as copies (`clipgs triplets build --copies`) would be right answers of their own.
 Questions with a photograph are asked by it where CLIPGS_REAL_DATA has it.
 """
 
