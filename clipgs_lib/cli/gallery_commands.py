@@ -21,6 +21,11 @@ LabelFile = Annotated[
     typer.Option("--labels", metavar="FILE", help="Text with a label on each line; each hit gets the nearest."),
 ]
 
+TextTemplates = Annotated[
+    list[str] | None,
+    typer.Option("--template", metavar="TEXT", help="Such as 'a photo of a {}', {} for the words; several: the mean."),
+]
+
 
 def embed(
     source: Annotated[Path, typer.Argument(metavar="DIR|SET", help="Folder of splats and meshes, or a finished set.")],
@@ -71,6 +76,7 @@ def search(
         Path | None, typer.Option(metavar="DIR", help="Write the hits' splats there, with a table of what they are.")
     ] = None,
     labels: LabelFile = None,
+    template: TextTemplates = None,
     approximate: Annotated[
         bool, typer.Option("--approximate", help="By faiss, for galleries of millions; its recall is printed.")
     ] = False,
@@ -84,9 +90,11 @@ def search(
     must_exist(gallery, labels, *(image or ()))
     from ..files import replacing
     from ..gallery import Gallery, Query, ask, lines_of, picture_term, row_term, text_term, zero_shot_labels
+    from ..gallery.query import TEMPLATES, check_templates
     from ..gallery.sheet import hits_sheet
 
-    opened = Gallery.open(gallery)
+    templates, opened = tuple(template or TEMPLATES), Gallery.open(gallery)
+    check_templates(templates)
     if approximate:
         from ..gallery.approximate import use_faiss
 
@@ -97,10 +105,10 @@ def search(
     teacher = _teacher(opened, device) if text is not None or image or minus or labels else None
     if teacher is not None:
         terms = [
-            *([text_term(teacher, text)] if text is not None else []),
+            *([text_term(teacher, text, templates=templates)] if text is not None else []),
             *(picture_term(teacher, path, name=path.name) for path in image or ()),
             *terms,
-            *(text_term(teacher, words, -0.5) for words in minus or ()),
+            *(text_term(teacher, words, -0.5, templates) for words in minus or ()),
         ]
     answer = ask(opened, Query(tuple(terms)), k, where=where, collapse=collapse)
     plain, rows = answer.to_plain(), [hit.row for hit in answer.hits]
@@ -149,6 +157,7 @@ def report(
     k: Annotated[int, typer.Option("-k", min=1, max=60, help="Hits of each query.")] = 6,
     live: Annotated[int, typer.Option(min=0, help="Hits of each query whose splats can be turned.")] = 1,
     labels: LabelFile = None,
+    template: TextTemplates = None,
     device: Device = "auto",
 ) -> None:
     """Write the hits of many queries as one page that needs no network: pictures, scores, and splats to turn.
@@ -159,13 +168,14 @@ def report(
     """
     must_exist(gallery, queries, labels)
     from ..gallery import Gallery, Session, lines_of, read_questions
+    from ..gallery.query import TEMPLATES
     from ..gallery.questions import FIRST
 
     questions, opened = read_questions(queries), Gallery.open(gallery)
     names = lines_of(labels) if labels else []
     from ..widgets.answers import write_report
 
-    session = Session(opened, _teacher(opened, device), per_page=max(k, FIRST))
+    session = Session(opened, _teacher(opened, device), per_page=max(k, FIRST), templates=template or TEMPLATES)
     with bar("searching", len(questions)) as show:
         facts = write_report(
             out, session, questions, title=f"{queries.stem} · {gallery.resolve().name}", k=k, live=live, labels=names,

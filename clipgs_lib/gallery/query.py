@@ -150,10 +150,16 @@ def text_term(teacher: Teacher, text: str, weight: float = 1.0, templates: Seque
         raise ValueError(f"a text must say what to look for, got {words[:60]!r}; type a few words")
     if len(words) > MAX_TEXT:
         raise ValueError(f"a text may have at most {MAX_TEXT:,} characters, got {len(words):,}; shorten it")
-    if not templates or not all("{}" in template for template in templates):
-        raise ValueError(f"templates must be texts with {{}} where the words go, got {list(templates)}")
+    check_templates(templates)
     embeds = teacher.encode_text([template.replace("{}", words) for template in templates])
     return Term("text", words, unit(embeds.cpu().mean(dim=0)), weight, _everyday(teacher))
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """ValueError unless there is a template, and each has ``{}`` where the words go."""
+    if not templates or not all("{}" in template for template in templates):
+        must = "templates must be texts with {} where the words go, such as 'a photo of a {}'"
+        raise ValueError(f"{must}, got {list(templates)}")
 
 
 @functools.lru_cache(maxsize=8)

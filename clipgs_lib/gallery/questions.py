@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,13 +38,15 @@ class Question:
     like: str = ""  # key of an object of the gallery
     minus: str = ""  # words for what it is not to be; they weigh half
     right: tuple[str, ...] = ()  # words of categories, or keys, that are right answers; empty where not known
+    photo: str = ""  # file of a photograph of a right answer, which the test of sense asks by
 
 
 def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     """Queries of a file.
 
-    A ``.yaml``, ``.yml`` or ``.json`` holds a mapping of texts to the words of right categories, or a list of texts and
-    of mappings with the fields of `Question`. Of any other file each line is a text, but blank ones and ``# notes``.
+    A ``.yaml``, ``.yml`` or ``.json`` holds a mapping of texts to the words of right categories or to other fields of
+    `Question`, or a list of texts and of mappings with such fields. Of any other file each line is a text, but blank
+    ones and ``# notes``.
 
     Raises:
         ValueError: when there is no query, an unknown field, or a value of another type.
@@ -53,7 +55,10 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     path = Path(path)
     values: Any = lines_of(path) if path.suffix.lower() not in (".yaml", ".yml", ".json") else read_plain(path)
     if isinstance(values, Mapping):
-        values = [{"text": text, "right": words or []} for text, words in values.items()]
+        values = [
+            (dict(more) if isinstance(more, Mapping) else {"right": more or []}) | {"text": text}
+            for text, more in values.items()
+        ]
     if not isinstance(values, list) or not values:
         got = type(values).__name__ if values else "nothing"
         raise ValueError(f"{path}: must hold at least one query, got {got}; write a text on each line, or see --help")
@@ -67,7 +72,7 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
         except ValueError as error:
             raise ValueError(f"{path}: query {number}: {str(error)[:300]}") from None
         image = str(path.parent / question.image) if question.image else ""
-        questions.append(Question(question.text, image, question.like, question.minus, question.right))
+        questions.append(replace(question, image=image))
     return questions
 
 
@@ -94,49 +99,61 @@ def right_rows(gallery: Gallery, words: Sequence[str]) -> Tensor:
 def precision_of_queries(
     gallery: Gallery,
     teacher: Teacher,
-    queries: Mapping[str, Sequence[str]],
+    questions: Sequence[Question],
     k: int = FIRST,
     kinds: Sequence[Literal["text", "picture"]] = ("text",),
+    photos: Path | None = None,
 ) -> dict[str, float]:
     """How many of the first hits of each query are right, by the categories of the gallery: a test of sense.
 
     Args:
         gallery: whose descriptions have a ``category``.
         teacher: of the gallery.
-        queries: text -> words of right categories, see `right_rows`.
+        questions: each with a text and the words of right categories, see `right_rows`.
         k: hits looked at; of a query with fewer right rows, as many as there are.
-        kinds: what is asked by: the text, the picture of the first right row, which then is no answer, or both.
+        kinds: what is asked by: the text, a picture, or both. The picture is the question's photograph, else that of
+            the first right row, which then is no answer.
+        photos: folder of the photographs; None to do without.
 
     Returns:
         text -> share of right hits in ``[0, 1]``; texts without a right row in the gallery are left out.
+
+    Raises:
+        ValueError: when a photograph is not in the folder, or cannot be read.
     """
     shares = {}
-    for text, words in queries.items():
-        right, allowed = right_rows(gallery, words), torch.ones(len(gallery), dtype=torch.bool)
-        terms = [text_term(teacher, text)] if "text" in kinds else []
+    for question in questions:
+        right, allowed = right_rows(gallery, question.right), torch.ones(len(gallery), dtype=torch.bool)
+        terms = [text_term(teacher, question.text)] if "text" in kinds else []
         if "picture" in kinds and right.any():
-            example = int(right.nonzero()[0, 0])
-            allowed[example] = right[example] = False
-            terms.append(picture_term(teacher, Image.open(io.BytesIO(gallery.thumbnail(example)))))
+            picture: Any = photos / question.photo if photos is not None and question.photo else None
+            if picture is None:
+                example = int(right.nonzero()[0, 0])
+                allowed[example] = right[example] = False
+                picture = Image.open(io.BytesIO(gallery.thumbnail(example)))
+            terms.append(picture_term(teacher, picture))
         if count := min(k, int(right.sum())):
             hits = ask(gallery, Query(tuple(terms)), count, where=allowed).hits
-            shares[text] = sum(bool(right[hit.row]) for hit in hits) / count
+            shares[question.text] = sum(bool(right[hit.row]) for hit in hits) / count
     return shares
 
 
 def sense_rows(
-    galleries: Mapping[str, Gallery], teacher: Teacher, queries: Mapping[str, Sequence[str]]
+    galleries: Mapping[str, Gallery], teacher: Teacher, questions: Sequence[Question], photos: Path | None = None
 ) -> list[dict[str, Any]]:
     """The test of sense as a table: for each gallery, by words, by a picture, and by both (`precision_of_queries`).
 
     Returns:
-        Rows of ``index``, ``asked by``, ``questions`` (that have an answer), ``precision@5`` and ``any right``, shares.
+        Rows of ``index``, ``asked by``, ``questions`` (that have an answer), ``photographs`` (how many of them were
+        asked by one), ``precision@5`` and ``any right``, shares.
     """
-    rows = []
+    rows, pictured = [], {one.text for one in questions if one.photo and photos is not None}
     for name, gallery in galleries.items():
         for way, kinds in _WAYS.items():
-            shares = list(precision_of_queries(gallery, teacher, queries, kinds=kinds).values())
-            rows.append({"index": name, "asked by": way, "questions": len(shares)} | mean_shares(shares))
+            shares = precision_of_queries(gallery, teacher, questions, kinds=kinds, photos=photos)
+            asked = {"photographs": len(pictured & set(shares)) if "picture" in kinds else 0}
+            row = {"index": name, "asked by": way, "questions": len(shares)} | asked
+            rows.append(row | mean_shares(list(shares.values())))
     return rows
 
 

@@ -25,7 +25,7 @@ from ..settings import from_plain, read_file, to_plain
 from ..splats import Splats
 from ..teachers.preprocess import Picture, read_picture
 from .gallery import Gallery
-from .query import Answer, Hit, Query, Term, ask, picture_term, row_term, text_term
+from .query import TEMPLATES, Answer, Hit, Query, Term, ask, check_templates, picture_term, row_term, text_term
 from .storage import Space
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Session:
         per_page: hits on a page, ``1..60``.
         file: JSON that keeps the state: taken over when it was made for the same ``start``, and written at each change.
         start: words to begin with.
+        templates: of texts, see `text_term`.
 
     Attributes:
         state: what decides what is shown; `change` makes the next one.
@@ -86,7 +87,7 @@ class Session:
 
     Raises:
         GalleryError: for a gallery of another teacher.
-        ValueError: when ``per_page`` is out of range, or ``start`` cannot be searched for.
+        ValueError: when ``per_page`` is out of range, a template has no ``{}``, or ``start`` cannot be searched for.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Session:
         per_page: int = 12,
         file: str | os.PathLike[str] | None = None,
         start: str = "",
+        templates: Sequence[str] = TEMPLATES,
     ) -> None:
         if not 1 <= per_page <= 60:
             raise ValueError(f"per_page must lie in 1..60, got {per_page}")
@@ -111,7 +113,8 @@ class Session:
         self._explained = encoder.identity if encoder is not None and hasattr(encoder, "relevance") else None
         self.state = State(index=next(iter(self.galleries)))
         self.answers: dict[str, Answer] = {}
-        self.teacher, self._file, self._start = teacher, file, start
+        check_templates(templates)
+        self.teacher, self._file, self._start, self._templates = teacher, file, start, tuple(templates)
         self._open_splats = open_splats
         self._term = lru_cache(256)(self._make_term)
         try:
@@ -330,7 +333,7 @@ class Session:
 
     def _make_term(self, index: str, part: Part) -> Term:
         if part.kind == "text":
-            return text_term(self.teacher, part.name)
+            return text_term(self.teacher, part.name, templates=self._templates)
         if part.kind == "shape":
             return row_term(self.galleries[index], part.name)
         return picture_term(self.teacher, _as_image(base64.b64decode(part.picture)), name=part.name)

@@ -14,14 +14,14 @@ from ..rendering import contact_sheet
 from .gallery import Gallery
 from .query import Answer
 
-_TILE, _COLUMNS, _NARROW = 112, 5, 3
+_TILE, _COLUMNS, _NARROW, _GAP = 112, 5, 3, 24
 
 
 def hits_sheet(gallery: Gallery, answer: Answer, *, name: str = "") -> Image.Image:
     """The hits of an answer with their pictures, scores and captions; narrower under the ``name`` of a gallery."""
     title = " ".join(f"{term.weight:+g} “{term.name}”" for term in answer.query.terms).removeprefix("+1 ")
     note = "" if answer.fits else " · nothing fits well"
-    tiles = [(gallery.thumbnail(hit.row), f"{hit.score:.1f} {hit.caption}") for hit in answer.hits]
+    tiles = [(gallery.thumbnail(hit.row), f"{hit.score:.1f} · {hit.caption}") for hit in answer.hits]
     if name:
         return picture_sheet(f"{name}: {title}{note}", tiles, _NARROW)
     return picture_sheet(f"{title}: the best {len(tiles)} of {answer.rows:,}{note}", tiles)
@@ -32,9 +32,12 @@ def answers_sheet(answers: Mapping[str, tuple[Gallery, Answer]]) -> Image.Image:
     if len(answers) == 1:
         return hits_sheet(*next(iter(answers.values())))
     sheets = [hits_sheet(*one, name=name) for name, one in answers.items()]
-    page = Image.new("RGB", (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), "white")
-    for place, sheet in enumerate(sheets):
-        page.paste(sheet, (sum(other.width for other in sheets[:place]), 0))
+    width, height = sum(sheet.width + _GAP for sheet in sheets) - _GAP, max(sheet.height for sheet in sheets)
+    page, left = Image.new("RGB", (width, height), "white"), 0
+    for sheet in sheets:
+        page.paste(sheet, (left, 0))
+        left += sheet.width + _GAP
+        ImageDraw.Draw(page).line((left - _GAP // 2, 8, left - _GAP // 2, height - 8), fill="#d0d7de")
     return page
 
 

@@ -49,7 +49,8 @@ class RetrievalExplorer(Panel):
         examples: queries to click.
         labels: to choose one for each hit from, by its zero-shot classification.
         theme: ``"auto"`` (follows the notebook), ``"light"`` or ``"dark"``.
-        **options: of the `Session`: ``encoder``, ``open_splats``, ``per_page``, ``file``, ``start``.
+        **options: of the `Session`: ``encoder``, ``open_splats``, ``per_page``, ``file``, ``start``,
+            ``templates``.
 
     Attributes:
         session: the search.

@@ -1,9 +1,13 @@
-"""The standing test of sense: 40 everyday questions to a set, by words, by a picture and by both.
+"""The standing test of sense: everyday questions to a set, by words, by a picture and by both.
 
-    python tests/benchmarks/bench_sense.py SET [--queries data/queries/kits.json] [--galleries DIR] [--out FILE]
+    python tests/benchmarks/bench_sense.py SET --queries data/queries/kits.json --out data/results/retrieval_sense.json
+    python tests/benchmarks/bench_sense.py SET --queries data/queries/furniture.json \\
+        --out data/results/retrieval_sense_furniture.json
 
-Embeds the set by clipgs-mini, duoduo-mini and as bags of views (what lies in --galleries already stays), and prints and
-writes the table that notebook 07 shows; `data/results/retrieval_sense.json` is that of the CC0 kits.
+Embeds the set by clipgs-mini, duoduo-mini and as bags of views (what lies in --galleries already stays), prints the
+table, and writes what notebook 07 shows. SET may be a folder of meshes, with --labels FILE for the kits; a set must
+hold each object once, as copies (`clipgs triplets build --copies`) would be right answers of their own.
+Questions with a photograph are asked by it where CLIPGS_REAL_DATA has it.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import tempfile
 from pathlib import Path
 
 import clipgs_lib as cg
+from clipgs_lib import runtime
 from clipgs_lib.files import write_text
-from clipgs_lib.gallery import sense_rows
+from clipgs_lib.gallery import read_questions, sense_rows
 from clipgs_lib.gallery.embedding import embed_gallery
 
 ENCODERS = ("clipgs-mini", "duoduo-mini", "bag-mean")
@@ -26,22 +31,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("set", type=Path)
     parser.add_argument("--queries", type=Path, default=Path("data/queries/kits.json"))
+    parser.add_argument("--labels", type=Path)
     parser.add_argument("--galleries", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    photos = next(iter(runtime.real_files("photos")), None)
     with tempfile.TemporaryDirectory() as temporary:
         folder, galleries = given.galleries or Path(temporary), {}
         for name in ENCODERS:
-            print(embed_gallery(given.set, folder / name, encoder=name))
+            print(embed_gallery(given.set, folder / name, encoder=name, labels=given.labels))
             galleries[name] = cg.Gallery.open(folder / name)
-        rows = sense_rows(galleries, cg.load_teacher("mini"), json.loads(given.queries.read_text()))
+        rows = sense_rows(galleries, cg.load_teacher("mini"), read_questions(given.queries), photos)
     for row in rows:
         shares = [f"{name} {100 * row[name]:.0f} %" for name in ("precision@5", "any right")]
-        print(f"{row['index']:12} {row['asked by']:10} {row['questions']:3} questions  {'  '.join(shares)}")
+        asked = f"{row['questions']} questions, {row['photographs']} by photograph"
+        print(f"{row['index']:12} {row['asked by']:10} {asked}  {'  '.join(shares)}")
     if given.out:
         command = f"python tests/benchmarks/bench_sense.py {given.set.name} --queries data/queries/{given.queries.name}"
         identities = {name: gallery.encoder for name, gallery in galleries.items()}
-        result = {"command": command, "date": str(datetime.date.today()), "encoders": identities, "rows": rows}
+        about = {"command": command, "date": str(datetime.date.today()), "objects": len(galleries[ENCODERS[0]])}
+        result = about | {"encoders": identities, "rows": rows}
         write_text(given.out, json.dumps(result, indent=1) + "\n")
 
 

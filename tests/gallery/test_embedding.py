@@ -213,6 +213,10 @@ def test_the_commands(folder, encoder, tmp_path, monkeypatch):
         ("text", "a <b>mug</b>", 1.0), ("picture", "red.png", 1.0), ("text", "wood", -0.5),
     ]  # fmt: skip
     assert answer["rows"] == len(answer["hits"]) == 2 and all(len(hit["contributions"]) == 3 for hit in answer["hits"])
+    teacher.seen.clear()
+    assert clipgs("search", tmp_path / "g", *words, "--template", "one {}", "--template", "my {}.").returncode == 0
+    assert {"one a <b>mug</b>", "my a <b>mug</b>.", "one wood", "my wood."} <= set(teacher.seen)
+    assert not {"a <b>mug</b>", "wood"} & set(teacher.seen)
     taken = clipgs("search", tmp_path / "g", *words, "--export", tmp_path / "taken")
     assert taken.returncode == 0 and len(list((tmp_path / "taken").glob("*.ply"))) == 2, taken.stderr
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -220,6 +224,7 @@ def test_the_commands(folder, encoder, tmp_path, monkeypatch):
     for words, sentence in (
         ([], "there is nothing to search for"),
         (["the"], "must say what to look for"),
+        (["mug", "--template", "{}", "--template", "a mug"], "templates must be texts with {} where the words go"),
         (["mug", "--where", "nonsense"], "FIELD SIGN VALUE"),
         (["--image", tmp_path / "g" / "gallery.json"], "must be a picture"),
     ):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +14,13 @@ from clipgs_lib.gallery import (
     Gallery,
     GalleryError,
     Query,
+    Question,
     Term,
     ask,
     picture_term,
     precision_of_queries,
     row_term,
+    sense_rows,
     text_term,
     zero_shot_labels,
 )
@@ -171,6 +171,8 @@ def test_templates_and_odd_texts_stay_texts(tmp_path):
     teacher = FakeTeacher()
     text_term(teacher, "  a\n {0.__class__} ", templates=("{}", "this is {}"))
     assert teacher.seen[:2] == ["a {0.__class__}", "this is a {0.__class__}"]
+    both = text_term(teacher, "mug", templates=("a {}", "one {}")).embeds
+    assert torch.allclose(both, unit(teacher.encode_text(["a mug", "one mug"]).mean(dim=0)))
     secret = tmp_path / "secret.txt"
     secret.write_text("x")
     for text in (str(secret), "<img src=x onerror=alert(1)>", "כיסא", "🚗🚗", "the who", "../../etc/passwd"):
@@ -244,12 +246,16 @@ def test_precision_of_queries_counts_right_categories_among_the_first():
     kinds = ["chair", "Armchair", "tree", "bar chair"] + ["palm tree"] * 5 + ["chair"]
     meta = [{"category": kind} for kind in kinds]
     store = Gallery(rows, [str(i) for i in range(10)], meta, teacher=TEACHER)
-    queries = {"a chair": ["chair"], "a tree": ["tree", "bush"], "a dog": ["dog", "do(g"]}
+    queries = asked({"a chair": ["chair"], "a tree": ["tree", "bush"], "a dog": ["dog", "do(g"]})
     assert precision_of_queries(store, teacher, queries) == {"a chair": 1 / 3, "a tree": 1.0}  # an armchair is no chair
     assert precision_of_queries(store, teacher, queries, k=1) == {"a chair": 1.0, "a tree": 1.0}
 
 
-def test_precision_of_pictures_leaves_out_the_object_that_is_shown():
+def asked(queries: dict[str, list[str]], **photos: str) -> list[Question]:
+    return [Question(text, right=tuple(words), photo=photos.get(words[0], "")) for text, words in queries.items()]
+
+
+def test_precision_of_pictures_leaves_out_the_object_that_is_shown_but_in_a_photograph(tmp_path):
     def webp(color):
         stream = io.BytesIO()
         Image.new("RGB", (8, 8), color).save(stream, "WEBP", lossless=True)
@@ -260,13 +266,21 @@ def test_precision_of_pictures_leaves_out_the_object_that_is_shown():
     rows = teacher.encode_image([Image.new("RGB", (8, 8), color) for color in colors])
     meta = [{"category": kind} for kind in ("car", "boat", "car", "lonely boat")]
     store = Gallery(rows, list("abcd"), meta, teacher=TEACHER, thumbnails=[webp(color) for color in colors])
-    queries = {"a car": ["car"], "a boat": ["boat"], "alone": ["lonely"]}
+    words = {"a car": ["car"], "a boat": ["boat"], "alone": ["lonely"]}
+    queries = asked(words)
     assert precision_of_queries(store, teacher, queries, kinds=["picture"]) == {"a car": 1.0, "a boat": 1.0}
     both = precision_of_queries(store, teacher, queries, kinds=["text", "picture"])
     assert set(both) == {"a car", "a boat"}, "the only right object is the one that is shown"
-
-
-@pytest.mark.parametrize("name", ["kits", "furniture"])
-def test_the_queries_of_an_example_gallery_are_whole(name):
-    queries = json.loads((Path(__file__).parents[2] / "data" / "queries" / f"{name}.json").read_text())
-    assert len(queries) == 40 and all(words and all(map(str.strip, words)) for words in queries.values())
+    # a photograph shows none of the objects, so all that are right count
+    Image.new("RGB", (9, 7), blue).save(tmp_path / "boat.png")
+    pictured = asked(words, lonely="boat.png", car="boat.png")
+    shares = precision_of_queries(store, teacher, pictured, kinds=["picture"], photos=tmp_path)
+    assert shares == {"a car": 0.0, "a boat": 1.0, "alone": 0.0}, "the other blue one is the better, by its row"
+    assert precision_of_queries(store, teacher, pictured, kinds=["picture"]) == {"a car": 1.0, "a boat": 1.0}
+    rows = sense_rows({"one": store}, teacher, pictured, tmp_path)
+    assert [(row["asked by"], row["questions"], row["photographs"]) for row in rows] == [
+        ("words", 3, 0), ("a picture", 3, 2), ("both", 3, 2),
+    ]  # fmt: skip
+    assert [row["photographs"] for row in sense_rows({"one": store}, teacher, pictured)] == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"gone\.png' must be a file, got none there"):
+        precision_of_queries(store, teacher, asked(words, car="gone.png"), kinds=["picture"], photos=tmp_path)

@@ -67,8 +67,9 @@ def test_hits_come_with_scores_pictures_marks_and_splats(monkeypatch):
 def test_metrics_are_those_of_the_test_of_sense(tmp_path):
     session = session_of(5)
     queries = {"red": ["red"], "green and blue": ["green"], "blue": ["kind"], "red thing": ["nobody"]}
-    facts = report(tmp_path / "r.html", session, *(Question(text, right=tuple(w)) for text, w in queries.items()))
-    shares = precision_of_queries(session.gallery, ColorTeacher(), queries)
+    questions = [Question(text, right=tuple(words)) for text, words in queries.items()]
+    facts = report(tmp_path / "r.html", session, *questions)
+    shares = precision_of_queries(session.gallery, ColorTeacher(), questions)
     assert facts["precision@5"] == pytest.approx(np.mean(list(shares.values()))) and facts["judged"] == len(shares) == 3
     assert facts["any right"] == pytest.approx(np.mean([share > 0 for share in shares.values()]))
     assert facts["by chance"] == pytest.approx((0.25 + 0.25 + 1) / 3)
@@ -125,6 +126,15 @@ def test_the_command(tmp_path, monkeypatch):
     done = clipgs("report", tmp_path / "g", *words)
     assert done.returncode == 0 and "2 queries, 0 splats to turn" in done.stdout, done.stderr
     assert "1 queries with right answers: precision@5 100%" in done.stdout and "could not be read" in done.stdout
+    plain, green = (
+        json.loads(clipgs("search", tmp_path / "g", "red", "--json", *more).stdout)["hits"][0]["score"]
+        for more in ([], ["--template", "a green {}"])
+    )
+    assert plain != green, "the template's colour counts"
+    assert clipgs("report", tmp_path / "g", *words, "--template", "a green {}").returncode == 0
+    assert f'"score": {green}' in (tmp_path / "r.html").read_text()
+    failed = clipgs("report", tmp_path / "g", *words, "--template", "no words")
+    assert failed.returncode == 2 and "templates must be texts with {} where the words go" in failed.stderr
     found = clipgs("search", tmp_path / "g", "red", "-k", 2, "--labels", tmp_path / "labels")
     assert "= red (" in found.stdout and found.returncode == 0
     assert "[test]" in clipgs("search", tmp_path / "g", "green", "-k", 1).stdout, "of the test split"

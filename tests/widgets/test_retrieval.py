@@ -123,7 +123,9 @@ def test_two_indexes_answer_side_by_side():
     answers = explorer.session.answers.items()
     sheets = [hits_sheet(explorer.session.galleries[name], answer, name=name) for name, answer in answers]
     sheet, at = np.asarray(explorer.picture()), sheets[0].width
-    assert sheet.shape[1] == at + sheets[1].width and (sheet[:, :at] == np.asarray(sheets[0])).all()
+    assert (sheet[:, :at] == np.asarray(sheets[0])).all(), "the other stands beside it, behind a line"
+    assert (sheet[: sheets[1].height, -sheets[1].width :] == np.asarray(sheets[1])).all()
+    assert (sheet[20:-20, at : -sheets[1].width] < 240).any(axis=(1, 2)).all()
     content, _ = change(explorer, compare="")
     assert len(content["columns"]) == 1 and all(hit["beside"] == [] for hit in hits_of(content))
     reply, _ = change(explorer, compare="nobody")
