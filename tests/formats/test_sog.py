@@ -108,7 +108,7 @@ def test_null_at_the_start_of_a_codebook_is_guessed(folder):
     assert (back.scales.log() - expected.log()).abs().max() < 0.2
 
 
-def test_broken_quaternion_tags_follow_on_invalid(folder):
+def test_broken_quaternion_tags_are_dropped(folder):
     pixels = np.array(Image.open(folder / "quats.webp").convert("RGBA"))
     pixels[0, 3, 3] = 17
     Image.fromarray(pixels).save(folder / "quats.webp", lossless=True, exact=True)
