@@ -24,6 +24,8 @@ class LockedError(OSError):
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Name of a new file beside ``path`` that takes its place on success (OSError if it cannot), else is deleted."""
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: the output path must name a file, got a directory; add a file name")
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.partial")
     try:
         yield temporary

@@ -16,7 +16,7 @@ from clipgs_lib.libraries import import_open_clip
 from clipgs_lib.losses import voting
 
 SCALE = 7.0
-WEIGHTINGS, REDUCTIONS, NEGATIVES = (get_args(kind) for kind in (voting.Weighting, voting.Reduction, voting.Negatives))
+WEIGHTINGS, REDUCTIONS = (get_args(kind) for kind in (voting.Weighting, voting.Reduction))
 CHOICES = [entry.name for entry in fields(losses.Voting)]
 
 
@@ -114,7 +114,7 @@ def slow_votes(images, texts, weighting, there, captioned, temperature) -> list[
     return votes
 
 
-def slow_voting(shape, images, votes, counted, reduction, exclude_own, negatives, same, there) -> float:
+def slow_voting(shape, images, votes, counted, reduction, exclude_own, same, there) -> float:
     size, views, total = len(shape), images.shape[1], 0.0
     number = [sum(bool(t) for t in row) for row in there]
     for i in range(size):
@@ -127,8 +127,7 @@ def slow_voting(shape, images, votes, counted, reduction, exclude_own, negatives
                 for m in range(views):
                     barred = (j, m) == (i, k) or (j == i and exclude_own) or (j != i and same[i, j])
                     if there[j, m] and not barred:
-                        share = 1 / number[j] if negatives == "object" else 1.0
-                        against.append(share * math.exp(dot(shape[i], images[j, m])))
+                        against.append(math.exp(dot(shape[i], images[j, m])) / number[j])
             forward = slow_nll(dot(shape[i], images[i, k]), against)
             splats = [j for j in range(size) if j != i and not same[i, j]]
             backward = slow_nll(dot(images[i, k], shape[i]), [math.exp(dot(images[i, k], shape[j])) for j in splats])
@@ -199,8 +198,7 @@ def test_votes_are_the_slow_ones(weighting, masked):
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("exclude_own", [True, False])
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_voting_loss_is_the_slow_one(weighting, reduction, exclude_own, negatives):
+def test_voting_loss_is_the_slow_one(weighting, reduction, exclude_own):
     shape, images, texts = batch()
     full = torch.ones(6, 4, dtype=torch.bool), torch.ones(6, dtype=torch.bool), torch.eye(6, dtype=torch.bool)
     for there, captioned, same in (full, ragged()):
@@ -212,14 +210,13 @@ def test_voting_loss_is_the_slow_one(weighting, reduction, exclude_own, negative
             weighting=weighting,
             reduction=reduction,
             exclude_own=exclude_own,
-            negatives=negatives,
             same=same,
             views_valid=there,
             text_valid=captioned,
         )
         counted = there.any(dim=1) & (captioned | (weighting == "uniform"))
         votes = slow_votes(images, texts, weighting, there, captioned, 0.07)
-        slow = slow_voting(shape, images, votes, int(counted.sum()), reduction, exclude_own, negatives, same, there)
+        slow = slow_voting(shape, images, votes, int(counted.sum()), reduction, exclude_own, same, there)
         close(fast, slow)
 
 
@@ -256,11 +253,10 @@ def test_float32_and_autocast_agree_with_float64():
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("weighting", ["uniform", "softmax", "top1"])
-def test_one_view_with_vote_one_is_the_pair_loss(reduction, negatives, weighting):
+def test_one_view_with_vote_one_is_the_pair_loss(reduction, weighting):
     shape, images, texts = batch(views=1)
-    voted = voting_loss(shape, images, texts, SCALE, weighting=weighting, reduction=reduction, negatives=negatives)
+    voted = voting_loss(shape, images, texts, SCALE, weighting=weighting, reduction=reduction)
     close(voted, float(losses.pair_loss(shape, images[:, 0], SCALE)))
 
 
@@ -275,9 +271,7 @@ def test_uniform_logits_give_the_log_of_the_number_of_candidates():
 
     back = math.log(size)
     close(uniform(), math.log(size))
-    close(uniform(negatives="view"), (math.log((size - 1) * views + 1) + back) / 2)
     close(uniform(exclude_own=False), (math.log(size + (views - 1) / views) + back) / 2)
-    close(uniform(exclude_own=False, negatives="view"), (math.log(size * views) + back) / 2)
     close(uniform(reduction="sum"), views * math.log(size))
     close(losses.multi_positive_loss(same, images, SCALE), math.log(size - 1))
 
@@ -589,7 +583,6 @@ def test_bad_input_is_told_what_to_do():
         (lambda: voting_loss(shape[:4], images, texts, SCALE), r"images must be \[4, K, 5\] like shape"),
         (lambda: voting_loss(shape, images, texts, SCALE, weighting="best"), r"weighting must be one of"),
         (lambda: voting_loss(shape, images, texts, SCALE, reduction="max"), r"reduction must be one of"),
-        (lambda: voting_loss(shape, images, texts, SCALE, negatives="all"), r"negatives must be one of"),
         (lambda: voting_loss(shape, images, texts, SCALE, temperature=0), r"temperature must be > 0"),
         (lambda: voting_loss(shape, images, texts, SCALE, same=keep[0]), r"same must be bool \[6, 6\]"),
         (lambda: voting_loss(shape, images, texts, SCALE, views_valid=keep), r"mask of images"),

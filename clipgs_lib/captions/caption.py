@@ -1,7 +1,7 @@
 """Texts of an object: where each came from, how well it fits, and which one a training step sees."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -75,26 +75,12 @@ def score_captions(
     return [replace(c, score=float(s)) for c, s in zip(captions, scores.clamp(-1, 1), strict=True)]
 
 
-def draw_caption(
-    captions: Sequence[Caption], rng: np.random.Generator, weights: Mapping[str, float] | None = None
-) -> Caption:
-    """Draw one text for a training step: first a source, then one of its texts, as OpenShape does.
+def draw_caption(captions: Sequence[Caption], rng: np.random.Generator) -> Caption:
+    """Draw one of an object's texts, at least one, for a training step: first a source, then one of its texts.
 
-    Args:
-        captions: texts of one object, at least one.
-        rng: source of randomness.
-        weights: share of each source, ``>= 0``; sources that the object lacks are left out and the rest rescaled,
-            a source that is not named counts 0. None draws among the present sources alike.
-
-    Raises:
-        ValueError: when there is nothing to draw, or a weight is negative or names no source.
+    All sources that the object has are drawn alike, as OpenShape does.
     """
-    if weights is not None and not (set(weights) <= set(SOURCES) and all(0 <= w < math.inf for w in weights.values())):
-        raise ValueError(f"weights must map {', '.join(SOURCES)} to finite numbers >= 0, got {dict(weights)}")
     present = sorted({caption.source for caption in captions})
-    shares = np.array([1.0 if weights is None else weights.get(source, 0.0) for source in present])
-    if not shares.sum() > 0:
-        raise ValueError(f"needs a caption whose source has weight > 0, got sources {present} and weights {weights}")
-    source = present[int(rng.choice(len(present), p=shares / shares.sum()))]
+    source = present[int(rng.choice(len(present), p=np.full(len(present), 1 / len(present))))]
     pool = [caption for caption in captions if caption.source == source]
     return pool[int(rng.integers(len(pool)))]

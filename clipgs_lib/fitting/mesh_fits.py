@@ -30,7 +30,6 @@ def mesh_job(
     *,
     views: int = 36,
     size: int = 128,
-    light: float = 0.3,
     device: str | torch.device = "cpu",
 ) -> FitJob:
     """Cover a mesh with ``n`` gaussians and draw it from all around: what to fit.
@@ -47,7 +46,6 @@ def mesh_job(
         config: of the fit to come, whose seed the job keeps; None takes the defaults.
         views: pictures, ``>= 2``; some are held out to measure, and without steps only two of these are drawn.
         size: of the pictures, pixels per side.
-        light: share of the headlight in ``[0, 1]``, see `rendering.mesh_views.render_views`.
         device: where to optimise.
 
     Raises:
@@ -57,7 +55,7 @@ def mesh_job(
     center, radius = mesh.sphere()
     init = init_from_mesh(mesh, n, seed=config.seed, sh_degree=config.sh_degree)
     cameras = _around(center, radius, mesh.up_axis, views, size, config)
-    pictures = render_views(mesh, cameras, background=config.background, light=light)
+    pictures = render_views(mesh, cameras, background=config.background)
     return FitJob(pictures, cameras, init.to(device), config.seed)
 
 

@@ -23,19 +23,15 @@ _ANTIALIASED = (spz, sog)  # Formats that keep `Splats.antialiased`
 
 
 def read_splats(
-    path: str | os.PathLike[str],
-    *,
-    format: str | None = None,
-    on_invalid: str = "drop",
-    device: str | torch.device = "cpu",
+    path: str | os.PathLike[str], *, format: str | None = None, device: str | torch.device = "cpu"
 ) -> Splats:
     """Read a splat file of any known format.
+
+    Gaussians that hold NaN or infinity or a zero quaternion are dropped, with a `SplatWarning` that counts them.
 
     Args:
         path: the file, or the folder of an unpacked SOG.
         format: a name in `FORMATS`; None looks at the content.
-        on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion: ``"drop"`` them with
-            a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them.
         device: where the tensors go.
 
     Returns:
@@ -43,13 +39,13 @@ def read_splats(
 
     Raises:
         FormatError: when the file cannot be read; the message says why and what to do.
-        ValueError: when ``format`` or ``on_invalid`` is unknown.
+        ValueError: when ``format`` is unknown.
     """
     path = Path(path)
     module = _format_named(format) if format is not None else FORMATS[sniff(path)]
     if module is not sog or not path.is_dir():
         check_regular_file(path)
-    splats = to_splats(module.read(path), path, on_invalid)
+    splats = to_splats(module.read(path), path)
     return splats if torch.device(device).type == "cpu" else splats.to(device)
 
 

@@ -73,15 +73,14 @@ def read(path: Path) -> RawSplats:
     return raw
 
 
-def write(splats: Splats, path: Path, *, sort: bool = True) -> None:
+def write(splats: Splats, path: Path) -> None:
     """Encode as PlayCanvas compressed PLY with colour bounds, and with SH when there is any.
 
-    Args:
-        splats: finite gaussians with non-zero quaternions, else FormatError.
-        sort: reorder along a Z-curve, so that chunks are small and little is lost; False keeps the order.
+    Gaussians, which must be finite with non-zero quaternions, else FormatError, are put into the order of a Z-curve,
+    so that chunks are small and little is lost.
     """
     raw = columns_to_write(splats, path)
-    raw = raw.rows(z_order(raw.means)) if sort else raw
+    raw = raw.rows(z_order(raw.means))
     colors = np.float32(0.5) + np.float32(geometry.SH_C0) * raw.sh0[:, 0]
     logs = to_logs(raw.scales).clip(-_SCALE_LOG_LIMIT, _SCALE_LOG_LIMIT)
     parts = [_quantise(values) for values in (raw.means, logs, colors)]

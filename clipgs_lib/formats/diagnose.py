@@ -280,7 +280,7 @@ def _repair(patient: _Patient, target: Path) -> str | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SplatWarning)  # they are findings already
-        splats = to_splats(patient.raw, patient.path, "drop")
+        splats = to_splats(patient.raw, patient.path)
     lengths = np.linalg.norm(patient.raw.quats, axis=1)
     if np.abs(lengths - 1).max(initial=0) > 1e-4:
         patient.repairs.append("normalised the quaternions")

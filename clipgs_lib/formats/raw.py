@@ -102,19 +102,12 @@ class RawSplats:
             self.notes.append(self.ignored)
 
 
-def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "drop") -> Splats:
+def to_splats(raw: RawSplats, path: str | os.PathLike[str]) -> Splats:
     """Turn a decoded record into `Splats`, with unit quaternions; its arrays are not copied.
 
-    Args:
-        path: for messages and ``Splats.source``.
-        on_invalid: what to do with gaussians that hold NaN or infinity or a zero quaternion:
-            ``"drop"`` them with a `SplatWarning` that counts them, ``"raise"``, or ``"keep"`` them as they are.
-
-    Raises:
-        FormatError: with ``"raise"`` when there is one; with ``"drop"`` when no gaussian is left.
+    Gaussians that hold NaN or infinity or a zero quaternion are dropped, with a `SplatWarning` that counts them.
+    ``path`` is for messages and ``Splats.source``. FormatError when no gaussian is left.
     """
-    if on_invalid not in ("drop", "raise", "keep"):
-        raise ValueError(f'on_invalid must be "drop", "raise" or "keep", got {on_invalid!r}')
     columns: dict[str, Any] = {n: torch.from_numpy(np.ascontiguousarray(getattr(raw, n))) for n in COLUMNS}
     quats = columns["quats"]
     lengths = torch.ones(len(quats), 1) if raw.clean else quats.norm(dim=1, keepdim=True)
@@ -123,7 +116,7 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     splats = Splats(**columns | {"quats": unit} | more)
     if raw.ignored:
         warn(path, raw.ignored)
-    if raw.clean or on_invalid == "keep" or len(splats) == 0:
+    if raw.clean or len(splats) == 0:
         return splats
     # One fused reduction first: the sum is finite exactly when every addend is (barring overflow, which the
     # slower per-gaussian mask below then clears), and nearly every file is clean.
@@ -136,12 +129,9 @@ def to_splats(raw: RawSplats, path: str | os.PathLike[str], on_invalid: str = "d
     if bad == 0:
         return splats
     what = f"{int((~finite).sum()):,} non-finite and {int((finite & ~turned).sum()):,} zero-quaternion"
-    if on_invalid == "raise" or bad == len(splats):
-        must = (
-            f"{'every' if on_invalid == 'raise' else 'at least one'} gaussian must be finite with a non-zero quaternion"
-        )
-        todo = 'pass on_invalid="keep" to look at them, or run `clipgs diagnose` on the file'
-        raise FormatError(path, must, f"{what} of {len(splats):,}", todo)
+    if bad == len(splats):
+        must = "at least one gaussian must be finite with a non-zero quaternion"
+        raise FormatError(path, must, f"{what} of {len(splats):,}", "run `clipgs diagnose` on the file")
     warn(path, f"dropped {what} gaussians of {len(splats):,}")
     return splats[finite & turned]
 

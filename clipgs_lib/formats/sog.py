@@ -320,7 +320,7 @@ def _means(low: np.ndarray, high: np.ndarray, mins: np.ndarray, maxs: np.ndarray
 
 
 def _quats(stored: np.ndarray) -> np.ndarray:
-    """``[N, 4]`` wxyz; zero where the tag is broken, so that the reader's ``on_invalid`` rules on it."""
+    """``[N, 4]`` wxyz; zero where the tag is broken, so that `to_splats` drops it."""
     smallest = (stored[:, :3].astype(np.float32) * (2 / 255) - 1) * np.float32(0.5**0.5)
     largest = stored[:, 3].astype(np.intp) - _FIRST_TAG
     quats = restore_largest(smallest, np.maximum(largest, 0))

@@ -21,22 +21,16 @@ _ROUNDS = 8
 _PER_CENTER = 64
 
 
-def write(splats: Splats, path: Path, *, palette: int | None = None, seed: int = 0) -> None:
+def write(splats: Splats, path: Path) -> None:
     """Write a ``.sog`` zip. Gaussians are put into Morton order of their centres, which compresses best.
 
     Args:
         splats: all finite. Scales of 0 become 1e-20 with a `SplatWarning`.
         path: where to; written atomically.
-        palette: SH palette size, 1 to 65536, used only for SH degree > 0; None takes the largest power of two in
-            1024..65536 that is at most the count (the count itself when that is smaller).
-        seed: of the palette's clustering.
 
     Raises:
         FormatError: when a gaussian is not finite.
-        ValueError: when ``palette`` is out of range.
     """
-    if palette is not None and not 1 <= palette <= 1 << 16:
-        raise ValueError(f"palette must lie in 1..65536, got {palette}")
     columns = columns_to_write(splats, path)
     columns = columns.rows(z_order(columns.means))
     meta: dict[str, Any] = {"version": 2, "asset": {"generator": "clipgs_lib"}, "count": len(splats)}
@@ -52,7 +46,7 @@ def write(splats: Splats, path: Path, *, palette: int | None = None, seed: int =
     meta["sh0"] = {"codebook": levels.tolist(), "files": ["sh0.webp"]}
     members["sh0.webp"] = _image(nearest(columns.sh0[:, 0], levels), np.rint(columns.opacities * 255))
     if splats.sh_degree and len(splats):
-        members |= _higher_sh(columns.shN, splats.sh_degree, palette, seed, meta)
+        members |= _higher_sh(columns.shN, splats.sh_degree, meta)
     members["meta.json"] = json.dumps(meta).encode()
     with atomic_write(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
@@ -90,11 +84,10 @@ def _scales(path: Path, scales: np.ndarray, meta: dict[str, Any]) -> dict[str, b
     return {"scales.webp": _image(nearest(logs, levels))}
 
 
-def _higher_sh(shN: np.ndarray, degree: int, palette: int | None, seed: int, meta: dict[str, Any]) -> dict[str, bytes]:
+def _higher_sh(shN: np.ndarray, degree: int, meta: dict[str, Any]) -> dict[str, bytes]:
     count, coefficients = shN.shape[:2]
-    if palette is None:
-        palette = min(1 << 16, max(1024, 1 << count.bit_length() - 1))
-    centroids, labels = sh_palette(shN.reshape(count, -1), min(palette, count), seed)
+    size = min(1 << 16, max(1024, 1 << count.bit_length() - 1), count)  # a power of two, or as many as there are
+    centroids, labels = sh_palette(shN.reshape(count, -1), size)
     levels = codebook(centroids)
     entries = nearest(centroids, levels).reshape(-1, coefficients, 3)  # [P, K-1, 3]
     rows = -(-len(entries) // 64)
@@ -141,7 +134,7 @@ def nearest(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return np.searchsorted((levels[1:] + levels[:-1]) / 2, values).astype(np.uint8)
 
 
-def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sh_palette(vectors: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cluster finite vectors ``[N, D]`` into at most ``size`` palette entries, ``1 <= size <= N``.
 
     K-means into about sqrt(size) groups, then k-means within each: time grows with ``count * sqrt(size)``, not with
@@ -150,7 +143,7 @@ def sh_palette(vectors: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
     vectors = np.ascontiguousarray(vectors, np.float32)
     if size == len(vectors):
         return vectors, np.arange(size)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     groups = _k_means(vectors, max(1, round(size**0.5)), random)[1]
     populated, members = np.unique(groups, return_counts=True)
     if len(populated) > size:

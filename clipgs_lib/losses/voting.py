@@ -14,7 +14,6 @@ from .pairs import batch_of, check_mask, cross_entropy, embeddings, full_precisi
 
 Weighting = Literal["cosine", "softmax", "normalised", "uniform", "top1"]  # cosine: the paper's S, as others note it
 Reduction = Literal["mean", "sum"]
-Negatives = Literal["object", "view"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class Voting:
     weighting: Weighting = "cosine"  # of the votes, as above
     reduction: Reduction = "mean"  # over an object's valid views; "sum" is K times "mean" when all have K views
     exclude_own: bool = True  # an object's other views are no negatives
-    negatives: Negatives = "object"  # what counts once among the negatives of a splat; the paper does not say
     temperature: float = 0.07  # of "softmax"; the paper's normalisation is unknown, this is CLIP's first τ
 
     def __post_init__(self) -> None:
@@ -120,17 +118,16 @@ def image_voting_loss(
     """Compute Eq. 4 of CLIP-GS: ``-1/(2N) Σ_i red_k S_ik (log p(view ik | splat i) + log p(splat i | view ik))``.
 
     Each view takes its turn as the positive. For view -> splat the candidates are the B splats. For splat -> view they
-    are the positive and the views of the other objects: with ``negatives="object"`` each other object counts once (the
-    mean of its views' exponentials), so uniform logits give log B and K equal views are the same as one; with "view"
-    each view counts, and uniform logits give log(1 + (B-1) K). With ``exclude_own=False`` an object's K-1 other views
-    are negatives of its own splat too: log(B + (K-1)/K) and log(B K).
+    are the positive and the views of the other objects, each of which counts once (the mean of its views'
+    exponentials; the paper does not say), so uniform logits give log B and K equal views are the same as one. With
+    ``exclude_own=False`` an object's K-1 other views are negatives of its own splat too: log(B + (K-1)/K).
 
     Args:
         shape: ``[B, D]`` unit-norm embeddings of the splats.
         images: ``[B, K, D]`` unit-norm embeddings of their views, from the frozen teacher.
         texts: ``[B, D]`` unit-norm embeddings of their captions; they only vote, and get no gradient.
         logit_scale: s = 1/τ, already exponentiated.
-        voting: how views vote and what counts as a negative.
+        voting: how views vote.
         same: ``[B, B]`` bool, symmetric, True for objects that must not be each other's negatives, as of `same_rows`;
             their logits become -inf. The diagonal does not matter.
         views_valid: ``[B, K]`` bool, False for views that are not there. They are no candidates.
@@ -145,13 +142,13 @@ def image_voting_loss(
         ValueError: for fewer than 2 objects, other shapes, or bad rows (named).
     """
     votes = voting_weights(images, texts, voting, views_valid=views_valid, text_valid=text_valid)
-    logits = _logits(shape, images, logit_scale, voting.negatives, same, views_valid, rows)
+    logits = _logits(shape, images, logit_scale, same, views_valid, rows)
     counted = logits.there.any(dim=1)  # [B]
     if text_valid is not None and voting.weighting != "uniform":
         counted = counted & text_valid
     against = [logits.matching[..., None], logits.others[:, None, None].expand(-1, votes.shape[1], 1)]  # [R, K, 1] each
     if not voting.exclude_own:
-        against.append(_own_negatives(logits, voting.negatives))
+        against.append(_own_negatives(logits))
     forward = torch.cat(against, dim=2).logsumexp(dim=2) - logits.matching  # [R, K]
     backward = _view_to_splat(logits)  # [R, K]
     voted = torch.where(logits.there[logits.chosen], votes[logits.chosen] * (forward + backward), 0.0)  # [R, K]
@@ -185,7 +182,7 @@ def multi_positive_loss(
     Returns:
         Scalar. N counts the objects that have a positive and a negative; 0 when there are none.
     """
-    logits = _logits(shape, positives, logit_scale, "object", same, valid, rows)
+    logits = _logits(shape, positives, logit_scale, same, valid, rows)
     here = logits.there[logits.chosen]  # [R, K]
     counted = (logits.keep & logits.there.any(dim=1)).any(dim=1) & logits.there.any(dim=1)  # [B]
     forward = logits.others[:, None] - logits.matching  # [R, K]
@@ -208,7 +205,6 @@ def _logits(
     shape: Tensor,
     images: Tensor,
     logit_scale: Tensor | float,
-    negatives: Negatives,
     same: Tensor | None,
     valid: Tensor | None,
     rows: slice | None,
@@ -228,24 +224,22 @@ def _logits(
     toward = scale * torch.einsum("rd,jkd->rjk", shape[chosen], images)  # [R, B, K]
     back = scale * torch.einsum("rkd,jd->rkj", images[chosen], shape)  # [R, K, B]
     matching = back.gather(2, chosen[:, None, None].expand(-1, back.shape[1], 1)).squeeze(2)  # [R, K]
-    return _Logits(chosen, back, matching, _others(toward, keep[chosen], there, negatives), keep, there)
+    return _Logits(chosen, back, matching, _others(toward, keep[chosen], there), keep, there)
 
 
-def _others(toward: Tensor, keep: Tensor, there: Tensor, negatives: Negatives) -> Tensor:
+def _others(toward: Tensor, keep: Tensor, there: Tensor) -> Tensor:
     """Log-sum-exp ``[R]`` of the views of other objects; -inf (torch then gives gradient 0) where there are none."""
     allowed = keep[:, :, None] & there  # [R, B, K]
-    if negatives == "object":
-        toward = toward - there.sum(dim=1).clamp(min=1).to(toward.dtype).log()[:, None]  # log n_j
+    toward = toward - there.sum(dim=1).clamp(min=1).to(toward.dtype).log()[:, None]  # log n_j
     return toward.masked_fill(~allowed, -torch.inf).flatten(1).logsumexp(dim=1)
 
 
-def _own_negatives(logits: _Logits, negatives: Negatives) -> Tensor:
+def _own_negatives(logits: _Logits) -> Tensor:
     """Logits ``[R, K, K]`` of the object's other views, for each view as positive; -inf for itself and absent ones."""
     here = logits.there[logits.chosen]  # [R, K]
     count = here.shape[1]
     against = logits.matching[:, None, :].expand(-1, count, -1)  # [R, K, K]
-    if negatives == "object":
-        against = against - here.sum(dim=1).clamp(min=1).to(against.dtype).log()[:, None, None]
+    against = against - here.sum(dim=1).clamp(min=1).to(against.dtype).log()[:, None, None]
     itself = torch.eye(count, dtype=torch.bool, device=against.device)
     return against.masked_fill(itself | ~here[:, None, :], -torch.inf)
 

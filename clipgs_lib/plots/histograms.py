@@ -17,14 +17,13 @@ PANEL_HEIGHT = 225
 RGB = (RED, GREEN, BLUE)
 
 
-def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figure:
+def attribute_histograms(splats: Splats) -> go.Figure:
     """Draw how opacity, size, shape, colour, turn and place are distributed over the gaussians.
 
     Bins are counted here, so the figure stays a few kilobytes whatever the number of gaussians.
 
     Args:
         splats: may be empty or hold non-finite rows, which are left out and counted in the subtitle.
-        title: defaults to ``splats.source``.
 
     Returns:
         A figure with six panels, and a seventh for the energy of the SH bands when
@@ -45,7 +44,7 @@ def attribute_histograms(splats: Splats, *, title: str | None = None) -> go.Figu
         note += f", {len(splats) - len(good):,} not finite left out"
     if len(good) == 0:
         figure.add_annotation(text="nothing to show", x=0.5, y=0.5, xref="paper", yref="paper")
-    return _sized(figure, title or splats.source or "Splats", note, -(-len(names) // COLUMNS))
+    return _sized(figure, splats.source or "Splats", note, -(-len(names) // COLUMNS))
 
 
 def value_histograms(values: Mapping[str, np.ndarray | Tensor], *, title: str = "") -> go.Figure:

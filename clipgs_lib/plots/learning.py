@@ -110,7 +110,7 @@ def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
     return np.array(pairs, np.float64).reshape(-1, 2)
 
 
-def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a fit costs") -> go.Figure:
+def fitting_tradeoff(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Draw PSNR (above) and seconds of CPU (below) against steps, a column for each number of gaussians.
 
     The model is the cost table of CLIP-GS on its "efficient triplets"; here the kind of start is a third factor.
@@ -119,7 +119,6 @@ def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a 
         rows: measured cells, each with "start" ("mesh", "points" or "random"), "n", "iterations", "psnr" and
             "psnr_worst" in dB on held-out views, "cpu_seconds" per object, "objects"; such as the rows of part
             "trade-off" of ``data/results/fitting_tradeoff.json``.
-        title: of the figure.
 
     Raises:
         ValueError: when there are no rows, or one lacks a number or has another start.
@@ -151,7 +150,7 @@ def fitting_tradeoff(rows: Sequence[Mapping[str, Any]], *, title: str = "What a 
     figure.update_yaxes(title_text="CPU seconds per object", rangemode="tozero", row=2, col=1)
     objects = " to ".join(map(str, sorted({int(row["objects"]) for row in rows})))
     note = f"means over {objects} real meshes, one thread; dotted: the worst of them"
-    return titled(figure, title, note, height=590, head=22, **BELOW)
+    return titled(figure, "What a fit costs", note, height=590, head=22, **BELOW)
 
 
 def similarity_figure(

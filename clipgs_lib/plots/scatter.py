@@ -101,7 +101,6 @@ def splat_figure(
     max_points: int = MAX_POINTS,
     ellipsoids: int = 0,
     up_axis: str | None = None,
-    title: str | None = None,
 ) -> go.Figure:
     """Draw the centres of a splat in space, with equal units on the three axes.
 
@@ -114,7 +113,6 @@ def splat_figure(
         max_points: the most centres drawn; the largest by opacity × area are chosen. ``1..50_000``.
         ellipsoids: how many of the largest to draw as 2-sigma ellipsoids, ``>= 0``.
         up_axis: overrides ``splats.up_axis`` for the opening camera.
-        title: defaults to ``splats.source``.
 
     Raises:
         ValueError: for a count out of range.
@@ -137,7 +135,7 @@ def splat_figure(
     if not inside.all():
         parts.append(f"{int((~inside).sum()):,} far outside the frame")
     parts.append("up unknown, drawn as +y" if axis == "unknown" else f"up {axis.replace('-', '−')}")
-    return scene(figure, frame, axis, title or splats.source or "Splats", " · ".join(parts), "opacity")
+    return scene(figure, frame, axis, splats.source or "Splats", " · ".join(parts), "opacity")
 
 
 def check_points(max_points: int) -> None:

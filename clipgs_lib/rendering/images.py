@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -35,7 +34,7 @@ def save_png(path: str | os.PathLike[str], image: Tensor | np.ndarray) -> Path:
         OSError: when the folder does not exist or is not writable.
     """
     picture = Image.fromarray(to_uint8(image))
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
     return Path(path)
 
@@ -60,7 +59,7 @@ def save_gif(path: str | os.PathLike[str], images: Sequence[Tensor | np.ndarray]
         strip.paste(frame, (0, i * frame.height))
     palette = strip.quantize(256)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         frames[0].save(
             temporary, format="GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0
         )
@@ -144,12 +143,3 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
         raise ValueError(
             f"pictures must share one shape [H, W, C] or [B, H, W, C], got {list(a.shape)} and {list(b.shape)}"
         )
-
-
-@contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """As `files.replacing`, with a sentence for a folder."""
-    if Path(path).is_dir():
-        raise IsADirectoryError(f"{path}: the output path must name a file, got a directory; add a file name")
-    with replacing(path) as temporary:
-        yield temporary

@@ -300,9 +300,8 @@ class Batch:
     sizes: tuple[int, ...]  # objects of every rank
     images: Tensor  # [b, K, D] float32 unit rows; zeros where there is no view
     views_valid: Tensor  # [b, K] bool
-    texts: Tensor  # [b, D] float32 unit rows; zeros where there is no text
-    text_valid: Tensor  # [b] bool
-    text_ids: Tensor  # [b] int64, -1 where there is no text
+    texts: Tensor  # [b, D] float32 unit rows
+    text_ids: Tensor  # [b] int64
     ids: Tensor  # [b] int64, numbers of the objects
 
 
@@ -312,7 +311,7 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
     count, dim = config.views_drawn, objects.teacher.dim
     samples = [objects.sample(number) for number in numbers]
     images, texts = torch.zeros(len(samples), count, dim), torch.zeros(len(samples), dim)
-    views_valid, text_ids = torch.zeros(len(samples), count, dtype=torch.bool), torch.full((len(samples),), -1)
+    views_valid, text_ids = torch.zeros(len(samples), count, dtype=torch.bool), torch.zeros(len(samples)).long()
     changed: list[Any] = []  # splats, or tokens of the drawn views
     for row, sample in enumerate(samples):
         rng = np.random.default_rng([config.seed, 2, step, first + row])
@@ -325,10 +324,8 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
         targets = targets[:count]
         images[row, : len(targets)] = targets
         views_valid[row, : len(targets)] = True
-        weights = config.text_sources
-        if weights is None or any(weights.get(caption.source, 0) > 0 for caption in sample.captions):
-            text = sample.captions.index(draw_caption(sample.captions, rng, weights))
-            texts[row], text_ids[row] = unit(sample.text_embeds[text]), sample.text_ids[text]
+        text = sample.captions.index(draw_caption(sample.captions, rng))
+        texts[row], text_ids[row] = unit(sample.text_embeds[text]), sample.text_ids[text]
         if isinstance(sample.content, ViewTokens):
             changed.append(ViewTokens(sample.content.tokens[drawn], (len(drawn),)))
         else:
@@ -343,7 +340,6 @@ def make_batch(objects: Objects, plan: Plan, step: int, config: TrainConfig) -> 
         images=images,
         views_valid=views_valid,
         texts=texts,
-        text_valid=text_ids >= 0,
         text_ids=text_ids,
         ids=torch.tensor(numbers),
     )

@@ -53,7 +53,7 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
 
     Yields:
         ``step`` (done so far), ``epoch``, ``loss``, ``loss_text``, ``loss_image``, ``lr``, ``grad_norm``,
-        ``logit_scale``, ``objects``, ``without_text``, ``without_view``, ``views``, ``seconds`` (of the whole run),
+        ``logit_scale``, ``objects``, ``views``, ``seconds`` (of the whole run),
         ``objects_per_second``, ``share_data``, ``share_encoder``, ``share_loss``, ``share_optimizer`` (of the step's
         time); after a validation ``val_*``, see `Validator.measure`. The first record has step 0 and nothing but a
         validation. The last one has ``finished`` and what the test split gave. Before all of them, while the frozen
@@ -140,8 +140,7 @@ class Trainer:
         }
         agree(json.dumps(self.identity, sort_keys=True), place)
         self.step = 0
-        self.progress: dict[str, Any] = {"best": {"step": 0, "score": None, "metrics": {}}}
-        self.progress |= {"since_best": 0, "seconds": 0.0}
+        self.progress: dict[str, Any] = {"best": {"step": 0, "score": None, "metrics": {}}, "seconds": 0.0}
         self.learner = Learner(encoder, config, place)
         self.best_weights = self._averaged()
         if path is not None:
@@ -165,9 +164,9 @@ class Trainer:
                 record = self._record({"step": 0, "epoch": 0.0} | self._validate())
                 self._save()
                 yield record
-            while self.step < self.config.steps and not self._stale():
+            while self.step < self.config.steps:
                 yield self._record(self._one_step(loader))
-                if self.step % self.config.save_every == 0 or self.step == self.config.steps or self._stale():
+                if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                     self._save()
             yield self._finish()
 
@@ -203,18 +202,14 @@ class Trainer:
                 self._keep({}, None)
             return {}
         best = self.progress["best"]["score"]
-        self.progress["since_best"] += 1
         if best is None or metrics["score"] > best:
             self._keep(metrics, metrics["score"])
         return _named("val_", metrics)
 
     def _keep(self, metrics: dict[str, float], score: float | None) -> None:
-        self.progress |= {"best": {"step": self.step, "score": score, "metrics": metrics}, "since_best": 0}
+        self.progress["best"] = {"step": self.step, "score": score, "metrics": metrics}
         self.best_weights = self._averaged()
         self._export({"val": metrics})
-
-    def _stale(self) -> bool:
-        return 0 < self.config.patience <= self.progress["since_best"]
 
     def _finish(self) -> dict[str, Any]:
         """Measure the best weights once on the test split, export them and write the model card."""

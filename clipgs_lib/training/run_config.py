@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..losses.voting import Negatives, Reduction, Voting, Weighting
+from ..losses.voting import Reduction, Voting, Weighting
 from ..settings import to_plain
 from .augment import AugmentConfig
 
@@ -43,26 +43,19 @@ class TrainConfig:
     batch_size: int = 64  # objects per step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches per step and rank; the loss is still that of the whole batch
     views: int = 5  # K views drawn per object and step [N: 5]; multi-view encoders read 1 to K of them
-    text_sources: Mapping[str, float] | None = None  # share of raw/filtered/enriched texts; None: alike
     seed: int = 0  # of everything that is drawn
 
     # contrastive_3d: L_CON of the point line (ULIP, OpenShape), texts plus one random view each
     loss: Literal["clip_gs", "contrastive_3d"] = "clip_gs"
     # of clip_gs; pair: one random view [P]; mean: the direction of the mean of the K views
-    image_loss: Literal["voting", "pair", "mean", "multi_positive", "none"] = "voting"
+    image_loss: Literal["voting", "pair", "mean", "multi_positive"] = "voting"
     weighting: Weighting = "cosine"  # S_i of Eq. 4
     reduction: Reduction = "mean"  # over the K views
     exclude_own: bool = True  # an object's other views are no negatives
-    negatives: Negatives = "object"  # what counts once among the negatives of a splat
     vote_temperature: float = 0.07  # of softmax weighting
-    convention: Literal["half", "quarter"] = "half"  # published code, or the paper's 1/(4N), which is half of it
-    text_weight: float = 1.0  # of the text loss
-    image_weight: float = 1.0  # of the image loss
-    mask_same_text: bool = True  # objects that drew equal texts are no negatives of each other
     logit_scale: float = 1 / 0.07  # at the start; learned, clamped to [1, 100]
 
     lr: float = 1e-3  # peak learning rate
-    min_lr: float = 0.0  # at the end of the cosine
     warmup: int = 100  # steps of linear warm-up
     weight_decay: float = 0.1  # of AdamW, on matrices only
     betas: tuple[float, float] = (0.9, 0.98)  # of AdamW
@@ -84,7 +77,6 @@ class TrainConfig:
     val_split: str = "val"  # chooses the best weights; none: no validation, the last weights count
     test_split: str = "test"  # measured once at the end, if the sets have it
     validate_every: int = 200  # steps
-    patience: int = 0  # validations without a better score until the run stops; 0: never
     zero_shot: str = "teacher"  # class weights: by the shards' teacher, its name for `load_teacher` here, or none
     prompts: tuple[str, ...] = ("{}", "a {}", "a 3d model of a {}")  # texts of a class
 
@@ -104,8 +96,8 @@ class TrainConfig:
 
     def _rules(self) -> dict[str, bool]:
         counts = ("accumulate", "views", "validate_every", "save_every", "keep")
-        least = ("steps", "warmup", "patience", "workers", "max_objects")
-        finite = ("lr", "min_lr", "weight_decay", "text_weight", "image_weight", "memory_gb")
+        least = ("steps", "warmup", "workers", "max_objects")
+        finite = ("lr", "weight_decay", "memory_gb")
         return {
             "shards must name at least one folder": bool(self.shards),
             "batch_size must be at least 2, because a contrastive loss over one object is constant": self.batch_size
@@ -113,10 +105,6 @@ class TrainConfig:
             **{f"{name} must be at least 1": getattr(self, name) >= 1 for name in counts},
             **{f"{name} must be at least 0": getattr(self, name) >= 0 for name in least},
             **{f"{name} must be finite and at least 0": 0 <= getattr(self, name) < math.inf for name in finite},
-            "text_weight must be above 0 unless there is an image loss": self.text_weight > 0
-            or (self.image_weight > 0 and self.image_loss != "none"),
-            "text_weight and image_weight must be 1 with loss=contrastive_3d": self.loss == "clip_gs"
-            or self.text_weight == self.image_weight == 1,
             "layer_decay must lie in (0, 1]": 0 < self.layer_decay <= 1,
             "ema must lie in [0, 1)": 0 <= self.ema < 1,
             "clip must be above 0": self.clip > 0,
@@ -134,11 +122,7 @@ class TrainConfig:
     @property
     def voting(self) -> Voting:
         """How views vote in the loss."""
-        return Voting(self.weighting, self.reduction, self.exclude_own, self.negatives, self.vote_temperature)
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine to ``min_lr``."""
-        return lr_at(step, steps=self.steps, warmup=self.warmup, peak=self.lr, last=self.min_lr)
+        return Voting(self.weighting, self.reduction, self.exclude_own, self.vote_temperature)
 
     def ema_at(self, step: int) -> float:
         """Decay of the averaged weights at a step."""
@@ -150,9 +134,9 @@ class TrainConfig:
         return values | {name: Path(values[name]).name for name in ("init", "zero_shot")}
 
 
-def lr_at(step: int, *, steps: int, warmup: int, peak: float, last: float = 0.0) -> float:
-    """Learning rate of a step: linear warm-up to ``peak``, then a cosine to ``last``."""
+def lr_at(step: int, *, steps: int, warmup: int, peak: float) -> float:
+    """Learning rate of a step: linear warm-up to ``peak``, then a cosine to 0."""
     if step < warmup:
         return peak * (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * done))
+    return peak * 0.5 * (1 + math.cos(math.pi * done))

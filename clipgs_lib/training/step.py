@@ -28,9 +28,8 @@ from ..words import first_of
 from .checkpoint import part, prefixed
 from .data import Batch
 from .distributed import Place, gather, gather_with_grad
-from .run_config import TrainConfig
+from .run_config import TrainConfig, lr_at
 
-CONVENTIONS = {"half": 1.0, "quarter": 0.5}  # factor of both losses: the published code's, the papers' 1/(4N)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -64,8 +63,10 @@ class Learner:
     def update(self, batch: Batch) -> dict[str, float]:
         """Do one optimiser step, and say how it went; DivergedError, the weights as before, for what is not finite."""
         clock = _Clock(self.place.device)
+        config = self.config
+        lr = lr_at(batch.step, steps=config.steps, warmup=config.warmup, peak=config.lr)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr_at(batch.step) * group["lr_scale"]
+            group["lr"] = lr * group["lr_scale"]
         self.optimizer.zero_grad(set_to_none=True)
         self.encoder.train()
         if self.config.batch_norm == "frozen":
@@ -76,7 +77,7 @@ class Learner:
             embeds = self._forward(batch)
             clock.lap("encoder")
             leaf = embeds.detach().float().requires_grad_()
-            losses, counts = self._losses(leaf, batch)
+            losses, views = self._losses(leaf, batch)
             losses.sum().backward()
             both = losses.detach()
             if self.place.world > 1:
@@ -94,11 +95,11 @@ class Learner:
             "loss": text + image,
             "loss_text": text,
             "loss_image": image,
-            "lr": self.config.lr_at(batch.step),
+            "lr": lr,
             "grad_norm": norm,
             "logit_scale": float(self.scale().detach()),
             "objects": sum(batch.sizes),
-            **counts,
+            "views": views,
             **{f"seconds_{name}": value for name, value in clock.seconds.items()},
         }
 
@@ -129,27 +130,21 @@ class Learner:
                     again = self.model(piece.to(self.place.device))
                 again.backward(piece_grad.to(again.dtype))
 
-    def _losses(self, leaf: Tensor, batch: Batch) -> tuple[Tensor, dict[str, int]]:
-        """This rank's share of the weighted text and image loss of all ranks' objects ``[2]``; counts of the whole."""
+    def _losses(self, leaf: Tensor, batch: Batch) -> tuple[Tensor, int]:
+        """This rank's share of the text and image loss of all ranks' objects ``[2]``; how many views they have."""
         config, device, sizes = self.config, self.place.device, batch.sizes
         everyone = gather_with_grad(leaf, sizes)  # [B, D]
         bad = ~everyone.detach().isfinite().all(dim=1)  # [B]
         if bool(bad.any()):
             raise DivergedError(self._sentence("embeddings", batch, bad))
         shape = nn.functional.normalize(everyone, dim=-1)
-        names = ("images", "views_valid", "texts", "text_valid", "text_ids", "ids")
+        names = ("images", "views_valid", "texts", "text_ids", "ids")
         all_of = {name: gather(getattr(batch, name).to(device), sizes) for name in names}
-        ids = (all_of["text_ids"], all_of["ids"]) if config.mask_same_text else (all_of["ids"],)
+        same = same_rows(all_of["text_ids"], all_of["ids"])  # of objects that drew equal texts
         start = sum(sizes[: self.place.rank])
         rows = slice(start, start + sizes[self.place.rank]) if self.place.world > 1 else None
-        text, image = _loss(config, shape, all_of, self.scale(), same_rows(*ids), rows)
-        there = all_of["views_valid"]
-        counts = {
-            "without_text": int((~all_of["text_valid"]).sum()),
-            "without_view": int((~there.any(dim=1)).sum()),
-            "views": int(there.sum()),
-        }
-        return torch.stack([config.text_weight * text, config.image_weight * image]), counts
+        text, image = _loss(config, shape, all_of, self.scale(), same, rows)
+        return torch.stack([text, image]), int(all_of["views_valid"].sum())
 
     def _finish(self, batch: Batch) -> float:
         """Clip, step, clamp, average; returns the norm of all gradients before clipping."""
@@ -218,23 +213,18 @@ class Learner:
 def _loss(
     config: TrainConfig, shape: Tensor, batch: Mapping[str, Tensor], scale: Tensor, same: Tensor, rows: slice | None
 ) -> tuple[Tensor, Tensor]:
-    """Text and image loss, before their weights."""
-    texts, captioned = batch["texts"], batch["text_valid"]
-    views, there = batch["images"], batch["views_valid"]
-    factor = CONVENTIONS[config.convention]
-    text = pair_loss(shape, texts, scale, keep=~same, valid=captioned, rows=rows)
+    """Text and image loss, both with 1/(2N) as in the published code; the papers' 1/(4N) is half of it."""
+    texts, views, there = batch["texts"], batch["images"], batch["views_valid"]
+    text = pair_loss(shape, texts, scale, keep=~same, rows=rows)
     if config.loss == "contrastive_3d" or config.image_loss == "pair":
         image = pair_loss(shape, views[:, 0], scale, keep=~same, valid=there[:, 0], rows=rows)
     elif config.image_loss == "voting":
-        masks = {"same": same, "views_valid": there, "text_valid": captioned}
-        image = image_voting_loss(shape, views, texts, scale, config.voting, **masks, rows=rows)
+        image = image_voting_loss(shape, views, texts, scale, config.voting, same=same, views_valid=there, rows=rows)
     elif config.image_loss == "multi_positive":
         image = multi_positive_loss(shape, views, scale, same=same, valid=there, rows=rows)
-    elif config.image_loss == "mean":
-        image = pair_loss(shape, unit(views.sum(dim=1)), scale, keep=~same, valid=there.any(dim=1), rows=rows)
     else:
-        image = torch.zeros_like(text)
-    return factor * text, factor * image
+        image = pair_loss(shape, unit(views.sum(dim=1)), scale, keep=~same, valid=there.any(dim=1), rows=rows)
+    return text, image
 
 
 def _norms(module: nn.Module) -> list[Any]:

@@ -84,15 +84,13 @@ class Validator:
         return _scores("zero_shot_top", zero_shot(embeds[known], self.weights, target))
 
     def _by_text(self, embeds: Tensor, samples: Sequence[Sample]) -> dict[str, float]:
-        """Scores of the texts that training may draw, each looking for the objects that have it."""
-        weights = self.config.text_sources
+        """Scores of the texts, each looking for the objects that have it."""
         rows: dict[int, list[int]] = {}  # objects that have a text
         texts: dict[int, Tensor] = {}
         for place, sample in enumerate(samples):
-            for identity, caption, row in zip(sample.text_ids, sample.captions, sample.text_embeds, strict=True):
-                if weights is None or weights.get(caption.source, 0) > 0:
-                    rows.setdefault(identity, []).append(place)
-                    texts[identity] = row
+            for identity, row in zip(sample.text_ids, sample.text_embeds, strict=True):
+                rows.setdefault(identity, []).append(place)
+                texts[identity] = row
         if not texts:
             return {}
         relevant = torch.zeros(len(texts), len(samples), dtype=torch.bool)  # [Q, N]

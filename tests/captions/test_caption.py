@@ -56,39 +56,20 @@ def test_unfit_embeddings_are_refused(views, message):
         score_captions(TEXTS, views, encode)
 
 
-def frequencies(captions, weights, n=4000):
+def frequencies(captions, n=4000):
     rng = np.random.default_rng(0)
-    drawn = [draw_caption(captions, rng, weights) for _ in range(n)]
+    drawn = [draw_caption(captions, rng) for _ in range(n)]
     return {caption: drawn.count(caption) / n for caption in set(captions)}
 
 
 def test_sources_are_drawn_before_texts():
     many = [*TEXTS, *(Caption(f"text {i}", "enriched") for i in range(9))]
-    shares = frequencies(many, None)
+    shares = frequencies(many)
     assert shares[TEXTS[0]] == pytest.approx(1 / 3, abs=0.03)  # the only filtered one
     assert sum(v for c, v in shares.items() if c.source == "enriched") == pytest.approx(1 / 3, abs=0.03)
     assert shares[TEXTS[1]] == pytest.approx(1 / 30, abs=0.015)
 
 
-def test_weights_are_rescaled_over_the_sources_that_are_there():
-    shares = frequencies(TEXTS[:2], {"filtered": 1, "enriched": 3, "raw": 96})
-    assert shares[TEXTS[1]] == pytest.approx(0.75, abs=0.03)
-    assert frequencies(TEXTS, {"raw": 1}, n=50)[TEXTS[2]] == 1  # unnamed sources count 0
-
-
 def test_equal_seeds_draw_equal_texts():
     one, two = (np.random.default_rng(7) for _ in range(2))
     assert [draw_caption(TEXTS, one) for _ in range(20)] == [draw_caption(TEXTS, two) for _ in range(20)]
-
-
-@pytest.mark.parametrize("weights", [{"filtered": -1.0}, {"made up": 1.0}, {"raw": float("nan")}])
-def test_weights_that_mean_nothing_are_refused(weights):
-    with pytest.raises(ValueError, match="weights must map raw, filtered, enriched to finite numbers >= 0"):
-        draw_caption(TEXTS, np.random.default_rng(0), weights)
-
-
-def test_nothing_to_draw_is_an_error():
-    with pytest.raises(ValueError, match="needs a caption whose source has weight > 0"):
-        draw_caption([], np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"got sources \['filtered'\]"):
-        draw_caption(TEXTS[:1], np.random.default_rng(0), {"raw": 1.0})

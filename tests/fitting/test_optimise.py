@@ -208,8 +208,7 @@ def test_a_job_that_does_not_hold_is_named_before_any_is_fitted(monkeypatch):
 
 
 def test_a_job_of_a_mesh_is_fitted_alone_as_among_others():
-    settings = {"views": 8, "size": 40, "light": 0.1}
-    job = mesh_job(stool(), 100, BUSY, **settings)
+    job = mesh_job(stool(), 100, BUSY, views=8, size=40)
     (result,) = fit_many([job], BUSY)
     assert same(result.splats, fit(*job[:3], BUSY).splats)
 

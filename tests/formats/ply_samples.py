@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from clipgs_lib.formats.packing import z_order
 from clipgs_lib.splats import Splats
 
 GAUSSIAN = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
             "rot_0", "rot_1", "rot_2", "rot_3"]  # fmt: skip
 CODES = {"float": "f4", "double": "f8", "uchar": "u1", "uint": "u4", "int": "i4", "short": "i2"}
+
+
+def in_z_order(splats: Splats) -> Splats:
+    """The gaussians in the order in which a compressed PLY is written."""
+    return splats[torch.from_numpy(z_order(splats.means.numpy()))]
 
 
 def stored_columns(splats: Splats) -> dict[str, np.ndarray]:

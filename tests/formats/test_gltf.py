@@ -361,7 +361,7 @@ def test_logits_as_opacities(save, splats_factory):
         read_splats(save(glb(root, binary[:start] + logits + binary[start + 80 :])))
 
 
-def test_non_finite_rows_follow_on_invalid(save, splats_factory):
+def test_non_finite_rows_are_dropped(save, splats_factory):
     stored = splats_factory(20)
     stored = replace(stored, means=stored.means.clone().index_fill_(0, torch.tensor([3]), float("inf")))
     path = save(glb(*document(stored)))

@@ -53,7 +53,7 @@ def test_to_splats_normalises_and_keeps_the_name():
     assert splats.source == "x.ply"
 
 
-def test_to_splats_drops_counts_raises_or_keeps():
+def test_to_splats_drops_and_counts():
     record = raw(6)
     record.means[1, 2] = np.nan
     record.shN = np.zeros((6, 3, 3), np.float32)
@@ -61,17 +61,14 @@ def test_to_splats_drops_counts_raises_or_keeps():
     record.quats[4] = 0
     with pytest.warns(SplatWarning, match=r"x\.ply: dropped 2 non-finite and 1 zero-quaternion gaussians of 6"):
         assert len(to_splats(record, "x.ply")) == 3
-    with pytest.raises(FormatError, match=r"must be finite.*got 2 non-finite and 1 zero-quaternion of 6"):
-        to_splats(record, "x.ply", "raise")
-    assert len(to_splats(record, "x.ply", "keep")) == 6
-    with pytest.raises(ValueError, match='on_invalid must be "drop", "raise" or "keep", got \'maybe\''):
-        to_splats(record, "x.ply", "maybe")
 
 
 def test_to_splats_refuses_when_nothing_is_left():
     record = raw(3)
     record.quats[:] = 0
-    with pytest.raises(FormatError, match=r"at least one gaussian must be finite.*3 zero-quaternion of 3.*keep"):
+    with pytest.raises(
+        FormatError, match=r"at least one gaussian must be finite.*3 zero-quaternion of 3; run `clipgs diagnose`"
+    ):
         to_splats(record, "x.ply")
 
 

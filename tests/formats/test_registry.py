@@ -106,8 +106,6 @@ def test_unknown_words(tmp_path, splats_factory):
     path = write_splats(splats_factory(5), tmp_path / "x.ply")
     with pytest.raises(ValueError, match=r"format must be one of .*ply.*, got 'obj'"):
         read_splats(path, format="obj")
-    with pytest.raises(ValueError, match="on_invalid must be"):
-        read_splats(path, on_invalid="ignore")
     with pytest.raises(FormatError, match=r"end in a suffix of a writable format, got '\.obj'; use one of .*\.ply"):
         write_splats(splats_factory(5), tmp_path / "x.obj")
     with pytest.raises(FormatError, match="format must be writable, got points; choose one of"):

@@ -108,7 +108,7 @@ def test_null_at_the_start_of_a_codebook_is_guessed(folder):
     assert (back.scales.log() - expected.log()).abs().max() < 0.2
 
 
-def test_broken_quaternion_tags_follow_on_invalid(folder):
+def test_broken_quaternion_tags_are_dropped(folder):
     pixels = np.array(Image.open(folder / "quats.webp").convert("RGBA"))
     pixels[0, 3, 3] = 17
     Image.fromarray(pixels).save(folder / "quats.webp", lossless=True, exact=True)
@@ -143,23 +143,23 @@ def test_round_trip_within_the_quantisation(tmp_path, splats_factory, degree):
 
 def test_writing_what_was_read_is_nearly_exact(real_data, tmp_path):
     first = read_splats(real_data / "splats/sog/playbot_3_0")
-    path = write_splats(first, tmp_path / "x.sog", palette=4096)
+    path = write_splats(first, tmp_path / "x.sog")
     again = matched(read_splats(path), first)
     assert (again.means - first.means).abs().max() < 5e-5
     torch.testing.assert_close(again.scales, first.scales, rtol=1e-5, atol=0)
     torch.testing.assert_close(again.sh0, first.sh0)
     assert torch.equal(again.opacities, first.opacities)
     error = (again.shN - first.shN).pow(2).mean().sqrt() / first.shN.pow(2).mean().sqrt()
-    assert error < 0.45
-    assert path.stat().st_size < 700_000
+    assert error < 0.2
+    assert path.stat().st_size < 750_000
 
 
-def test_a_larger_palette_is_nearer(tmp_path, splats_factory):
-    splats = splats_factory(3000, 1)
+def test_a_larger_palette_is_nearer(splats_factory):
+    vectors = splats_factory(3000, 1).shN.reshape(3000, -1).numpy()
     errors = []
-    for palette in (1, 64, 1024, 3000):
-        back = matched(read_splats(write_splats(splats, tmp_path / "x.sog", palette=palette)), splats)
-        errors.append(float((back.shN - splats.shN).pow(2).mean()))
+    for size in (1, 64, 1024, 3000):
+        entries, labels = sh_palette(vectors, size)
+        errors.append(float(((entries[labels] - vectors) ** 2).mean()))
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-4
 
 
@@ -179,10 +179,8 @@ def test_flat_gaussians_warn(tmp_path, splats_factory):
     assert read_splats(tmp_path / "x.sog").scales.min() < 1e-19
 
 
-def test_bad_options_and_values_write_nothing(tmp_path, splats_factory):
+def test_bad_values_write_nothing(tmp_path, splats_factory):
     splats = splats_factory(5)
-    with pytest.raises(ValueError, match="palette must lie in"):
-        write_splats(splats, tmp_path / "x.sog", palette=0)
     splats.means[0] = float("inf")
     with pytest.raises(FormatError, match="finite"):
         write_splats(splats, tmp_path / "x.sog")
@@ -198,6 +196,6 @@ def test_codebook_and_palette():
     few = np.array([3.0, 1.0, 1.0, 2.0])
     assert np.array_equal(codebook(few)[nearest(few, codebook(few))], few)
     vectors = np.concatenate([random.normal(loc=c, scale=0.01, size=(50, 6)) for c in range(16)]).astype(np.float32)
-    centers, labels = sh_palette(vectors, 64, seed=0)
+    centers, labels = sh_palette(vectors, 64)
     assert len(centers) <= 64 and labels.max() < len(centers)
     assert np.abs(centers[labels] - vectors).max() < 0.6

@@ -118,13 +118,10 @@ def test_negative_scales_lose_their_sign_with_a_warning(save):
     torch.testing.assert_close(splats.scales, torch.tensor([[0.1, 0.2, 0.3]]))
 
 
-def test_non_finite_rows_follow_on_invalid(save):
+def test_non_finite_rows_are_dropped(save):
     path = save(record() * 20 + record(mean=(float("nan"), 0, 0)))
     with pytest.warns(SplatWarning, match="1 non-finite"):
         assert len(read_splats(path)) == 20
-    with pytest.raises(FormatError, match="finite"):
-        read_splats(path, on_invalid="raise")
-    assert len(read_splats(path, on_invalid="keep")) == 21
 
 
 def test_sniffing_without_a_magic_number(save):

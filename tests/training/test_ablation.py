@@ -184,7 +184,7 @@ def test_what_is_finished_is_not_done_again(shards, tmp_path, here):
 
 
 def test_numbers_are_those_of_the_training(shards, tmp_path, here):
-    measured = {"test_split": "test", "text_sources": None}
+    measured = {"test_split": "test"}
     found = ablate(grid(shards, common=COMMON | {"shards": [str(shards)]} | measured), tmp_path / "out")
     for run in (tmp_path / "out" / "runs").iterdir():
         arm, seed = run.name.split("-")[:2]

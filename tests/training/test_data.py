@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from itertools import chain
 
-import numpy as np
 import pytest
 import torch
 
-from clipgs_lib.captions import Caption
 from clipgs_lib.shards import ShardError, TeacherInfo
-from clipgs_lib.shards.triplet import encode_triplet
-from clipgs_lib.shards.writer import write_set
 from clipgs_lib.training.data import Objects, Plan, batches, make_batch, text_id
 from clipgs_lib.training.distributed import Place
 
-from .samples import TEACHER, config, make_object, make_set, unit
+from .samples import TEACHER, config, make_set
 
 CPU = torch.device("cpu")
 
@@ -98,19 +94,6 @@ def test_views_are_drawn_without_repetition_and_missing_ones_are_masked(shards, 
     assert torch.equal(batch.views_valid.sum(dim=1), torch.full((15,), 3))
     assert torch.equal(batch.views_valid, batch.images.norm(dim=2) > 0.5)
     assert len(torch.unique(batch.images[0, :3], dim=0)) == 3
-
-
-def test_objects_without_a_permitted_text_are_masked(tmp_path):
-    folder = tmp_path / "set"
-    folder.mkdir()
-    texts = {"texts": (Caption("a thing", "raw"),), "text_embeds": unit(np.ones((1, TEACHER.dim)))}
-    objects = [make_object(n, "train", **(texts if n % 2 else {})) for n in range(8)]
-    write_set(folder, [encode_triplet(own) for own in objects], build={})
-    settings = config(folder, tmp_path, batch_size=8, text_sources={"filtered": 1.0})
-    opened = Objects([str(folder)])
-    batch = make_batch(opened, Plan(opened, settings, place()), 0, settings)
-    odd = torch.tensor([int(key[-4:]) % 2 == 1 for key in batch.keys])
-    assert torch.equal(batch.text_valid, ~odd) and bool((batch.text_ids[odd] == -1).all())
 
 
 def test_equal_texts_have_equal_ids():

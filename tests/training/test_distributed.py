@@ -77,7 +77,7 @@ def steps_of(shards: Path, out: Path):
     return {
         "voting": config(shards, out, **plain),
         "micro": config(shards, out, accumulate=2, image_loss="multi_positive", **plain),
-        "masked": config(shards, out, text_sources={"raw": 1.0}, weighting="uniform", views=4, **plain),
+        "masked": config(shards, out, weighting="uniform", views=4, **plain),
     }
 
 

@@ -16,6 +16,7 @@ from ...words import listing
 from .ranking import LEAST, ask_next, fit_scores, text_features
 
 STRATEGIES = ("active", "random")
+TARGET = 0.9  # average precision that ``needed`` asks for
 
 
 class Task(NamedTuple):
@@ -47,7 +48,6 @@ def oracle_curves(
     seeds: int = 10,
     budget: int = 300,
     batch: int = 10,
-    target: float = 0.9,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Label by the truth, round by round, and measure the ranking after each: chosen actively, and at random.
@@ -62,13 +62,12 @@ def oracle_curves(
         seeds: draws of the half, and of the random labels.
         budget: labels at most.
         batch: labels of a round.
-        target: average precision that ``needed`` asks for.
         progress: called with runs done, and runs in all.
 
     Returns:
         ``labels``, numbers of labels; for each strategy ``held_out``, AP on the other half, and ``pool``, AP on the
         half itself with its labels known, as ``[value, low, high]`` for each number: means over seeds with their 95 %
-        bootstrap intervals; ``needed``, labels from which on the mean is at the target, None where it never is.
+        bootstrap intervals; ``needed``, labels from which on the mean is at least 0.9, None where it never is.
     """
     said = np.asarray(truth, bool)
     if min(said.sum(), (~said).sum()) < 2 * LEAST:
@@ -88,7 +87,7 @@ def oracle_curves(
         means = [intervals(np.stack(half), np.arange(seeds), seed=0) for half in zip(*runs, strict=True)]
         rounded = [[[round(x, 4) for x in (one.value, one.low, one.high)] for one in half] for half in means]
         result[strategy] = dict(zip(("held_out", "pool"), rounded, strict=True))
-        needed = {name: _reached(numbers, curve, target) for name, curve in result[strategy].items()}
+        needed = {name: _reached(numbers, curve, TARGET) for name, curve in result[strategy].items()}
         result[strategy]["needed"] = needed
     return result
 
