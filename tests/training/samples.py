@@ -110,6 +110,7 @@ def config(shards: Path, out: Path, **changes: Any) -> TrainConfig:
         "save_every": 4,
         "zero_shot": "none",
         "device": "cpu",
+        "precision": "fp32",  # numbers are compared, on machines with bf16 too
         "ema": 0.9,
         "augment": {"keep": 16},
     }

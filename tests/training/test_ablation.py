@@ -33,6 +33,7 @@ COMMON: dict[str, Any] = {
     "test_split": "none",
     "zero_shot": "none",
     "device": "cpu",
+    "precision": "fp32",
     "augment": {"keep": 16},
 }
 
