@@ -51,6 +51,8 @@ def twin(
     from ..applications.scene_twin import load_pool, make_twin, read_scene, score_rooms
     from ..formats import writable_format
 
+    if Path(name).name != name:
+        raise ValueError(f"--name must be the name of a file in --out, got {name!r}")
     writable_format(out / name)
     encoders = encoder or ["duoduo-mini"]
     if scene is not None and len(encoders) > 1:

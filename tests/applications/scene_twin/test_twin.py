@@ -406,6 +406,8 @@ def test_what_cannot_be_written_or_searched_is_refused_before_the_work(tmp_path,
     monkeypatch.setattr(house, "read_scene", None)  # nothing is read yet
     result = CliRunner().invoke(app, words(name="twin.obj"))
     assert result.exit_code == 2 and "must end in a suffix of a writable format, got '.obj'" in result.output
+    result = CliRunner().invoke(app, words(name="no/folder.ply"))
+    assert result.exit_code == 2 and "--name must be the name of a file in --out, got 'no/folder.ply'" in result.output
     result = CliRunner().invoke(app, words(pool=str(tmp_path / "nothing")))
     assert result.exit_code == 2 and "must name an existing file or folder" in result.output
     (tmp_path / "empty").mkdir()
