@@ -86,7 +86,7 @@ def make_set(folder: Path, train: int = 46, first: int = 0, **changes: Any) -> P
 
 def found_by_text(encoders: Sequence[str], shards: Path, work: Path, split: str = "all") -> dict[str, float]:
     """R@1 of texts that look for their objects, of each encoder and of the bag of views, by `clipgs evaluate`."""
-    chosen = EvaluationConfig(split=split, device="cpu")
+    chosen = EvaluationConfig(split=split, device="cpu", precision="fp32")  # as `config` below
     rows = evaluate(encoders, [shards], ["retrieval"], chosen, work=work).rows
     return {
         row["method"]: row["value"]
