@@ -33,7 +33,7 @@ def twin(
         typer.Option(help="By what shapes are ranked; --compose scores all.", show_default="fused"),
     ] = None,
     name: Annotated[str, typer.Option(help="File of the merged splats; its ending chooses the format.")] = "twin.ply",
-    seed: Annotated[int, typer.Option(help="Of the first composed room.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the first composed room.", show_default="0")] = None,
 ) -> None:
     """Rebuild a scene out of the shapes of a set: a picture with depth, camera and masks, or splats with boxes.
 
@@ -48,6 +48,8 @@ def twin(
         raise ValueError("exactly one of SCENE and --compose N is needed; e.g. clipgs twin --compose 5 --pool SET")
     if scene is None and (boxes, mode) != (None, None):
         raise ValueError("--boxes and --mode must come with SCENE, got --compose, which scores all modes")
+    if scene is not None and seed is not None:
+        raise ValueError("--seed must come with --compose, got SCENE, for which nothing is drawn")
     from ..applications.scene_twin import load_pool, make_twin, read_scene, score_rooms
     from ..formats import writable_format
 
@@ -68,7 +70,7 @@ def twin(
         print(made.save(out, name=name))
         return
     with bar("rooms", compose or 0) as show:
-        scores = score_rooms(compose or 0, pools, out, seed=seed, progress=show)
+        scores = score_rooms(compose or 0, pools, out, seed=seed or 0, progress=show)
     for row in scores["rows"]:
         print(*(row.get(key, "") for key in ("encoder", "mode", "metric", "value", "low", "high", "n")), sep=" | ")
     print(f"{scores['rooms']} rooms: {out / 'scores.json'}")

@@ -1,21 +1,26 @@
 """From a keystroke to the drawn grid of the explorer, in a real JupyterLab and Chromium, text tower included.
 
-    python tests/benchmarks/bench_explorer.py GALLERY [--rounds 3]
+    python tests/benchmarks/bench_explorer.py [GALLERY] [--rounds 3]
 
 Types the beginnings of everyday questions letter by letter, a letter when the hits of the one before are drawn, and
-prints percentiles in ms; beside them, in the same run, what a search takes in Python alone.
+prints percentiles in ms; beside them, in the same run, what a search takes in Python alone. Without GALLERY it embeds
+the embedded sample first.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import clipgs_lib as cg
 from clipgs_lib.gallery import Session
+from clipgs_lib.gallery.embedding import embed_gallery
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the page harness lives with the tests
 from tests.widgets.browser import chromium
 from tests.widgets.jupyter import COMMAND, jupyterlab
 
@@ -32,6 +37,7 @@ WATCH = """() => {
   }));
   new MutationObserver(drawn).observe(grid, { childList: true });
 }"""
+SAMPLE = Path(__file__).resolve().parents[2] / "data/triplets/sample"
 QUESTIONS = ("a red car", "something to sit on", "a striped mug", "food", "a tall tree", "a wooden boat")
 
 
@@ -42,11 +48,20 @@ def told(name: str, times: list[float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("gallery", type=Path)
+    parser.add_argument("gallery", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as lab, chromium() as browser:
-        lab.write("bench.ipynb", CELL.format(folder=str(given.gallery.resolve())))
+    with tempfile.TemporaryDirectory() as folder:
+        gallery = given.gallery
+        if gallery is None:
+            gallery = Path(folder) / "gallery"
+            embed_gallery(SAMPLE, gallery)
+        measure(gallery.resolve(), Path(folder), given.rounds)
+
+
+def measure(gallery: Path, folder: Path, rounds: int) -> None:
+    with jupyterlab(folder) as lab, chromium() as browser:
+        lab.write("bench.ipynb", CELL.format(folder=str(gallery)))
         page = lab.open(browser, "bench.ipynb", viewport={"width": 1280, "height": 1000})
         page.evaluate(COMMAND, ["notebook:run-all-cells"])
         page.wait_for_selector(".clipgs-re[data-state=ready]")
@@ -54,7 +69,7 @@ def main() -> None:
         field.fill("warm up")
         page.wait_for_selector(".re-hit")
         page.evaluate(WATCH)
-        for round_ in range(given.rounds):
+        for round_ in range(rounds):
             for question in QUESTIONS:
                 field.fill(question[:4])  # shorter ones say nothing, and change nothing
                 page.wait_for_timeout(1000)
@@ -63,8 +78,8 @@ def main() -> None:
                     field.press_sequentially(letter)
                     page.wait_for_function("window.times.length > window.before", timeout=20_000)
         times = page.evaluate("times")
-    told(f"keystroke to drawn grid, {len(cg.Gallery.open(given.gallery)):,} objects", times)
-    session, alone = Session(cg.Gallery.open(given.gallery), cg.load_teacher("mini")), []
+    told(f"keystroke to drawn grid, {len(cg.Gallery.open(gallery)):,} objects", times)
+    session, alone = Session(cg.Gallery.open(gallery), cg.load_teacher("mini")), []
     session.search("warm up")
     for question in QUESTIONS:
         for number in range(len(question)):

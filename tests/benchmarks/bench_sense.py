@@ -29,12 +29,15 @@ ENCODERS = ("clipgs-mini", "duoduo-mini", "bag-mean")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("set", type=Path)
+    parser.add_argument("set", type=Path, nargs="?")
     parser.add_argument("--queries", type=Path, default=Path("data/queries/kits.json"))
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--galleries", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.set is None:  # make bench
+        print("needs a set that the questions were written for: see --help")
+        return
     photos = next(iter(runtime.real_files("photos")), None)
     with tempfile.TemporaryDirectory() as temporary:
         folder, galleries = given.galleries or Path(temporary), {}

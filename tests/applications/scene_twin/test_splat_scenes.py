@@ -190,6 +190,8 @@ def test_the_command_takes_splats_with_boxes(files, tmp_path):
     assert {file.name for file in (tmp_path / "o").iterdir()} == {"twin.spz", "graph.json", "before_after.png"}
     result = CliRunner().invoke(app, [words[0], *words[2:], "--compose", "2"])
     assert result.exit_code == 2 and "--boxes and --mode must come with SCENE" in result.output
+    result = CliRunner().invoke(app, [*words, "--seed", "1"])
+    assert result.exit_code == 2 and "--seed must come with --compose" in result.output
     result = CliRunner().invoke(app, [*words[:2], "--boxes", "missing.json", *words[4:]])
     assert result.exit_code == 2 and "nothing there" in result.output
     result = CliRunner().invoke(app, [*words[:2], *words[4:]])
