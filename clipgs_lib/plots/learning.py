@@ -309,9 +309,8 @@ def trend_figure(results: Mapping[str, Any], target: str, setting: str, *, title
             options = {"mode": "lines+markers", "error_y": ends | {"thickness": 1.2, "width": 4}}
             add_line(figure, x, y, words, number, "%{y:.3~g} %", **options)
     ticks = sorted(set(at.values()))
-    figure.update_xaxes(
-        type="log", title_text=setting.replace("_", " "), tickvals=ticks, ticktext=[f"{n:,}" for n in ticks]
-    )
+    axis = "objects to learn from" if setting == "max_objects" else setting.replace("_", " ")
+    figure.update_xaxes(type="log", title_text=axis, tickvals=ticks, ticktext=[f"{n:,}" for n in ticks])
     figure.update_yaxes(title_text=f"% ({plain(target)})", rangemode="tozero")
     note = f"mean of {rows[0]['seeds']} seeds over {rows[0]['n']} objects; 95 % interval over both"
     return titled(figure, title, note, head=16, height=430, **BELOW)
