@@ -274,7 +274,9 @@ def ablation_figure(results: Mapping[str, Any], target: str, metric: str, *, tit
     return titled(figure, title, f"{note}; dots: single runs", head=16, height=150 + 34 * len(arms))
 
 
-def trend_figure(results: Mapping[str, Any], target: str, setting: str, *, title: str = "") -> go.Figure:
+def trend_figure(
+    results: Mapping[str, Any], target: str, setting: str, *, axis: str = "", title: str = ""
+) -> go.Figure:
     """Draw the metrics of an ablation against one setting, a line per metric; its axis is logarithmic.
 
     Args:
@@ -282,6 +284,7 @@ def trend_figure(results: Mapping[str, Any], target: str, setting: str, *, title
         target: split or set, as the results name it.
         setting: name of a positive number that arms differ in. Of the arms, those are drawn that are alike in all
             else; where there are several such groups, the largest.
+        axis: what the setting is; its name if empty.
         title: of the figure.
 
     Raises:
@@ -309,8 +312,8 @@ def trend_figure(results: Mapping[str, Any], target: str, setting: str, *, title
             options = {"mode": "lines+markers", "error_y": ends | {"thickness": 1.2, "width": 4}}
             add_line(figure, x, y, words, number, "%{y:.3~g} %", **options)
     ticks = sorted(set(at.values()))
-    axis = "objects to learn from" if setting == "max_objects" else setting.replace("_", " ")
-    figure.update_xaxes(type="log", title_text=axis, tickvals=ticks, ticktext=[f"{n:,}" for n in ticks])
+    words = plain(axis or setting.replace("_", " "))
+    figure.update_xaxes(type="log", title_text=words, tickvals=ticks, ticktext=[f"{n:,}" for n in ticks])
     figure.update_yaxes(title_text=f"% ({plain(target)})", rangemode="tozero")
     note = f"mean of {rows[0]['seeds']} seeds over {rows[0]['n']} objects; 95 % interval over both"
     return titled(figure, title, note, head=16, height=430, **BELOW)

@@ -19,6 +19,7 @@ from pathlib import Path
 import clipgs_lib as cg
 from clipgs_lib.gallery import Session
 from clipgs_lib.gallery.embedding import embed_gallery
+from clipgs_lib.triplets import sample_set
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the page harness lives with the tests
 from tests.widgets.browser import chromium
@@ -37,7 +38,6 @@ WATCH = """() => {
   }));
   new MutationObserver(drawn).observe(grid, { childList: true });
 }"""
-SAMPLE = Path(__file__).resolve().parents[2] / "data/triplets/sample"
 QUESTIONS = ("a red car", "something to sit on", "a striped mug", "food", "a tall tree", "a wooden boat")
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         gallery = given.gallery
         if gallery is None:
             gallery = Path(folder) / "gallery"
-            embed_gallery(SAMPLE, gallery)
+            embed_gallery(sample_set().folder, gallery)
         measure(gallery.resolve(), Path(folder), given.rounds)
 
 

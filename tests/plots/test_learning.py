@@ -177,14 +177,16 @@ def trend() -> dict[str, Any]:
 
 
 def test_a_trend_has_a_line_per_metric_over_the_arms_that_differ_in_the_setting_alone():
-    figure = trend_figure(trend(), "furniture", "max_objects", title=MARKUP)
+    figure = trend_figure(trend(), "furniture", "max_objects", axis=MARKUP, title=MARKUP)
     assert [line.name for line in figure.data] == ["text", "own views"]
     assert all(list(line.x) == [10, 300, 3000] for line in figure.data)  # in order, without the arm of fewer steps
     assert np.allclose(figure.data[0].y, [10, 20, 40])
     assert np.allclose(figure.data[0].error_y.array, 10) and np.allclose(figure.data[0].error_y.arrayminus, 5)
     assert figure.layout.xaxis.type == "log" and figure.layout.xaxis.ticktext == ("10", "300", "3,000")
     assert "3 seeds over 820 objects" in figure.layout.title.subtitle.text and "<img" not in figure.layout.title.text
+    assert "<img" not in figure.layout.xaxis.title.text
     steps = trend_figure(trend(), "furniture", "steps")
+    assert steps.layout.xaxis.title.text == "steps"
     assert list(steps.data[0].x) == [50, 100] and np.allclose(steps.data[0].y, [30, 40])
 
 
