@@ -19,6 +19,7 @@ _ABOUT = {
     "robustness": "Change splats (fewer, turned, cut, written in a format, ...): what moves, and what is still known.",
     "cost": "Time and memory of one object: drawing, where an encoder reads views, and the encoder, on one thread.",
     "pairs": "Tell objects of the catalogue apart that differ in texture, colour, shape or count alone; not in all.",
+    "views": "Find names and objects by 1, 2, 4, ... views of each, where an encoder reads views; not in all.",
 }
 
 

@@ -25,6 +25,7 @@ from ..words import first_of
 
 BAG = "bag of views"  # the mean of the teacher's embeddings of an object's views: the baseline of every table
 CHUNK = 64  # objects decoded at a time
+ALL = slice(None)  # views of an object
 _ROOMS = ("encoders", "tokenizer", "geometry")  # code that decides embeddings, beside settings and weights
 
 Progress = Callable[[int, int], None]  # done, of
@@ -57,9 +58,9 @@ class EvaluationSet:
         places = [(shards, key) for shards, keys in zip(self.shards, self.keys, strict=True) for key in keys]
         return [shards.read(key).splats for shards, key in (places[number] for number in numbers)]
 
-    def bag(self, first: int = 0) -> Tensor:
-        """Means ``[N, D]`` of the teacher's embeddings of the views from the first of interest on, renormalised."""
-        return torch.stack([pool_views(rows[first:]) for rows in self.images])
+    def bag(self, views: slice = ALL) -> Tensor:
+        """Means ``[N, D]`` of the teacher's embeddings of these views, renormalised."""
+        return torch.stack([pool_views(rows[views]) for rows in self.images])
 
 
 def load_set(
@@ -121,7 +122,7 @@ def embed_set(
     shards: ShardSet,
     keys: Sequence[str] | None = None,
     *,
-    first: int = 0,
+    views: slice = ALL,
     precision: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -132,7 +133,7 @@ def embed_set(
         encoder: in any mode, on its device.
         shards: a finished set; of its own embeddings those of views are used, by the bag of views of its teacher.
         keys: N of its objects; None for all, in the order of the set.
-        first: views to leave out, from the first on, where the encoder reads views.
+        views: which of an object's views an encoder of views reads.
         precision: auto, fp32 or bf16.
         cache: folder in which embeddings are kept for the next call, by the content of the set, the encoder's settings
             and weights, and the code of encoders; it can be deleted at any time. None keeps nothing.
@@ -149,13 +150,13 @@ def embed_set(
     kind = resolve_precision(precision, encoder.device)
     file = None
     if cache is not None:
-        parts = [shards.manifest["content_sha256"], encoder.identity, kind, str(first), _code(), *chosen]
+        parts = [shards.manifest["content_sha256"], encoder.identity, kind, str(views), _code(), *chosen]
         file = Path(cache) / f"embeds-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.safetensors"
         if file.is_file():
             return load_file(file)["embeds"]
     parts_done = [torch.empty(0, encoder.embed_dim)]
     for start in range(0, len(chosen), CHUNK):
-        contents = [content_of(shards.read(key), encoder, first) for key in chosen[start : start + CHUNK]]
+        contents = [content_of(shards.read(key), encoder, views) for key in chosen[start : start + CHUNK]]
         try:
             with mixed_precision(kind, encoder.device):
                 parts_done.append(encoder.encode(contents).float().cpu())
@@ -172,8 +173,8 @@ def embed_set(
     return embeds
 
 
-def content_of(triplet: Triplet, encoder: Encoder, first: int = 0) -> Any:
-    """What an encoder reads of an object: its views from the number ``first`` on, or its splats.
+def content_of(triplet: Triplet, encoder: Encoder, views: slice = ALL) -> Any:
+    """What an encoder reads of an object: those of its views, or its splats.
 
     A bag of views gets the embeddings that its teacher has made of the views already, where the object holds them.
 
@@ -182,14 +183,15 @@ def content_of(triplet: Triplet, encoder: Encoder, first: int = 0) -> Any:
     """
     if encoder.inputs != "views":
         return triplet.splats
-    if first >= len(triplet.views):
-        got = f"{len(triplet.views)} of which {first} must not be seen"
+    chosen = range(len(triplet.views))[views]
+    if not chosen:
+        got = f"none of {len(triplet.views)} that may be seen"
         raise ShardError(f"object {triplet.key}", f"{encoder.config.name} must have views to read", got, "leave it out")
     if isinstance(encoder, BagOfViews) and triplet.image_embeds is not None and triplet.teacher is not None:
         digest = triplet.teacher.identity.rpartition(" sha256:")[2]
         if encoder.config.teacher_sha256 in ("unknown", digest):  # as the bag itself checks a teacher
-            return torch.from_numpy(triplet.image_embeds[first:])
-    return triplet.images(range(first, len(triplet.views)))
+            return torch.from_numpy(triplet.image_embeds[views])
+    return triplet.images(chosen)
 
 
 def _code() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..vectors import unit
+from ..words import plural
 from .benchmarks import class_id, pair_hits
 from .evaluation_set import EvaluationSet
 from .results import Measured, Results, class_rows
@@ -175,6 +176,30 @@ def retrieval_protocol(
                 results.measured += _ranked(place, "R@", method, ranks, units)
                 facts: dict[str, Any] = {"chance": ranks.chance_rank, "unit": "rank", "statistic": "median"}
                 results.measured.append(Measured(*place, "median rank", method, ranks.rank, units, **facts))
+
+
+def views_protocol(
+    results: Results,
+    objects: EvaluationSet,
+    methods: Mapping[int, Mapping[str, Tensor]],
+    classes: Sequence[str],
+    weights: Tensor | None,
+) -> None:
+    """Find class names and objects as in the protocols above, by ``methods`` that saw so many views of each object.
+
+    Without ``weights`` only texts ask.
+    """
+    names, owner = np.array(objects.names), objects.owners.int().argmax(dim=1).numpy()
+    known, target = targets_of(objects.labels, classes)
+    for count, embeds_of in methods.items():
+        for method, embeds in embeds_of.items():
+            if weights is not None:
+                ranks = rank(embeds[known], weights, target, TOP, ("embeds", "weights"))
+                place = ("views", f"zero-shot, {plural(count, 'view')}")
+                results.measured += _ranked(place, "Top-", method, ranks, names[known])
+            ranks = rank(objects.texts, embeds, objects.owners, RECALLS)
+            place = ("views", f"text -> 3D, {plural(count, 'view')}")
+            results.measured += _ranked(place, "R@", method, ranks, names[owner])
 
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # inverse regularisations that a probe chooses from

@@ -18,12 +18,20 @@ from ..runtime import resolve_device
 from ..settings import to_plain
 from ..teachers import Teacher
 from .benchmarks import EvaluationWarning, build_pairs, class_list, open_folder
-from .evaluation_set import BAG, EvaluationSet, embed_set, load_set, load_teacher_of
-from .protocols import few_shot_protocol, pairs_protocol, retrieval_protocol, targets_of, zero_shot_protocol
+from .evaluation_set import ALL, BAG, EvaluationSet, embed_set, load_set, load_teacher_of
+from .protocols import (
+    few_shot_protocol,
+    pairs_protocol,
+    retrieval_protocol,
+    targets_of,
+    views_protocol,
+    zero_shot_protocol,
+)
 from .results import Results
 from .robustness import cost_protocol, robustness_protocol
 
 PROTOCOLS = ("zero-shot", "few-shot", "retrieval", "robustness", "cost")
+FURTHER = ("pairs", "views")  # which not everyone asks for
 Progress = Callable[[int, int, str], None]  # done, of, what
 
 
@@ -71,7 +79,8 @@ def evaluate(
     Args:
         encoders: names or folders, as `load_encoder` takes them, of one teacher.
         sets: folders of finished sets of that teacher, or one folder of meshes in the layout of ModelNet40.
-        protocols: some of `PROTOCOLS`, and "pairs" (minimal pairs of the catalogue, built on first use).
+        protocols: some of `PROTOCOLS`, and "pairs" (minimal pairs of the catalogue, built on first use) or "views" (by
+            the number of views, of methods that read them).
         config: None takes the defaults.
         work: folder for embeddings, which are kept (see `embed_set`), and for sets built of meshes.
         progress: called with what is done of how much, and what it is.
@@ -83,8 +92,8 @@ def evaluate(
             had.
     """
     config, say = config or EvaluationConfig(), progress or (lambda done, of, what: None)
-    if unknown := [name for name in protocols if name not in (*PROTOCOLS, "pairs")]:
-        raise ValueError(f"protocols must be some of {', '.join(PROTOCOLS)}, pairs, got {', '.join(unknown)}")
+    if unknown := [name for name in protocols if name not in (*PROTOCOLS, *FURTHER)]:
+        raise ValueError(f"protocols must be some of {', '.join((*PROTOCOLS, *FURTHER))}, got {', '.join(unknown)}")
     if not encoders or len(set(encoders)) < len(encoders):
         raise ValueError(f"encoders must be one or more, each once, got {list(encoders)}")
     device = resolve_device(config.device)
@@ -152,6 +161,8 @@ class _Run:
             pairs = self._minimal_pairs()
             methods = {BAG: pairs.bag()} | {name: self._embed(name, objects=pairs) for name in self.encoders}
             pairs_protocol(results, pairs, methods)
+        if "views" in protocols:
+            views_protocol(results, objects, self._by_views(), classes, weights)
         return results
 
     def _minimal_pairs(self) -> EvaluationSet:
@@ -163,25 +174,39 @@ class _Run:
         pairs.check_teacher(teacher.identity, teacher.dim)
         return load_set((pairs.folder,), "all")
 
-    def _embed(self, name: str, first: int = 0, objects: EvaluationSet | None = None) -> Tensor:
+    def _embed(self, name: str, views: slice = ALL, objects: EvaluationSet | None = None) -> Tensor:
         objects = objects or self.objects
-        options: Any = {"precision": self.config.precision, "cache": self.work, "first": first}
+        options: Any = {"precision": self.config.precision, "cache": self.work, "views": views}
         options["progress"] = lambda done, of: self.say(done, of, f"objects embedded by {name}")
         sets = zip(objects.shards, objects.keys, strict=True)
         return torch.cat([embed_set(self.encoders[name], shards, keys, **options) for shards, keys in sets])
 
+    def _lookers(self) -> list[str]:
+        return [name for name, encoder in self.encoders.items() if encoder.inputs == "views"]
+
+    def _by_views(self) -> dict[int, dict[str, Tensor]]:
+        """Embeddings by 1, 2, 4, ... of an object's views, evenly out of them, of methods that read views."""
+        if len(lookers := self._lookers()) < len(self.encoders):
+            self.results.notes.append("views: only methods that read views have a part")
+        least, made = min(map(len, self.objects.images)), dict[int, dict[str, Tensor]]()
+        for count in (2**power for power in range(least.bit_length())):
+            views = slice(0, count * (least // count), least // count)
+            made[count] = {BAG: self.objects.bag(views), **{name: self._embed(name, views) for name in lookers}}
+        return made
+
     def _blind(self) -> dict[str, Tensor | None]:
         """Embeddings without the first view, of methods that read views."""
-        lookers = [name for name, encoder in self.encoders.items() if encoder.inputs == "views"]
+        lookers = self._lookers()
+        rest = slice(1, None)
         if min(map(len, self.objects.images)) > 1:
-            return {BAG: self.objects.bag(first=1), **{name: self._embed(name, first=1) for name in lookers}}
+            return {BAG: self.objects.bag(rest), **{name: self._embed(name, rest) for name in lookers}}
         note = "retrieval: there are objects with one view, so methods that read views have no part in image tasks"
         self.results.notes.append(note)
         return dict.fromkeys([BAG, *lookers])
 
     def _words(self, protocols: Sequence[str]) -> tuple[Teacher | None, list[str], Tensor | None]:
         """The teacher, the classes and the embeddings of their names, where they are needed and can be had."""
-        if self.config.zero_shot == "none" or not {"zero-shot", "robustness", "cost"} & set(protocols):
+        if self.config.zero_shot == "none" or not {"zero-shot", "robustness", "cost", "views"} & set(protocols):
             if "zero-shot" in protocols:
                 self.results.notes.append("zero-shot: left out, as zero_shot=none says")
             return None, [], None

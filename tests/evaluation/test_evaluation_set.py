@@ -32,7 +32,7 @@ def test_a_split_holds_what_the_set_says_of_its_objects(folder):
     bag = np.stack([triplet.image_embeds.astype(np.float32).mean(axis=0) for triplet in triplets])
     assert torch.allclose(objects.bag(), torch.nn.functional.normalize(torch.from_numpy(bag), dim=1), atol=1e-3)
     last = torch.from_numpy(np.stack([triplet.image_embeds[-1] for triplet in triplets])).float()
-    assert torch.allclose(objects.bag(first=2), last, atol=1e-3), "the first two of three views left out"
+    assert torch.allclose(objects.bag(slice(2, None)), last, atol=1e-3), "the first two of three views left out"
     texts = {caption.text.casefold() for triplet in triplets for caption in triplet.texts}
     assert objects.owners.shape == (len(texts), 12) and len(objects.texts) == len(texts)
     assert objects.owners.sum() == sum(len({c.text.casefold() for c in triplet.texts}) for triplet in triplets)
@@ -85,6 +85,6 @@ def test_objects_that_cannot_be_embedded_are_named(folder, encoder):
     with pytest.raises(ShardError, match=r"objects object-\w+ to object-\w+: they must be fit for clipgs-mini.*differ"):
         evaluation.embed_set(encoder, broken, [shards.rows[0]["key"], shards.rows[1]["key"]])
     looker = type("Looker", (), {"inputs": "views", "config": encoder.config})()
-    assert evaluation.content_of(flat, looker, first=1).shape[0] == len(flat.views) - 1
+    assert evaluation.content_of(flat, looker, slice(1, None)).shape[0] == len(flat.views) - 1
     with pytest.raises(ShardError, match="must have views to read, got 3 of which 3 must not be seen"):
-        evaluation.content_of(flat, looker, first=3)
+        evaluation.content_of(flat, looker, slice(3, None))

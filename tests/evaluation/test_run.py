@@ -87,6 +87,30 @@ def test_minimal_pairs_are_measured_beside_a_set(tmp_path):
     assert {row["a"] for row in results.pairs} == {"clipgs-mini"}
 
 
+def test_more_views_tell_more_and_all_of_them_what_the_other_protocols_say(tmp_path):
+    chosen = evaluation.EvaluationConfig(device="cpu", split="val")
+    sample = Path(__file__).parents[2] / "data" / "triplets" / "sample"
+    asked = (["bag-mean", "duoduo-mini", "clipgs-mini"], [sample], ["views", "zero-shot", "retrieval"], chosen)
+    results = evaluation.evaluate(*asked, work=tmp_path)
+    rows = [row for row in results.rows if row["metric"] in ("Top-1", "R@1")]
+    by = {(row["protocol"], row["task"], row["method"]): row["value"] for row in rows}
+    counts = ("1 view", "2 views", "4 views")  # of the 4 that an object of the sample has
+    assert {task for protocol, task, _ in by if protocol == "views"} == {
+        f"{ask}, {count}" for ask in ("zero-shot", "text -> 3D") for count in counts
+    }
+    gallery = "text -> 3D, gallery of 24"
+    for method in (evaluation.BAG, "bag-mean", "duoduo-mini"):
+        assert by["views", "zero-shot, 4 views", method] == by["zero-shot", "all labels", method]
+        assert by["views", "text -> 3D, 4 views", method] == by["retrieval", gallery, method]
+        assert by["views", "text -> 3D, 1 view", method] < by["views", "text -> 3D, 4 views", method]
+    objects = evaluation.load_set([sample], "val")
+    first = torch.nn.functional.normalize(torch.stack([rows[0] for rows in objects.images]), dim=1)
+    by_hand = evaluation.hit_rates(objects.texts @ first.T, objects.owners, (1,)).mean()
+    assert by["views", "text -> 3D, 1 view", "bag-mean"] == pytest.approx(by_hand, abs=1e-6)
+    assert "clipgs-mini" not in {method for protocol, _, method in by if protocol == "views"}
+    assert "views: only methods that read views have a part" in results.notes
+
+
 def test_the_command_writes_what_it_says_and_agrees_with_training(folder, encoders, tmp_path):
     words = ["evaluate", "retrieval", str(folder), "--split", "test", "--device", "cpu", "--work", str(tmp_path / "w")]
     words += ["--encoder", encoders[0], "--encoder", encoders[1], "--out", str(tmp_path / "scores.json")]
