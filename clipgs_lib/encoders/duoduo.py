@@ -43,7 +43,9 @@ class ViewTokens:
     @classmethod
     def join(cls, parts: Sequence[ViewTokens]) -> ViewTokens:
         """The objects of several as one."""
-        return cls(torch.cat([part.tokens for part in parts]), sum((part.counts for part in parts), ()))
+        with torch.autocast(parts[0].tokens.device.type, enabled=False):  # which cannot concatenate float16 as bfloat16
+            tokens = torch.cat([part.tokens for part in parts])
+        return cls(tokens, sum((part.counts for part in parts), ()))
 
 
 class MultiViewEncoder(Encoder):

@@ -174,6 +174,12 @@ def test_a_run_learns_and_its_export_stands_alone(settings, teacher, seen):
             torch.testing.assert_close(encoder.tower.state_dict()[name], value, atol=2e-3, rtol=2e-3)
 
 
+def test_a_run_in_half_precision_learns_too(settings):
+    """What "auto" takes where the hardware has bfloat16; the views that are kept are float16."""
+    rows = [row for row in train(settings(precision="bf16", steps=3)) if "loss" in row]
+    assert len(rows) == 3 and all(np.isfinite(row["loss"]) for row in rows) and "val_text_r1" in rows[-1]
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(settings):
     whole = [row for row in train(settings(name="whole")) if "read" not in row]
     stopped = train(settings())
