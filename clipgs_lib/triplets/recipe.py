@@ -30,7 +30,7 @@ class BuildConfig:
     size: int = 224  # pixels per side of a picture
     elevations: tuple[float, float] = (-20.0, 70.0)  # belt of the cameras, degrees; (-90, 90) is the whole sphere
     gaussians: int = 1_024  # per object
-    iterations: int = 600  # of fitting; 0 keeps the initialisation
+    iterations: int = 60  # of fitting, more teach no more (data/results/fitting_ablation.json); 0 keeps the start
     teacher: str | None = None  # name for `teachers.load_teacher`; None leaves embeddings out
     device: str = "cpu"  # where to fit and embed; on "cuda" fits repeat within tolerance, not bit for bit
     quality: int = 90  # of the WebPs, 1 to 100
