@@ -38,9 +38,8 @@ def test_grids_of_ablations_hold(path):
 
 
 def test_there_are_settings():
-    assert {"design_ablation", "tokenizer_ablation", "voting_ablation", "scaling_ablation"} <= {
-        path.stem for path in GRIDS
-    }
+    names = ("design", "tokenizer", "voting", "scaling", "representation", "fitting")
+    assert {f"{name}_ablation" for name in names} <= {path.stem for path in GRIDS}
     assert {"04_training", "05_voting_loss"} <= {path.stem for path in SETTINGS}
 
 
