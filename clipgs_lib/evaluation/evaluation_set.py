@@ -150,7 +150,8 @@ def embed_set(
     kind = resolve_precision(precision, encoder.device)
     file = None
     if cache is not None:
-        parts = [shards.manifest["content_sha256"], encoder.identity, kind, str(views), _code(), *chosen]
+        seen = list(range(max(row["n_views"] for row in shards.rows))[views])  # all, however the slice says it
+        parts = [shards.manifest["content_sha256"], encoder.identity, kind, str(seen), _code(), *chosen]
         file = Path(cache) / f"embeds-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.safetensors"
         if file.is_file():
             return load_file(file)["embeds"]

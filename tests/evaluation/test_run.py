@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from clipgs_lib import evaluation
 from clipgs_lib.cli import app
 from clipgs_lib.training import train
+from clipgs_lib.triplets import sample_set
 
 from ..training.samples import config
 
@@ -74,7 +75,7 @@ def test_an_encoder_of_other_sets_has_no_labels_that_training_had(folder, encode
 
 def test_minimal_pairs_are_measured_beside_a_set(tmp_path):
     chosen = evaluation.EvaluationConfig(device="cpu", split="val", pairs=2)
-    sample = Path(__file__).parents[2] / "data" / "triplets" / "sample"
+    sample = sample_set().folder
     results = evaluation.evaluate(["clipgs-mini"], [sample], ["pairs"], chosen, work=tmp_path)
     rows = {(row["task"], row["method"]): row for row in results.rows}
     kinds = [f"{kind} alone" for kind in ("texture", "color", "shape", "count")]
@@ -89,7 +90,7 @@ def test_minimal_pairs_are_measured_beside_a_set(tmp_path):
 
 def test_more_views_tell_more_and_all_of_them_what_the_other_protocols_say(tmp_path):
     chosen = evaluation.EvaluationConfig(device="cpu", split="val")
-    sample = Path(__file__).parents[2] / "data" / "triplets" / "sample"
+    sample = sample_set().folder
     asked = (["bag-mean", "duoduo-mini", "clipgs-mini"], [sample], ["views", "zero-shot", "retrieval"], chosen)
     results = evaluation.evaluate(*asked, work=tmp_path)
     rows = [row for row in results.rows if row["metric"] in ("Top-1", "R@1")]
