@@ -16,10 +16,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from nbclient.output_widget import OutputWidget
+from papermill.engines import NotebookExecutionManager
 from PIL import Image
 
 from clipgs_lib import runner
-from clipgs_lib.runner import NotebookError, Options, ParameterError, schedule, state
+from clipgs_lib.runner import NotebookError, Options, ParameterError, schedule, state, worker
 from clipgs_lib.runner.notebooks import declared_parameters
 from clipgs_lib.runner.state import input_key, is_current, shared_key
 
@@ -306,6 +308,17 @@ def test_output_widgets_run_and_leave_no_state(tmp_path):
     assert [(o.status, o.error) for o in report.outcomes] == [("passed", "")]
     executed = nbformat.read(tmp_path / "out" / "01_widget.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
+
+
+def test_a_reply_that_comes_while_an_output_widget_is_answered_is_heard(monkeypatch):
+    answer = OutputWidget.sync_state
+    monkeypatch.setattr(OutputWidget, "sync_state", lambda widget: (time.sleep(1), answer(widget)))
+    code = "from ipywidgets import interact\ninteract(lambda x: print('x is', x), x=3);"
+    cell = nbformat.v4.new_code_cell(code, metadata={"papermill": {}})
+    manager = NotebookExecutionManager(nbformat.v4.new_notebook(cells=[cell]))
+    began = time.monotonic()
+    worker._Client(manager, kernel_name="python3", timeout=20, store_widget_state=False).execute()
+    assert time.monotonic() - began < 18  # nbclient's own widget: the whole time limit
 
 
 def test_kernels_take_no_ports_that_others_could_take_too(tmp_path):

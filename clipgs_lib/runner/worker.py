@@ -23,7 +23,9 @@ from typing import Any, TextIO
 import nbformat
 import papermill
 import psutil
+import zmq
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.output_widget import OutputWidget
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -44,8 +46,25 @@ class RunFailure(Exception):
         self.error, self.place = error, place
 
 
+class _Output(OutputWidget):
+    """An Output widget whose messages to the kernel do not hide the kernel's own.
+
+    nbclient sends on a synchronous shadow of the socket that it awaits replies on. A send takes away the sign that
+    something has come; when that is the cell's reply, it would be seen at the cell's time limit only.
+    """
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Send, then have the socket look again; called by nbclient."""
+        super().send(*args, **kwargs)
+        self.kernel_client.shell_channel.socket.get(zmq.EVENTS)  # zmq.asyncio wakes who waits, if there is anything
+
+
 class _Client(PapermillNotebookClient):
     """Keeps no state of widgets but the table in which nbclient looks up an Output widget (`interact` makes them)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = _Output
 
     def reset_execution_trackers(self) -> None:
         """Begin anew; called by papermill."""
