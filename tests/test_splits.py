@@ -14,6 +14,7 @@ from clipgs_lib import catalogue
 from clipgs_lib.catalogue import objects
 from clipgs_lib.catalogue.split import seeded, split_of
 from clipgs_lib.encoders import load_encoder
+from clipgs_lib.meshes import read_furniture
 from clipgs_lib.meshes.importing import read_mesh
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.writer import split_hashes
@@ -30,6 +31,7 @@ from .triplets.build_samples import cheap, sources
 CATALOGUES = {"catalogue": (1000, 1), "cat1024": (4000, 2), "cat1024b": (4000, 5), "cat1024c": (4000, 6)}
 CATALOGUES |= {"cat512": (3000, 3), "cat512b": (2000, 7), "cat512c": (1150, 9), "cat512d": (1000, 10)}
 CATALOGUES |= {"cat2048": (350, 4), "cat4096": (2000, 8)}
+FURNITURE = Path("/usr/share/sweethome3d/furniture")  # of Debian's sweethome3d-furniture
 LABELS = [f"label {n}" for n in range(400)]
 
 
@@ -100,21 +102,44 @@ def test_what_is_shipped_was_trained_on_no_test_object(real_data: Path):
         group = group_of(read_mesh(source.path).normalize())
         everything.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
         built += everything[-1:] if has_texts(source) else []
-    # with five copies of each, in the split of their original
-    copied = [{**row, "key": f"{row['key']}{copy}"} for row in built for copy in ("", *(f"-c{n}" for n in range(1, 6)))]
-    hashes = {split: entry["sha256"] for split, entry in split_hashes(copied).items()}
-    for name in ("clipgs-mini", "point-mini", "duoduo-mini"):
-        sets = load_encoder(name).info["data"]["sets"]
-        assert [entry["split_sha256"] for entry in sets if entry["name"] == "kits5"] == [hashes]
+    for name, sets in learned("kits5", "kits60").items():
+        assert sets["kits5"] == hashes_with_copies(built, 5)
+        assert sets["kits60"] == (hashes_with_copies(built, 0) if name != "duoduo-mini" else None)
     counts = Counter(row["split"] for row in everything)
     card = (mini.FOLDER / mini.CARD).read_text(encoding="utf-8")
     assert "`kits`: 1044 objects " + f"({', '.join(f'{name} {counts[name]}' for name in (*SPLITS, UNSEEN))})" in card
 
 
+@pytest.mark.skipif(not FURNITURE.is_dir(), reason="apt-get install sweethome3d-furniture")
+def test_what_is_shipped_was_trained_on_no_test_piece_of_furniture():
+    rows = []
+    for source in folder_sources(FURNITURE):
+        group = group_of(read_furniture(source.path, source.index)[1].mesh.normalize())
+        rows.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
+    for name, sets in learned("furn2").items():
+        assert sets["furn2"] == (hashes_with_copies(rows, 2) if name != "duoduo-mini" else None)
+
+
+def learned(*names: str) -> dict[str, dict[str, dict[str, str] | None]]:
+    """For each shipped encoder, the hashes of the splits of the sets of these names that it learned from, if any."""
+    encoders = ("clipgs-mini", "point-mini", "duoduo-mini")
+    sets = {name: {e["name"]: e["split_sha256"] for e in load_encoder(name).info["data"]["sets"]} for name in encoders}
+    return {name: {one: found.get(one) for one in names} for name, found in sets.items()}
+
+
+def hashes_with_copies(rows: list[dict[str, str]], copies: int) -> dict[str, str]:
+    """Of each split's members, with so many recoloured copies of each in the split of their original."""
+    ends = ("", *(f"-c{n}" for n in range(1, copies + 1)))
+    copied = [{**row, "key": row["key"] + end} for row in rows for end in ends]
+    return {split: entry["sha256"] for split, entry in split_hashes(copied).items()}
+
+
 @pytest.mark.parametrize("name", ["clipgs-mini", "point-mini", "duoduo-mini"])
 def test_of_the_catalogue_every_encoder_learned_from_the_train_split_alone(name):
     sets = [
-        entry for entry in load_encoder(name).info["data"]["sets"] if not entry["name"].startswith(("kits", "sample"))
+        entry
+        for entry in load_encoder(name).info["data"]["sets"]
+        if not entry["name"].startswith(("kits", "furn", "sample"))
     ]
     assert sets
     for entry in sets:
