@@ -45,6 +45,15 @@ def real_data() -> Path:
     return folder.resolve()
 
 
+@pytest.fixture(scope="session")
+def furniture() -> Path:
+    """The furniture of Sweet Home 3D, as Debian's package puts it."""
+    folder = Path("/usr/share/sweethome3d/furniture")
+    if not folder.is_dir():
+        pytest.skip("apt-get install sweethome3d-furniture")
+    return folder
+
+
 def make_splats(n: int = 100, degree: int = 0, seed: int = 0) -> Splats:
     """A random cloud of ``n`` gaussians about the unit ball, for tests."""
     g = torch.Generator().manual_seed(seed)

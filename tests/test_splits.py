@@ -14,7 +14,7 @@ from clipgs_lib import catalogue
 from clipgs_lib.catalogue import objects
 from clipgs_lib.catalogue.split import seeded, split_of
 from clipgs_lib.encoders import load_encoder
-from clipgs_lib.meshes import read_furniture
+from clipgs_lib.meshes import Mesh, read_furniture
 from clipgs_lib.meshes.importing import read_mesh
 from clipgs_lib.shards.shard_set import ShardSet
 from clipgs_lib.shards.writer import split_hashes
@@ -22,7 +22,7 @@ from clipgs_lib.splits import HELD_LABELS, RULE, SHARES, SPLITS, UNSEEN, assign,
 from clipgs_lib.teachers import mini
 from clipgs_lib.triplets import catalogue_sources, folder_sources, sample_set
 from clipgs_lib.triplets.build import build_triplets
-from clipgs_lib.triplets.recipe import BuildConfig
+from clipgs_lib.triplets.recipe import BuildConfig, Source
 from clipgs_lib.triplets.stages import check_texts, group_of, load_thing
 
 from .triplets.build_samples import cheap, sources
@@ -31,7 +31,7 @@ from .triplets.build_samples import cheap, sources
 CATALOGUES = {"catalogue": (1000, 1), "cat1024": (4000, 2), "cat1024b": (4000, 5), "cat1024c": (4000, 6)}
 CATALOGUES |= {"cat512": (3000, 3), "cat512b": (2000, 7), "cat512c": (1150, 9), "cat512d": (1000, 10)}
 CATALOGUES |= {"cat2048": (350, 4), "cat4096": (2000, 8)}
-FURNITURE = Path("/usr/share/sweethome3d/furniture")  # of Debian's sweethome3d-furniture
+SHIPPED = ("clipgs-mini", "point-mini", "duoduo-mini")
 LABELS = [f"label {n}" for n in range(400)]
 
 
@@ -99,32 +99,30 @@ def test_what_is_shipped_was_trained_on_no_test_object(real_data: Path):
     folder = real_data / "objects"
     everything, built = list[dict[str, str]](), list[dict[str, str]]()
     for source in folder_sources(folder, labels=folder / "OBJECTS.tsv"):
-        group = group_of(read_mesh(source.path).normalize())
-        everything.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
+        everything.append(dealt(source, read_mesh(source.path)))
         built += everything[-1:] if has_texts(source) else []
-    for name, sets in learned("kits5", "kits60").items():
-        assert sets["kits5"] == hashes_with_copies(built, 5)
-        assert sets["kits60"] == (hashes_with_copies(built, 0) if name != "duoduo-mini" else None)
+    for name in SHIPPED:
+        assert learned(name, "kits5") == [hashes_with_copies(built, 5)]
+        assert learned(name, "kits60") == ([] if name == "duoduo-mini" else [hashes_with_copies(built, 0)])
     counts = Counter(row["split"] for row in everything)
     card = (mini.FOLDER / mini.CARD).read_text(encoding="utf-8")
     assert "`kits`: 1044 objects " + f"({', '.join(f'{name} {counts[name]}' for name in (*SPLITS, UNSEEN))})" in card
 
 
-@pytest.mark.skipif(not FURNITURE.is_dir(), reason="apt-get install sweethome3d-furniture")
-def test_what_is_shipped_was_trained_on_no_test_piece_of_furniture():
-    rows = []
-    for source in folder_sources(FURNITURE):
-        group = group_of(read_furniture(source.path, source.index)[1].mesh.normalize())
-        rows.append({"key": source.key, "split": assign(group, source.info.get("label", ""))})
-    for name, sets in learned("furn2").items():
-        assert sets["furn2"] == (hashes_with_copies(rows, 2) if name != "duoduo-mini" else None)
+def test_what_is_shipped_was_trained_on_no_test_piece_of_furniture(furniture: Path):
+    rows = [dealt(one, read_furniture(one.path, one.index)[1].mesh) for one in folder_sources(furniture)]
+    for name in SHIPPED:
+        assert learned(name, "furn2") == ([] if name == "duoduo-mini" else [hashes_with_copies(rows, 2)])
 
 
-def learned(*names: str) -> dict[str, dict[str, dict[str, str] | None]]:
-    """For each shipped encoder, the hashes of the splits of the sets of these names that it learned from, if any."""
-    encoders = ("clipgs-mini", "point-mini", "duoduo-mini")
-    sets = {name: {e["name"]: e["split_sha256"] for e in load_encoder(name).info["data"]["sets"]} for name in encoders}
-    return {name: {one: found.get(one) for one in names} for name, found in sets.items()}
+def dealt(source: Source, mesh: Mesh) -> dict[str, str]:
+    """A source's key, and its split by the rule."""
+    return {"key": source.key, "split": assign(group_of(mesh.normalize()), source.info.get("label", ""))}
+
+
+def learned(encoder: str, name: str) -> list[dict[str, str]]:
+    """The hashes of the splits of each set of this name that a shipped encoder learned from."""
+    return [entry["split_sha256"] for entry in load_encoder(encoder).info["data"]["sets"] if entry["name"] == name]
 
 
 def hashes_with_copies(rows: list[dict[str, str]], copies: int) -> dict[str, str]:
@@ -134,7 +132,7 @@ def hashes_with_copies(rows: list[dict[str, str]], copies: int) -> dict[str, str
     return {split: entry["sha256"] for split, entry in split_hashes(copied).items()}
 
 
-@pytest.mark.parametrize("name", ["clipgs-mini", "point-mini", "duoduo-mini"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_of_the_catalogue_every_encoder_learned_from_the_train_split_alone(name):
     sets = [
         entry

@@ -78,7 +78,6 @@ def test_right_rows_hold_a_word_as_a_whole_or_are_named():
 # ---- those that are committed ----------------------------------------------------------------------------------------
 
 FOLDER = Path(__file__).parents[2] / "data" / "queries"
-FURNITURE = Path("/usr/share/sweethome3d/furniture")
 
 
 def missing(questions: list[Question], folder: Path, labels: Path | None = None) -> list[tuple[str, str]]:
@@ -99,11 +98,9 @@ def test_the_questions_of_an_example_gallery_are_whole(name, count):
         assert one.right and all(map(str.strip, one.right)) and len(set(one.right)) == len(one.right), one
 
 
-def test_right_answers_to_the_questions_are_in_the_furniture():
-    if not FURNITURE.is_dir():
-        pytest.skip("no furniture; apt-get install sweethome3d-furniture")
-    assert missing(read_questions(FOLDER / "furniture.json"), FURNITURE) == []
-    assert missing([Question("a tiger", right=("tiger", "chair"))], FURNITURE) == [("a tiger", "tiger")]
+def test_right_answers_to_the_questions_are_in_the_furniture(furniture: Path):
+    assert missing(read_questions(FOLDER / "furniture.json"), furniture) == []
+    assert missing([Question("a tiger", right=("tiger", "chair"))], furniture) == [("a tiger", "tiger")]
 
 
 @pytest.mark.filterwarnings("ignore::clipgs_lib.shards.ShardWarning")

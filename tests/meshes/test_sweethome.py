@@ -14,7 +14,6 @@ from clipgs_lib.meshes import sweethome as module
 
 from .mesh_files import FOUR, png
 
-FURNITURE = Path("/usr/share/sweethome3d/furniture")
 OBJ = "mtllib a.mtl\nv 0 0 0\nv 2 0 0\nv 2 1 0\nv 0 1 4\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n" + (
     "usemtl skin\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
 )
@@ -166,15 +165,13 @@ def test_a_missing_catalogue_is_a_mesh_error_for_both_readers(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_shipped_catalogues():
-    if not FURNITURE.is_dir():
-        pytest.skip("no furniture; apt-get install sweethome3d-furniture")
-    pieces = {file.stem: list_furniture(file) for file in FURNITURE.glob("*.sh3f")}
+def test_the_shipped_catalogues(furniture: Path):
+    pieces = {file.stem: list_furniture(file) for file in furniture.glob("*.sh3f")}
     assert sum(map(len, pieces.values())) == 820
     assert all(p.creator and p.licence and p.category and min(p.size) > 0 for some in pieces.values() for p in some)
     assert pieces["Scopia"][2].name == "Bed"
     for name, some in pieces.items():
         for piece in some[:: len(some) // 2]:
-            read = read_furniture(FURNITURE / f"{name}.sh3f", piece.number)[1]
+            read = read_furniture(furniture / f"{name}.sh3f", piece.number)[1]
             extent = np.ptp(read.mesh.bounds(), axis=0)
             assert extent.tolist() == pytest.approx(piece.size, rel=1e-3)
